@@ -1,0 +1,34 @@
+"""Unpaired picture translation with GANs: train, translate, and look at what came of it.
+
+The names below are the public interface. They are imported when first used, so that `import gan_nst` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan_nst.commands.data import data_demo
+    from gan_nst.commands.train import train
+    from gan_nst.commands.translate import load_translator, translate
+    from gan_nst.errors import GanNstError
+    from gan_nst.inference.translator import Translator
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GanNstError": "gan_nst.errors",
+    "Translator": "gan_nst.inference.translator",
+    "data_demo": "gan_nst.commands.data",
+    "load_translator": "gan_nst.commands.translate",
+    "train": "gan_nst.commands.train",
+    "translate": "gan_nst.commands.translate",
+}
+
+__all__ = ["GanNstError", "Translator", "__version__", "data_demo", "load_translator", "train", "translate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gan_nst' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

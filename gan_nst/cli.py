@@ -1,0 +1,169 @@
+"""The command line: parses, calls a command, prints, exits. Torch is imported by the commands, not here."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gan_nst import __version__, progress
+from gan_nst.errors import GanNstError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 1 done in part, 2 a mistake in what was given."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes a command's free arguments only in one piece; those after an option arrive here.
+    if any(text.startswith("-") for text in rest) or (rest and not hasattr(options, "arguments")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.arguments += rest
+    _print_logs(options.quiet)
+    progress.show(not options.quiet)
+    try:
+        return int(options.run(options))
+    except GanNstError as error:
+        print(f"gan-nst: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gan-nst: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _train(options: argparse.Namespace) -> int:
+    from gan_nst.commands.train import train
+
+    config, overrides = _split(options.arguments)
+    train(
+        config,
+        overrides,
+        domain=options.domain,
+        method=options.method,
+        out=options.out,
+        resume=options.resume,
+        dry_run=options.dry_run,
+    )
+    return 0
+
+
+def _translate(options: argparse.Namespace) -> int:
+    from gan_nst.commands.translate import translate
+
+    outcome = translate(
+        options.source,
+        options.input,
+        options.output,
+        direction=options.direction,
+        device=options.device,
+        precision=options.precision,
+    )
+    if outcome.failures:
+        print(f"gan-nst: {len(outcome.failures)} pictures could not be translated", file=sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def _data_demo(options: argparse.Namespace) -> int:
+    from gan_nst.commands.data import data_demo
+
+    data_demo(options.folder, size=options.size, count=options.count, seed=options.seed, keep=options.keep)
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from gan_nst.commands.methods import describe_methods
+
+    print(describe_methods())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gan-nst", description="Unpaired picture translation with GANs.")
+    parser.add_argument("--version", action="version", version=f"gan-nst {__version__}")
+    parser.add_argument("--quiet", action="store_true", help="only warnings and errors")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a translator, or go on training one")
+    train.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="CONFIG.yaml|section.key=value",
+        help="a settings file, then overrides of its settings",
+    )
+    train.add_argument(
+        "--domain", help="data set datasets/DOMAIN with experiments/DOMAIN/METHOD.yaml, or the default one"
+    )
+    train.add_argument("--method", help="method, with --domain (default: cyclegan)")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/DOMAIN/METHOD/TIME)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="run to go on with; its settings hold")
+    train.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the settings, train nothing"
+    )
+    train.set_defaults(run=_train)
+
+    translate = commands.add_parser("translate", help="translate a picture or a folder of pictures")
+    translate.add_argument("source", type=Path, metavar="RUN|FILE.safetensors")
+    translate.add_argument("input", type=Path, metavar="INPUT", help="picture or folder")
+    translate.add_argument(
+        "--output", type=Path, required=True, metavar="OUT", help="folder; the same tree, as PNG"
+    )
+    translate.add_argument("--direction", metavar="ab|ba", help="default: ab, or the only one the file has")
+    translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    translate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    translate.set_defaults(run=_translate)
+
+    data = commands.add_parser("data", help="make data sets").add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+    demo = data.add_parser("demo", help="draw the demo world: photographs and cartoons of made-up scenes")
+    demo.add_argument("folder", type=Path, metavar="DIR")
+    demo.add_argument(
+        "--size", type=_positive, default=256, help="side of the pictures in pixels (default: 256)"
+    )
+    demo.add_argument(
+        "--count", type=_positive, default=400, help="training pictures of each domain (default: 400)"
+    )
+    demo.add_argument("--seed", type=_natural, default=0, help="other scenes for another seed (default: 0)")
+    demo.add_argument("--keep", action="store_true", help="leave a folder that has pictures as it is")
+    demo.set_defaults(run=_data_demo)
+
+    methods = commands.add_parser("methods", help="list the methods, their papers and all settings")
+    methods.set_defaults(run=_methods)
+    return parser
+
+
+def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The settings file, if the first argument is none of `key=value`, and the overrides."""
+    if arguments and "=" not in arguments[0]:
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _print_logs(quiet: bool) -> None:
+    """Progress goes to standard output as it is; warnings and errors to standard error, named."""
+    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out.addFilter(lambda record: record.levelno < logging.WARNING)
+    err.setLevel(logging.WARNING)
+    err.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
+    root = logging.getLogger("gan_nst")
+    root.handlers = [out, err]
+    root.setLevel(logging.WARNING if quiet else logging.INFO)

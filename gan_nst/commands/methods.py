@@ -1,0 +1,34 @@
+"""`gan-nst methods`: what can be trained, and with which settings."""
+
+from collections.abc import Iterator
+
+from gan_nst.commands.settings import settings_model
+from gan_nst.config import Section, describe, leaf_types, setting_paths
+from gan_nst.methods import base
+
+
+def describe_methods() -> str:
+    """Every method with its paper and its settings, then the settings that all methods share."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    model = None
+    for name in base.names():
+        method = base.find(name)
+        model = settings_model(method)
+        yield f"{name}\n  {method.paper}"
+        yield from _settings(method.Settings, "method.")
+        yield ""
+    if model is not None:
+        yield "every method"
+        shared = [line for line in _settings(model, "") if not line.strip().startswith("method.")]
+        yield from shared
+
+
+def _settings(model: type[Section], prefix: str) -> Iterator[str]:
+    for path, field in setting_paths(model, prefix):
+        if any(isinstance(t, type) and issubclass(t, Section) for t in leaf_types(field.annotation)):
+            continue
+        default = "" if field.is_required() else f"{field.default}"
+        yield f"  {path + ' = ' + default:<44} {field.description or ''} ({describe(field.annotation)})"

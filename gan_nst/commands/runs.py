@@ -1,0 +1,63 @@
+"""Run folders: `runs/<domain>/<method>/<time>/`, and what lies in them."""
+
+import os
+import time
+from pathlib import Path
+
+from gan_nst.errors import CheckpointError
+
+RUNS = Path("runs")
+
+
+def new_run(domain: str, method: str, out: Path | None) -> Path:
+    """A new, empty run folder that no other run shares; `latest` beside it points to it unless `out` names it."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise CheckpointError(f"{out}: not empty; give another --out, or go on with --resume {out}")
+        _make(out)
+        return out
+    parent = RUNS / domain / method
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        run = parent / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            _make(run, shared=False)
+        except FileExistsError:
+            continue
+        _point_latest(parent, run)
+        return run
+    raise CheckpointError(f"{parent}: no free folder name")
+
+
+def find_run(path: Path) -> Path:
+    """The run folder a user named. Raises CheckpointError when it holds no checkpoints."""
+    run = path.resolve() if path.is_symlink() else path
+    if not run.is_dir():
+        raise CheckpointError(f"{path}: no such run")
+    if not (run / "checkpoints").is_dir():
+        raise CheckpointError(f"{path}: not a run (it has no checkpoints folder)")
+    return run
+
+
+def exported_path(run: Path, translation: str, first: str) -> Path:
+    """Where a run's generator of a translation is exported to."""
+    return run / ("generator.safetensors" if translation == first else f"generator_{translation}.safetensors")
+
+
+def _make(folder: Path, shared: bool = True) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=shared)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be made ({error.strerror})") from None
+
+
+def _point_latest(parent: Path, run: Path) -> None:
+    """Replaces the link in one step; where links cannot be made there is none."""
+    link, unfinished = parent / "latest", parent / f".latest-{os.getpid()}"
+    try:
+        unfinished.symlink_to(run.name, target_is_directory=True)
+        os.replace(unfinished, link)
+    except OSError:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,107 @@
+"""`gan-nst translate`: a run or an exported generator, and pictures."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gan_nst.commands.runs import exported_path, find_run
+from gan_nst.errors import CheckpointError
+from gan_nst.inference.exported import Description, TrainingScale, load_exported
+from gan_nst.inference.folder import Outcome, translate_folder
+from gan_nst.inference.translator import Translator
+from gan_nst.networks import build
+from gan_nst.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def translate(
+    source: Path | str,
+    pictures: Path | str,
+    output: Path | str,
+    *,
+    direction: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Outcome:
+    """Translates a picture or a folder tree into the folder `output`, and returns what became of it.
+
+    source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the file's own,
+    or the run's first. Raises GanNstError, one line, for every mistake in what was given.
+    """
+    outcome = translate_folder(
+        load_translator(source, direction, device, precision), Path(pictures), Path(output)
+    )
+    log.info(f"{len(outcome.written)} pictures translated into {output}")
+    return outcome
+
+
+def load_translator(
+    source: Path | str, direction: str | None = None, device: str = "auto", precision: str = "auto"
+) -> Translator:
+    """A translator, to be called with a picture: from a run, a checkpoint, or an exported generator's file.
+
+    A finished run gives its exported generator; one that goes on, the moving average in its newest checkpoint.
+    """
+    generator, description = _load(Path(source), direction)
+    return Translator(generator, description, device, precision)
+
+
+def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:
+    """The weights of one translation's generator in a run or file; None when it has no such translation."""
+    if source.suffix == ".safetensors":
+        generator, description = load_exported(source)
+        return generator.state_dict() if description.translation == translation else None
+    payload = _payload(source)
+    if translation not in payload["translations"]:
+        return None
+    return _averaged(payload, translation)
+
+
+def _load(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
+    if source.suffix == ".safetensors":
+        generator, description = load_exported(source)
+        if direction not in (None, description.translation):
+            raise CheckpointError(f"{source}: translates {description.translation}, not {direction}")
+        return generator, description
+    if source.suffix != ".pt":
+        run = find_run(source)
+        exported = exported_path(run, direction or "first", "first")
+        if exported.exists():
+            generator, description = load_exported(exported)
+            if direction in (None, description.translation):
+                return generator, description
+        first = run / "generator.safetensors"
+        if (
+            direction is not None
+            and first.exists()
+            and (loaded := load_exported(first))[1].translation == direction
+        ):
+            return loaded
+    payload = _payload(source)
+    known = payload["translations"]
+    name = direction or next(iter(known))
+    if name not in known:
+        raise CheckpointError(f"{source}: --direction {name} is unknown; it has {', '.join(known)}")
+    log.info(f"{source}: translating {name} with the moving average of step {payload['step']}")
+    generator = build(known[name]["network"])
+    generator.load_state_dict(_averaged(payload, name))
+    data = payload["settings"]["data"]
+    scale = TrainingScale(load_size=data["load_size"], crop_size=data["crop_size"], resize=data["resize"])
+    description = Description(
+        network=known[name]["network"], translation=name, training_scale=scale, method=payload["method"]
+    )
+    return generator, description
+
+
+def _payload(source: Path) -> dict[str, Any]:
+    if source.suffix == ".pt":
+        return checkpoint.load(source)
+    return checkpoint.load_newest(find_run(source) / "checkpoints")[1]
+
+
+def _averaged(payload: dict[str, Any], translation: str) -> dict[str, Tensor]:
+    prefix = payload["translations"][translation]["generator"] + "."
+    return {name.removeprefix(prefix): w for name, w in payload["ema"].items() if name.startswith(prefix)}

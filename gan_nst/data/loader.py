@@ -1,0 +1,116 @@
+"""From pictures to batches: every batch is a function of the step, so a resumed run sees what it would have seen."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gan_nst.data.augment import Augmentation
+from gan_nst.data.cache import Pictures
+from gan_nst.data.sampling import mix, picture_index
+from gan_nst.data.settings import DataSettings
+from gan_nst.errors import DataError
+from gan_nst.images import to_float, to_tensor
+
+
+class StreamLike(Protocol):
+    """What the loader must know of a method's stream (`gan_nst.methods.base.Stream`)."""
+
+    @property
+    def domain(self) -> str: ...
+    @property
+    def view(self) -> str: ...
+    @property
+    def tied_to(self) -> str | None: ...
+
+
+class Samples(Dataset[dict[str, Tensor]]):
+    """Sample number `draw` of every stream, uint8 of shape (3, crop, crop)."""
+
+    def __init__(
+        self,
+        pictures: Mapping[tuple[str, str], Pictures],
+        streams: Mapping[str, StreamLike],
+        settings: DataSettings,
+        seed: int,
+    ) -> None:
+        """pictures: by (domain, view)."""
+        self._pictures = pictures
+        self._streams = streams
+        self._augment = Augmentation(settings)
+        self._seed = seed
+
+    def __getitem__(self, draw: int) -> dict[str, Tensor]:
+        sample = {}
+        for key, stream in self._streams.items():
+            leader = stream.tied_to or key
+            pictures = self._pictures[stream.domain, stream.view]
+            index = picture_index(self._seed, leader, draw, len(pictures))
+            sample[key] = to_tensor(self._augment(pictures[index], mix(self._seed, leader, "augment", draw)))
+        return sample
+
+
+class Batches:
+    """The training batches from any step on.
+
+    A step takes `accumulation` micro-batches of `batch_size` samples in each of `processes` processes; together they
+    are consecutive draws, so two processes with batches of 1 see what one process with batches of 2 sees.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        accumulation: int = 1,
+        *,
+        workers: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self._samples = samples
+        self._batch_size = batch_size
+        self._accumulation = accumulation
+        self._workers = workers
+        self._rank = rank
+        self._processes = processes
+        self._device = device or torch.device("cpu")
+
+    def __call__(self, step: int) -> Iterator[list[dict[str, Tensor]]]:
+        """Endlessly, the micro-batches of step `step` and of the steps after it: float (n, 3, crop, crop) in [-1, 1]."""
+        cuda = self._device.type == "cuda"
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=self._draws_from(step),
+            num_workers=self._workers,
+            pin_memory=cuda,
+            generator=torch.Generator(),  # it draws a seed at each start: from the global one, resume would not be exact
+        )
+        micro_batches = []
+        try:
+            for batch in loader:
+                micro_batches.append(
+                    {k: to_float(x.to(self._device, non_blocking=cuda)) for k, x in batch.items()}
+                )
+                if len(micro_batches) == self._accumulation:
+                    yield micro_batches
+                    micro_batches = []
+        except (
+            DataError
+        ) as error:  # a worker's error arrives with its traceback; its last line is the message
+            raise DataError(
+                str(error).strip().splitlines()[-1].removeprefix("gan_nst.errors.DataError: ")
+            ) from None
+
+    def draws(self, step: int, micro_batch: int) -> list[int]:
+        """The draw indices of one micro-batch of a step, in this process."""
+        first = ((step * self._accumulation + micro_batch) * self._processes + self._rank) * self._batch_size
+        return list(range(first, first + self._batch_size))
+
+    def _draws_from(self, step: int) -> Iterator[list[int]]:
+        while True:
+            for micro_batch in range(self._accumulation):
+                yield self.draws(step, micro_batch)
+            step += 1

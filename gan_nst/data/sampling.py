@@ -1,0 +1,25 @@
+"""Which picture a draw is, and how it is augmented: pure functions of (seed, stream, draw index)."""
+
+import functools
+import hashlib
+
+import torch
+
+
+def mix(*parts: int | str) -> int:
+    """A seed of 63 bits that depends on every part, the same on every machine."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def picture_index(seed: int, stream: str, draw: int, count: int) -> int:
+    """Which of `count` pictures the stream's draw number `draw` is: each once a round, in a new order every round."""
+    position = draw % count
+    return _order(seed, stream, draw // count, count)[position]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, stream: str, round_number: int, count: int) -> list[int]:
+    generator = torch.Generator().manual_seed(mix(seed, stream, round_number))
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order

@@ -1,0 +1,39 @@
+"""The errors a user can cause or meet. Each message is one line: where, what was given, what to do.
+
+GanNstError
+ ├─ SettingsError      a setting is unknown, of the wrong type, or does not fit the others
+ ├─ DataError          folders or pictures are missing, broken or too small
+ ├─ CheckpointError    a run, checkpoint or exported generator cannot be read or written
+ ├─ TrainingError      training cannot go on: a loss is not finite, for example
+ └─ Interrupted        a signal ended a run, which is saved
+"""
+
+
+class GanNstError(Exception):
+    """The root: the command line prints its message as one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class SettingsError(GanNstError):
+    """A setting is unknown, of the wrong type, or does not fit the others."""
+
+
+class DataError(GanNstError):
+    """Folders or pictures are missing, broken or too small."""
+
+
+class CheckpointError(GanNstError):
+    """A run, checkpoint or exported generator cannot be read or written."""
+
+
+class TrainingError(GanNstError):
+    """Training cannot go on."""
+
+
+class Interrupted(GanNstError):
+    """A signal ended a run that is saved and can be resumed; the exit code is the shell's, 128 plus the signal."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal

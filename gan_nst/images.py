@@ -1,0 +1,149 @@
+"""The one place that knows picture files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1] inside."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gan_nst.errors import DataError
+
+Picture = NDArray[np.uint8]
+Resize = Literal["short_side", "squash", "none"]
+
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".avif",
+    ".tga",
+    ".ico",
+)
+_SUFFIXES = frozenset(SUFFIXES)
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The picture files under a folder, by name, sorted; hidden files and folders are left out."""
+    found = []
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES:
+                found.append(Path(root, name))
+    return sorted(found)
+
+
+def read_picture(path: Path) -> Picture:
+    """The picture in a file as RGB uint8 of shape (h, w, 3), turned as its EXIF orientation says.
+
+    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8. Raises
+    DataError, one line, for whatever cannot be read whole.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)  # odd EXIF and the like: the pixels count
+            with Image.open(path) as image:
+                image.load()
+                return to_rgb(image)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
+        raise DataError(
+            f"{path}: not a readable picture ({' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
+
+
+def to_rgb(image: Image.Image) -> Picture:
+    """A Pillow image as RGB uint8 of shape (h, w, 3), upright. Raises DataError for float values out of any range."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        gray = _gray_to_uint8(np.asarray(image))
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it cannot."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.init()
+        file_format = Image.EXTENSION.get(path.suffix.lower(), "PNG")
+        Image.fromarray(picture).save(unfinished, format=file_format)
+        os.replace(unfinished, path)
+    except (OSError, ValueError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise DataError(f"{path}: could not be written ({' '.join(str(error).split())})") from None
+
+
+def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:
+    """The picture with its shorter side `size` pixels ("short_side"), `size` square ("squash"), or as it is ("none").
+
+    Bicubic with antialiasing (Pillow's), as the published recipes resize.
+    """
+    height, width = picture.shape[:2]
+    if how == "none":
+        return picture
+    if how == "squash":
+        target = (size, size)
+    else:
+        scale = size / min(height, width)
+        target = (max(size, round(width * scale)), max(size, round(height * scale)))
+    if target == (width, height):
+        return picture
+    return np.array(Image.fromarray(picture).resize(target, Image.Resampling.BICUBIC))
+
+
+def to_float(pictures: Tensor) -> Tensor:
+    """uint8 pictures (..., h, w) as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
+    return pictures.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(pictures: Tensor) -> Tensor:
+    """Float pictures in [-1, 1] as uint8, rounded; values outside the range are clipped."""
+    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_tensor(picture: Picture) -> Tensor:
+    """A picture (h, w, 3) as a uint8 tensor (3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+
+def to_picture(tensor: Tensor) -> Picture:
+    """A uint8 tensor (3, h, w) as a picture (h, w, 3)."""
+    picture: Picture = np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0))
+    return picture
+
+
+def _gray_to_uint8(values: NDArray[np.generic]) -> Picture:
+    """Gray values of more than 8 bits, scaled by the range their type or their values show."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("has values that are not finite")
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise DataError("has values outside 0 to 65535, whose range is unknown")
+    if values.dtype.kind == "f" and values.max(initial=0) <= 1:
+        scale = 255.0
+    elif values.dtype.kind == "f" and values.max(initial=0) <= 255:
+        scale = 1.0
+    else:
+        scale = 255 / 65535
+    return np.round(values.astype(np.float64) * scale).astype(np.uint8)

@@ -1,0 +1,121 @@
+"""What a method is: a list of updates, each moving one role's networks down its losses."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from gan_nst.config import Section
+from gan_nst.errors import SettingsError
+
+Batch = dict[str, Tensor]
+"""One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a later one."""
+
+Losses = dict[str, Tensor]
+"""Weighted scalar terms by name: their sum is minimised, each one is logged."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One input of a method, as plain data.
+
+    domain: "a", "b", or a name among many.
+    view: what of the picture is delivered; "picture" is the picture itself.
+    tied_to: the batch key of a stream with the same picture, crop and flip.
+    """
+
+    domain: str
+    view: str = "picture"
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Role:
+    """Networks that share one Adam optimizer.
+
+    learning_rate: a pure function of the step, so nothing of it needs saving.
+    """
+
+    networks: nn.Module
+    learning_rate: Callable[[int], float]
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: `role`'s networks move down `losses`; `after` may then clip a parameter to its range."""
+
+    role: str
+    losses: Callable[[Batch], Losses]
+    after: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a user may ask for: pictures of `source` through `generator`, which looks like pictures of `target`."""
+
+    generator: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The planned length of a run, which schedules follow, and the seed of the method's own random draws."""
+
+    steps: int
+    steps_per_epoch: int
+    seed: int = 0
+
+
+class Method(nn.Module, ABC):
+    """A way to train translators. The trainer calls `updates` at every step and knows nothing else of it."""
+
+    Settings: ClassVar[type[Section]]
+    paper: ClassVar[str]
+    streams: ClassVar[Mapping[str, Stream]]
+
+    generators: nn.ModuleDict
+
+    def __init__(self, settings: Section, plan: Plan) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def roles(self) -> dict[str, Role]:
+        """The roles by name; together they hold every trained network, each once."""
+
+    @abstractmethod
+    def updates(self, step: int) -> list[Update]:
+        """What this step does, in order."""
+
+    @abstractmethod
+    def translations(self) -> dict[str, Translation]:
+        """The translations by name, "ab" for example; the first is the one a user gets without asking."""
+
+
+def names() -> list[str]:
+    """The names of all methods: the other modules of this package."""
+    package = importlib.import_module("gan_nst.methods")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
+
+
+def find(name: Any) -> type[Method]:
+    """The one method that `gan_nst.methods.<name>` defines. Raises SettingsError for a name that is none."""
+    if name not in names():
+        close = get_close_matches(str(name), names(), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise SettingsError(f"method.name: expected one of {', '.join(names())}, got {name!r}{hint}")
+    module = importlib.import_module(f"gan_nst.methods.{name}")
+    defined = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    assert len(defined) == 1, f"{module.__name__} must define exactly one Method"
+    return defined[0]

@@ -1,0 +1,117 @@
+"""CycleGAN: unpaired translation through cycle consistency (Zhu et al. 2017, arXiv:1703.10593).
+
+The order and the weights of the published code: the generators move first, on fresh fakes; the discriminators move
+second, on fakes from the replay buffer, with half their loss. Identity weights are absolute here: the published
+"lambda_identity 0.5" multiplies the cycle weight of 10 and is 5.
+"""
+
+from functools import partial
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gan_nst.config import Section
+from gan_nst.losses import ADVERSARIAL, l1, together
+from gan_nst.methods.base import Batch, Losses, Method, Plan, Role, Stream, Translation, Update
+from gan_nst.networks import build
+from gan_nst.networks.patchgan import PatchGanSpec
+from gan_nst.networks.resnet import ResnetSpec
+from gan_nst.replay import ReplayBuffer
+
+
+class CycleGanSettings(Section):
+    """The settings of CycleGAN, with the published values as defaults."""
+
+    name: Literal["cyclegan"] = "cyclegan"
+    generator: ResnetSpec = Field(ResnetSpec(), description="both generators")
+    discriminator: PatchGanSpec = Field(PatchGanSpec(), description="both discriminators")
+    adversarial: Literal["lsgan", "bce"] = Field("lsgan", description="adversarial loss")
+    cycle_weight: float = Field(10.0, ge=0, description="of |ba(ab(a)) - a| and |ab(ba(b)) - b|")
+    identity_weight: float = Field(5.0, ge=0, description="of |ba(a) - a| and |ab(b) - b|; 0 leaves them out")
+    replay: int = Field(50, ge=0, description="pictures in each replay buffer; 0: none")
+    learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
+    betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
+    decay_from: float = Field(
+        0.5, ge=0, le=1, description="share of the steps after which the rate falls to zero"
+    )
+    decay_by: Literal["step", "epoch"] = Field(
+        "step", description="how the rate falls: smoothly, or once an epoch"
+    )
+
+
+class CycleGan(Method):
+    """Two generators, two discriminators, two updates a step."""
+
+    Settings = CycleGanSettings
+    paper = "Zhu et al. 2017, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks"
+    streams: ClassVar = {"real_a": Stream("a"), "real_b": Stream("b")}
+
+    def __init__(self, settings: CycleGanSettings, plan: Plan) -> None:
+        super().__init__(settings, plan)
+        self.settings = settings
+        self.plan = plan
+        self.generators = nn.ModuleDict({"ab": build(settings.generator), "ba": build(settings.generator)})
+        self.discriminators = nn.ModuleDict(
+            {"a": build(settings.discriminator), "b": build(settings.discriminator)}
+        )
+        self.replays = nn.ModuleDict(
+            {"a": ReplayBuffer(settings.replay, plan.seed), "b": ReplayBuffer(settings.replay, plan.seed + 1)}
+        )
+        self.adversarial = ADVERSARIAL[settings.adversarial]
+
+    def roles(self) -> dict[str, Role]:
+        rate = partial(learning_rate, self.settings, self.plan)
+        return {
+            "generator": Role(self.generators, rate, self.settings.betas),
+            "discriminator": Role(self.discriminators, rate, self.settings.betas),
+        }
+
+    def updates(self, step: int) -> list[Update]:
+        return [
+            Update("generator", self.generator_losses),
+            Update("discriminator", self.discriminator_losses),
+        ]
+
+    def translations(self) -> dict[str, Translation]:
+        return {"ab": Translation("ab", "a", "b"), "ba": Translation("ba", "b", "a")}
+
+    def generator_losses(self, batch: Batch) -> Losses:
+        """Adversarial, cycle and identity terms (equations 1 to 3 and section 5.2); leaves fake_a and fake_b."""
+        s, real_a, real_b = self.settings, batch["real_a"], batch["real_b"]
+        ab, ba = self.generators["ab"], self.generators["ba"]
+        identity = s.identity_weight > 0
+        fake_b, *identity_b = together(ab, real_a, *([real_b] if identity else []))
+        fake_a, reconstructed_a, *identity_a = together(ba, real_b, fake_b, *([real_a] if identity else []))
+        reconstructed_b = ab(fake_a)
+        batch["fake_a"], batch["fake_b"] = fake_a.detach(), fake_b.detach()
+        losses = {
+            "adversarial_ab": self.adversarial(self.discriminators["b"](fake_b), True),
+            "adversarial_ba": self.adversarial(self.discriminators["a"](fake_a), True),
+            "cycle_a": s.cycle_weight * l1(reconstructed_a, real_a),
+            "cycle_b": s.cycle_weight * l1(reconstructed_b, real_b),
+        }
+        if identity:
+            losses["identity_a"] = s.identity_weight * l1(identity_a[0], real_a)
+            losses["identity_b"] = s.identity_weight * l1(identity_b[0], real_b)
+        return losses
+
+    def discriminator_losses(self, batch: Batch) -> Losses:
+        """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section 7.1)."""
+        return {f"discriminator_{domain}": self._judge(domain, batch) for domain in ("a", "b")}
+
+    def _judge(self, domain: str, batch: Batch) -> Tensor:
+        pooled = self.replays[domain](batch[f"fake_{domain}"])
+        real, fake = together(self.discriminators[domain], batch[f"real_{domain}"], pooled)
+        return 0.5 * (self.adversarial(real, True) + self.adversarial(fake, False))
+
+
+def learning_rate(settings: CycleGanSettings, plan: Plan, step: int) -> float:
+    """The rate at a step: constant, then falling linearly, by the step to zero or by the epoch as published."""
+    start = round(settings.decay_from * plan.steps)
+    if settings.decay_by == "step":
+        return settings.learning_rate * (1 - max(0, step - start) / max(1, plan.steps - start))
+    # Published: with n constant and m decaying epochs, epoch e (from 1) has factor 1 - max(0, e - n) / (m + 1).
+    epoch = step // plan.steps_per_epoch + 1
+    constant, epochs = round(start / plan.steps_per_epoch), round(plan.steps / plan.steps_per_epoch)
+    return settings.learning_rate * (1 - max(0, epoch - constant) / (epochs - constant + 1))

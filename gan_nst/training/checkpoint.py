@@ -1,0 +1,125 @@
+"""Checkpoints: one file each, written whole or not at all, read without running code from it."""
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_nst.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d+)\.pt")
+_KEYS = {
+    "format",
+    "method",
+    "step",
+    "settings",
+    "translations",
+    "state",
+    "ema",
+    "optimizers",
+    "random",
+    "data",
+}
+
+
+def save(folder: Path, payload: dict[str, Any], kept: int) -> Path:
+    """Writes `step-NNNNNNN.pt` into a folder of checkpoints and removes all but the newest `kept`.
+
+    The file is written beside its place, flushed to the disk and renamed, so that a crash leaves the earlier ones
+    whole. Raises CheckpointError when it cannot be written; the earlier ones are untouched then.
+    """
+    path = folder / f"step-{payload['step']:07d}.pt"
+    unfinished = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            torch.save({"format": FORMAT, **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        newest = next(iter(newest_first(folder)), None)
+        safe = (
+            f"{newest} is whole; free space and resume from it"
+            if newest
+            else "no checkpoint was there before"
+        )
+        raise CheckpointError(f"{path}: could not be written ({reason}); {safe}") from None
+    for old in newest_first(folder)[kept:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU. Raises CheckpointError when it is damaged or of another format."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not compare the checksums it writes
+                raise CheckpointError(f"{path}: damaged (a checksum differs)")
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: not a gan_nst checkpoint (it holds more than plain data and tensors)"
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from None
+    if not isinstance(payload, dict) or "format" not in payload:
+        raise CheckpointError(f"{path}: not a gan_nst checkpoint")
+    if payload["format"] != FORMAT:
+        raise CheckpointError(f"{path}: has format {payload['format']}; this version reads format {FORMAT}")
+    if missing := _KEYS - payload.keys():
+        raise CheckpointError(f"{path}: incomplete, without {', '.join(sorted(missing))}")
+    return payload
+
+
+def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that can be read, with a warning for each newer one that is damaged.
+
+    Raises CheckpointError when there is none.
+    """
+    found = newest_first(folder)
+    if not found:
+        raise CheckpointError(f"{folder}: no checkpoints; train first, or give another run")
+    failures = []
+    for path in found:
+        try:
+            payload = load(path)
+        except CheckpointError as error:
+            failures.append(str(error))
+            continue
+        for failure in failures:
+            log.warning(f"{failure}; going on with {path.name}")
+        return path, payload
+    raise CheckpointError(failures[0])
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last through a power cut, where the system can open folders."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,74 @@
+"""Several processes, one run: rank, world size, and averages over all of them. Alone, everything is a no-op."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def session(device_type: str) -> Iterator[None]:
+    """Joins the processes that torchrun started, for the time of the context."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 alone writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """This process's number on its machine: the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replaces every gradient by its mean over the processes, in one message."""
+    if processes() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= processes()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def same_everywhere(value: Any) -> Any:
+    """Rank 0's value, in every process."""
+    if processes() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value by rank, in every process."""
+    if processes() == 1:
+        return [value]
+    values: list[Any] = [None] * processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def maximum(value: Tensor) -> None:
+    """Replaces a tensor by its maximum over the processes."""
+    if processes() > 1:
+        dist.all_reduce(value, dist.ReduceOp.MAX)

@@ -1,0 +1,127 @@
+"""What a run shows while it goes: TensorBoard events, metrics.jsonl, and a progress line."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_nst import progress
+from gan_nst.images import Picture
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Writes a run's metrics into its folder and shows how far it is.
+
+    The scalars of `metrics.jsonl` and of TensorBoard are the same. A run that is resumed continues both: what was
+    written after its checkpoint is dropped.
+
+    folder: of the run. start: the step it goes on from. until: the step this session ends at.
+    """
+
+    def __init__(self, folder: Path, start: int, until: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._metrics = folder / "metrics.jsonl"
+        _drop_after(self._metrics, start)
+        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._start, self._until = start, until
+        self._began = time.perf_counter()
+        self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.shown() else None
+        self._losses = ""
+
+    def advance(self, step: int) -> None:
+        """Moves the progress line."""
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, completed=step, losses=self._losses)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the scalars, grouped by the part of their names before the slash."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self._losses = _main_losses(scalars)
+        if self._bar is not None:
+            self.advance(step)
+        else:
+            speed = scalars.get("speed/pictures_per_second", 0.0)
+            log.info(
+                f"step {step}/{self._until}  {self._time_left(step)} left  {speed:.1f} pictures/s  {self._losses}"
+            )
+
+    def picture(self, step: int, name: str, picture: Picture) -> None:
+        """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard."""
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, name: str, text: str) -> None:
+        """Adds text to TensorBoard, shown as it is."""
+        self._writer.add_text(name, "    " + text.replace("\n", "\n    "))
+
+    def close(self) -> None:
+        """Finishes the events file and the progress line."""
+        self._writer.close()
+        if self._bar is not None:
+            self._bar[0].stop()
+
+    def _time_left(self, step: int) -> str:
+        done = max(step - self._start, 1)
+        seconds = round((time.perf_counter() - self._began) / done * max(self._until - step, 0))
+        hours, minutes = seconds // 3600, seconds % 3600 // 60
+        return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds % 60:02d}s"
+
+
+def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    bar = Progress(*columns, console=Console(stderr=True))
+    bar.start()
+    return bar, bar.add_task("training", total=until, completed=start, losses="")
+
+
+def _main_losses(scalars: Mapping[str, float]) -> str:
+    """The sum of each role's terms, "generator 2.31  discriminator 0.42"."""
+    sums: dict[str, float] = {}
+    for name, value in scalars.items():
+        role, _, term = name.partition("/")
+        if role not in ("gradient_norm", "learning_rate", "speed", "memory") and term:
+            sums[role] = sums.get(role, 0.0) + value
+    return "  ".join(f"{role} {value:.3f}" for role, value in sums.items())
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("".join(kept), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

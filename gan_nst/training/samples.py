@@ -1,0 +1,71 @@
+"""Sample grids: fixed pictures of both domains and what the generators make of them, with captions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from gan_nst.images import Picture, to_float, to_picture, to_uint8
+from gan_nst.methods.base import Translation
+
+_GAP = 2
+
+
+@torch.inference_mode()
+def sample_grid(
+    generators: nn.ModuleDict,
+    translations: Mapping[str, Translation],
+    pictures: Mapping[str, Tensor],
+    device: torch.device,
+) -> Picture:
+    """One row a picture; for each translation its real, translated, reconstructed and identity pictures.
+
+    pictures: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed" needs the
+    translation back and is left out where the method has none.
+    """
+    columns: list[tuple[str, Tensor]] = []
+    for name, translation in translations.items():
+        generator = generators[translation.generator]
+        real, other = pictures[translation.source], pictures[translation.target]
+        fake = _through(generator, real, device)
+        columns += [(f"real {translation.source}", real), (f"fake {translation.target}", fake)]
+        back = next(
+            (
+                t
+                for t in translations.values()
+                if (t.source, t.target) == (translation.target, translation.source)
+            ),
+            None,
+        )
+        if back is not None:
+            columns.append(
+                (f"reconstructed {translation.source}", _through(generators[back.generator], fake, device))
+            )
+        columns.append((f"identity {name}({translation.target})", _through(generator, other, device)))
+    return picture_grid([(caption, [to_picture(x) for x in column]) for caption, column in columns])
+
+
+def picture_grid(columns: Sequence[tuple[str, Sequence[Picture]]]) -> Picture:
+    """Columns of pictures of one size under their captions; small pictures are enlarged so that captions fit."""
+    height, width = columns[0][1][0].shape[:2]
+    zoom = max(1, round(128 / width))
+    height, width = height * zoom, width * zoom
+    font = ImageFont.load_default(11)
+    top = 16
+    rows = max(len(column) for _, column in columns)
+    sheet = Image.new("RGB", (len(columns) * (width + _GAP), top + rows * (height + _GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (caption, column) in enumerate(columns):
+        left = number * (width + _GAP)
+        draw.text((left + 2, 2), caption, "black", font)
+        for row, picture in enumerate(column):
+            enlarged = np.repeat(np.repeat(picture, zoom, 0), zoom, 1)
+            sheet.paste(Image.fromarray(enlarged), (left, top + row * (height + _GAP)))
+    return np.array(sheet)
+
+
+def _through(generator: nn.Module, pictures: Tensor, device: torch.device) -> Tensor:
+    """One by one, so that a large grid needs no more memory than a small one."""
+    return torch.cat([to_uint8(generator(to_float(x[None]).to(device))).cpu() for x in pictures])

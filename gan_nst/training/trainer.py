@@ -1,0 +1,230 @@
+"""The training loop, written once for every method."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_nst.errors import CheckpointError, Interrupted
+from gan_nst.methods.base import Batch, Method, Role, Update
+from gan_nst.precision import autocast
+from gan_nst.training import checkpoint, distributed
+from gan_nst.training.ema import Ema
+from gan_nst.training.guard import Guard
+from gan_nst.training.interrupt import StopRequest, stop_on_signals
+from gan_nst.training.monitor import Monitor
+from gan_nst.training.settings import TrainingSettings
+
+BatchesFrom = Callable[[int], Iterator[list[Batch]]]
+"""Endlessly, the micro-batches of a step and of the steps after it."""
+
+
+@dataclass(frozen=True)
+class AtInterval:
+    """Something that happens inside the loop but belongs elsewhere: `action(step)` every so many steps."""
+
+    every: int
+    action: Callable[[int], None]
+
+
+class Trainer:
+    """Runs a method's updates, step after step, and keeps what makes a run resumable.
+
+    header: plain data that every checkpoint carries beside the state: method, settings, translations, data.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        settings: TrainingSettings,
+        batches: BatchesFrom,
+        *,
+        device: torch.device,
+        precision: str,
+        checkpoints: Path,
+        header: dict[str, Any],
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.method = method.to(device)
+        self.settings = settings
+        self.device = device
+        self.precision = precision
+        self.step = 0
+        self.at_interval: Sequence[AtInterval] = ()
+        self.roles = method.roles()
+        self.optimizers = {name: _optimizer(role) for name, role in self.roles.items()}
+        self.ema = Ema(method.generators, settings.ema)
+        self.guard = Guard(device)
+        self._batches = batches
+        self._checkpoints = checkpoints
+        self._header = header
+        self.monitor = monitor
+        self._means: dict[str, tuple[Tensor, int]] = {}
+        self._logged = (0, time.perf_counter())
+        method.requires_grad_(False)
+
+    def run(self, until: int) -> None:
+        """Trains up to step `until`, saving on the way and at the end.
+
+        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved, and TrainingError when a loss
+        is not finite.
+        """
+        self._logged = (self.step, time.perf_counter())
+        if self.step >= until:
+            return
+        with stop_on_signals() as request:
+            for micro_batches in self._batches(self.step):
+                self.train_step(micro_batches)
+                self.step += 1
+                stopping = self._stopping(request)
+                last = self.step >= until or stopping is not None
+                if last or self._is_due(self.settings.log_every):
+                    self._log()
+                elif self.monitor is not None:
+                    self.monitor.advance(self.step)
+                for interval in self.at_interval:
+                    if self._is_due(interval.every):
+                        interval.action(self.step)
+                if last or self._is_due(self.settings.checkpoint_every):
+                    self.save()
+                if stopping is not None:
+                    resume = f"gan-nst train --resume {self._checkpoints.parent}"
+                    raise Interrupted(
+                        f"stopped at step {self.step} and saved; go on with: {resume}", stopping
+                    )
+                if last:
+                    return
+
+    def train_step(self, micro_batches: Sequence[Batch]) -> None:
+        """One step: every update of the method, then the moving average."""
+        for update in self.method.updates(self.step):
+            self._apply(update, micro_batches)
+        self.ema.update(self.step, self.guard.closed)
+
+    def save(self) -> None:
+        """Writes a checkpoint; none is written of a run that is no longer finite."""
+        self.guard.raise_if_closed()
+        states = distributed.gather(_random_state(self.device))
+        if distributed.rank() != 0:
+            return
+        payload = {
+            **self._header,
+            "step": self.step,
+            "state": self.method.state_dict(),
+            "ema": self.ema.networks.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": states,
+        }
+        checkpoint.save(self._checkpoints, payload, self.settings.checkpoints_kept)
+
+    def restore(self, payload: dict[str, Any]) -> None:
+        """Goes back to a checkpoint's state. Raises CheckpointError when it is of other networks."""
+        try:
+            self.method.load_state_dict(payload["state"])
+            self.method.to(self.device)
+            self.ema.networks.load_state_dict(payload["ema"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(payload["optimizers"][name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit the settings: {str(error).splitlines()[0]}"
+            ) from None
+        states = payload["random"]
+        if distributed.rank() < len(states):
+            _set_random_state(states[distributed.rank()], self.device)
+        self.step = payload["step"]
+
+    def _apply(self, update: Update, micro_batches: Sequence[Batch]) -> None:
+        role, optimizer = self.roles[update.role], self.optimizers[update.role]
+        parameters = list(role.networks.parameters())
+        role.networks.requires_grad_(True)
+        optimizer.zero_grad()
+        means: dict[str, Tensor] = {}
+        for batch in micro_batches:
+            with autocast(self.precision, self.device):
+                losses = update.losses(batch)
+            torch.stack([loss / len(micro_batches) for loss in losses.values()]).sum().backward()
+            for name, loss in losses.items():
+                means[name] = means.get(name, 0) + loss.detach() / len(micro_batches)
+        role.networks.requires_grad_(False)
+        distributed.average_gradients(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        values = {f"{update.role}/{name}": mean for name, mean in means.items()} | {
+            f"gradient_norm/{update.role}": norm
+        }
+        self.guard.check(self.step, values)
+        if self.settings.gradient_clip is not None:
+            torch._foreach_mul_(gradients, (self.settings.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
+        for group in optimizer.param_groups:
+            group["lr"] = role.learning_rate(self.step)
+        optimizer.found_inf = self.guard.closed  # type: ignore[attr-defined]  # a fused step is skipped where this is 1
+        optimizer.step()
+        if update.after is not None:
+            update.after()
+        for name, value in values.items():
+            total, count = self._means.get(name, (torch.zeros_like(value), 0))
+            self._means[name] = (total + value, count + 1)
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _stopping(self, request: StopRequest) -> int | None:
+        """The signal that asked any of the processes to stop."""
+        return next((number for number in distributed.gather(request.signal) if number is not None), None)
+
+    def _log(self) -> None:
+        """The means since the last time; the one place in the loop that waits for the device."""
+        self.guard.raise_if_closed()
+        scalars = {name: (total / count).item() for name, (total, count) in self._means.items()}
+        self._means = {}
+        if self.monitor is None:
+            return
+        for name, role in self.roles.items():
+            scalars[f"learning_rate/{name}"] = role.learning_rate(self.step)
+        step, since = self._logged
+        self._logged = (self.step, time.perf_counter())
+        pictures = self.settings.batch_size * self.settings.accumulation * distributed.processes()
+        scalars["speed/pictures_per_second"] = (
+            (self.step - step) * pictures / max(self._logged[1] - since, 1e-9)
+        )
+        scalars["memory/peak_mib"] = _peak_memory(self.device) / 2**20
+        self.monitor.log(self.step, scalars)
+
+
+def _optimizer(role: Role) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        role.networks.parameters(),
+        role.learning_rate(0),
+        role.betas,
+        weight_decay=role.weight_decay,
+        fused=True,
+    )
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the device's for CUDA, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
