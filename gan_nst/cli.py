@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan_nst import __version__, progress
-from gan_nst.errors import GanNstError
+from gan_nst.errors import GanNstError, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +67,14 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _data_demo(options: argparse.Namespace) -> int:
-    from gan_nst.commands.data import data_demo
+    from gan_nst.commands.data import data_demo, demo_for_training
 
-    data_demo(options.folder, size=options.size, count=options.count, seed=options.seed, keep=options.keep)
+    if options.domain is not None:
+        demo_for_training(options.domain, options.method)
+    elif options.folder is not None:
+        data_demo(options.folder, size=options.size, count=options.count, seed=options.seed)
+    else:
+        raise SettingsError("nowhere to draw: give a folder, or --domain NAME")
     return 0
 
 
@@ -119,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
         title="commands", required=True, metavar="COMMAND"
     )
     demo = data.add_parser("demo", help="draw the demo world: photographs and cartoons of made-up scenes")
-    demo.add_argument("folder", type=Path, metavar="DIR")
+    demo.add_argument("folder", type=Path, nargs="?", metavar="DIR")
+    demo.add_argument("--domain", help="instead of DIR: datasets/DOMAIN, at the size its training loads, if it has none")
+    demo.add_argument("--method", default="cyclegan", help="whose settings tell that size (default: cyclegan)")
     demo.add_argument(
         "--size", type=_positive, default=256, help="side of the pictures in pixels (default: 256)"
     )
@@ -127,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
         "--count", type=_positive, default=400, help="training pictures of each domain (default: 400)"
     )
     demo.add_argument("--seed", type=_natural, default=0, help="other scenes for another seed (default: 0)")
-    demo.add_argument("--keep", action="store_true", help="leave a folder that has pictures as it is")
     demo.set_defaults(run=_data_demo)
 
     methods = commands.add_parser("methods", help="list the methods, their papers and all settings")

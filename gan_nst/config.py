@@ -143,10 +143,13 @@ def leaf_types(annotation: Any) -> set[Any]:
 
 
 def _field_type(model: type[Section], keys: list[str]) -> Any:
-    """The annotation of a nested setting, or None when there is no such setting."""
+    """The annotation of a nested setting or of a list's element, or None when there is no such setting."""
     found: Any = None
     candidates: list[type[Section]] = [model]
     for key in keys:
+        if key.isdigit() and typing.get_origin(found) in (list, tuple):
+            found = typing.get_args(found)[0]
+            continue
         fields = [candidate.model_fields[key] for candidate in candidates if key in candidate.model_fields]
         if not fields:
             return None
@@ -165,11 +168,13 @@ def _explain(model: type[Section], error: ValidationError) -> str:
         return f"{path}: unknown setting{_did_you_mean(model, path)}"
     if mistake["type"] == "missing":
         return f"{path}: missing"
+    while keys and not keys[-1].isdigit() and _field_type(model, keys) is None:
+        keys.pop()  # for a union pydantic adds which of its types was tried
+    path = ".".join(keys)
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "value_error":
-        return (
-            f"{path}.{message}" if path and ": " in message and " " not in message.split(":")[0] else message
-        )
+        names_its_field = ": " in message and " " not in message.split(":")[0]
+        return f"{path}{'.' if names_its_field else ': '}{message}" if path else message
     given = mistake["input"]
     shown = "null" if given is None else repr(given)
     annotation = _field_type(model, keys) or _field_type(model, keys[:-1])
@@ -179,18 +184,14 @@ def _explain(model: type[Section], error: ValidationError) -> str:
         return f"{path}: expected {expected}, got {shown}" + (f"; did you mean {close[0]}?" if close else "")
     if mistake["type"].endswith(("_type", "_parsing", "_from_float")) and annotation is not None:
         return f"{path}: expected {describe(annotation)}, got {shown}"
-    return f"{path}: {message[0].lower()}{message[1:]}, got {shown}"
+    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}, got {shown}"
 
 
 def _did_you_mean(model: type[Section], path: str) -> str:
     known = [name for name, _ in setting_paths(model)]
     last = path.rpartition(".")[2]
     elsewhere = [name for name in known if name.rpartition(".")[2] == last]
-    close = (
-        difflib.get_close_matches(path, known, 1, 0.75)
-        or elsewhere
-        or difflib.get_close_matches(path, known, 1, 0.6)
-    )
+    close = difflib.get_close_matches(path, elsewhere, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -1,5 +1,6 @@
 """The one place that knows picture files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1] inside."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -91,7 +92,8 @@ def write_picture(picture: Picture, path: Path) -> None:
         Image.fromarray(picture).save(unfinished, format=file_format)
         os.replace(unfinished, path)
     except (OSError, ValueError) as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         raise DataError(f"{path}: could not be written ({' '.join(str(error).split())})") from None
 
 

@@ -3,23 +3,42 @@
 import logging
 from pathlib import Path
 
+from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.demo import make_demo
+from gan_nst.data.folders import has_pictures
+from gan_nst.data.settings import DataSettings
+from gan_nst.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
+DEMO_DOMAIN = "photo2cartoon"
 
-def data_demo(
-    folder: Path | str, *, size: int = 256, count: int = 400, seed: int = 0, keep: bool = False
-) -> None:
+
+def data_demo(folder: Path | str, *, size: int = 256, count: int = 400, seed: int = 0) -> None:
     """Draws the demo data set into a folder: `count` pictures a domain, `size` pixels square.
 
-    keep: does nothing when the folder already has pictures, instead of raising DataError.
+    Raises DataError when the folder already holds something.
     """
     folder = Path(folder)
-    if keep and any(folder.glob("train*/*")):
-        log.info(f"{folder}: already has pictures")
-        return
     make_demo(folder, size, count, seed)
-    log.info(
-        f"{folder}: {count} photographs (trainA), {count} cartoons (trainB), and paired pictures for validation and test"
-    )
+    log.info(f"{folder}: {count} photographs (trainA), {count} cartoons (trainB); validation and test are paired")
+
+
+def demo_for_training(domain: str, method: str = "cyclegan") -> None:
+    """Makes the demo pictures that training would make, unless they are there. Raises SettingsError for a domain of
+    the user's own."""
+    if domain != DEMO_DOMAIN:
+        raise SettingsError(f"{domain}: only {DEMO_DOMAIN} can be drawn; put your own pictures into datasets/{domain}")
+    settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
+    if not draw_if_missing(settings.data):
+        log.info(f"{settings.data.root / domain}: has pictures already")
+
+
+def draw_if_missing(data: DataSettings) -> bool:
+    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether it did."""
+    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
+        return False
+    folder = data.root / data.domain
+    log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
+    make_demo(folder, size=data.load_size)
+    return True

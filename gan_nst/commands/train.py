@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_nst.commands.data import draw_if_missing
 from gan_nst.commands.finish import finish
 from gan_nst.commands.runs import find_run, new_run
 from gan_nst.commands.settings import RunSettings, find_config, load_settings, resolve, resume_settings
 from gan_nst.commands.translate import load_weights
 from gan_nst.config import dump_yaml
-from gan_nst.data import demo
 from gan_nst.data.cache import Pictures, open_pictures
 from gan_nst.data.fixed import fixed_pictures
-from gan_nst.data.folders import DOMAINS, DataSet, fingerprint, has_pictures, locate
+from gan_nst.data.folders import DOMAINS, DataSet, fingerprint, locate
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.sampling import mix
 from gan_nst.errors import CheckpointError, SettingsError
@@ -106,11 +106,11 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     if device.type == "cuda" and distributed.processes() > 1:
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
-    _make_demo_if_missing(settings)
+    if distributed.rank() == 0:
+        draw_if_missing(settings.data)
+    distributed.gather(None)  # the others wait
     data_set = locate(settings.data)
-    pictures = {
-        d: open_pictures(data_set.training[d].files, settings.data, f"domain {d}")[0] for d in DOMAINS
-    }
+    data_set, pictures = _open(data_set, settings)
     pictures_a_step = settings.training.batch_size * settings.training.accumulation * distributed.processes()
     steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
     settings = resolve(settings, device, steps_per_epoch)
@@ -164,18 +164,15 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     return run
 
 
-def _make_demo_if_missing(settings: RunSettings) -> None:
-    data = settings.data
-    if (
-        data.a is None
-        and data.domain == "photo2cartoon"
-        and not has_pictures(data)
-        and distributed.rank() == 0
-    ):
-        folder = data.root / data.domain
-        log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
-        demo.make_demo(folder, size=data.load_size)
-    distributed.gather(None)  # the others wait
+def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
+    """The training pictures by domain, and the data set without the files that cannot be used."""
+    pictures, training, validation = {}, {}, {}
+    for d in DOMAINS:
+        pictures[d], training[d] = open_pictures(data_set.training[d], settings.data, f"domain {d}")
+        validation[d] = data_set.validation[d]
+        if validation[d].files:
+            _, validation[d] = open_pictures(validation[d], settings.data, f"domain {d}, validation")
+    return replace(data_set, training=training, validation=validation), pictures
 
 
 def _check_sizes(method: base.Method, settings: RunSettings) -> None:

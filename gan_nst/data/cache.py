@@ -7,13 +7,14 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
 
+from gan_nst.data.folders import Folder
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
 from gan_nst.images import Picture, read_picture, resize_picture
@@ -83,12 +84,13 @@ class DecodedPictures:
         return _decode(self._files[index], self._settings)[0]
 
 
-def open_pictures(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[Pictures, list[Path]]:
-    """The pictures of these files, each opened once to see that it is whole, and the files behind them.
+def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pictures, Folder]:
+    """A folder's pictures, each opened once to see that it is whole, and the folder without the unusable ones.
 
-    what: names the set in progress bars and messages. With `skip_broken` the broken ones are left out. Raises
-    DataError with a list of the files that are broken or smaller than the crop.
+    what: names the set in progress bars and messages. Raises DataError with a list of the files that are broken or
+    smaller than the crop, unless `skip_broken` leaves them out.
     """
+    files = folder.files
     where = _cache_folder(files, settings)
     if where is None:
         good, broken = _check(files, settings, what)
@@ -96,17 +98,16 @@ def open_pictures(files: Sequence[Path], settings: DataSettings, what: str) -> t
     else:
         pictures, good, broken = _update(where, files, settings, what)
     if broken and not settings.skip_broken:
-        listed = "; ".join(broken[:_SHOWN]) + (
-            f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        )
+        more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise DataError(
-            f"{what}: {len(broken)} of {len(files)} pictures cannot be used (data.skip_broken=true leaves them out): {listed}"
+            f"{what}: {len(broken)} of {len(files)} pictures cannot be used (data.skip_broken=true leaves them out): "
+            + "; ".join(broken[:_SHOWN]) + more
         )
     for line in broken:
         log.warning(f"left out: {line}")
     if not good:
         raise DataError(f"{what}: no usable pictures among {len(files)}")
-    return pictures, good
+    return pictures, replace(folder, files=tuple(good))
 
 
 def _cache_folder(files: Sequence[Path], settings: DataSettings) -> Path | None:

@@ -63,15 +63,15 @@ class _Texture:
 
 
 _TEXTURES = {
-    "sky": _Texture(6, 0.05, (0.5, 1), 0.14),
-    "sun": _Texture(6, 0.04),
-    "cloud": _Texture(14, 0.10),
-    "ground": _Texture(30, 0.17, (0.7, 1), 0.2),
-    "wall": _Texture(28, 0.14, (0.6, 1.6)),
-    "roof": _Texture(30, 0.20, (0.4, 1.6)),
-    "opening": _Texture(12, 0.12),
-    "trunk": _Texture(28, 0.22, (1.6, 0.4)),
-    "leaves": _Texture(32, 0.22),
+    "sky": _Texture(24, 0.06, (0.5, 1), 0.14),
+    "sun": _Texture(20, 0.06),
+    "cloud": _Texture(28, 0.14),
+    "ground": _Texture(36, 0.28, (0.7, 1), 0.2),
+    "wall": _Texture(34, 0.20, (0.6, 1.4)),
+    "roof": _Texture(34, 0.28, (0.5, 1.4)),
+    "opening": _Texture(20, 0.15),
+    "trunk": _Texture(30, 0.28, (1.4, 0.5)),
+    "leaves": _Texture(36, 0.32),
 }
 
 
@@ -111,7 +111,7 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
     rng = np.random.default_rng([seed, 1])
     side = size * _zoom(size)
     light = np.array([rng.uniform(-1, 1), -rng.uniform(0.4, 1)], np.float32)  # where the light comes from
-    haze = 0.55 + 0.25 * scene[0].colour
+    haze = 0.5 + 0.25 * scene[0].colour
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side
     canvas = np.zeros((side, side, 3), np.float32)
     for shape in scene:
@@ -138,10 +138,10 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
         part += mask[..., None] * (albedo * relief[..., None] - part)
     canvas = cv2.GaussianBlur(canvas, (0, 0), 0.5 * side / size)
     picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    cast = 1 + rng.uniform(-0.04, 0.04, 3)
+    cast = 1 + rng.uniform(-0.03, 0.03, 3)
     vignette = 1 - 0.2 * ((rows - 0.5) ** 2 + (columns - 0.5) ** 2)
     picture = picture * cast * cv2.resize(vignette, (size, size), interpolation=cv2.INTER_AREA)[..., None]
-    return _to_uint8(picture + rng.normal(0, 0.022, picture.shape))
+    return _to_uint8(picture + rng.normal(0, 0.04, picture.shape))
 
 
 def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, held_out: int = 60) -> None:
@@ -295,7 +295,7 @@ def _colour(text: str) -> NDArray[np.float32]:
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:
     """Matter is duller and darker than paint."""
     gray = colour @ np.array([0.299, 0.587, 0.114], np.float32)
-    return (0.08 + 0.74 * (gray + 0.8 * (colour - gray))).astype(np.float32)
+    return (0.07 + 0.72 * (gray + 0.85 * (colour - gray))).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture: _Texture) -> Field:

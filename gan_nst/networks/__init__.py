@@ -23,7 +23,7 @@ def build(spec: Section | Mapping[str, Any]) -> nn.Module:
     """
     plain = spec.model_dump() if isinstance(spec, Section) else dict(spec)
     name = plain.get("name")
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         raise SettingsError(f"network {name!r} is unknown; there are {', '.join(sorted(_NETWORKS))}")
     spec_type, network_type = _NETWORKS[name]
     network: nn.Module = network_type(validate(spec_type, plain, where=f"network {name}"))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_nst.config import Section
+from gan_nst.errors import SettingsError
 from gan_nst.networks.norm import InstanceNorm
 
 
@@ -37,6 +38,12 @@ class PatchGan(nn.Module):
         self.score = nn.Conv2d(widths[-1], 1, 4, padding=1)
 
     def forward(self, picture: Tensor) -> Tensor:
+        needed = 2 ** (self.spec.layers + 2)
+        if min(picture.shape[2:]) < needed:
+            raise SettingsError(
+                f"a PatchGAN of {self.spec.layers} layers needs pictures of at least {needed} pixels, got "
+                f"{min(picture.shape[2:])}; raise data.crop_size or lower method.discriminator.layers"
+            )
         x = F.leaky_relu(self.first(picture), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.leaky_relu(norm(convolution(x)), 0.2)

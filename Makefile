@@ -1,0 +1,52 @@
+# Every target that needs it makes the virtual environment first; the stamp file makes the second call free.
+
+DOMAIN ?= photo2cartoon
+METHOD ?= cyclegan
+ARGS ?=
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
+
+.PHONY: help install train translate tensorboard data test lint clean
+
+help:
+	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
+	@echo "make translate DOMAIN=photo2cartoon INPUT=folder-or-file OUTPUT=folder [METHOD=...] [DIRECTION=ab]"
+	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon"
+	@echo "make install    make test    make lint    make clean"
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gan_nst needs Python 3.11 or newer; give PYTHON=python3.x")'
+	@echo "installing into $(VENV) (once; torch is large)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+train: $(STAMP)
+	@$(BIN)/gan-nst train --domain "$(DOMAIN)" --method "$(METHOD)" $(ARGS)
+
+translate: $(STAMP)
+	@test -n "$(INPUT)" && test -n "$(OUTPUT)" || { echo "make translate: give INPUT=folder-or-file and OUTPUT=folder" >&2; exit 2; }
+	@$(BIN)/gan-nst translate "$(RUN)" "$(INPUT)" --output "$(OUTPUT)" $(if $(DIRECTION),--direction "$(DIRECTION)") $(ARGS)
+
+tensorboard: $(STAMP)
+	@$(BIN)/tensorboard --logdir "runs$(if $(filter command line environment,$(origin DOMAIN)),/$(DOMAIN))" $(ARGS)
+
+data: $(STAMP)
+	@$(BIN)/gan-nst data demo --domain "$(DOMAIN)" --method "$(METHOD)" $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) datasets/.cache .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,150 @@
+"""CycleGAN as a plain loop, written out: what our trainer must equal, and what its speed is compared with.
+
+It imports torch alone. Layers and order are those of the published PyTorch code, in one file and without options:
+six separate generator passes, separate discriminator passes, torch's default Adam, plain float32 (or float64).
+"""
+
+import random
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def residual_block(channels: int) -> nn.Sequential:
+    """The branch of a residual block."""
+    return nn.Sequential(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(channels, channels, 3, bias=False),
+        nn.InstanceNorm2d(channels),
+        nn.ReLU(),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(channels, channels, 3, bias=False),
+        nn.InstanceNorm2d(channels),
+    )
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = residual_block(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as x."""
+        return x + self.branch(x)
+
+
+def generator(width: int = 64, blocks: int = 9) -> nn.Sequential:
+    """The ResNet generator with two down-samplings and transposed convolutions, without its dead biases."""
+    w = width
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, w, 7, bias=False), nn.InstanceNorm2d(w), nn.ReLU()]
+    for c in (w, 2 * w):
+        layers += [nn.Conv2d(c, 2 * c, 3, 2, 1, bias=False), nn.InstanceNorm2d(2 * c), nn.ReLU()]
+    layers += [Residual(4 * w) for _ in range(blocks)]
+    for c in (4 * w, 2 * w):
+        layers += [nn.ConvTranspose2d(c, c // 2, 3, 2, 1, 1, bias=False), nn.InstanceNorm2d(c // 2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh())
+
+
+def discriminator(width: int = 64, layers: int = 3) -> nn.Sequential:
+    """The PatchGAN, without its dead biases."""
+    modules: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    channels = width
+    for number in range(1, layers + 1):
+        wider = width * min(2**number, 8)
+        stride = 2 if number < layers else 1
+        modules += [nn.Conv2d(channels, wider, 4, stride, 1, bias=False), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2)]
+        channels = wider
+    return nn.Sequential(*modules, nn.Conv2d(channels, 1, 4, 1, 1))
+
+
+class Pool:
+    """The history of fakes; `draw` returns numbers in [0, 1) and stands in for the random generator."""
+
+    def __init__(self, capacity: int, draw: random.Random) -> None:
+        self.capacity = capacity
+        self.draw = draw
+        self.pictures: list[Tensor] = []
+
+    def __call__(self, fakes: Tensor) -> Tensor:
+        """As many pictures as given."""
+        returned = []
+        for fake in fakes:
+            if len(self.pictures) < self.capacity:
+                self.pictures.append(fake)
+                returned.append(fake)
+            elif self.draw.random() > 0.5:
+                chosen = self.draw.randrange(self.capacity)
+                returned.append(self.pictures[chosen])
+                self.pictures[chosen] = fake
+            else:
+                returned.append(fake)
+        return torch.stack(returned)
+
+
+class Reference:
+    """The four networks, two optimizers and one `step`.
+
+    cycle, identity: final weights of the terms. The learning rate is set from outside, through the optimizers.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 9,
+        discriminator_width: int = 64,
+        layers: int = 3,
+        cycle: float = 10.0,
+        identity: float = 5.0,
+        rate: float = 2e-4,
+        pool: int = 50,
+    ) -> None:
+        self.ab, self.ba = generator(width, blocks), generator(width, blocks)
+        self.judge_a, self.judge_b = (discriminator(discriminator_width, layers) for _ in range(2))
+        generators = [*self.ab.parameters(), *self.ba.parameters()]
+        judges = [*self.judge_a.parameters(), *self.judge_b.parameters()]
+        self.generator_adam = torch.optim.Adam(generators, rate, (0.5, 0.999))
+        self.judge_adam = torch.optim.Adam(judges, rate, (0.5, 0.999))
+        self.pool_a, self.pool_b = Pool(pool, random.Random(0)), Pool(pool, random.Random(1))
+        self.cycle, self.identity = cycle, identity
+
+    def step(self, real_a: Tensor, real_b: Tensor) -> dict[str, float]:
+        """One step on a batch of each domain, (n, 3, h, w) in [-1, 1]; returns the weighted terms."""
+        fake_b = self.ab(real_a)
+        reconstructed_a = self.ba(fake_b)
+        fake_a = self.ba(real_b)
+        reconstructed_b = self.ab(fake_a)
+        identity_b, identity_a = self.ab(real_b), self.ba(real_a)
+        _freeze(self.judges, True)
+        terms = {
+            "adversarial_ab": (self.judge_b(fake_b) - 1).pow(2).mean(),
+            "adversarial_ba": (self.judge_a(fake_a) - 1).pow(2).mean(),
+            "cycle_a": self.cycle * (reconstructed_a - real_a).abs().mean(),
+            "cycle_b": self.cycle * (reconstructed_b - real_b).abs().mean(),
+            "identity_a": self.identity * (identity_a - real_a).abs().mean(),
+            "identity_b": self.identity * (identity_b - real_b).abs().mean(),
+        }
+        self.generator_adam.zero_grad()
+        sum(terms.values(), torch.zeros(())).backward()
+        self.generator_adam.step()
+        _freeze(self.judges, False)
+        self.judge_adam.zero_grad()
+        pairs = {"a": (self.judge_a, real_a, self.pool_a(fake_a.detach())), "b": (self.judge_b, real_b, self.pool_b(fake_b.detach()))}
+        for domain, (judge, real, fake) in pairs.items():
+            loss = 0.5 * ((judge(real) - 1).pow(2).mean() + judge(fake).pow(2).mean())
+            loss.backward()
+            terms[f"discriminator_{domain}"] = loss
+        self.judge_adam.step()
+        return {name: term.item() for name, term in terms.items()}
+
+    @property
+    def judges(self) -> list[nn.Module]:
+        """Both discriminators."""
+        return [self.judge_a, self.judge_b]
+
+
+def _freeze(networks: Iterable[nn.Module], frozen: bool) -> None:
+    for network in networks:
+        network.requires_grad_(not frozen)

@@ -1,0 +1,219 @@
+"""Every mistake a user can make is one line, exit code 2, no traceback, and loses nothing."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import CONFIG
+from PIL import Image
+
+from gan_nst.cli import main
+from gan_nst.training import checkpoint
+
+
+@pytest.fixture
+def gan_nst(capfd, in_project):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def one_line(result, *parts):
+    """Asserts a refusal: exit code 2 and one line that holds all parts."""
+    code, _, err = result
+    lines = err.strip().splitlines()
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert str(part) in err, err
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of six 40-pixel pictures."""
+    rng = np.random.default_rng(0)
+    for domain in ("a", "b"):
+        (tmp_path / domain).mkdir()
+        for number in range(6):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / domain / f"{number}.png")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def own(folders, tiny):
+    return [f"data.a={folders[0]}", f"data.b={folders[1]}", *tiny]
+
+
+@pytest.fixture
+def finished(gan_nst, tiny, tmp_path):
+    """A run of four steps."""
+    folder = tmp_path / "finished"
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=4", "--out", folder)[0] == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("trainin.steps=5", ["trainin", "unknown setting", "did you mean training"]),
+        ("training.stepz=5", ["training.stepz", "did you mean training.steps?"]),
+        ("training.crop_size=5", ["training.crop_size", "did you mean data.crop_size?"]),
+        ("training.steps=many", ["training.steps", "a whole number", "'many'"]),
+        ("training.steps=0", ["training.steps", "greater than or equal to 1", "0"]),
+        ("training.steps=true", ["training.steps", "a whole number", "true"]),
+        ("training.steps=5.5", ["training.steps", "5.5"]),
+        ("method.learning_rate=fast", ["method.learning_rate", "a number", "'fast'"]),
+        ("method.adversarial=wgan", ["method.adversarial", "lsgan", "'wgan'"]),
+        ("method.generator.upsampling=transpose", ["method.generator.upsampling", "did you mean transposed?"]),
+        ("method.name=cyclegam", ["method.name", "did you mean cyclegan?"]),
+        ("precision=float16", ["precision", "float32", "'float16'"]),
+        ("device=gpu", ["device", "'gpu'"]),
+        ("device=cuda:99", ["device", "cuda:99"]),
+        ("data.crop_size=64", ["data.crop_size", "64", "load_size", "36"]),
+        ("data.crop_size=31", ["data.crop_size", "multiple of 2"]),
+        ("data.crop_size=8", ["pictures of at least", "8"]),
+        ("data.augmentations=[{name: Blurr}]", ["data.augmentations[0]", "'Blurr'"]),
+        ("data.domain=zebras", ["zebras", "trainA", "data.a="]),
+        ("seed", ["'seed'", "section.key=value"]),
+        ("training.steps=[", ["training.steps", "YAML"]),
+        ("training.init_from=nowhere", ["nowhere", "no such run"]),
+    ],
+)
+def test_settings(gan_nst, tiny, override, parts):
+    one_line(gan_nst("train", CONFIG, *tiny, override, "training.stop_at=1"), *parts)
+
+
+def test_settings_files(gan_nst, tmp_path):
+    one_line(gan_nst("train", "nothing.yaml"), "nothing.yaml", "no such settings file")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("method: {name: [")
+    one_line(gan_nst("train", broken), "broken.yaml", "not valid YAML")
+    broken.write_text("method: {name: cyclegan}\non_cpu: {training: {stepz: 3}}\n")
+    one_line(gan_nst("train", broken), "broken.yaml", "training.stepz", "did you mean")
+    broken.write_text("method: {name: cyclegan}\ntraining: {steps: 3, epochs: 4}\n")
+    one_line(gan_nst("train", broken), "training.steps", "training.epochs")
+    one_line(gan_nst("train"), "nothing to train")
+    one_line(gan_nst("train", "--domain", "x", "--method", "cyclegam"), "did you mean cyclegan?")
+    one_line(gan_nst("train", CONFIG, "--domain", "x"), "--domain")
+
+
+def test_folders(gan_nst, tiny, folders, tmp_path):
+    a, b = folders
+    one_line(gan_nst("train", CONFIG, *tiny, f"data.a={tmp_path / 'none'}", f"data.b={b}"), "none", "no such folder", "data.a")
+    (tmp_path / "empty").mkdir()
+    one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}", f"data.b={tmp_path / 'empty'}"), "empty: no pictures", ".png")
+    one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}"), "data: a and b go together")
+
+
+def test_a_picture_smaller_than_the_crop(gan_nst, tiny, folders):
+    small = folders[0] / "small.png"
+    Image.new("RGB", (20, 50)).save(small)
+    arguments = [*own(folders, tiny), "data.upscale=false", "training.stop_at=1"]
+    one_line(gan_nst("train", CONFIG, *arguments), small, "20 pixels", "data.crop_size=32")
+    assert gan_nst("train", CONFIG, *arguments, "data.upscale=true")[0] == 0
+
+
+@pytest.mark.parametrize("cache", ["auto", "never"])
+def test_unreadable_and_truncated_pictures(gan_nst, tiny, folders, cache):
+    whole = (folders[0] / "0.png").read_bytes()
+    (folders[0] / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folders[0] / "text.png").write_text("no picture")
+    arguments = [*own(folders, tiny), f"data.cache={cache}", "training.stop_at=1"]
+    one_line(gan_nst("train", CONFIG, *arguments), "2 of", "cut.png", "text.png", "data.skip_broken=true")
+    code, _, err = gan_nst("train", CONFIG, *arguments, "data.skip_broken=true")
+    assert code == 0
+    assert "left out" in err
+    assert "cut.png" in err
+
+
+def test_resume(gan_nst, finished, tmp_path):
+    one_line(gan_nst("train", "--resume", tmp_path / "nothing"), "nothing", "no such run")
+    one_line(gan_nst("train", "--resume", tmp_path), "not a run")
+    one_line(gan_nst("train", "--resume", finished, "--domain", "x"), "--resume")
+    one_line(gan_nst("train", "--resume", finished, "method.cycle_weight=3"), "method.cycle_weight (10.0 in the run, 3.0 given)")
+    one_line(gan_nst("train", "--resume", finished, "seed=1", "data.flip=0"), "seed", "data.flip")
+    one_line(gan_nst("train", "--resume", finished, "training.steps=3"), "training.steps")
+    one_line(gan_nst("train", CONFIG, "--out", finished), "not empty", "--resume")
+    code, out, err = gan_nst("train", "--resume", finished, "training.steps=6", "data.workers=0", "training.log_every=2")
+    assert code == 0
+    assert "schedules now follow 6 steps" in err
+    assert "step 6/6" in out
+
+
+def test_resume_of_another_method_or_format(gan_nst, finished):
+    path = checkpoint.newest_first(finished / "checkpoints")[0]
+    good = path.read_bytes()
+    payload = torch.load(path, weights_only=True)
+    for old in checkpoint.newest_first(finished / "checkpoints")[1:]:
+        old.unlink()
+    torch.save({**payload, "format": 7}, path)
+    one_line(gan_nst("train", "--resume", finished), "format 7")
+    payload["settings"]["method"]["name"] = "stargan"
+    torch.save(payload, path)
+    one_line(gan_nst("train", "--resume", finished), "stargan")
+    path.write_bytes(good[:1000])
+    one_line(gan_nst("train", "--resume", finished), path.name, "damaged")
+    shutil.rmtree(finished / "checkpoints")
+    (finished / "checkpoints").mkdir()
+    one_line(gan_nst("train", "--resume", finished), "no checkpoints")
+
+
+def test_init_from_another_architecture(gan_nst, finished, tiny, tmp_path):
+    arguments = [*tiny, "training.stop_at=1", f"training.init_from={finished}"]
+    one_line(gan_nst("train", CONFIG, *arguments, "method.generator.width=6"), "does not fit method.generator")
+    assert gan_nst("train", CONFIG, *arguments, "--out", tmp_path / "from")[0] == 0
+
+
+def test_translate(gan_nst, finished, tmp_path):
+    picture = tmp_path / "in" / "x.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (40, 33), "red").save(picture)
+    one_line(gan_nst("translate", tmp_path / "no", picture, "--output", tmp_path / "out"), "no such run")
+    one_line(gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"), "no such file or folder")
+    one_line(gan_nst("translate", finished, picture, "--output", picture), "is a file")
+    one_line(gan_nst("translate", finished, picture, "--output", picture.parent), "would be written over")
+    one_line(gan_nst("translate", finished, picture, "--output", tmp_path / "out", "--direction", "xy"), "xy", "ab, ba")
+    exported = finished / "generator.safetensors"
+    one_line(gan_nst("translate", exported, picture, "--output", tmp_path / "out", "--direction", "ba"), "translates ab, not ba")
+    fake = tmp_path / "fake.safetensors"
+    fake.write_bytes(b"no tensors")
+    one_line(gan_nst("translate", fake, picture, "--output", tmp_path / "out"), "fake.safetensors")
+    (picture.parent / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    code, out, err = gan_nst("translate", finished, picture.parent, "--output", tmp_path / "out")
+    assert code == 1
+    assert "cut.jpg" in err
+    assert "Traceback" not in err
+    assert pixels(tmp_path / "out" / "x.png").shape == (33, 40, 3)
+
+
+def test_unfinished_run_is_translated_with_its_newest_checkpoint(gan_nst, finished, tmp_path):
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (40, 33), "red").save(picture)
+    for direction in ("ab", "ba"):
+        assert gan_nst("translate", finished, picture, "--output", tmp_path / f"{direction}1", "--direction", direction)[0] == 0
+    for exported in finished.glob("*.safetensors"):
+        exported.unlink()
+    for direction in ("ab", "ba"):
+        assert gan_nst("translate", finished, picture, "--output", tmp_path / f"{direction}2", "--direction", direction)[0] == 0
+        first, second = (pixels(tmp_path / f"{direction}{n}" / "x.png") for n in (1, 2))
+        assert np.array_equal(first, second)
+
+
+def test_demo(gan_nst, tmp_path):
+    one_line(gan_nst("data", "demo"), "--domain")
+    one_line(gan_nst("data", "demo", "--domain", "zebras"), "zebras", "photo2cartoon")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    one_line(gan_nst("data", "demo", tmp_path / "full"), "not empty")
+    assert (tmp_path / "full" / "mine.txt").exists()

@@ -1,0 +1,160 @@
+"""Augmentation: random where it should be, the same for the same seed, and extended by albumentations' names."""
+
+import numpy as np
+import pytest
+import torch
+from helpers_data import coordinates, noise, tiny_settings
+
+from gan_nst.data.augment import Augmentation
+from gan_nst.data.sampling import mix
+from gan_nst.errors import SettingsError
+
+PICTURE = coordinates(40, 50)
+DRAWS = 3000
+
+
+def augmentation(**options):
+    return Augmentation(tiny_settings(load_size=40, crop_size=32, **options))
+
+
+def place(crop):
+    """Top, left, and whether it is flipped, read from a crop of PICTURE."""
+    columns = crop[0, :, 1].astype(int)
+    flipped = columns[0] > columns[-1]
+    return int(crop[0, 0, 0]), int(columns.min()), bool(flipped)
+
+
+@pytest.fixture(scope="module")
+def places():
+    augment = augmentation()
+    return np.array([place(augment(PICTURE, mix(0, "real_a", "augment", n))) for n in range(DRAWS)]).T
+
+
+def test_a_crop_is_a_part_of_the_picture_as_it_is():
+    augment = augmentation()
+    for seed in range(40):
+        crop = augment(PICTURE, seed)
+        top, left, flipped = place(crop)
+        expected = PICTURE[top : top + 32, left : left + 32]
+        np.testing.assert_array_equal(crop, expected[:, ::-1] if flipped else expected)
+
+
+def even(values, count):
+    """Whether values fall evenly on range(count), to 5 deviations of each share."""
+    shares = np.bincount(values, minlength=count)
+    assert len(shares) == count
+    assert np.abs(shares - len(values) / count).max() < 5 * (len(values) / count) ** 0.5
+
+
+def test_every_place_is_equally_likely(places):
+    even(places[0], 40 - 32 + 1)
+    even(places[1], 50 - 32 + 1)
+
+
+def test_half_are_flipped(places):
+    assert abs(places[2].mean() - 0.5) < 5 * 0.5 / DRAWS**0.5
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (1, 2)])
+def test_top_left_and_flip_do_not_depend_on_each_other(places, one, other):
+    """albumentations seeds every transform alike when told a seed: then the flip would tell the crop's place."""
+    assert abs(np.corrcoef(places[one], places[other])[0, 1]) < 5 / DRAWS**0.5
+    high_one, high_other = (places[k] > np.median(places[k]) if k < 2 else places[k] > 0 for k in (one, other))
+    together = (high_one & high_other).mean()
+    assert abs(together - high_one.mean() * high_other.mean()) < 5 * 0.5 / DRAWS**0.5
+
+
+@pytest.mark.parametrize(("flip", "share"), [(0.0, 0), (1.0, 1)])
+def test_the_flips_chance_is_the_settings(flip, share):
+    augment = augmentation(flip=flip)
+    assert np.mean([place(augment(PICTURE, seed))[2] for seed in range(50)]) == share
+
+
+EXTRA = [
+    {"name": "ColorJitter", "p": 1.0},
+    {"name": "Rotate", "limit": 20, "p": 0.5},
+    {"name": "GaussNoise", "p": 1.0},
+]
+
+
+@pytest.mark.parametrize("extra", [[], EXTRA])
+def test_a_crop_is_a_function_of_picture_and_seed(extra):
+    one, other = augmentation(augmentations=extra), augmentation(augmentations=extra)
+    picture = noise(40, 50)
+    for seed in (0, 5, 2**63 - 1):
+        first = one(picture, seed)
+        for draw in range(3):
+            one(picture, draw)
+        np.testing.assert_array_equal(one(picture, seed), first)
+        np.testing.assert_array_equal(other(picture, seed), first)
+    crops = {one(picture, seed).tobytes() for seed in range(20)}
+    assert len(crops) > 15
+
+
+def test_global_random_states_neither_matter_nor_change():
+    import random
+
+    augment = augmentation(augmentations=EXTRA)
+    picture = noise(40, 50)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = augment(picture, 3)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    random.seed(2)
+    np.random.seed(2)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(augment(picture, 3), first)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    augment(picture, 4)
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_extra_augmentations_follow_the_crop_by_their_own_names():
+    plain = augmentation()
+    inverted = augmentation(augmentations=[{"name": "InvertImg", "p": 1.0}])
+    for seed in range(5):
+        top, left, flipped = place(255 - inverted(PICTURE, seed)[:, :, [0, 1, 2]])
+        expected = PICTURE[top : top + 32, left : left + 32]
+        np.testing.assert_array_equal(
+            inverted(PICTURE, seed), 255 - (expected[:, ::-1] if flipped else expected)
+        )
+    assert {place(plain(PICTURE, seed))[2] for seed in range(20)} == {False, True}
+
+
+def test_the_picture_itself_is_left_as_it_is():
+    picture = noise(40, 50)
+    before = picture.copy()
+    augment = augmentation(augmentations=EXTRA)
+    for seed in range(10):
+        augment(picture, seed)[:] = 0
+    np.testing.assert_array_equal(picture, before)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "Blurr"}, r"data\.augmentations\[1\]: 'Blurr' is no albumentations transform"),
+        ({"name": "Compose"}, "'Compose' is no albumentations transform"),
+        ({"name": "cv2"}, "'cv2' is no albumentations transform"),
+        ({"p": 0.5}, "None is no albumentations transform"),
+        ({"name": ["Blur"]}, "is no albumentations transform"),
+        ({"name": "Blur", "sigma": 3}, r"data\.augmentations\[1\]: Blur: .*sigma"),
+        ({"name": "Blur", "p": 2}, r"data\.augmentations\[1\]: Blur: "),
+        ({"name": "Blur", "blur_limit": "wide"}, r"data\.augmentations\[1\]: Blur: "),
+        ({"name": "RandomCrop"}, r"data\.augmentations\[1\]: RandomCrop: "),
+    ],
+)
+def test_an_augmentation_that_is_none_is_told_in_one_line(entry, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        augmentation(augmentations=[{"name": "HorizontalFlip"}, entry])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", [{"name": "RandomCrop", "height": 8, "width": 8}, {"name": "ToFloat"}])
+def test_an_augmentation_that_changes_the_kind_of_picture_is_told(entry):
+    augment = augmentation(augmentations=[entry])
+    with pytest.raises(SettingsError, match=r"data\.augmentations: they turn a crop of 32 pixels into"):
+        augment(PICTURE, 0)

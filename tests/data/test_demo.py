@@ -1,0 +1,196 @@
+"""The demo world: the same for a seed, paired where it says so and nowhere else, and whole or not there."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from gan_nst.data import demo
+from gan_nst.data.demo import draw_cartoon, draw_photograph, make_demo, make_scene
+from gan_nst.errors import DataError
+from gan_nst.images import find_pictures, read_picture
+
+SIZE = 48
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in find_pictures(folder)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "world"
+    make_demo(folder, size=SIZE, count=8, held_out=8)
+    return folder
+
+
+def edges(picture):
+    """How much brightness changes at each pixel, after a little blur; mean 0, length 1."""
+    gray = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float64)
+    slope = np.sqrt(np.hypot(*np.gradient(gray)))
+    slope -= slope.mean()
+    return slope / np.linalg.norm(slope)
+
+
+def likeness(folder, split):
+    """Correlation of the edges of every photograph (row) with those of every cartoon (column) of a split."""
+    a, b = ([edges(read_picture(path)) for path in find_pictures(folder / f"{split}{d}")] for d in "AB")
+    return np.array([[(x * y).sum() for y in b] for x in a])
+
+
+def matched(found):
+    """How much more alike the pairs of the same place are than all others."""
+    return found.diagonal().mean() - found[~np.eye(len(found), dtype=bool)].mean()
+
+
+def test_it_has_the_layout_that_training_looks_for(world):
+    counts = {folder.name: len(find_pictures(folder)) for folder in world.iterdir()}
+    assert counts == {f"{split}{domain}": 8 for split in ("train", "val", "test") for domain in "AB"}
+    assert {read_picture(path).shape for path in find_pictures(world)} == {(SIZE, SIZE, 3)}
+
+
+def test_the_same_seed_draws_the_same_files_and_another_draws_others(tmp_path):
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        make_demo(tmp_path / name, size=24, count=2, seed=seed, held_out=1)
+    one, same, other = (contents(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same
+    assert one.keys() == other.keys()
+    assert not set(one.values()) & set(other.values())
+
+
+def test_more_pictures_begin_with_the_same_ones(tmp_path):
+    make_demo(tmp_path / "few", size=24, count=1, held_out=1)
+    make_demo(tmp_path / "more", size=24, count=2, held_out=2)
+    few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
+    assert few.items() < more.items()
+
+
+def test_no_picture_appears_twice(world):
+    files = contents(world)
+    assert len(set(files.values())) == len(files) == 48
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_held_out_splits_hold_both_renderings_of_a_scene_under_one_name(world, split):
+    a, b = ([path.name for path in find_pictures(world / f"{split}{d}")] for d in "AB")
+    assert a == b
+    found = likeness(world, split)
+    assert matched(found) > 0.2
+    for best in (found.argmax(0), found.argmax(1)):  # of two scenes that look alike one may be taken for the other
+        assert (best == np.arange(8)).sum() >= 7
+
+
+def test_the_training_domains_show_different_scenes(world):
+    a, b = ({path.stem for path in find_pictures(world / f"train{domain}")} for domain in "AB")
+    assert not a & b
+    train, test = likeness(world, "train"), likeness(world, "test")
+    assert abs(matched(train)) < 0.1
+    assert train.max(1).mean() < test.diagonal().mean() - 0.05  # nor in another order
+
+
+def test_the_splits_show_different_scenes(world):
+    cartoons = {s: [edges(read_picture(p)) for p in find_pictures(world / f"{s}B")] for s in ("train", "val", "test")}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert max((x * y).sum() for x in cartoons[one] for y in cartoons[other]) < 0.9
+
+
+@pytest.fixture(scope="module")
+def renderings():
+    scenes = [make_scene(0, "test", index) for index in range(4)]
+    return [(draw_photograph(scene, 96, index), draw_cartoon(scene, 96)) for index, scene in enumerate(scenes)]
+
+
+def flat(picture):
+    """Where a pixel's 3x3 neighbours all have its colour."""
+    window = np.ones((3, 3), np.uint8)
+    return (cv2.dilate(picture, window) == cv2.erode(picture, window)).all(2)
+
+
+def test_cartoons_are_flat_with_dark_outlines(renderings):
+    for photograph, cartoon in renderings:
+        assert flat(cartoon).mean() > 0.6
+        inside = cartoon[flat(cartoon)]
+        assert len(np.unique(inside, axis=0)) < 30
+        dark = cartoon.max(2) < 45
+        assert 0.005 < dark.mean() < 0.2
+        assert (photograph.max(2) < 45).mean() < dark.mean() / 4
+
+
+def test_photographs_have_texture_where_cartoons_are_flat(renderings):
+    for photograph, cartoon in renderings:
+        blurred = cv2.blur(photograph.astype(np.float32), (3, 3))
+        detail = np.abs(photograph - blurred).mean(2)
+        assert detail[flat(cartoon)].mean() > 2
+        assert not flat(photograph).any()
+        assert len(np.unique(photograph.reshape(-1, 3), axis=0)) > 10 * len(
+            np.unique(cartoon[flat(cartoon)], axis=0)
+        )
+
+
+def test_cartoons_are_more_colourful(renderings):
+    def saturation(picture):
+        return np.ptp(picture.astype(int), axis=2).mean()
+
+    assert all(saturation(cartoon) > 1.2 * saturation(photograph) for photograph, cartoon in renderings)
+
+
+def test_the_light_of_a_photograph_is_a_function_of_its_seed():
+    scene = make_scene(1, "test", 0)
+    one, same, other = (draw_photograph(scene, 32, seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    np.testing.assert_array_equal(draw_cartoon(scene, 32), draw_cartoon(make_scene(1, "test", 0), 32))
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, existing):
+    folder = tmp_path / "world"
+    if existing:
+        folder.mkdir()
+    drawn = []
+
+    def fails(scene, size):
+        drawn.append(1)
+        assert not any(folder.glob("*"))  # nothing is there before all is
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(demo, "draw_cartoon", fails)
+    with pytest.raises(KeyboardInterrupt):
+        make_demo(folder, size=16, count=2, held_out=1)
+    assert len(drawn) == 3
+    assert os.listdir(tmp_path) == (["world"] if existing else [])
+    assert not any(folder.glob("*"))
+    monkeypatch.undo()
+    make_demo(folder, size=16, count=2, held_out=1)
+    assert len(find_pictures(folder)) == 8
+    assert os.listdir(tmp_path) == ["world"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo.cv2, "imwrite", lambda *_: False)
+    with pytest.raises(DataError, match="could not be written; is the disk full"):
+        make_demo(tmp_path / "world", size=16, count=1, held_out=1)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(DataError, match="not empty"):
+        make_demo(tmp_path, size=16, count=1, held_out=1)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_hidden_files_do_not_fill_a_folder(tmp_path):
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / ".gitkeep").write_text("")
+    make_demo(tmp_path / "world", size=16, count=1, held_out=1)
+    assert len(find_pictures(tmp_path / "world")) == 6
+    assert (tmp_path / "world" / ".gitkeep").exists()
+
+
+def test_other_users_may_read_it(tmp_path):
+    make_demo(tmp_path / "deep" / "world", size=16, count=1, held_out=1)
+    assert (tmp_path / "deep" / "world").stat().st_mode & 0o055 == 0o055

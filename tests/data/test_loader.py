@@ -1,0 +1,189 @@
+"""Batches are a function of the step: whatever the workers, the processes and the start."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from helpers_data import coordinates, noise, tiny_settings
+
+from gan_nst.data.loader import Batches, Samples
+from gan_nst.data.sampling import picture_index
+from gan_nst.errors import DataError
+
+# Newer Pythons warn of forking beside threads; torch's loader forks.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@dataclass(frozen=True)
+class Stream:
+    domain: str
+    view: str = "picture"
+    tied_to: str | None = None
+
+
+STREAMS = {"real_a": Stream("a"), "real_b": Stream("b")}
+PICTURES = {
+    ("a", "picture"): [noise(12, 14, number) for number in range(7)],
+    ("b", "picture"): [noise(13, 12, 100 + number) for number in range(5)],
+}
+
+
+def samples(seed=0, streams=STREAMS, pictures=PICTURES, **options):
+    return Samples(pictures, streams, tiny_settings(**options), seed)
+
+
+def steps(batches, first, count):
+    """The micro-batches of `count` steps from step `first` on."""
+    iterator = batches(first)
+    taken = list(itertools.islice(iterator, count))
+    iterator.close()
+    return taken
+
+
+def equal(one, other):
+    """Whether two steps, lists of micro-batches, are the same to the bit."""
+    return len(one) == len(other) and all(
+        x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
+        for x, y in zip(one, other, strict=True)
+    )
+
+
+def joined(micro_batches):
+    """Micro-batches as one batch."""
+    return [{key: torch.cat([batch[key] for batch in micro_batches]) for key in micro_batches[0]}]
+
+
+def test_a_sample_is_a_uint8_crop_of_each_stream_and_a_batch_is_float():
+    sample = samples()[0]
+    assert sample.keys() == STREAMS.keys()
+    assert {(x.dtype, tuple(x.shape)) for x in sample.values()} == {(torch.uint8, (3, 8, 8))}
+    ((batch,),) = steps(Batches(samples(), 4), 0, 1)
+    for x in batch.values():
+        assert x.dtype == torch.float32
+        assert x.shape == (4, 3, 8, 8)
+        assert -1 <= x.min() < -0.9 < 0.9 < x.max() <= 1
+    assert torch.equal(((batch["real_a"][2] + 1) * 127.5).round().to(torch.uint8), samples()[2]["real_a"])
+
+
+def test_a_sample_is_a_function_of_seed_stream_and_draw():
+    one, other = samples(), samples()
+    for draw in (0, 3, 10**9):
+        first = one[draw]
+        _ = one[draw + 1]
+        assert equal([one[draw]], [first])
+        assert equal([other[draw]], [first])
+        assert not equal([samples(seed=1)[draw]], [first])
+        assert not equal([one[draw + 1]], [first])
+    alone = samples(streams={"real_b": STREAMS["real_b"]})
+    assert torch.equal(alone[4]["real_b"], one[4]["real_b"])  # a stream does not depend on its siblings
+
+
+def test_a_stream_shows_the_pictures_of_its_domain_in_the_order_of_its_draws():
+    numbered = {
+        (domain, "picture"): [np.full((12, 12, 3), first + number, np.uint8) for number in range(count)]
+        for domain, first, count in (("a", 0, 7), ("b", 100, 5))
+    }
+    drawn = samples(seed=4, pictures=numbered)
+    for draw in range(40):
+        shown = {key: int(x[0, 0, 0]) for key, x in drawn[draw].items()}
+        assert shown == {
+            "real_a": picture_index(4, "real_a", draw, 7),
+            "real_b": 100 + picture_index(4, "real_b", draw, 5),
+        }
+
+
+def test_a_picture_that_comes_again_is_cropped_anew():
+    drawn = samples(pictures={key: [noise(12, 14)] for key in PICTURES})
+    assert len({drawn[draw]["real_a"].numpy().tobytes() for draw in range(20)}) > 10
+    assert any(not torch.equal(drawn[draw]["real_a"], drawn[draw]["real_b"]) for draw in range(5))
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 1), (3, 2)])
+def test_from_step_k_on_batches_are_those_of_the_stream_from_the_start(batch_size, accumulation):
+    batches = Batches(samples(), batch_size, accumulation)
+    whole = steps(batches, 0, 9)
+    assert all(equal(x, y) for x, y in zip(steps(batches, 4, 5), whole[4:], strict=True))
+    assert not any(equal(x, y) for x, y in itertools.combinations(whole, 2))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_workers_change_nothing(accumulation):
+    alone = steps(Batches(samples(), 2, accumulation), 3, 6)
+    helped = steps(Batches(samples(), 2, accumulation, workers=2), 3, 6)
+    assert all(equal(x, y) for x, y in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_see_what_one_with_twice_the_batch_sees(accumulation):
+    whole = steps(Batches(samples(), 2, accumulation), 0, 5)
+    ranks = [steps(Batches(samples(), 1, accumulation, rank=r, processes=2), 0, 5) for r in range(2)]
+    for step in range(5):
+        for micro_batch in range(accumulation):
+            shares = [rank[step][micro_batch] for rank in ranks]
+            assert equal(joined(shares), [whole[step][micro_batch]])
+
+
+def test_accumulated_micro_batches_are_one_batch():
+    parts, whole = steps(Batches(samples(), 2, 2), 0, 5), steps(Batches(samples(), 4), 0, 5)
+    assert {len(step) for step in parts} == {2}
+    assert all(equal(joined(x), y) for x, y in zip(parts, whole, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation", "processes"), [(1, 1, 1), (2, 3, 1), (3, 2, 4)])
+def test_every_draw_is_taken_once(batch_size, accumulation, processes):
+    ranks = [
+        Batches(samples(), batch_size, accumulation, rank=rank, processes=processes) for rank in range(processes)
+    ]
+    drawn = [
+        draw
+        for step in range(10)
+        for micro_batch in range(accumulation)
+        for rank in ranks
+        for draw in rank.draws(step, micro_batch)
+    ]
+    assert drawn == list(range(10 * batch_size * accumulation * processes))
+
+
+def test_tied_streams_get_the_same_picture_crop_and_flip():
+    pictures = {
+        ("b", "picture"): [coordinates(12, 14) + number for number in range(4)],
+        ("b", "smoothed"): [255 - (coordinates(12, 14) + number) for number in range(4)],
+    }
+    streams = {"real_b": Stream("b"), "b_smoothed": Stream("b", "smoothed", tied_to="real_b")}
+    drawn = samples(streams=streams, pictures=pictures)
+    for draw in range(30):
+        assert torch.equal(drawn[draw]["b_smoothed"], 255 - drawn[draw]["real_b"])
+    untied = samples(streams={**streams, "b_smoothed": Stream("b", "smoothed")}, pictures=pictures)
+    assert any(not torch.equal(untied[n]["b_smoothed"], 255 - untied[n]["real_b"]) for n in range(30))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_torchs_random_state_alone(workers):
+    batches = Batches(samples(augmentations=[{"name": "GaussNoise", "p": 1.0}]), 2, workers=workers)
+    state = torch.get_rng_state()
+    first = steps(batches, 0, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(torch.initial_seed() + 1)
+    assert all(equal(x, y) for x, y in zip(steps(batches, 0, 3), first, strict=True))
+
+
+class Broken:
+    """Pictures one of which has gone since they were opened."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise DataError("x/y.png: no such file")
+        return noise(12, 12)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_has_gone_is_told_in_one_line(workers):
+    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken()})
+    with pytest.raises(DataError) as caught:
+        steps(Batches(broken, 1, workers=workers), 0, 4)
+    assert str(caught.value) == "x/y.png: no such file"

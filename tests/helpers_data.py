@@ -1,0 +1,30 @@
+"""Pictures and data settings for the tests of the data layers."""
+
+from pathlib import Path
+
+import numpy as np
+
+from gan_nst.data.settings import DataSettings
+from gan_nst.images import write_picture
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def coordinates(height, width):
+    """A picture whose red and green say where a pixel is."""
+    rows, columns = np.indices((height, width))
+    return np.stack([rows, columns, np.zeros_like(rows)], 2).astype(np.uint8)
+
+
+def fill(folder, count, size=(12, 14), first=0):
+    """Writes `count` different pictures; returns their paths."""
+    paths = [Path(folder, f"{number:03d}.png") for number in range(first, first + count)]
+    for number, path in enumerate(paths, first):
+        write_picture(noise(*size, seed=number), path)
+    return paths
+
+
+def tiny_settings(root=Path("nowhere"), **options):
+    return DataSettings(root=root, **{"load_size": 10, "crop_size": 8, **options})

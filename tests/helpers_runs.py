@@ -1,0 +1,71 @@
+"""Runs of the real program in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import torch
+
+from gan_nst.training import checkpoint
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CONFIG = os.path.join(PROJECT, "experiments", "default", "cyclegan.yaml")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PROJECT, "PYTHONWARNINGS": "ignore"}
+
+
+def start(*arguments, cwd=None):
+    """Starts `gan-nst ARGUMENTS`."""
+    command = [sys.executable, "-m", "gan_nst", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process, timeout=120):
+    """The exit code, standard output and standard error of a started process."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def run(*arguments, cwd=None):
+    """Runs `gan-nst ARGUMENTS` to its end."""
+    return finish(start(*arguments, cwd=cwd))
+
+
+def metrics(folder):
+    """The lines of a run's metrics, by step; a line being written is left out."""
+    try:
+        text = (folder / "metrics.jsonl").read_text()
+    except FileNotFoundError:
+        return {}
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return {line["step"]: line for line in lines}
+
+
+def wait_for_step(process, folder, step, timeout=60):
+    """Waits until a run has logged a step; fails when the run ends before."""
+    began = time.monotonic()
+    while max(metrics(folder), default=0) < step:
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() - began < timeout
+        time.sleep(0.005)
+
+
+def same_state(first, second):
+    """Whether two runs ended in the same state, bit by bit, and exported the same files."""
+    a, b = (checkpoint.load_newest(folder / "checkpoints")[1] for folder in (first, second))
+    parts = ("step", "state", "ema", "optimizers", "random")
+    exports = [(folder / "generator.safetensors").read_bytes() for folder in (first, second)]
+    return all(_same(a[part], b[part]) for part in parts) and exports[0] == exports[1]
+
+
+def _same(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b

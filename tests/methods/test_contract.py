@@ -1,0 +1,164 @@
+"""What every method must keep, run over every file in the folder."""
+
+import pytest
+import torch
+
+from gan_nst.methods import base
+from gan_nst.training import checkpoint
+from gan_nst.training.settings import TrainingSettings
+from gan_nst.training.trainer import Trainer
+
+PLAN = base.Plan(steps=20, steps_per_epoch=4, seed=1)
+SMALL = {"generator": {"width": 4, "blocks": 1}, "discriminator": {"width": 4, "layers": 2}, "replay": 2}
+
+pytestmark = pytest.mark.parametrize("name", base.names())
+
+
+def make_trainer(name, tmp_path, batches=None, **training):
+    torch.manual_seed(0)
+    kind = base.find(name)
+    plain = {key: value for key, value in SMALL.items() if key in kind.Settings.model_fields}
+    method = kind(kind.Settings.model_validate(plain), PLAN).double()
+    settings = TrainingSettings(steps=PLAN.steps, epochs=None, log_every=1, **training)
+    header = {"method": name, "settings": {}, "translations": {}, "data": ""}
+    return Trainer(
+        method,
+        settings,
+        batches or (lambda step: iter([])),
+        device=torch.device("cpu"),
+        precision="float32",
+        checkpoints=tmp_path / "checkpoints",
+        header=header,
+    )
+
+
+def micro_batches(name, count=1, size=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    streams = base.find(name).streams
+    whole = {k: torch.rand(count * size, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1 for k in streams}
+    return [{k: x[i * size : (i + 1) * size] for k, x in whole.items()} for i in range(count)]
+
+
+def endless(name):
+    """The batches as a function of the step, as the loader gives them."""
+
+    def batches(step):
+        while True:
+            yield micro_batches(name, seed=step)
+            step += 1
+
+    return batches
+
+
+def state(trainer):
+    """Everything a resumed run must share, as one flat mapping."""
+    flat = {}
+
+    def add(path, value):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{path}/{key}", inner)
+        elif isinstance(value, (list, tuple)):
+            for number, inner in enumerate(value):
+                add(f"{path}/{number}", inner)
+        else:
+            flat[path] = value
+
+    add("method", dict(trainer.method.state_dict()))
+    add("ema", dict(trainer.ema.networks.state_dict()))
+    add("optimizers", {key: optimizer.state_dict() for key, optimizer in trainer.optimizers.items()})
+    return flat
+
+
+def same(first, second):
+    if first.keys() != second.keys():
+        return False
+    pairs = [(first[key], second[key]) for key in first]
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def test_roles_hold_every_parameter_once(name, tmp_path):
+    trainer = make_trainer(name, tmp_path)
+    held = [id(p) for role in trainer.roles.values() for p in role.networks.parameters()]
+    assert sorted(held) == sorted(id(p) for p in trainer.method.parameters())
+
+
+def test_translations_name_generators_and_streams_name_domains(name, tmp_path):
+    method = make_trainer(name, tmp_path).method
+    domains = {stream.domain for stream in method.streams.values()}
+    for translation in method.translations().values():
+        assert translation.generator in method.generators
+        assert {translation.source, translation.target} <= domains
+
+
+def test_an_update_moves_its_role_alone(name, tmp_path):
+    trainer = make_trainer(name, tmp_path)
+    batch = micro_batches(name)
+    for update in trainer.method.updates(0):
+        before = {key: p.clone() for key, p in trainer.method.named_parameters()}
+        own = {id(p) for p in trainer.roles[update.role].networks.parameters()}
+        trainer._apply(update, batch)
+        for key, parameter in trainer.method.named_parameters():
+            assert torch.equal(parameter, before[key]) == (id(parameter) not in own), key
+            assert not parameter.requires_grad
+
+
+def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path):
+    trainer = make_trainer(name, tmp_path)
+    seen = set()
+    batch = micro_batches(name)[0]
+    for update in trainer.method.updates(0):
+        losses = update.losses(batch)
+        assert losses
+        assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+        assert not seen & losses.keys()
+        seen |= losses.keys()
+
+
+def test_two_micro_batches_of_2_equal_one_of_4(name, tmp_path):
+    two, one = make_trainer(name, tmp_path), make_trainer(name, tmp_path)
+    for step in range(3):
+        two.train_step(micro_batches(name, 2, 2, seed=step))
+        one.train_step(micro_batches(name, 1, 4, seed=step))
+    for (key, a), b in zip(two.method.named_parameters(), one.method.parameters(), strict=True):
+        assert (a - b).abs().max() < 1e-11, key
+
+
+def test_accumulation_is_more_than_the_last_micro_batch(name, tmp_path):
+    """Negative control of the test above."""
+    two, one = make_trainer(name, tmp_path), make_trainer(name, tmp_path)
+    two.train_step(micro_batches(name, 2, 2))
+    one.train_step(micro_batches(name, 2, 2)[1:])
+    pairs = zip(two.method.parameters(), one.method.parameters(), strict=True)
+    assert max((a - b).abs().max() for a, b in pairs) > 1e-6
+
+
+def test_resume_is_bit_exact(name, tmp_path):
+    whole = make_trainer(name, tmp_path / "whole", endless(name), checkpoint_every=4)
+    whole.run(9)
+    assert same(state(whole), state(resumed(name, tmp_path)))
+
+
+@pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema"])
+def test_resume_needs_every_part_of_the_checkpoint(name, tmp_path, forgotten):
+    """Negative controls: without one part of the saved state the resumed run is another run."""
+    whole = make_trainer(name, tmp_path / "whole", endless(name), checkpoint_every=4)
+    whole.run(9)
+    assert not same(state(whole), state(resumed(name, tmp_path, forgotten)))
+
+
+def resumed(name, tmp_path, forgotten=None):
+    first = make_trainer(name, tmp_path / "first", endless(name))
+    first.run(5)
+    payload = checkpoint.load_newest(tmp_path / "first" / "checkpoints")[1]
+    assert payload["step"] == 5
+    second = make_trainer(name, tmp_path / "second", endless(name))
+    if forgotten == "optimizers":
+        payload["optimizers"] = {key: optimizer.state_dict() for key, optimizer in second.optimizers.items()}
+    elif forgotten == "state":
+        payload["state"] = second.method.state_dict()
+    elif forgotten == "ema":
+        payload["ema"] = second.ema.networks.state_dict()
+    second.restore(payload)
+    second.run(9)
+    return second

@@ -1,0 +1,117 @@
+"""Checkpoints: whole or absent, checked when read, and never run."""
+
+import builtins
+import errno
+import pickle
+
+import pytest
+import torch
+
+from gan_nst.errors import CheckpointError
+from gan_nst.training import checkpoint
+
+
+def payload(step, size=4):
+    parts = {"method": "toy", "settings": {}, "translations": {}, "ema": {}, "optimizers": {}, "random": [], "data": ""}
+    return {**parts, "step": step, "state": {"w": torch.full((size,), float(step))}}
+
+
+def test_round_trip_and_the_newest_are_kept(tmp_path):
+    for step in (1, 2, 30):
+        checkpoint.save(tmp_path, payload(step), kept=2)
+    assert [p.name for p in checkpoint.newest_first(tmp_path)] == ["step-0000030.pt", "step-0000002.pt"]
+    path, loaded = checkpoint.load_newest(tmp_path)
+    assert path.name == "step-0000030.pt"
+    assert torch.equal(loaded["state"]["w"], torch.full((4,), 30.0))
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path, caplog, how):
+    checkpoint.save(tmp_path, payload(1, 5000), kept=2)
+    newest = checkpoint.save(tmp_path, payload(2, 5000), kept=2)
+    data = bytearray(newest.read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    elif how == "flipped":  # inside the tensor, where nothing but the checksum tells
+        at = data.index(torch.full((8,), 2.0).numpy().tobytes()) + 40
+        data[at] ^= 1
+    else:
+        data = b"" if how == "empty" else b"not a checkpoint"
+    newest.write_bytes(bytes(data))
+    path, loaded = checkpoint.load_newest(tmp_path)
+    assert path.name == "step-0000001.pt"
+    assert loaded["step"] == 1
+    assert "step-0000002.pt" in caplog.text
+    assert "going on with step-0000001.pt" in caplog.text
+
+
+def test_none_at_all_and_none_whole(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoints"):
+        checkpoint.load_newest(tmp_path)
+    (tmp_path / "step-0000001.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"step-0000001\.pt: damaged"):
+        checkpoint.load_newest(tmp_path)
+
+
+def test_another_format_and_another_thing_are_named(tmp_path):
+    path = checkpoint.save(tmp_path, payload(1), kept=2)
+    torch.save({"format": 99}, path)
+    with pytest.raises(CheckpointError, match="format 99"):
+        checkpoint.load(path)
+    torch.save({"weights": 1}, path)
+    with pytest.raises(CheckpointError, match="not a gan_nst checkpoint"):
+        checkpoint.load(path)
+    torch.save({"format": checkpoint.FORMAT}, path)
+    with pytest.raises(CheckpointError, match="incomplete"):
+        checkpoint.load(path)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (builtins.exec, ("import pathlib; pathlib.Path('executed').touch()",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "step-0000001.pt"
+    torch.save({"format": checkpoint.FORMAT, "state": _Bomb()}, path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+    path.write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+class _FullDisk:
+    """A file whose disk is full after some bytes."""
+
+    def __init__(self, file, room):
+        self._file, self._room = file, room
+
+    def write(self, data):
+        self._room -= len(data)
+        if self._room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        self._file.close()
+
+
+@pytest.mark.parametrize("room", [0, 100, 9000])
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
+    old = checkpoint.save(tmp_path, payload(1, 5000), kept=2)
+    before = old.read_bytes()
+    monkeypatch.setattr(checkpoint, "open", lambda *a: _FullDisk(builtins.open(*a), room), raising=False)
+    with pytest.raises(CheckpointError, match=r"step-0000002\.pt: could not be written .*step-0000001\.pt is whole"):
+        checkpoint.save(tmp_path, payload(2, 5000), kept=2)
+    assert [p.name for p in tmp_path.iterdir()] == [old.name]
+    assert old.read_bytes() == before

@@ -1,0 +1,98 @@
+"""A run that was stopped, ended or killed, and resumed, is the run that never was: bit by bit, with real processes."""
+
+import signal
+
+import pytest
+from helpers_runs import CONFIG, finish, metrics, run, same_state, start, wait_for_step
+
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def arguments(datasets):
+    from conftest import TINY
+
+    changes = ["training.checkpoint_every=25", "training.sample_every=1000", f"training.steps={STEPS}"]
+    return [CONFIG, f"data.root={datasets}", *TINY, *changes]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    """The uninterrupted run, loaded without workers."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, _, err = run("train", *arguments, "--out", folder)
+    assert code == 0, err
+    return folder
+
+
+def resume(folder, *overrides):
+    code, _, err = run("train", "--resume", folder, *overrides)
+    assert code == 0, err
+
+
+def losses(folder):
+    """What was logged of the training itself, not of speed and memory."""
+    return {
+        step: {key: value for key, value in line.items() if not key.startswith(("speed", "memory"))}
+        for step, line in metrics(folder).items()
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_stop_at(arguments, whole, tmp_path, workers):
+    folder = tmp_path / "run"
+    assert run("train", *arguments, "--out", folder, "training.stop_at=37", f"data.workers={workers}")[0] == 0
+    resume(folder, "training.stop_at=null")
+    assert same_state(whole, folder)
+    assert losses(whole) == losses(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_sigterm(arguments, whole, tmp_path, workers):
+    folder = tmp_path / "run"
+    process = start("train", *arguments, "--out", folder, f"data.workers={workers}")
+    wait_for_step(process, folder, 40)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 143
+    assert "--resume" in err
+    assert "Traceback" not in err
+    stopped = max(metrics(folder))
+    assert stopped < STEPS
+    assert (folder / "checkpoints" / f"step-{stopped:07d}.pt").exists()
+    resume(folder)
+    assert same_state(whole, folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_sigkill_in_the_middle_of_an_interval(arguments, whole, tmp_path, workers):
+    folder = tmp_path / "run"
+    process = start("train", *arguments, "--out", folder, f"data.workers={workers}")
+    wait_for_step(process, folder, 30)
+    assert process.poll() is None
+    process.kill()
+    code, _, _ = finish(process)
+    assert code == -signal.SIGKILL
+    assert 30 <= max(metrics(folder)) < STEPS
+    resume(folder)
+    assert same_state(whole, folder)
+    assert losses(whole) == losses(folder)
+
+
+def test_another_seed_is_another_run(arguments, whole, tmp_path):
+    """Negative control: the comparison sees a difference."""
+    folder = tmp_path / "run"
+    assert run("train", *arguments, "--out", folder, "seed=1")[0] == 0
+    assert not same_state(whole, folder)
+
+
+def test_sigint_saves_and_exits_with_130(arguments, tmp_path):
+    folder = tmp_path / "run"
+    process = start("train", *arguments, "training.steps=100000", "--out", folder)
+    wait_for_step(process, folder, 3)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert err.count("\n") == 1
+    assert f"gan-nst train --resume {folder}" in err

@@ -1,0 +1,238 @@
+"""The loop: a value that is not finite never reaches the weights; averages, clipping and several processes."""
+
+import copy
+import json
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from gan_nst.config import Section
+from gan_nst.errors import CheckpointError, TrainingError
+from gan_nst.methods.base import Method, Role, Translation, Update
+from gan_nst.training import distributed
+from gan_nst.training.ema import Ema
+from gan_nst.training.monitor import Monitor
+from gan_nst.training.settings import TrainingSettings
+from gan_nst.training.trainer import AtInterval, Trainer
+
+CPU = torch.device("cpu")
+
+
+class Toy(Method):
+    """One linear generator that fits 2 x, and draws from torch's own generator as a dropout would."""
+
+    Settings = Section
+    paper = "none"
+    streams = {}
+
+    def __init__(self, poison=None):
+        super().__init__(None, None)
+        self.generators = nn.ModuleDict({"ab": nn.Linear(3, 3, bias=False)})
+        self.step_count = 0
+        self.poison = poison
+
+    def roles(self):
+        return {"generator": Role(self.generators, lambda step: 1e-2, (0.5, 0.999))}
+
+    def updates(self, step):
+        self.step_count = step
+        return [Update("generator", self.losses)]
+
+    def translations(self):
+        return {"ab": Translation("ab", "a", "b")}
+
+    def losses(self, batch):
+        noise = torch.rand(3)
+        good = (self.generators["ab"](batch["x"]) - 2 * batch["x"] - 0.01 * noise).square().mean()
+        bad = good * 0.1
+        if self.poison is not None and self.step_count == self.poison[0]:
+            bad = self.poison[1](bad)
+        return {"good": good, "bad": bad}
+
+
+def batches(step):
+    while True:
+        generator = torch.Generator().manual_seed(step)
+        yield [{"x": torch.randn(4, 3, generator=generator)}]
+        step += 1
+
+
+def make_trainer(tmp_path, poison=None, stream=batches, **settings):
+    torch.manual_seed(0)
+    header = {"method": "toy", "settings": {}, "translations": {}, "data": ""}
+    plain = {"steps": 100, "epochs": None, "log_every": 10, "checkpoint_every": 1000, "ema": 0.9, **settings}
+    return Trainer(
+        Toy(poison),
+        TrainingSettings.model_validate(plain),
+        stream,
+        device=CPU,
+        precision="float32",
+        checkpoints=tmp_path / "checkpoints",
+        header=header,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda loss: loss * float("nan"), "generator/bad"),
+        (lambda loss: loss * float("inf"), "generator/bad"),
+        (lambda loss: (loss * 0).sqrt(), "gradient_norm/generator"),  # 0, but its gradient is infinite times zero
+    ],
+)
+def test_a_value_that_is_not_finite_never_reaches_the_weights(tmp_path, spoil, named):
+    trainer = make_trainer(tmp_path, poison=(13, spoil), checkpoint_every=10)
+    clean = make_trainer(tmp_path / "clean", log_every=13)
+    torch.manual_seed(1)
+    clean.run(13)
+    torch.manual_seed(1)
+    with pytest.raises(TrainingError, match=rf"step 13: .*{named}"):
+        trainer.run(40)
+    assert trainer.step == 20  # read at the log interval only
+    for mine, expected in zip(trainer.method.parameters(), clean.method.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+    for mine, expected in zip(trainer.ema.networks.parameters(), clean.ema.networks.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-0000010.pt"]
+
+
+def test_the_toy_learns(tmp_path):
+    trainer = make_trainer(tmp_path, steps=600)
+    trainer.run(600)
+    weight = trainer.method.generators["ab"].weight
+    assert (weight - 2 * torch.eye(3)).abs().max() < 0.05
+
+
+def test_resume_continues_the_random_draws_of_the_losses(tmp_path):
+    whole, first = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "first", checkpoint_every=5)
+    for trainer, until in ((whole, 12), (first, 5)):
+        torch.manual_seed(1)
+        trainer.run(until)
+    from gan_nst.training import checkpoint
+
+    payload = checkpoint.load_newest(tmp_path / "first" / "checkpoints")[1]
+    exact, careless = (make_trainer(tmp_path / name) for name in ("exact", "careless"))
+    exact.restore(copy.deepcopy(payload))
+    exact.run(12)
+    assert torch.equal(whole.method.generators["ab"].weight, exact.method.generators["ab"].weight)
+    careless.restore({**payload, "random": [{"cpu": torch.Generator().manual_seed(9).get_state()}]})
+    careless.run(12)
+    assert not torch.equal(whole.method.generators["ab"].weight, careless.method.generators["ab"].weight)
+
+
+def test_ema_is_the_written_out_average():
+    torch.manual_seed(0)
+    source = nn.ModuleDict({"ab": nn.Linear(2, 2)})
+    ema = Ema(source, 0.9)
+    expected = source["ab"].weight.detach().clone()
+    for step in range(30):
+        with torch.no_grad():
+            source["ab"].weight.add_(torch.randn(2, 2))
+        ema.update(step, torch.zeros(()))
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * source["ab"].weight.detach()
+        assert torch.allclose(ema.networks["ab"].weight, expected, atol=1e-6)
+    before = ema.networks["ab"].weight.clone()
+    ema.update(30, torch.ones(()))
+    assert torch.equal(ema.networks["ab"].weight, before)
+
+
+def test_ema_zero_is_the_last_weights(tmp_path):
+    trainer = make_trainer(tmp_path, ema=0)
+    trainer.run(10)
+    assert torch.allclose(trainer.ema.networks["ab"].weight, trainer.method.generators["ab"].weight)
+
+
+def test_gradient_clip_bounds_the_norm(tmp_path):
+    free, clipped = make_trainer(tmp_path / "a"), make_trainer(tmp_path / "b", gradient_clip=1e-3)
+    norms = []
+    for trainer in (free, clipped):
+        trainer.train_step(next(batches(0)))
+        norms.append(trainer.method.generators["ab"].weight.grad.norm().item())
+    assert norms[0] > 1e-2
+    assert norms[1] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_intervals_act_at_their_steps(tmp_path):
+    seen = []
+    trainer = make_trainer(tmp_path)
+    trainer.at_interval = [AtInterval(4, seen.append)]
+    trainer.run(13)
+    assert seen == [4, 8, 12]
+
+
+def test_monitor_writes_the_same_scalars_to_both(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = make_trainer(tmp_path)
+    trainer.monitor = Monitor(tmp_path, 0, 20)
+    trainer.run(20)
+    trainer.monitor.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    names = set(lines[0]) - {"step"}
+    assert names >= {"generator/good", "gradient_norm/generator", "learning_rate/generator"}
+    assert names >= {"speed/pictures_per_second", "memory/peak_mib"}
+    assert set(events.Tags()["scalars"]) == names
+    for name in names:
+        assert [e.value for e in events.Scalars(name)] == pytest.approx([line[name] for line in lines], rel=1e-5)
+
+
+def test_monitor_drops_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "x": 1}\n{"step": 2, "x": 1}\n{"step": 3, "x": 1}\n{"step": 4, "x"')
+    Monitor(tmp_path, 2, 10).close()
+    assert path.read_text() == '{"step": 1, "x": 1}\n{"step": 2, "x": 1}\n'
+
+
+def test_restoring_other_networks_is_one_line(tmp_path):
+    trainer = make_trainer(tmp_path)
+    payload = {"state": {"generators.ab.weight": torch.zeros(5, 5)}, "ema": {}, "optimizers": {}, "random": [], "step": 1}
+    with pytest.raises(CheckpointError, match="does not fit"):
+        trainer.restore(payload)
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Two gloo processes with batches of 2 move as one process with a batch of 4."""
+    single = make_trainer(tmp_path / "single", stream=quiet_batches(0, 1))
+    for _, batch in zip(range(5), quiet_batches(0, 1)(0), strict=False):
+        single.train_step(batch)
+        single.step += 1
+    results = mp.get_context("spawn").SimpleQueue()
+    processes = mp.spawn(_one_of_two, (str(tmp_path / "meet"), tmp_path, results), nprocs=2, join=False)
+    first, second = results.get(), results.get()
+    processes.join()
+    assert torch.equal(torch.tensor(first), torch.tensor(second))
+    expected = single.method.generators["ab"].weight.detach()
+    assert torch.allclose(torch.tensor(first), expected, atol=1e-6)
+
+
+class quiet_batches:
+    """A share of the batch of 4, the same noise everywhere."""
+
+    def __init__(self, rank, processes):
+        self.rank, self.processes = rank, processes
+
+    def __call__(self, step):
+        while True:
+            torch.manual_seed(step)
+            share = 4 // self.processes
+            x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            yield [{"x": x[self.rank * share : (self.rank + 1) * share]}]
+            step += 1
+
+
+def _one_of_two(rank, meeting, tmp_path, results):
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    assert distributed.processes() == 2
+    stream = quiet_batches(rank, 2)
+    trainer = make_trainer(tmp_path / str(rank), stream=stream)
+    for _, batch in zip(range(5), stream(0), strict=False):
+        trainer.train_step(batch)
+        trainer.step += 1
+    results.put(trainer.method.generators["ab"].weight.tolist())
+    torch.distributed.destroy_process_group()
