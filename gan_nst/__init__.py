@@ -1,6 +1,7 @@
 """Unpaired picture translation with GANs: train, translate, and look at what came of it.
 
-The names below are the public interface. They are imported when first used, so that `import gan_nst` costs nothing.
+The names below are the public interface. They are imported when first used, so that `import gan_nst` costs
+nothing.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -125,8 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo = data.add_parser("demo", help="draw the demo world: photographs and cartoons of made-up scenes")
     demo.add_argument("folder", type=Path, nargs="?", metavar="DIR")
-    demo.add_argument("--domain", help="instead of DIR: datasets/DOMAIN, at the size its training loads, if it has none")
-    demo.add_argument("--method", default="cyclegan", help="whose settings tell that size (default: cyclegan)")
+    demo.add_argument(
+        "--domain", help="instead of DIR: datasets/DOMAIN, at the size its training loads, if it has none"
+    )
+    demo.add_argument(
+        "--method", default="cyclegan", help="whose settings tell that size (default: cyclegan)"
+    )
     demo.add_argument(
         "--size", type=_positive, default=256, help="side of the pictures in pixels (default: 256)"
     )

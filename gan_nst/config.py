@@ -36,8 +36,8 @@ class Section(BaseModel):
 def validate(model: type[S], data: Any, where: str = "") -> S:
     """The settings of type `model` that `data` describes.
 
-    where: names the source in errors, a file for example. Raises SettingsError, one line for the first mistake: the
-    full path of the setting, what was given, what was probably meant.
+    where: names the source in errors, a file for example. Raises SettingsError, one line for the first
+    mistake: the full path of the setting, what was given, what was probably meant.
     """
     try:
         return model.model_validate(data)
@@ -64,7 +64,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]:
-    """`section.key=value` texts as nested settings; values are YAML, but text and path settings take theirs literally."""
+    """`section.key=value` texts as nested settings; values are YAML, but text and path settings take theirs
+    literally.
+    """
     data: dict[str, Any] = {}
     for override in overrides:
         path, equals, text = override.partition("=")

@@ -32,7 +32,9 @@ class TrainingError(GanNstError):
 
 
 class Interrupted(GanNstError):
-    """A signal ended a run that is saved and can be resumed; the exit code is the shell's, 128 plus the signal."""
+    """A signal ended a run that is saved and can be resumed; the exit code is the shell's, 128 plus the
+    signal.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

@@ -1,4 +1,6 @@
-"""The one place that knows picture files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1] inside."""
+"""The one place that knows picture files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1]
+inside.
+"""
 
 import contextlib
 import os
@@ -50,8 +52,8 @@ def find_pictures(folder: Path) -> list[Path]:
 def read_picture(path: Path) -> Picture:
     """The picture in a file as RGB uint8 of shape (h, w, 3), turned as its EXIF orientation says.
 
-    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8. Raises
-    DataError, one line, for whatever cannot be read whole.
+    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8.
+    Raises DataError, one line, for whatever cannot be read whole.
     """
     try:
         with warnings.catch_warnings():
@@ -71,7 +73,9 @@ def read_picture(path: Path) -> Picture:
 
 
 def to_rgb(image: Image.Image) -> Picture:
-    """A Pillow image as RGB uint8 of shape (h, w, 3), upright. Raises DataError for float values out of any range."""
+    """A Pillow image as RGB uint8 of shape (h, w, 3), upright. Raises DataError for float values out of any
+    range.
+    """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         gray = _gray_to_uint8(np.asarray(image))
@@ -83,7 +87,9 @@ def to_rgb(image: Image.Image) -> Picture:
 
 
 def write_picture(picture: Picture, path: Path) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it cannot."""
+    """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it
+    cannot.
+    """
     unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +104,8 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 
 def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:
-    """The picture with its shorter side `size` pixels ("short_side"), `size` square ("squash"), or as it is ("none").
+    """The picture with its shorter side `size` pixels ("short_side"), `size` square ("squash"), or as it is
+    ("none").
 
     Bicubic with antialiasing (Pillow's), as the published recipes resize.
     """

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 
 class ReplayBuffer(nn.Module):
-    """Mixes earlier fakes into what a discriminator sees (Shrivastava et al. 2017, section 2.3, as CycleGAN uses it).
+    """Mixes earlier fakes into what a discriminator sees (Shrivastava et al. 2017, section 2.3, as CycleGAN
+    uses it).
 
-    Its pictures and its random generator are saved state, so a resumed run draws what the uninterrupted one would.
+    Its pictures and its random generator are saved state, so a resumed run draws what the uninterrupted one
+    would.
 
     capacity: pictures kept; 0 returns every input unchanged.
     seed: of its own random draws.
@@ -24,10 +26,11 @@ class ReplayBuffer(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
-        """As many pictures as given, (n, c, h, w), each the given one or, half the time once full, an earlier one.
+        """As many pictures as given, (n, c, h, w), each the given one or, half the time once full, an earlier
+        one.
 
-        Pictures pass one by one, so two batches of 2 give what one batch of 4 gives. In a distributed run every
-        process holds the same buffer, fed with all processes' pictures, and gets back its own share.
+        Pictures pass one by one, so two batches of 2 give what one batch of 4 gives. In a distributed run
+        every process holds the same buffer, fed with all processes' pictures, and gets back its own share.
         """
         if self.capacity == 0:
             return pictures
@@ -53,7 +56,7 @@ class ReplayBuffer(nn.Module):
         self.random.set_state(state["random"].cpu())
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ReplayBuffer":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.pictures = [fn(picture) for picture in self.pictures]
         return self
 

@@ -1,4 +1,6 @@
-"""The shape of the project: imports run down, settings files load, the README's commands exist, help is quick."""
+"""The shape of the project: imports run down, settings files load, the README's commands exist, help is
+quick.
+"""
 
 import ast
 import re
@@ -59,7 +61,11 @@ def arrows():
 
 
 def test_every_part_has_a_layer():
-    parts = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    parts = {
+        p.name.removesuffix(".py")
+        for p in PACKAGE.iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert parts - {"__init__"} == set().union(*LAYERS)
 
 
@@ -97,7 +103,11 @@ def test_only_the_command_line_prints_and_exits():
     for path in PACKAGE.rglob("*.py"):
         if path.name in ("cli.py", "__main__.py"):
             continue
-        calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        calls = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
         assert not calls & {"print", "exit", "quit", "input"}, path
 
 
@@ -115,7 +125,11 @@ def test_published_recipe_is_the_published_one():
     method = settings.method
     assert (method.cycle_weight, method.identity_weight, method.replay) == (10, 5, 50)
     assert (method.learning_rate, method.betas, method.adversarial) == (2e-4, (0.5, 0.999), "lsgan")
-    assert (method.generator.width, method.generator.blocks, method.generator.upsampling) == (64, 9, "transposed")
+    assert (method.generator.width, method.generator.blocks, method.generator.upsampling) == (
+        64,
+        9,
+        "transposed",
+    )
     assert (method.discriminator.width, method.discriminator.layers) == (64, 3)
     assert (settings.data.load_size, settings.data.crop_size, settings.data.resize) == (286, 256, "squash")
     assert (settings.training.epochs, settings.training.batch_size, settings.training.ema) == (200, 1, 0)
@@ -123,7 +137,15 @@ def test_published_recipe_is_the_published_one():
 
 
 def test_public_names():
-    expected = {"GanNstError", "Translator", "__version__", "data_demo", "load_translator", "train", "translate"}
+    expected = {
+        "GanNstError",
+        "Translator",
+        "__version__",
+        "data_demo",
+        "load_translator",
+        "train",
+        "translate",
+    }
     assert set(gan_nst.__all__) == expected
     for name in expected:
         assert getattr(gan_nst, name) is not None
@@ -140,7 +162,9 @@ def readme_commands(word):
     """The lines of the README's code blocks that begin with a word."""
     text = (PROJECT / "README.md").read_text()
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith(word)]
+    return [
+        line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith(word)
+    ]
 
 
 def test_the_readmes_make_targets_exist():

@@ -242,7 +242,9 @@ def test_a_file_that_is_no_mapping_of_names_is_refused(tmp_path, text):
         read_yaml(path)
 
 
-@pytest.mark.parametrize("content", [b"a: [1\nb: 2", b"a: b: c", b"\ta: 1", b"a: \xff\xfe", b"a: !!python/name:os.x"])
+@pytest.mark.parametrize(
+    "content", [b"a: [1\nb: 2", b"a: b: c", b"\ta: 1", b"a: \xff\xfe", b"a: !!python/name:os.x"]
+)
 def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"
     path.write_bytes(content)

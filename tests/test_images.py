@@ -171,7 +171,9 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path, suffix, share):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"<html>\n<body>not found</body>\n</html>\n", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"<html>\n<body>not found</body>\n</html>\n", b"\x89PNG\r\n\x1a\n"]
+)
 def test_what_is_no_picture_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)

@@ -11,7 +11,9 @@ from gan_nst.networks import build
 
 
 def numbers(*shape, dtype=torch.float64, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype) * 3
+    return (
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype) * 3
+    )
 
 
 def mean(values):

@@ -36,10 +36,13 @@ def test_once_full_half_of_what_it_returns_is_earlier():
     buffer, count = ReplayBuffer(10, seed=3), 4000
     feed(buffer, 0, 10)
     returned = feed(buffer, 10, count)
-    earlier = [given - got for given, got in zip(range(10, 10 + count), returned, strict=True) if got != given]
+    earlier = [
+        given - got for given, got in zip(range(10, 10 + count), returned, strict=True) if got != given
+    ]
     assert abs(len(earlier) / count - 0.5) < 5 * 0.5 / count**0.5
     assert min(earlier) > 0  # never one that was not given yet
-    # A slot is exchanged with chance 1/2 * 1/10 a picture, so an old picture is 20 younger ones old on average.
+    # A slot is exchanged with chance 1/2 * 1/10 a picture, so an old picture is 20 younger ones old on
+    # average.
     assert 18 < sum(earlier) / len(earlier) < 22
 
 

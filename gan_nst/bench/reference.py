@@ -1,7 +1,8 @@
 """CycleGAN as a plain loop, written out: what our trainer must equal, and what its speed is compared with.
 
-It imports torch alone. Layers and order are those of the published PyTorch code, in one file and without options:
-six separate generator passes, separate discriminator passes, torch's default Adam, plain float32 (or float64).
+It imports torch alone. Layers and order are those of the published PyTorch code, in one file and without
+options: six separate generator passes, separate discriminator passes, torch's default Adam, plain float32 (or
+float64).
 """
 
 import random
@@ -33,18 +34,28 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as x."""
-        return x + self.branch(x)
+        out: Tensor = x + self.branch(x)
+        return out
 
 
 def generator(width: int = 64, blocks: int = 9) -> nn.Sequential:
     """The ResNet generator with two down-samplings and transposed convolutions, without its dead biases."""
     w = width
-    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, w, 7, bias=False), nn.InstanceNorm2d(w), nn.ReLU()]
+    layers: list[nn.Module] = [
+        nn.ReflectionPad2d(3),
+        nn.Conv2d(3, w, 7, bias=False),
+        nn.InstanceNorm2d(w),
+        nn.ReLU(),
+    ]
     for c in (w, 2 * w):
         layers += [nn.Conv2d(c, 2 * c, 3, 2, 1, bias=False), nn.InstanceNorm2d(2 * c), nn.ReLU()]
     layers += [Residual(4 * w) for _ in range(blocks)]
     for c in (4 * w, 2 * w):
-        layers += [nn.ConvTranspose2d(c, c // 2, 3, 2, 1, 1, bias=False), nn.InstanceNorm2d(c // 2), nn.ReLU()]
+        layers += [
+            nn.ConvTranspose2d(c, c // 2, 3, 2, 1, 1, bias=False),
+            nn.InstanceNorm2d(c // 2),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh())
 
 
@@ -55,7 +66,11 @@ def discriminator(width: int = 64, layers: int = 3) -> nn.Sequential:
     for number in range(1, layers + 1):
         wider = width * min(2**number, 8)
         stride = 2 if number < layers else 1
-        modules += [nn.Conv2d(channels, wider, 4, stride, 1, bias=False), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2)]
+        modules += [
+            nn.Conv2d(channels, wider, 4, stride, 1, bias=False),
+            nn.InstanceNorm2d(wider),
+            nn.LeakyReLU(0.2),
+        ]
         channels = wider
     return nn.Sequential(*modules, nn.Conv2d(channels, 1, 4, 1, 1))
 
@@ -87,7 +102,8 @@ class Pool:
 class Reference:
     """The four networks, two optimizers and one `step`.
 
-    cycle, identity: final weights of the terms. The learning rate is set from outside, through the optimizers.
+    cycle, identity: final weights of the terms. The learning rate is set from outside, through the
+    optimizers.
     """
 
     def __init__(
@@ -131,7 +147,10 @@ class Reference:
         self.generator_adam.step()
         _freeze(self.judges, False)
         self.judge_adam.zero_grad()
-        pairs = {"a": (self.judge_a, real_a, self.pool_a(fake_a.detach())), "b": (self.judge_b, real_b, self.pool_b(fake_b.detach()))}
+        pairs = {
+            "a": (self.judge_a, real_a, self.pool_a(fake_a.detach())),
+            "b": (self.judge_b, real_b, self.pool_b(fake_b.detach())),
+        }
         for domain, (judge, real, fake) in pairs.items():
             loss = 0.5 * ((judge(real) - 1).pow(2).mean() + judge(fake).pow(2).mean())
             loss.backward()

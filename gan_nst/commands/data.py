@@ -21,21 +21,27 @@ def data_demo(folder: Path | str, *, size: int = 256, count: int = 400, seed: in
     """
     folder = Path(folder)
     make_demo(folder, size, count, seed)
-    log.info(f"{folder}: {count} photographs (trainA), {count} cartoons (trainB); validation and test are paired")
+    log.info(
+        f"{folder}: {count} photographs (trainA), {count} cartoons (trainB); validation and test are paired"
+    )
 
 
 def demo_for_training(domain: str, method: str = "cyclegan") -> None:
-    """Makes the demo pictures that training would make, unless they are there. Raises SettingsError for a domain of
-    the user's own."""
+    """Makes the demo pictures that training would make, unless they are there. Raises SettingsError for a
+    domain of the user's own."""
     if domain != DEMO_DOMAIN:
-        raise SettingsError(f"{domain}: only {DEMO_DOMAIN} can be drawn; put your own pictures into datasets/{domain}")
+        raise SettingsError(
+            f"{domain}: only {DEMO_DOMAIN} can be drawn; put your own pictures into datasets/{domain}"
+        )
     settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
     if not draw_if_missing(settings.data):
         log.info(f"{settings.data.root / domain}: has pictures already")
 
 
 def draw_if_missing(data: DataSettings) -> bool:
-    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether it did."""
+    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether
+    it did.
+    """
     if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
         return False
     folder = data.root / data.domain

@@ -1,4 +1,6 @@
-"""What a run ends with: exported generators, the final samples, and how good they are where the truth is known."""
+"""What a run ends with: exported generators, the final samples, and how good they are where the truth is
+known.
+"""
 
 import json
 import logging
@@ -40,7 +42,8 @@ def finish(
     pictures: Mapping[str, Pictures],
     device: torch.device,
 ) -> None:
-    """Exports every translation, draws `samples/final.png`, evaluates on a paired test split, and says what is next.
+    """Exports every translation, draws `samples/final.png`, evaluates on a paired test split, and says what
+    is next.
 
     pictures: the training pictures by domain.
     """
@@ -74,11 +77,13 @@ def finish(
         )
     write_picture(grid, run / "samples" / "final.png")
     log.info(f"pictures:   {run / 'samples' / 'final.png'}")
+    data = settings.data
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
     log.info(
-        f"       or:  make translate DOMAIN={settings.data.domain} METHOD={settings.method_name} INPUT=MY_PHOTOS OUTPUT=TRANSLATED"
+        f"       or:  make translate DOMAIN={data.domain} METHOD={settings.method_name} "
+        "INPUT=MY_PHOTOS OUTPUT=TRANSLATED"
     )
-    log.info(f"curves:     make tensorboard DOMAIN={settings.data.domain}")
+    log.info(f"curves:     make tensorboard DOMAIN={data.domain}")
 
 
 def describe(generator: nn.Module, translation: str, settings: RunSettings) -> Description:
@@ -102,7 +107,9 @@ def _shown(data_set: DataSet) -> Mapping[str, Folder]:
 
 
 def _read_pairs(data_set: DataSet, settings: RunSettings) -> dict[str, dict[Path, Picture]]:
-    """By domain, the paired test pictures under their common name, at the training's scale; empty without pairs."""
+    """By domain, the paired test pictures under their common name, at the training's scale; empty without
+    pairs.
+    """
     pairs: dict[str, dict[Path, Picture]] = {"a": {}, "b": {}}
     for path_a, path_b in data_set.paired_test():
         name = path_a.relative_to(data_set.test["a"].root).with_suffix(".png")
@@ -122,7 +129,9 @@ def _evaluate(
     pairs: Mapping[str, Mapping[Path, Picture]],
     pictures: Mapping[str, Pictures],
 ) -> dict[str, Any]:
-    """The paired scores of every translation, of the untouched input and of the best colour map; draws a sheet of each."""
+    """The paired scores of every translation, of the untouched input and of the best colour map; draws a
+    sheet of each.
+    """
     statistics = {domain: colour_statistics(_spread(pictures[domain])) for domain in pictures}
     result: dict[str, Any] = {"split": "test", "pairs": len(pairs["a"])}
     for name, translator in translators.items():

@@ -10,7 +10,9 @@ RUNS = Path("runs")
 
 
 def new_run(domain: str, method: str, out: Path | None) -> Path:
-    """A new, empty run folder that no other run shares; `latest` beside it points to it unless `out` names it."""
+    """A new, empty run folder that no other run shares; `latest` beside it points to it unless `out` names
+    it.
+    """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise CheckpointError(f"{out}: not empty; give another --out, or go on with --resume {out}")

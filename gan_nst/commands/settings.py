@@ -59,9 +59,11 @@ def settings_model(method: type[base.Method]) -> type[RunSettings]:
 
 
 def load_settings(path: Path, overrides: Sequence[str]) -> tuple[RunSettings, torch.device, bool]:
-    """The settings of a YAML file under overrides, the device, and whether the file's `on_cpu` block was used.
+    """The settings of a YAML file under overrides, the device, and whether the file's `on_cpu` block was
+    used.
 
-    Later wins: defaults, the file, its `on_cpu` block where the device is the CPU, the overrides. Raises SettingsError.
+    Later wins: defaults, the file, its `on_cpu` block where the device is the CPU, the overrides. Raises
+    SettingsError.
     """
     plain = read_yaml(path)
     on_cpu = plain.pop("on_cpu", None) or {}
@@ -87,7 +89,7 @@ def resume_settings(saved: Mapping[str, Any], overrides: Sequence[str]) -> tuple
     before = validate(model, saved, where="the run's settings")
     after = validate(model, _stack([saved, over]))
     refused = []
-    for path, field in setting_paths(model):
+    for path, _ in setting_paths(model):
         old, new = _value(before, path), _value(after, path)
         if old == new or isinstance(new, Section) or path in _FREE:
             continue
@@ -121,7 +123,9 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
 
 
 def find_config(domain: str, method: str) -> Path:
-    """`experiments/<domain>/<method>.yaml`, or the default one of the method. Raises SettingsError without either."""
+    """`experiments/<domain>/<method>.yaml`, or the default one of the method. Raises SettingsError without
+    either.
+    """
     for folder in (domain, "default"):
         path = Path("experiments", folder, f"{method}.yaml")
         if path.is_file():

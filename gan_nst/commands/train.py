@@ -45,7 +45,8 @@ def train(
 ) -> Path | None:
     """Trains, or goes on training, and returns the run folder; None after a dry run.
 
-    config: a YAML file; or give `domain` and `method`, for `experiments/<domain>/<method>.yaml` or the default one.
+    config: a YAML file; or give `domain` and `method`, for `experiments/<domain>/<method>.yaml` or the
+    default one.
     overrides: `section.key=value` texts. out: the run folder, instead of `runs/<domain>/<method>/<time>`.
     resume: a run to go on with; its settings hold. dry_run: says what would be trained, and trains nothing.
     Raises GanNstError, one line, for every mistake in what was given.
@@ -96,7 +97,8 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
     old, new = before.training.steps, settings.training.steps
     if new != old:
         log.warning(
-            f"training.steps {old} -> {new}: schedules now follow {new} steps; the rate at a step is no longer what it was"
+            f"training.steps {old} -> {new}: schedules now follow {new} steps, "
+            "so the learning rate at a step is no longer what it was"
         )
     return _Start(settings, choose_device(settings.device), run, payload)
 

@@ -28,8 +28,8 @@ def translate(
 ) -> Outcome:
     """Translates a picture or a folder tree into the folder `output`, and returns what became of it.
 
-    source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the file's own,
-    or the run's first. Raises GanNstError, one line, for every mistake in what was given.
+    source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the
+    file's own, or the run's first. Raises GanNstError, one line, for every mistake in what was given.
     """
     outcome = translate_folder(
         load_translator(source, direction, device, precision), Path(pictures), Path(output)
@@ -43,7 +43,8 @@ def load_translator(
 ) -> Translator:
     """A translator, to be called with a picture: from a run, a checkpoint, or an exported generator's file.
 
-    A finished run gives its exported generator; one that goes on, the moving average in its newest checkpoint.
+    A finished run gives its exported generator; one that goes on, the moving average in its newest
+    checkpoint.
     """
     generator, description = _load(Path(source), direction)
     return Translator(generator, description, device, precision)

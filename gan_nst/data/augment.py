@@ -44,8 +44,11 @@ class Augmentation:
         self._crop_size = settings.crop_size
 
     def __call__(self, picture: Picture, seed: int) -> Picture:
-        """The augmented crop, always the same for the same picture and seed: RGB uint8 (crop_size, crop_size, 3)."""
-        # One generator for all steps: seeded apart but alike, every step's first draw would be the same number.
+        """The augmented crop, always the same for the same picture and seed: RGB uint8 (crop_size, crop_size,
+        3).
+        """
+        # One generator for all steps: seeded apart but alike, every step's first draw would be the same
+        # number.
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result: Picture = self._pipeline(image=picture)["image"]
         if result.shape != (self._crop_size, self._crop_size, 3) or result.dtype != np.uint8:

@@ -1,4 +1,6 @@
-"""Pictures decoded once: uint8 at load size in one memory-mapped file, kept up to date with the files behind it."""
+"""Pictures decoded once: uint8 at load size in one memory-mapped file, kept up to date with the files behind
+it.
+"""
 
 import contextlib
 import hashlib
@@ -36,7 +38,9 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One file as it was when decoded: its size and time tell a change; `side` is its shorter side before resizing."""
+    """One file as it was when decoded: its size and time tell a change; `side` is its shorter side before
+    resizing.
+    """
 
     path: str
     bytes: int
@@ -85,10 +89,11 @@ class DecodedPictures:
 
 
 def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pictures, Folder]:
-    """A folder's pictures, each opened once to see that it is whole, and the folder without the unusable ones.
+    """A folder's pictures, each opened once to see that it is whole, and the folder without the unusable
+    ones.
 
-    what: names the set in progress bars and messages. Raises DataError with a list of the files that are broken or
-    smaller than the crop, unless `skip_broken` leaves them out.
+    what: names the set in progress bars and messages. Raises DataError with a list of the files that are
+    broken or smaller than the crop, unless `skip_broken` leaves them out.
     """
     files = folder.files
     where = _cache_folder(files, settings)
@@ -101,7 +106,8 @@ def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pi
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise DataError(
             f"{what}: {len(broken)} of {len(files)} pictures cannot be used (data.skip_broken=true leaves them out): "
-            + "; ".join(broken[:_SHOWN]) + more
+            + "; ".join(broken[:_SHOWN])
+            + more
         )
     for line in broken:
         log.warning(f"left out: {line}")
@@ -163,7 +169,9 @@ def _check(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[li
 def _update(
     folder: Path, files: Sequence[Path], settings: DataSettings, what: str
 ) -> tuple[Pictures, list[Path], list[str]]:
-    """Brings the cache of these files up to date: decodes the new and the changed, keeps the rest, drops the removed."""
+    """Brings the cache of these files up to date: decodes the new and the changed, keeps the rest, drops the
+    removed.
+    """
     # A parent folder and the decoding settings name a cache; which files it holds may change.
     parent = os.path.commonpath([str(file.absolute().parent) for file in files])
     key = hashlib.sha256(
@@ -217,14 +225,15 @@ def _build(
     settings: DataSettings,
     what: str,
 ) -> tuple[list[Entry | None], list[str]]:
-    """Writes a new data file beside the old one and puts it in its place; other splits of the folder stay in it."""
+    """Writes a new data file beside the old one and puts it in its place; other splits of the folder stay in
+    it.
+    """
     data_path = index.with_suffix(".bin")
     unfinished = index.with_suffix(".part")
     used = {str(file.absolute()) for file in files}
     others = [e for e in known.values() if e.path not in used and _stamp(Path(e.path)) == (e.bytes, e.time)]
     broken: list[str] = []
     built: list[Entry | None] = []
-    kept: list[Entry] = []
     with contextlib.ExitStack() as stack:
         stack.callback(unfinished.unlink, missing_ok=True)
         old = np.memmap(data_path, np.uint8, "r") if known else np.empty(0, np.uint8)
@@ -243,8 +252,7 @@ def _build(
                 e.side,
             )
 
-        for entry in others:
-            kept.append(copy(entry))
+        kept = [copy(entry) for entry in others]
         for file, entry in track(list(zip(files, wanted, strict=True)), f"decoding {what}"):
             if entry is not None:
                 built.append(copy(entry))

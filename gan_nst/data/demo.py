@@ -1,11 +1,12 @@
 """The demo world: drawn scenes, each rendered once as a photograph and once as a cartoon.
 
-It needs no download and no licence, and the truth is known: the test and validation splits keep both renderings
-of the same scene, while the two training domains come from different scenes, so training stays unpaired.
+It needs no download and no licence, and the truth is known: the test and validation splits keep both
+renderings of the same scene, while the two training domains come from different scenes, so training stays
+unpaired.
 
-A scene is a list of polygons in unit coordinates, back to front. The cartoon fills each with its flat colour and
-draws dark outlines. The photograph mutes the colour and adds what light, matter and a lens do: texture by material,
-shading, soft shadows, haze, a colour cast, blur and noise.
+A scene is a list of polygons in unit coordinates, back to front. The cartoon fills each with its flat colour
+and draws dark outlines. The photograph mutes the colour and adds what light, matter and a lens do: texture by
+material, shading, soft shadows, haze, a colour cast, blur and noise.
 """
 
 import os
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,8 +55,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Texture:
-    """How a material breaks up light: cells across the picture, contrast, the stretch of their number in x and y, and
-    how much brighter the side towards the light is."""
+    """How a material breaks up light: cells across the picture, contrast, the stretch of their number in x
+    and y, and how much brighter the side towards the light is."""
 
     cells: int
     contrast: float
@@ -63,15 +65,15 @@ class _Texture:
 
 
 _TEXTURES = {
-    "sky": _Texture(24, 0.06, (0.5, 1), 0.14),
-    "sun": _Texture(20, 0.06),
-    "cloud": _Texture(28, 0.14),
-    "ground": _Texture(36, 0.28, (0.7, 1), 0.2),
-    "wall": _Texture(34, 0.20, (0.6, 1.4)),
-    "roof": _Texture(34, 0.28, (0.5, 1.4)),
-    "opening": _Texture(20, 0.15),
-    "trunk": _Texture(30, 0.28, (1.4, 0.5)),
-    "leaves": _Texture(36, 0.32),
+    "sky": _Texture(8, 0.06, (0.5, 1), 0.14),
+    "sun": _Texture(8, 0.05),
+    "cloud": _Texture(14, 0.12),
+    "ground": _Texture(22, 0.22, (0.7, 1), 0.2),
+    "wall": _Texture(22, 0.16, (0.6, 1.4)),
+    "roof": _Texture(24, 0.22, (0.5, 1.4)),
+    "opening": _Texture(12, 0.12),
+    "trunk": _Texture(24, 0.22, (1.4, 0.5)),
+    "leaves": _Texture(24, 0.26),
 }
 
 
@@ -107,7 +109,9 @@ def draw_cartoon(scene: list[Shape], size: int) -> NDArray[np.uint8]:
 
 
 def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint8]:
-    """The scene as a camera might see it: RGB uint8 of shape (size, size, 3). `seed` sets light, texture and noise."""
+    """The scene as a camera might see it: RGB uint8 of shape (size, size, 3). `seed` sets light, texture and
+    noise.
+    """
     rng = np.random.default_rng([seed, 1])
     side = size * _zoom(size)
     light = np.array([rng.uniform(-1, 1), -rng.uniform(0.4, 1)], np.float32)  # where the light comes from
@@ -136,19 +140,20 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
         albedo = _muted(shape.colour)
         albedo = albedo + (haze - albedo) * 0.4 * shape.distance
         part += mask[..., None] * (albedo * relief[..., None] - part)
-    canvas = cv2.GaussianBlur(canvas, (0, 0), 0.5 * side / size)
-    picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(canvas, (0, 0), 0.5 * side / size)
+    picture = cv2.resize(blurred, (size, size), interpolation=cv2.INTER_AREA)
     cast = 1 + rng.uniform(-0.03, 0.03, 3)
     vignette = 1 - 0.2 * ((rows - 0.5) ** 2 + (columns - 0.5) ** 2)
     picture = picture * cast * cv2.resize(vignette, (size, size), interpolation=cv2.INTER_AREA)[..., None]
-    return _to_uint8(picture + rng.normal(0, 0.04, picture.shape))
+    return _to_uint8(picture + rng.normal(0, 0.02, picture.shape))
 
 
 def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, held_out: int = 60) -> None:
-    """Writes the demo data set: trainA, trainB (unpaired), and testA/testB, valA/valB (the same scene, the same name).
+    """Writes the demo data set: trainA, trainB (unpaired), and testA/testB, valA/valB (the same scene, the
+    same name).
 
-    `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The folder appears
-    whole or not at all. Raises DataError when `folder` already holds something.
+    `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The
+    folder appears whole or not at all. Raises DataError when `folder` already holds something.
     """
     if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
@@ -295,7 +300,7 @@ def _colour(text: str) -> NDArray[np.float32]:
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:
     """Matter is duller and darker than paint."""
     gray = colour @ np.array([0.299, 0.587, 0.114], np.float32)
-    return (0.07 + 0.72 * (gray + 0.85 * (colour - gray))).astype(np.float32)
+    return (0.07 + 0.72 * (gray + 0.8 * (colour - gray))).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture: _Texture) -> Field:
@@ -306,7 +311,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture:
     coarse = rng.standard_normal(cells, np.float32)
     fine = rng.standard_normal([2 * n for n in cells], np.float32)
     spread = [cv2.resize(field, shape[::-1], interpolation=cv2.INTER_CUBIC) for field in (coarse, fine)]
-    return np.clip(0.8 * spread[0] + 0.5 * spread[1], -2.5, 2.5)
+    return np.clip(0.9 * spread[0] + 0.35 * spread[1], -2.5, 2.5)
 
 
 def _window(points: Points, side: int) -> tuple[slice, slice] | None:
@@ -320,7 +325,9 @@ def _window(points: Points, side: int) -> tuple[slice, slice] | None:
 
 def _soft_shadow(mask: Field, light: NDArray[np.float32], side: int) -> Field:
     shift = np.array([[1, 0, -light[0] * 0.025 * side], [0, 1, -light[1] * 0.018 * side]], np.float32)
-    return cv2.blur(cv2.warpAffine(mask, shift, mask.shape[::-1]), (round(0.035 * side),) * 2)
+    spread = max(1, round(0.035 * side))
+    shadow: Field = cv2.blur(cv2.warpAffine(mask, shift, mask.shape[::-1]), (spread, spread))  # type: ignore[assignment]
+    return shadow
 
 
 def _zoom(size: int) -> int:
@@ -332,5 +339,6 @@ def _to_pixels(points: Points, side: int) -> NDArray[np.int32]:
     return np.round(points * side * 16).astype(np.int32)  # OpenCV's fixed point with 4 fractional bits
 
 
-def _to_uint8(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+def _to_uint8(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return rounded

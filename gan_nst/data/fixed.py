@@ -12,7 +12,8 @@ from gan_nst.images import read_picture, resize_picture, to_tensor
 
 
 def fixed_pictures(folders: Mapping[str, Folder], count: int, settings: DataSettings) -> dict[str, Tensor]:
-    """Pictures of each domain, evenly spread over its folder: uint8 of shape (count, 3, crop, crop), centre crops.
+    """Pictures of each domain, evenly spread over its folder: uint8 of shape (count, 3, crop, crop), centre
+    crops.
 
     Fewer than `count` when a folder has fewer.
     """

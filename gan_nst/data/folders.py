@@ -35,7 +35,9 @@ class DataSet:
     test: dict[str, Folder]
 
     def paired_test(self) -> list[tuple[Path, Path]]:
-        """The test pictures of the same name in both domains, when every one has its counterpart; else nothing."""
+        """The test pictures of the same name in both domains, when every one has its counterpart; else
+        nothing.
+        """
         a, b = (dict(zip(self.test[d].names, self.test[d].files, strict=True)) for d in DOMAINS)
         return [(a[name], b[name]) for name in sorted(a)] if a.keys() == b.keys() else []
 
@@ -59,7 +61,7 @@ def locate(settings: DataSettings) -> DataSet:
         if not folder.files:
             raise DataError(f"{folder.root}: no pictures (looked for {' '.join(SUFFIXES)})")
         training[domain] = folder
-    held = {}
+    held: dict[str, dict[str, Folder]] = {}
     for number, (split, word) in enumerate((("test", "test"), ("val", "validation"))):
         held[split] = {}
         for domain in DOMAINS:
@@ -121,7 +123,8 @@ def _nothing_found(settings: DataSettings, domain: str) -> str:
 
 def _cut(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
     """Parts a folder by the hash of each name, so that adding pictures moves none from one part to the other."""
-    kept, cut = [], []
+    kept: list[Path] = []
+    cut: list[Path] = []
     for file, name in zip(folder.files, folder.names, strict=True):
         place = (
             int.from_bytes(hashlib.sha256(f"{number}/{name}".encode(errors="surrogateescape")).digest()[:8])

@@ -1,4 +1,6 @@
-"""From pictures to batches: every batch is a function of the step, so a resumed run sees what it would have seen."""
+"""From pictures to batches: every batch is a function of the step, so a resumed run sees what it would have
+seen.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -55,8 +57,9 @@ class Samples(Dataset[dict[str, Tensor]]):
 class Batches:
     """The training batches from any step on.
 
-    A step takes `accumulation` micro-batches of `batch_size` samples in each of `processes` processes; together they
-    are consecutive draws, so two processes with batches of 1 see what one process with batches of 2 sees.
+    A step takes `accumulation` micro-batches of `batch_size` samples in each of `processes` processes;
+    together they are consecutive draws, so two processes with batches of 1 see what one process with batches
+    of 2 sees.
     """
 
     def __init__(
@@ -79,14 +82,16 @@ class Batches:
         self._device = device or torch.device("cpu")
 
     def __call__(self, step: int) -> Iterator[list[dict[str, Tensor]]]:
-        """Endlessly, the micro-batches of step `step` and of the steps after it: float (n, 3, crop, crop) in [-1, 1]."""
+        """Endlessly, the micro-batches of step `step` and of the steps after it: float (n, 3, crop, crop) in
+        [-1, 1].
+        """
         cuda = self._device.type == "cuda"
         loader = DataLoader(
             self._samples,
             batch_sampler=self._draws_from(step),
             num_workers=self._workers,
             pin_memory=cuda,
-            generator=torch.Generator(),  # it draws a seed at each start: from the global one, resume would not be exact
+            generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
         )
         micro_batches = []
         try:

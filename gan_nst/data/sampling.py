@@ -13,7 +13,9 @@ def mix(*parts: int | str) -> int:
 
 
 def picture_index(seed: int, stream: str, draw: int, count: int) -> int:
-    """Which of `count` pictures the stream's draw number `draw` is: each once a round, in a new order every round."""
+    """Which of `count` pictures the stream's draw number `draw` is: each once a round, in a new order every
+    round.
+    """
     position = draw % count
     return _order(seed, stream, draw // count, count)[position]
 

@@ -12,7 +12,9 @@ from gan_nst.images import Picture
 
 @dataclass(frozen=True)
 class PairedScore:
-    """error: mean absolute difference, 0 to 1, less is better. ssim: structural similarity, at most 1, more is better."""
+    """error: mean absolute difference, 0 to 1, less is better. ssim: structural similarity, at most 1, more
+    is better.
+    """
 
     error: float
     ssim: float
@@ -29,8 +31,8 @@ class ColourStatistics:
 def paired_score(pictures: Sequence[Picture], truths: Sequence[Picture]) -> PairedScore:
     """The scores of pictures against the true ones, RGB uint8 (h, w, 3), averaged over the pairs.
 
-    SSIM (Wang et al. 2004) is torchmetrics': Gaussian window of 11 pixels and deviation 1.5, range 1, on RGB. Raises
-    ValueError when the two differ in number or in any size.
+    SSIM (Wang et al. 2004) is torchmetrics': Gaussian window of 11 pixels and deviation 1.5, range 1, on RGB.
+    Raises ValueError when the two differ in number or in any size.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -43,7 +45,7 @@ def paired_score(pictures: Sequence[Picture], truths: Sequence[Picture]) -> Pair
         similarity = structural_similarity_index_measure(
             x, y, gaussian_kernel=True, sigma=1.5, kernel_size=11, data_range=1.0
         )
-        similarities.append(float(similarity))  # type: ignore[arg-type]
+        similarities.append(float(similarity))
     return PairedScore(float(np.mean(errors)), float(np.mean(similarities)))
 
 
@@ -60,7 +62,8 @@ def colour_statistics(pictures: Iterable[Picture]) -> ColourStatistics:
 
 
 def map_colours(picture: Picture, source: ColourStatistics, target: ColourStatistics) -> Picture:
-    """The picture with each channel's mean and deviation moved from the source's to the target's (Reinhard 2001, RGB).
+    """The picture with each channel's mean and deviation moved from the source's to the target's (Reinhard
+    2001, RGB).
 
     What a translator must beat: it knows colours, but neither texture nor line.
     """

@@ -27,7 +27,9 @@ class TrainingScale(Section):
 
 
 class Description(Section):
-    """What an exported generator's file says of it; without time, path or machine, so equal generators are equal files."""
+    """What an exported generator's file says of it; without time, path or machine, so equal generators are
+    equal files.
+    """
 
     format: Literal[1] = 1
     network: dict[str, Any] = Field(description="spec that networks.build takes")
@@ -58,7 +60,9 @@ def export(generator: nn.Module, description: Description, path: Path) -> None:
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:
-    """The generator in a file, on the CPU, frozen, and its description. Raises CheckpointError for anything else."""
+    """The generator in a file, on the CPU, frozen, and its description. Raises CheckpointError for anything
+    else.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -31,8 +31,8 @@ class Outcome:
 def translate_folder(translator: Translator, source: Path, output: Path) -> Outcome:
     """Translates a picture, or every picture under a folder, into `output`, as PNG, keeping the tree.
 
-    A picture that cannot be read or written is reported and skipped. Raises DataError when there is nothing to
-    translate, or when a picture would be written over.
+    A picture that cannot be read or written is reported and skipped. Raises DataError when there is nothing
+    to translate, or when a picture would be written over.
     """
     targets = _plan(source, output)
     outcome = Outcome()
@@ -128,6 +128,6 @@ def _warn_of_scale(translator: Translator, outcome: Outcome) -> None:
         path = max(far, key=lambda path: max(far[path], 1 / far[path]))
         known = translator.description.training_scale.load_size
         log.warning(
-            f"{len(far)} of {len(outcome.scales)} pictures are far from the training scale ({path.name}: {far[path]:.2g} "
-            f"times); the generator knows pictures whose shorter side is near {known} pixels"
+            f"{len(far)} of {len(outcome.scales)} pictures are far from the training scale "
+            f"({path.name}: {far[path]:.2g} times); the generator knows pictures whose shorter side is near {known} pixels"
         )

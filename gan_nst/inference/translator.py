@@ -36,7 +36,9 @@ class Translator:
     @overload
     def __call__(self, picture: Picture) -> Picture: ...
     def __call__(self, picture: Image.Image | Picture) -> Image.Image | Picture:
-        """The translated picture, as wide and high: a Pillow image for one, an RGB uint8 array (h, w, 3) for one."""
+        """The translated picture, as wide and high: a Pillow image for one, an RGB uint8 array (h, w, 3) for
+        one.
+        """
         if isinstance(picture, Image.Image):
             return Image.fromarray(self.translate([to_rgb(picture)])[0])
         return self.translate([picture])[0]

@@ -14,7 +14,9 @@ from gan_nst.config import Section
 from gan_nst.errors import SettingsError
 
 Batch = dict[str, Tensor]
-"""One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a later one."""
+"""One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a
+later one.
+"""
 
 Losses = dict[str, Tensor]
 """Weighted scalar terms by name: their sum is minimised, each one is logged."""
@@ -49,7 +51,9 @@ class Role:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: `role`'s networks move down `losses`; `after` may then clip a parameter to its range."""
+    """One optimizer step: `role`'s networks move down `losses`; `after` may then clip a parameter to its
+    range.
+    """
 
     role: str
     losses: Callable[[Batch], Losses]
@@ -58,7 +62,9 @@ class Update:
 
 @dataclass(frozen=True)
 class Translation:
-    """What a user may ask for: pictures of `source` through `generator`, which looks like pictures of `target`."""
+    """What a user may ask for: pictures of `source` through `generator`, which looks like pictures of
+    `target`.
+    """
 
     generator: str
     source: str

@@ -1,8 +1,8 @@
 """CycleGAN: unpaired translation through cycle consistency (Zhu et al. 2017, arXiv:1703.10593).
 
-The order and the weights of the published code: the generators move first, on fresh fakes; the discriminators move
-second, on fakes from the replay buffer, with half their loss. Identity weights are absolute here: the published
-"lambda_identity 0.5" multiplies the cycle weight of 10 and is 5.
+The order and the weights of the published code: the generators move first, on fresh fakes; the discriminators
+move second, on fakes from the replay buffer, with half their loss. Identity weights are absolute here: the
+published "lambda_identity 0.5" multiplies the cycle weight of 10 and is 5.
 """
 
 from functools import partial
@@ -97,7 +97,9 @@ class CycleGan(Method):
         return losses
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section 7.1)."""
+        """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section
+        7.1).
+        """
         return {f"discriminator_{domain}": self._judge(domain, batch) for domain in ("a", "b")}
 
     def _judge(self, domain: str, batch: Batch) -> Tensor:
@@ -111,7 +113,8 @@ def learning_rate(settings: CycleGanSettings, plan: Plan, step: int) -> float:
     start = round(settings.decay_from * plan.steps)
     if settings.decay_by == "step":
         return settings.learning_rate * (1 - max(0, step - start) / max(1, plan.steps - start))
-    # Published: with n constant and m decaying epochs, epoch e (from 1) has factor 1 - max(0, e - n) / (m + 1).
+    # Published: with n constant and m decaying epochs, epoch e (from 1) has factor 1 - max(0, e - n) / (m +
+    # 1).
     epoch = step // plan.steps_per_epoch + 1
     constant, epochs = round(start / plan.steps_per_epoch), round(plan.steps / plan.steps_per_epoch)
     return settings.learning_rate * (1 - max(0, epoch - constant) / (epochs - constant + 1))

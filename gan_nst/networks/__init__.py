@@ -7,6 +7,7 @@ from torch import nn
 
 from gan_nst.config import Section, validate
 from gan_nst.errors import SettingsError
+from gan_nst.networks.initialise import initialise
 from gan_nst.networks.patchgan import PatchGan, PatchGanSpec
 from gan_nst.networks.resnet import ResnetGenerator, ResnetSpec
 
@@ -26,20 +27,7 @@ def build(spec: Section | Mapping[str, Any]) -> nn.Module:
     if not isinstance(name, str) or name not in _NETWORKS:
         raise SettingsError(f"network {name!r} is unknown; there are {', '.join(sorted(_NETWORKS))}")
     spec_type, network_type = _NETWORKS[name]
-    network: nn.Module = network_type(validate(spec_type, plain, where=f"network {name}"))  # type: ignore[arg-type]
-    initialise(network)
-    return network
-
-
-def initialise(network: nn.Module, deviation: float = 0.02) -> None:
-    """Convolution weights from N(0, deviation), biases 0 (Zhu et al. 2017, appendix 7.1)."""
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, deviation)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    if isinstance(network, ResnetGenerator) and network.spec.start_as_identity:
-        nn.init.zeros_(network.segments["tail"].convolution.weight)  # type: ignore[arg-type]
+    return network_type(validate(spec_type, plain, where=f"network {name}"))
 
 
 __all__ = ["build", "initialise"]

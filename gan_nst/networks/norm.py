@@ -1,4 +1,6 @@
-"""The one instance norm of the project: published weights need its eps and affine, tiling hands statistics in."""
+"""The one instance norm of the project: published weights need its eps and affine, tiling hands statistics
+in.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,8 @@ from torch import Tensor, nn
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each channel of each picture to mean 0 and variance 1 (Ulyanov et al. 2016, arXiv:1607.08022).
+    """Normalises each channel of each picture to mean 0 and variance 1 (Ulyanov et al. 2016,
+    arXiv:1607.08022).
 
     channels: the number of channels c of the input, of shape (n, c, h, w).
     eps: added to the biased variance.
@@ -23,8 +26,8 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """The normalised input, same shape.
 
-        statistics: mean and biased variance, each of shape (n, c), to use instead of the input's own; a part of a
-        picture is normalised as the whole picture would be.
+        statistics: mean and biased variance, each of shape (n, c), to use instead of the input's own; a part
+        of a picture is normalised as the whole picture would be.
         """
         if statistics is None:
             return F.instance_norm(x, weight=self.scale, bias=self.shift, eps=self.eps)

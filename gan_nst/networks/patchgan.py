@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gan_nst.config import Section
 from gan_nst.errors import SettingsError
+from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
 
 
@@ -36,6 +37,7 @@ class PatchGan(nn.Module):
             self.convolutions.append(nn.Conv2d(widths[number - 1], widths[number], 4, stride, 1, bias=False))
             self.norms.append(InstanceNorm(widths[number]))
         self.score = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        initialise(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         needed = 2 ** (self.spec.layers + 2)
@@ -47,4 +49,5 @@ class PatchGan(nn.Module):
         x = F.leaky_relu(self.first(picture), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.leaky_relu(norm(convolution(x)), 0.2)
-        return self.score(x)
+        scores: Tensor = self.score(x)
+        return scores

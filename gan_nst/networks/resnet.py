@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gan_nst.config import Section
+from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
 from gan_nst.precision import full_precision
 
@@ -72,12 +73,13 @@ class Segment(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of `multiple`.
+    """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
+    `multiple`.
 
-    The layers are CycleGAN's but for three things, each chosen by the spec but the first: convolutions before an
-    instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize before a
-    plain convolution, and the output may be added to the picture in the tanh's own space, so that the untrained
-    generator returns its input.
+    The layers are CycleGAN's but for three things, each chosen by the spec but the first: convolutions before
+    an instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize
+    before a plain convolution, and the output may be added to the picture in the tanh's own space, so that
+    the untrained generator returns its input.
     """
 
     def __init__(self, spec: ResnetSpec) -> None:
@@ -109,11 +111,16 @@ class ResnetGenerator(nn.Module):
                 self._append(f"up{number}", up, entry)
             width //= 2
             entry = "relu"
-        self.segments["tail"] = Segment(nn.Conv2d(width, 3, 7), "relu", 3, None)
+        tail = nn.Conv2d(width, 3, 7)
+        self.segments["tail"] = Segment(tail, "relu", 3, None)
+        initialise(self)
+        if spec.start_as_identity:
+            nn.init.zeros_(tail.weight)
 
     def forward(self, picture: Tensor) -> Tensor:
         x, trunk = picture, None
         for segment in self.segments.values():
+            assert isinstance(segment, Segment)
             x, trunk = segment(x, trunk)
             if segment.norm is not None:
                 x = segment.norm(x)

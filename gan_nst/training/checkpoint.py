@@ -33,8 +33,8 @@ _KEYS = {
 def save(folder: Path, payload: dict[str, Any], kept: int) -> Path:
     """Writes `step-NNNNNNN.pt` into a folder of checkpoints and removes all but the newest `kept`.
 
-    The file is written beside its place, flushed to the disk and renamed, so that a crash leaves the earlier ones
-    whole. Raises CheckpointError when it cannot be written; the earlier ones are untouched then.
+    The file is written beside its place, flushed to the disk and renamed, so that a crash leaves the earlier
+    ones whole. Raises CheckpointError when it cannot be written; the earlier ones are untouched then.
     """
     path = folder / f"step-{payload['step']:07d}.pt"
     unfinished = path.with_suffix(".part")
@@ -68,7 +68,9 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises CheckpointError when it is damaged or of another format."""
+    """The content of a checkpoint, on the CPU. Raises CheckpointError when it is damaged or of another
+    format.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch does not compare the checksums it writes

@@ -1,4 +1,6 @@
-"""Keeps a loss or gradient that is not finite from ever reaching the weights, without asking the device each step."""
+"""Keeps a loss or gradient that is not finite from ever reaching the weights, without asking the device each
+step.
+"""
 
 from collections.abc import Mapping
 
@@ -12,8 +14,8 @@ from gan_nst.training import distributed
 class Guard:
     """A sticky flag on the device: once a value is not finite, every later optimizer step is skipped.
 
-    `closed` is 0.0 or 1.0 on the device, in the form that fused optimizers take as `found_inf`. The host reads it
-    only in `raise_if_closed`.
+    `closed` is 0.0 or 1.0 on the device, in the form that fused optimizers take as `found_inf`. The host
+    reads it only in `raise_if_closed`.
     """
 
     def __init__(self, device: torch.device) -> None:

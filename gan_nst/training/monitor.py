@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class Monitor:
     """Writes a run's metrics into its folder and shows how far it is.
 
-    The scalars of `metrics.jsonl` and of TensorBoard are the same. A run that is resumed continues both: what was
-    written after its checkpoint is dropped.
+    The scalars of `metrics.jsonl` and of TensorBoard are the same. A run that is resumed continues both: what
+    was written after its checkpoint is dropped.
 
     folder: of the run. start: the step it goes on from. until: the step this session ends at.
     """

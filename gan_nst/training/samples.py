@@ -22,8 +22,8 @@ def sample_grid(
 ) -> Picture:
     """One row a picture; for each translation its real, translated, reconstructed and identity pictures.
 
-    pictures: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed" needs the
-    translation back and is left out where the method has none.
+    pictures: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed"
+    needs the translation back and is left out where the method has none.
     """
     columns: list[tuple[str, Tensor]] = []
     for name, translation in translations.items():

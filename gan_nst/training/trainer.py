@@ -70,8 +70,8 @@ class Trainer:
     def run(self, until: int) -> None:
         """Trains up to step `until`, saving on the way and at the end.
 
-        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved, and TrainingError when a loss
-        is not finite.
+        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved, and TrainingError
+        when a loss is not finite.
         """
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:

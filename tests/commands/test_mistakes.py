@@ -42,7 +42,9 @@ def folders(tmp_path):
     for domain in ("a", "b"):
         (tmp_path / domain).mkdir()
         for number in range(6):
-            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / domain / f"{number}.png")
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(
+                tmp_path / domain / f"{number}.png"
+            )
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -75,7 +77,10 @@ def finished(gan_nst, tiny, tmp_path):
         ("training.steps=5.5", ["training.steps", "5.5"]),
         ("method.learning_rate=fast", ["method.learning_rate", "a number", "'fast'"]),
         ("method.adversarial=wgan", ["method.adversarial", "lsgan", "'wgan'"]),
-        ("method.generator.upsampling=transpose", ["method.generator.upsampling", "did you mean transposed?"]),
+        (
+            "method.generator.upsampling=transpose",
+            ["method.generator.upsampling", "did you mean transposed?"],
+        ),
         ("method.name=cyclegam", ["method.name", "did you mean cyclegan?"]),
         ("precision=float16", ["precision", "float32", "'float16'"]),
         ("device=gpu", ["device", "'gpu'"]),
@@ -110,9 +115,18 @@ def test_settings_files(gan_nst, tmp_path):
 
 def test_folders(gan_nst, tiny, folders, tmp_path):
     a, b = folders
-    one_line(gan_nst("train", CONFIG, *tiny, f"data.a={tmp_path / 'none'}", f"data.b={b}"), "none", "no such folder", "data.a")
+    one_line(
+        gan_nst("train", CONFIG, *tiny, f"data.a={tmp_path / 'none'}", f"data.b={b}"),
+        "none",
+        "no such folder",
+        "data.a",
+    )
     (tmp_path / "empty").mkdir()
-    one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}", f"data.b={tmp_path / 'empty'}"), "empty: no pictures", ".png")
+    one_line(
+        gan_nst("train", CONFIG, *tiny, f"data.a={a}", f"data.b={tmp_path / 'empty'}"),
+        "empty: no pictures",
+        ".png",
+    )
     one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}"), "data: a and b go together")
 
 
@@ -141,11 +155,16 @@ def test_resume(gan_nst, finished, tmp_path):
     one_line(gan_nst("train", "--resume", tmp_path / "nothing"), "nothing", "no such run")
     one_line(gan_nst("train", "--resume", tmp_path), "not a run")
     one_line(gan_nst("train", "--resume", finished, "--domain", "x"), "--resume")
-    one_line(gan_nst("train", "--resume", finished, "method.cycle_weight=3"), "method.cycle_weight (10.0 in the run, 3.0 given)")
+    one_line(
+        gan_nst("train", "--resume", finished, "method.cycle_weight=3"),
+        "method.cycle_weight (10.0 in the run, 3.0 given)",
+    )
     one_line(gan_nst("train", "--resume", finished, "seed=1", "data.flip=0"), "seed", "data.flip")
     one_line(gan_nst("train", "--resume", finished, "training.steps=3"), "training.steps")
     one_line(gan_nst("train", CONFIG, "--out", finished), "not empty", "--resume")
-    code, out, err = gan_nst("train", "--resume", finished, "training.steps=6", "data.workers=0", "training.log_every=2")
+    code, out, err = gan_nst(
+        "train", "--resume", finished, "training.steps=6", "data.workers=0", "training.log_every=2"
+    )
     assert code == 0
     assert "schedules now follow 6 steps" in err
     assert "step 6/6" in out
@@ -171,7 +190,9 @@ def test_resume_of_another_method_or_format(gan_nst, finished):
 
 def test_init_from_another_architecture(gan_nst, finished, tiny, tmp_path):
     arguments = [*tiny, "training.stop_at=1", f"training.init_from={finished}"]
-    one_line(gan_nst("train", CONFIG, *arguments, "method.generator.width=6"), "does not fit method.generator")
+    one_line(
+        gan_nst("train", CONFIG, *arguments, "method.generator.width=6"), "does not fit method.generator"
+    )
     assert gan_nst("train", CONFIG, *arguments, "--out", tmp_path / "from")[0] == 0
 
 
@@ -180,12 +201,22 @@ def test_translate(gan_nst, finished, tmp_path):
     picture.parent.mkdir()
     Image.new("RGB", (40, 33), "red").save(picture)
     one_line(gan_nst("translate", tmp_path / "no", picture, "--output", tmp_path / "out"), "no such run")
-    one_line(gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"), "no such file or folder")
+    one_line(
+        gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"),
+        "no such file or folder",
+    )
     one_line(gan_nst("translate", finished, picture, "--output", picture), "is a file")
     one_line(gan_nst("translate", finished, picture, "--output", picture.parent), "would be written over")
-    one_line(gan_nst("translate", finished, picture, "--output", tmp_path / "out", "--direction", "xy"), "xy", "ab, ba")
+    one_line(
+        gan_nst("translate", finished, picture, "--output", tmp_path / "out", "--direction", "xy"),
+        "xy",
+        "ab, ba",
+    )
     exported = finished / "generator.safetensors"
-    one_line(gan_nst("translate", exported, picture, "--output", tmp_path / "out", "--direction", "ba"), "translates ab, not ba")
+    one_line(
+        gan_nst("translate", exported, picture, "--output", tmp_path / "out", "--direction", "ba"),
+        "translates ab, not ba",
+    )
     fake = tmp_path / "fake.safetensors"
     fake.write_bytes(b"no tensors")
     one_line(gan_nst("translate", fake, picture, "--output", tmp_path / "out"), "fake.safetensors")
@@ -201,11 +232,33 @@ def test_unfinished_run_is_translated_with_its_newest_checkpoint(gan_nst, finish
     picture = tmp_path / "x.png"
     Image.new("RGB", (40, 33), "red").save(picture)
     for direction in ("ab", "ba"):
-        assert gan_nst("translate", finished, picture, "--output", tmp_path / f"{direction}1", "--direction", direction)[0] == 0
+        assert (
+            gan_nst(
+                "translate",
+                finished,
+                picture,
+                "--output",
+                tmp_path / f"{direction}1",
+                "--direction",
+                direction,
+            )[0]
+            == 0
+        )
     for exported in finished.glob("*.safetensors"):
         exported.unlink()
     for direction in ("ab", "ba"):
-        assert gan_nst("translate", finished, picture, "--output", tmp_path / f"{direction}2", "--direction", direction)[0] == 0
+        assert (
+            gan_nst(
+                "translate",
+                finished,
+                picture,
+                "--output",
+                tmp_path / f"{direction}2",
+                "--direction",
+                direction,
+            )[0]
+            == 0
+        )
         first, second = (pixels(tmp_path / f"{direction}{n}" / "x.png") for n in (1, 2))
         assert np.array_equal(first, second)
 

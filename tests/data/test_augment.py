@@ -59,7 +59,9 @@ def test_half_are_flipped(places):
 def test_top_left_and_flip_do_not_depend_on_each_other(places, one, other):
     """albumentations seeds every transform alike when told a seed: then the flip would tell the crop's place."""
     assert abs(np.corrcoef(places[one], places[other])[0, 1]) < 5 / DRAWS**0.5
-    high_one, high_other = (places[k] > np.median(places[k]) if k < 2 else places[k] > 0 for k in (one, other))
+    high_one, high_other = (
+        places[k] > np.median(places[k]) if k < 2 else places[k] > 0 for k in (one, other)
+    )
     together = (high_one & high_other).mean()
     assert abs(together - high_one.mean() * high_other.mean()) < 5 * 0.5 / DRAWS**0.5
 

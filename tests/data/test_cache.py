@@ -209,12 +209,16 @@ def test_broken_files_are_listed_or_left_out(tmp_path, files, caplog, how):
         with pytest.raises(DataError) as caught:
             open_pictures(files, settings, "domain a")
         message = str(caught.value)
-        assert message.startswith("domain a: 2 of 5 pictures cannot be used (data.skip_broken=true leaves them out): ")
+        assert message.startswith(
+            "domain a: 2 of 5 pictures cannot be used (data.skip_broken=true leaves them out): "
+        )
         assert all(str(file) in message for file in (files[1], files[3]))
         assert "\n" not in message
         whole = [files[0], files[2], files[4]]
         caplog.clear()
-        pictures, good = open_pictures(files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a")
+        pictures, good = open_pictures(
+            files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a"
+        )
         assert good == whole
         assert same(pictures, whole, settings)
         assert len([m for m in caplog.messages if m.startswith("left out: ")]) == 2
@@ -252,7 +256,9 @@ def test_pictures_smaller_than_the_crop_are_refused_unless_enlarging_is_allowed(
     write_picture(noise(7, 30), files[2])
     settings = tiny_settings(tmp_path, cache=how)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"002\.png: 7 pixels are smaller than data\.crop_size=8 \(data\.upscale"):
+        with pytest.raises(
+            DataError, match=r"002\.png: 7 pixels are smaller than data\.crop_size=8 \(data\.upscale"
+        ):
             open_pictures(files, settings, "a")
     allowed = tiny_settings(tmp_path, cache=how, upscale=True)
     assert same(open_pictures(files, allowed, "a")[0], files, allowed)
@@ -271,7 +277,9 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, files, settings, monkeypa
     assert not list((tmp_path / ".cache").glob("*.part"))
 
 
-def test_auto_decodes_on_the_fly_where_the_disk_is_nearly_full(tmp_path, files, settings, monkeypatch, caplog):
+def test_auto_decodes_on_the_fly_where_the_disk_is_nearly_full(
+    tmp_path, files, settings, monkeypatch, caplog
+):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     pictures, _ = open_pictures(files, settings, "a")

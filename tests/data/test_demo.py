@@ -77,7 +77,10 @@ def test_held_out_splits_hold_both_renderings_of_a_scene_under_one_name(world, s
     assert a == b
     found = likeness(world, split)
     assert matched(found) > 0.2
-    for best in (found.argmax(0), found.argmax(1)):  # of two scenes that look alike one may be taken for the other
+    for best in (
+        found.argmax(0),
+        found.argmax(1),
+    ):  # of two scenes that look alike one may be taken for the other
         assert (best == np.arange(8)).sum() >= 7
 
 
@@ -90,7 +93,9 @@ def test_the_training_domains_show_different_scenes(world):
 
 
 def test_the_splits_show_different_scenes(world):
-    cartoons = {s: [edges(read_picture(p)) for p in find_pictures(world / f"{s}B")] for s in ("train", "val", "test")}
+    cartoons = {
+        s: [edges(read_picture(p)) for p in find_pictures(world / f"{s}B")] for s in ("train", "val", "test")
+    }
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert max((x * y).sum() for x in cartoons[one] for y in cartoons[other]) < 0.9
 
@@ -98,7 +103,9 @@ def test_the_splits_show_different_scenes(world):
 @pytest.fixture(scope="module")
 def renderings():
     scenes = [make_scene(0, "test", index) for index in range(4)]
-    return [(draw_photograph(scene, 96, index), draw_cartoon(scene, 96)) for index, scene in enumerate(scenes)]
+    return [
+        (draw_photograph(scene, 96, index), draw_cartoon(scene, 96)) for index, scene in enumerate(scenes)
+    ]
 
 
 def flat(picture):

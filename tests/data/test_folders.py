@@ -120,7 +120,9 @@ def test_a_cut_is_reported(unsplit, caplog):
     with caplog.at_level(logging.INFO, "gan_nst"):
         found = locate(settings(unsplit, held_out=0.2))
     count = len(names(found, "test")["a"])
-    assert f"{unsplit / 'x' / 'trainA'}: no test split; {count} of 200 pictures cut by name" in caplog.messages
+    assert (
+        f"{unsplit / 'x' / 'trainA'}: no test split; {count} of 200 pictures cut by name" in caplog.messages
+    )
     assert sum("no validation split" in message for message in caplog.messages) == 2
     caplog.clear()
     with caplog.at_level(logging.INFO, "gan_nst"):
@@ -137,7 +139,9 @@ def test_a_domain_of_one_picture_keeps_it_for_training(tmp_path, number):
 
 
 def test_what_is_missing_is_told_with_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"/x: no such folder; put pictures into .*trainA and .*trainB, or give data\.a"):
+    with pytest.raises(
+        DataError, match=r"/x: no such folder; put pictures into .*trainA and .*trainB, or give data\.a"
+    ):
         locate(settings(tmp_path))
     fill(tmp_path / "x" / "trainA", "a.png")
     with pytest.raises(DataError, match=r"/x: no training pictures of domain b; put pictures into"):

@@ -134,7 +134,8 @@ def test_accumulated_micro_batches_are_one_batch():
 @pytest.mark.parametrize(("batch_size", "accumulation", "processes"), [(1, 1, 1), (2, 3, 1), (3, 2, 4)])
 def test_every_draw_is_taken_once(batch_size, accumulation, processes):
     ranks = [
-        Batches(samples(), batch_size, accumulation, rank=rank, processes=processes) for rank in range(processes)
+        Batches(samples(), batch_size, accumulation, rank=rank, processes=processes)
+        for rank in range(processes)
     ]
     drawn = [
         draw

@@ -35,7 +35,10 @@ def make_trainer(name, tmp_path, batches=None, **training):
 def micro_batches(name, count=1, size=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     streams = base.find(name).streams
-    whole = {k: torch.rand(count * size, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1 for k in streams}
+    whole = {
+        k: torch.rand(count * size, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1
+        for k in streams
+    }
     return [{k: x[i * size : (i + 1) * size] for k, x in whole.items()} for i in range(count)]
 
 

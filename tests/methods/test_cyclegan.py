@@ -68,7 +68,13 @@ def copy_weights(source: nn.Module, target: nn.Module):
 
 def reference_of(method, s):
     reference = Reference(
-        width=4, blocks=2, discriminator_width=4, layers=2, cycle=s.cycle_weight, identity=s.identity_weight, pool=s.replay
+        width=4,
+        blocks=2,
+        discriminator_width=4,
+        layers=2,
+        cycle=s.cycle_weight,
+        identity=s.identity_weight,
+        pool=s.replay,
     )
     pairs = [
         (method.generators["ab"], reference.ab),
@@ -107,7 +113,9 @@ def test_training_equals_the_plain_loop(tmp_path):
             assert (mine - other).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("change", [{"cycle_weight": 9.0}, {"identity_weight": 4.0}, {"replay": 3}, {"betas": (0.6, 0.999)}])
+@pytest.mark.parametrize(
+    "change", [{"cycle_weight": 9.0}, {"identity_weight": 4.0}, {"replay": 3}, {"betas": (0.6, 0.999)}]
+)
 def test_the_comparison_notices_a_difference(tmp_path, change):
     """Negative control: another setting on one side alone makes the weights part."""
     torch.manual_seed(0)

@@ -80,7 +80,9 @@ def test_the_published_discriminator_has_its_parameters_less_the_dead_biases():
 
 @pytest.mark.parametrize("spec", [{"name": "resnet", "width": 2}, {"name": "patchgan", "width": 2}])
 def test_no_convolution_before_an_instance_norm_has_a_bias(spec):
-    """Each such bias would have a gradient of rounding noise alone: so every parameter there is must have more."""
+    """Each such bias would have a gradient of rounding noise alone: so every parameter there is must have
+    more.
+    """
     network = build(spec).double()
     network(pictures(2, 3, 64, 64, dtype=torch.float64)).square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -126,7 +128,9 @@ def test_the_transposed_generator_computes_what_the_published_one_computes(block
 
 
 def test_the_resize_generator_differs_from_it_in_the_upsampling_alone():
-    resize, transposed = (small(downsamplings=2, upsampling=how).state_dict() for how in ("resize", "transposed"))
+    resize, transposed = (
+        small(downsamplings=2, upsampling=how).state_dict() for how in ("resize", "transposed")
+    )
     differing = {k for k in resize if resize[k].shape != transposed[k].shape}
     assert resize.keys() == transposed.keys()
     assert differing == {"segments.up1.convolution.weight", "segments.up2.convolution.weight"}
@@ -232,7 +236,9 @@ def test_a_spec_may_be_a_section():
     assert build(ResnetSpec(width=2, blocks=1)).spec == ResnetSpec(width=2, blocks=1)
 
 
-@pytest.mark.parametrize("spec", [{"name": "resnet", "width": 16, "blocks": 1}, {"name": "patchgan", "width": 16}])
+@pytest.mark.parametrize(
+    "spec", [{"name": "resnet", "width": 16, "blocks": 1}, {"name": "patchgan", "width": 16}]
+)
 def test_weights_start_with_deviation_one_fiftieth_and_biases_at_zero(spec):
     for name, parameter in build(spec).named_parameters():
         if parameter.ndim == 1:
@@ -261,7 +267,9 @@ def test_pictures_of_a_batch_do_not_influence_each_other(spec):
     assert slope[1].any()
 
 
-@pytest.mark.parametrize("spec", [{"name": "resnet", "width": 4, "blocks": 1}, {"name": "patchgan", "width": 4}])
+@pytest.mark.parametrize(
+    "spec", [{"name": "resnet", "width": 4, "blocks": 1}, {"name": "patchgan", "width": 4}]
+)
 def test_under_bfloat16_outputs_stay_close_and_pictures_stay_float32(spec):
     network = build(spec)
     picture = pictures(1, 3, 32, 32)

@@ -12,7 +12,15 @@ from gan_nst.training import checkpoint
 
 
 def payload(step, size=4):
-    parts = {"method": "toy", "settings": {}, "translations": {}, "ema": {}, "optimizers": {}, "random": [], "data": ""}
+    parts = {
+        "method": "toy",
+        "settings": {},
+        "translations": {},
+        "ema": {},
+        "optimizers": {},
+        "random": [],
+        "data": "",
+    }
     return {**parts, "step": step, "state": {"w": torch.full((size,), float(step))}}
 
 
@@ -110,8 +118,10 @@ class _FullDisk:
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
     old = checkpoint.save(tmp_path, payload(1, 5000), kept=2)
     before = old.read_bytes()
-    monkeypatch.setattr(checkpoint, "open", lambda *a: _FullDisk(builtins.open(*a), room), raising=False)
-    with pytest.raises(CheckpointError, match=r"step-0000002\.pt: could not be written .*step-0000001\.pt is whole"):
+    monkeypatch.setattr(checkpoint, "open", lambda *a: _FullDisk(builtins.open(*a), room), raising=False)  # noqa: SIM115
+    with pytest.raises(
+        CheckpointError, match=r"step-0000002\.pt: could not be written .*step-0000001\.pt is whole"
+    ):
         checkpoint.save(tmp_path, payload(2, 5000), kept=2)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == before

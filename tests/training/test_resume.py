@@ -1,4 +1,6 @@
-"""A run that was stopped, ended or killed, and resumed, is the run that never was: bit by bit, with real processes."""
+"""A run that was stopped, ended or killed, and resumed, is the run that never was: bit by bit, with real
+processes.
+"""
 
 import signal
 

@@ -79,7 +79,10 @@ def make_trainer(tmp_path, poison=None, stream=batches, **settings):
     [
         (lambda loss: loss * float("nan"), "generator/bad"),
         (lambda loss: loss * float("inf"), "generator/bad"),
-        (lambda loss: (loss * 0).sqrt(), "gradient_norm/generator"),  # 0, but its gradient is infinite times zero
+        (
+            lambda loss: (loss * 0).sqrt(),
+            "gradient_norm/generator",
+        ),  # 0, but its gradient is infinite times zero
     ],
 )
 def test_a_value_that_is_not_finite_never_reaches_the_weights(tmp_path, spoil, named):
@@ -93,7 +96,9 @@ def test_a_value_that_is_not_finite_never_reaches_the_weights(tmp_path, spoil, n
     assert trainer.step == 20  # read at the log interval only
     for mine, expected in zip(trainer.method.parameters(), clean.method.parameters(), strict=True):
         assert torch.equal(mine, expected)
-    for mine, expected in zip(trainer.ema.networks.parameters(), clean.ema.networks.parameters(), strict=True):
+    for mine, expected in zip(
+        trainer.ema.networks.parameters(), clean.ema.networks.parameters(), strict=True
+    ):
         assert torch.equal(mine, expected)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-0000010.pt"]
 
@@ -178,7 +183,9 @@ def test_monitor_writes_the_same_scalars_to_both(tmp_path):
     assert names >= {"speed/pictures_per_second", "memory/peak_mib"}
     assert set(events.Tags()["scalars"]) == names
     for name in names:
-        assert [e.value for e in events.Scalars(name)] == pytest.approx([line[name] for line in lines], rel=1e-5)
+        assert [e.value for e in events.Scalars(name)] == pytest.approx(
+            [line[name] for line in lines], rel=1e-5
+        )
 
 
 def test_monitor_drops_what_came_after_the_checkpoint(tmp_path):
@@ -190,7 +197,13 @@ def test_monitor_drops_what_came_after_the_checkpoint(tmp_path):
 
 def test_restoring_other_networks_is_one_line(tmp_path):
     trainer = make_trainer(tmp_path)
-    payload = {"state": {"generators.ab.weight": torch.zeros(5, 5)}, "ema": {}, "optimizers": {}, "random": [], "step": 1}
+    payload = {
+        "state": {"generators.ab.weight": torch.zeros(5, 5)},
+        "ema": {},
+        "optimizers": {},
+        "random": [],
+        "step": 1,
+    }
     with pytest.raises(CheckpointError, match="does not fit"):
         trainer.restore(payload)
 

@@ -1,0 +1,140 @@
+"""Scores against the truth, each beside an independent computation."""
+
+import numpy as np
+import pytest
+
+from gan_nst.evaluation.paired import colour_statistics, map_colours, paired_score
+
+
+def noise(height=24, width=30, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height=24, width=30):
+    rows, columns = np.indices((height, width))
+    return np.stack([rows * 5 + 60, columns * 4 + 50, rows + columns + 100], 2).astype(np.uint8)
+
+
+def ssim(x, y):
+    """Wang et al. 2004, equation 13, over all whole windows of 11x11 pixels, weighted by a Gaussian of
+    deviation 1.5.
+    """
+    place = np.arange(11) - 5
+    weight = np.exp(-(place[:, None] ** 2 + place[None] ** 2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    values = []
+    for channel in range(3):
+        p, q = x[..., channel] / 255, y[..., channel] / 255
+        for top in range(p.shape[0] - 10):
+            for left in range(p.shape[1] - 10):
+                window = slice(top, top + 11), slice(left, left + 11)
+                a, b = p[window], q[window]
+                mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
+                variance_a, variance_b = (
+                    (weight * (a - mean_a) ** 2).sum(),
+                    (weight * (b - mean_b) ** 2).sum(),
+                )
+                covariance = (weight * (a - mean_a) * (b - mean_b)).sum()
+                c1, c2 = 0.01**2, 0.03**2
+                values.append(
+                    (2 * mean_a * mean_b + c1)
+                    * (2 * covariance + c2)
+                    / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))
+                )
+    return np.mean(values)
+
+
+PAIRS = {
+    "noise": (noise(seed=1), noise(seed=2)),
+    "noisy": (smooth(), (smooth() + noise() // 16).astype(np.uint8)),
+    "shifted": (smooth(), smooth() + 20),
+    "one pixel": (smooth(), np.where(np.indices((24, 30, 3)).sum(0) == 20, 255, smooth()).astype(np.uint8)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_scores_are_those_computed_by_hand(pair):
+    x, y = PAIRS[pair]
+    score = paired_score([x], [y])
+    assert score.error == pytest.approx(np.abs(x.astype(float) - y).mean() / 255, abs=1e-7)
+    assert score.ssim == pytest.approx(ssim(x, y), abs=1e-6)
+
+
+def test_equal_pictures_are_perfect():
+    score = paired_score([noise(), smooth()], [noise(), smooth()])
+    assert score.error == 0
+    assert score.ssim == pytest.approx(1, abs=1e-9)
+
+
+def test_scores_are_averaged_over_the_pairs_whatever_their_sizes():
+    pairs = [(noise(16, 20, 1), noise(16, 20, 2)), (smooth(30, 40), smooth(30, 40) + 9)]
+    alone = [paired_score([x], [y]) for x, y in pairs]
+    both = paired_score(*zip(*pairs, strict=True))
+    assert both.error == pytest.approx(np.mean([s.error for s in alone]), abs=1e-12)
+    assert both.ssim == pytest.approx(np.mean([s.ssim for s in alone]), abs=1e-12)
+
+
+def test_worse_pictures_score_worse():
+    truth = smooth()
+    rng = np.random.default_rng(0)
+    scores = []
+    for strength in (2, 10, 40):
+        worse = np.clip(truth + rng.normal(0, strength, truth.shape), 0, 255).astype(np.uint8)
+        scores.append(paired_score([worse], [truth]))
+    assert scores[0].error < scores[1].error < scores[2].error
+    assert scores[0].ssim > scores[1].ssim > scores[2].ssim
+
+
+def test_what_does_not_match_is_refused():
+    with pytest.raises(ValueError, match="has a truth of shape"):
+        paired_score([noise(20, 20)], [noise(20, 21)])
+    with pytest.raises(ValueError, match="zip"):
+        paired_score([noise(), noise()], [noise()])
+
+
+def test_colour_statistics_are_of_all_pixels():
+    pictures = [noise(8, 9, 1), smooth(20, 11) // 2, noise(3, 50, 2)]
+    pixels = np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255
+    statistics = colour_statistics(iter(pictures))
+    np.testing.assert_allclose(statistics.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(statistics.deviation, pixels.std(0), rtol=1e-9)
+
+
+def test_mapped_colours_have_the_targets_mean_and_deviation():
+    """Exactly, but for the rounding to 8 bits, when no value leaves the range."""
+    rng = np.random.default_rng(3)
+    sources = [rng.integers(80, 180, (64, 64, 3), np.uint8) for _ in range(4)]
+    targets = [rng.integers((60, 90, 120), (200, 150, 140), (50, 60, 3)).astype(np.uint8) for _ in range(3)]
+    source, target = colour_statistics(sources), colour_statistics(targets)
+    mapped = [map_colours(picture, source, target) for picture in sources]
+    assert all(0 < m.min() <= m.max() < 255 for m in mapped)
+    result = colour_statistics(mapped)
+    # Rounding adds up to 1/12 to the variance, in steps of 1/255, and nothing much to a mean of 16384 pixels.
+    np.testing.assert_allclose(result.mean, target.mean, atol=0.02 / 255)
+    np.testing.assert_allclose(
+        result.deviation**2,
+        target.deviation**2,
+        atol=(1 / 12 + 0.05) / 255**2 + 0.002 * target.deviation.max() ** 2,
+    )
+    assert np.abs(target.mean - source.mean).max() > 0.01
+
+
+def test_colours_mapped_to_their_own_statistics_stay():
+    picture = noise()
+    statistics = colour_statistics([picture])
+    np.testing.assert_array_equal(map_colours(picture, statistics, statistics), picture)
+
+
+def test_a_channel_without_deviation_is_moved_alone():
+    gray = np.full((8, 8, 3), 100, np.uint8)
+    mapped = map_colours(gray, colour_statistics([gray]), colour_statistics([gray + 50]))
+    np.testing.assert_array_equal(mapped, gray + 50)
+
+
+def test_mapped_values_are_clipped_not_wrapped():
+    dark, bright = np.full((4, 4, 3), 3, np.uint8), noise() // 2 + 128
+    mapped = map_colours(noise(), colour_statistics([noise() // 8]), colour_statistics([bright]))
+    assert mapped.dtype == np.uint8
+    brightest = noise().reshape(-1, 3).argmax(0)
+    assert (mapped.reshape(-1, 3)[brightest, range(3)] == 255).all()
+    assert map_colours(dark, colour_statistics([bright]), colour_statistics([dark])).max() <= 3

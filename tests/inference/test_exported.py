@@ -1,0 +1,220 @@
+"""Exported generators: equal ones are equal files, and a file that is none is told in one line."""
+
+import json
+import os
+import struct
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save, save_file
+
+from gan_nst.errors import CheckpointError
+from gan_nst.inference import exported
+from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
+from gan_nst.networks import build
+
+SPEC = {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1}
+
+
+def generator(seed=0, **options):
+    torch.manual_seed(seed)
+    return build({**SPEC, **options})
+
+
+def description(network, **options):
+    return Description(
+        **{
+            "network": network.spec.model_dump(),
+            "translation": "ab",
+            "training_scale": TrainingScale(load_size=36, crop_size=32),
+            "method": "cyclegan",
+            "scores": {"ssim": 0.5, "error": 0.25},
+            **options,
+        }
+    )
+
+
+@pytest.fixture
+def network():
+    return generator()
+
+
+@pytest.fixture
+def file(tmp_path, network):
+    export(network, description(network), tmp_path / "ab.safetensors")
+    return tmp_path / "ab.safetensors"
+
+
+def test_what_was_exported_is_loaded(file, network):
+    loaded, told = load_exported(file)
+    assert told == description(network)
+    picture = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(loaded(picture), network.eval()(picture))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_equal_generators_give_equal_files(tmp_path, file):
+    twin = generator()
+    scores = {"error": 0.25, "ssim": 0.5}  # in another order
+    export(twin, description(twin, scores=scores), tmp_path / "elsewhere.safetensors")
+    assert (tmp_path / "elsewhere.safetensors").read_bytes() == file.read_bytes()
+    loaded, told = load_exported(file)
+    export(loaded, told, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_other_weights_or_words_give_other_files(tmp_path, file, network):
+    export(generator(1), description(network), tmp_path / "weights.safetensors")
+    export(network, description(network, translation="ba"), tmp_path / "words.safetensors")
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 3
+
+
+def test_the_metadata_is_one_key_of_sorted_json(file, network):
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    assert list(metadata) == ["gan_nst"]
+    told = json.loads(metadata["gan_nst"])
+    assert metadata["gan_nst"] == json.dumps(told, sort_keys=True, separators=(",", ":"))
+    assert build(told["network"]).spec == network.spec
+    assert str(file.parent) not in metadata["gan_nst"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_are_written_as_float32(tmp_path, dtype):
+    network = generator().to(dtype)
+    export(network, description(network), tmp_path / "x.safetensors")
+    loaded, _ = load_exported(tmp_path / "x.safetensors")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    for name, weight in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.float())
+
+
+def refused(path):
+    with pytest.raises(CheckpointError) as caught:
+        load_exported(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"\x80\x04pickle",
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 8) + b"{\n\n\n\n\n\n}",
+        struct.pack("<Q", 100) + b"{}",
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(file, share):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    assert "not a readable safetensors file" in refused(file)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert refused(tmp_path / "none.safetensors").endswith("no such file")
+    refused(tmp_path)
+
+
+def test_another_projects_safetensors_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    for metadata in (None, {"format": "pt"}, {"gan_nst2": "{}"}):
+        save_file({"w": torch.zeros(2)}, path, metadata)
+        assert "not an exported gan_nst generator" in refused(path)
+
+
+def deep(levels):
+    return "[" * levels + "]" * levels
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", "{}", deep(100_000), '{"format": 2}', '"' + "\n" * 5 + '"'],
+    ids=["empty", "cut", "list", "number", "null", "nothing", "deep", "format", "string"],
+)
+def test_a_description_that_is_none_is_refused(tmp_path, text):
+    path = tmp_path / "x.safetensors"
+    save_file(generator().state_dict(), path, {"gan_nst": text})
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"network": {}},
+        {"network": {"name": "os.system"}},
+        {"network": {"name": ["resnet"]}},
+        {"network": [1]},
+        {"network": {**SPEC, "width": 8}},
+        {"network": {**SPEC, "width": -1}},
+        {"network": {**SPEC, "upsampling": "transposed"}},
+        {"network": {**SPEC, "blocks": 2}},
+        {"network": {**SPEC, "code": "print()"}},
+        {"training_scale": {"load_size": 0, "crop_size": 1}},
+        {"scores": {"x": "high"}},
+        {"unknown": 1},
+        {"method": None},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(tmp_path, network, changes):
+    told = {**description(network).model_dump(mode="json"), **changes}
+    path = tmp_path / "x.safetensors"
+    save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
+    refused(path)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_are_refused(tmp_path, network, change):
+    weights = network.state_dict()
+    name = next(iter(weights))
+    if change == "missing":
+        del weights[name]
+    elif change == "extra":
+        weights["extra"] = torch.zeros(1)
+    else:
+        weights[name] = weights[name][..., :1].contiguous()
+    path = tmp_path / "x.safetensors"
+    save_file(weights, path, {"gan_nst": json.dumps(description(network).model_dump(mode="json"))})
+    refused(path)
+
+
+@pytest.mark.parametrize("fault", ["fsync", "replace"])
+def test_a_file_is_written_whole_or_not_at_all(file, network, monkeypatch, fault):
+    before = file.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exported.os, fault, full)
+    with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\)"):
+        export(generator(1), description(network), file)
+    assert os.listdir(file.parent) == [file.name]
+    assert file.read_bytes() == before
+
+
+def test_a_file_in_no_folder_is_told(tmp_path, network):
+    with pytest.raises(CheckpointError, match="could not be written"):
+        export(network, description(network), tmp_path / "none" / "x.safetensors")
+
+
+def test_safetensors_itself_gives_equal_bytes_for_equal_weights():
+    """What the equal files rest on."""
+    weights = {"b": torch.ones(2), "a": torch.zeros(3)}
+    assert save(weights, {"k": "v"}) == save(dict(reversed(weights.items())), {"k": "v"})

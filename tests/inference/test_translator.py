@@ -1,0 +1,164 @@
+"""The translator: any picture in, the translation at exactly its size out."""
+
+import numpy as np
+import pytest
+import torch
+from helpers_inference import Blur, Shift, describe, translator
+from PIL import Image
+
+from gan_nst.errors import SettingsError
+from gan_nst.inference.translator import Translator, pad_to_multiple
+from gan_nst.networks import build
+
+SIZES = [
+    (1, 1),
+    (1, 7),
+    (5, 300),
+    (300, 5),
+    (15, 16),
+    (16, 16),
+    (17, 33),
+    (31, 29),
+    (64, 64),
+    (2, 2),
+    (63, 65),
+]
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def network(request):
+    torch.manual_seed(0)
+    return build({"name": "resnet", "width": 2, "blocks": 1, "downsamplings": request.param})
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_size_stays_whatever_it_is(network, size):
+    output = translator(network)(noise(*size))
+    assert output.shape == (*size, 3)
+    assert output.dtype == np.uint8
+
+
+@pytest.mark.parametrize("downsamplings", [4, 5])
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (33, 32)])
+def test_deep_generators_take_small_pictures_too(downsamplings, size):
+    network = build({"name": "resnet", "width": 1, "blocks": 1, "downsamplings": downsamplings})
+    assert translator(network)(noise(*size)).shape == (*size, 3)
+
+
+def test_a_pillow_image_comes_back_as_one():
+    picture = noise(9, 13)
+    output = translator(Shift())(Image.fromarray(picture))
+    assert isinstance(output, Image.Image)
+    assert output.size == (13, 9)
+    np.testing.assert_array_equal(np.asarray(output), translator(Shift())(picture))
+
+
+def test_a_pillow_image_of_any_kind_will_do():
+    gray = Image.fromarray(noise(9, 13)).convert("L")
+    output = np.asarray(translator(Shift())(gray))
+    np.testing.assert_array_equal(output, translator(Shift())(np.asarray(gray.convert("RGB"))))
+    exif = gray.getexif()
+    exif[0x0112] = 6
+    assert translator(Shift())(gray).size == (9, 13)  # upright
+
+
+def test_values_pass_in_the_range_that_networks_know():
+    """A quarter of [-1, 1] is an eighth of 255."""
+    picture = noise(10, 11)
+    expected = np.clip(np.round(picture + 0.25 * 127.5), 0, 255)
+    np.testing.assert_array_equal(translator(Shift())(picture), expected)
+
+
+@pytest.mark.parametrize("size", [(5, 300), (17, 18), (16, 16), (20, 31), (30, 30)])
+@pytest.mark.parametrize("multiple", [1, 4, 8])
+def test_what_is_away_from_the_padded_border_does_not_feel_it(size, multiple):
+    picture = noise(*size)
+    output = translator(Blur(multiple))(picture)
+    x = torch.from_numpy(picture.transpose(2, 0, 1)[None]).double()
+    unpadded = torch.nn.functional.avg_pool2d(x, 3, 1, 1)[0].permute(1, 2, 0).numpy()
+    inner = (slice(0, size[0] - 1), slice(0, size[1] - 1))
+    np.testing.assert_allclose(output[inner][1:, 1:], unpadded[inner][1:, 1:], atol=0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("multiple", [1, 4, 8, 32])
+def test_padding_grows_to_multiples_at_the_right_and_bottom(size, multiple):
+    x = torch.rand(1, 3, *size)
+    padded = pad_to_multiple(x, multiple)
+    assert torch.equal(padded[:, :, : size[0], : size[1]], x)
+    for length, grown in zip(size, padded.shape[2:], strict=True):
+        assert grown % multiple == 0
+        assert grown >= max(length, 16)
+        assert grown < max(length, 16, 2 * multiple) + multiple
+    assert padded.min() >= x.min()
+    assert padded.max() <= x.max()
+
+
+def test_padding_reflects_where_there_is_enough_and_leaves_what_fits():
+    x = torch.arange(18.0).expand(1, 1, 16, 18)
+    assert pad_to_multiple(x, 4)[0, 0, 0, -3:].tolist() == [17, 16, 15]
+    narrow = torch.arange(3.0).expand(1, 1, 16, 3)
+    assert pad_to_multiple(narrow, 4)[0, 0, 0].tolist() == [0, 1, *[2] * 14]
+    whole = torch.rand(2, 3, 16, 32)
+    assert pad_to_multiple(whole, 8) is whole
+
+
+def test_pictures_of_one_size_pass_together():
+    network = Blur()
+    made = translator(network)
+    pictures = [noise(20, 24, seed) for seed in range(3)]
+    outputs = made.translate(pictures)
+    assert network.seen == [(3, 3, 20, 24)]
+    for picture, output in zip(pictures, outputs, strict=True):
+        np.testing.assert_array_equal(output, made(picture))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused(picture):
+    with pytest.raises(ValueError, match=r"expected RGB uint8 of shape \(h, w, 3\), got"):
+        translator(Shift())(picture)
+
+
+def test_given_arrays_are_left_as_they_are():
+    picture = noise(9, 9)
+    before = picture.copy()
+    translator(Shift())(picture)[:] = 0
+    np.testing.assert_array_equal(picture, before)
+    assert translator(Shift())(picture[:, ::-1]).shape == picture.shape  # a view with negative strides
+
+
+def test_the_generator_is_frozen_and_nothing_is_remembered(network):
+    made = translator(network.train())
+    assert not made.generator.training
+    assert not any(parameter.requires_grad for parameter in made.generator.parameters())
+
+
+def test_bfloat16_stays_close(network):
+    picture = noise(24, 24)
+    exact = translator(network)(picture).astype(int)
+    assert np.abs(exact - translator(network, precision="bfloat16")(picture)).max() < 5
+
+
+def test_the_scale_is_the_shorter_sides():
+    made = translator(Shift(), load_size=100)
+    assert made.scale_of(50, 400) == 0.5
+    assert made.scale_of(400, 300) == 3
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
+def test_a_device_that_is_none_is_told(device):
+    with pytest.raises(SettingsError, match="device: "):
+        Translator(Shift(), describe(), device=device)
