@@ -19,7 +19,13 @@ def start(*arguments, cwd=None):
     """Starts `gan-nst ARGUMENTS`."""
     command = [sys.executable, "-m", "gan_nst", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

@@ -108,6 +108,8 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     if device.type == "cuda" and distributed.processes() > 1:
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
+    if distributed.rank() != 0:
+        logging.getLogger("gan_nst").setLevel(logging.WARNING)
     if distributed.rank() == 0:
         draw_if_missing(settings.data)
     distributed.gather(None)  # the others wait

@@ -65,15 +65,15 @@ class _Texture:
 
 
 _TEXTURES = {
-    "sky": _Texture(8, 0.06, (0.5, 1), 0.14),
-    "sun": _Texture(8, 0.05),
-    "cloud": _Texture(14, 0.12),
-    "ground": _Texture(22, 0.22, (0.7, 1), 0.2),
-    "wall": _Texture(22, 0.16, (0.6, 1.4)),
-    "roof": _Texture(24, 0.22, (0.5, 1.4)),
-    "opening": _Texture(12, 0.12),
-    "trunk": _Texture(24, 0.22, (1.4, 0.5)),
-    "leaves": _Texture(24, 0.26),
+    "sky": _Texture(24, 0.05, (0.5, 1), 0.12),
+    "sun": _Texture(20, 0.06),
+    "cloud": _Texture(28, 0.14),
+    "ground": _Texture(38, 0.28, (0.8, 1), 0.2),
+    "wall": _Texture(36, 0.20, (0.7, 1.3)),
+    "roof": _Texture(36, 0.28, (0.6, 1.3)),
+    "opening": _Texture(20, 0.15),
+    "trunk": _Texture(34, 0.28, (1.3, 0.6)),
+    "leaves": _Texture(38, 0.32),
 }
 
 
@@ -145,7 +145,7 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
     cast = 1 + rng.uniform(-0.03, 0.03, 3)
     vignette = 1 - 0.2 * ((rows - 0.5) ** 2 + (columns - 0.5) ** 2)
     picture = picture * cast * cv2.resize(vignette, (size, size), interpolation=cv2.INTER_AREA)[..., None]
-    return _to_uint8(picture + rng.normal(0, 0.02, picture.shape))
+    return _to_uint8(picture + rng.normal(0, 0.03, picture.shape))
 
 
 def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, held_out: int = 60) -> None:
@@ -300,7 +300,7 @@ def _colour(text: str) -> NDArray[np.float32]:
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:
     """Matter is duller and darker than paint."""
     gray = colour @ np.array([0.299, 0.587, 0.114], np.float32)
-    return (0.07 + 0.72 * (gray + 0.8 * (colour - gray))).astype(np.float32)
+    return (0.06 + 0.72 * (gray + 0.85 * (colour - gray))).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture: _Texture) -> Field:
@@ -311,7 +311,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture:
     coarse = rng.standard_normal(cells, np.float32)
     fine = rng.standard_normal([2 * n for n in cells], np.float32)
     spread = [cv2.resize(field, shape[::-1], interpolation=cv2.INTER_CUBIC) for field in (coarse, fine)]
-    return np.clip(0.9 * spread[0] + 0.35 * spread[1], -2.5, 2.5)
+    return np.clip(0.8 * spread[0] + 0.5 * spread[1], -2.5, 2.5)
 
 
 def _window(points: Points, side: int) -> tuple[slice, slice] | None:

@@ -2,6 +2,7 @@
 seen.
 """
 
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -91,6 +92,7 @@ class Batches:
             batch_sampler=self._draws_from(step),
             num_workers=self._workers,
             pin_memory=cuda,
+            worker_init_fn=_ignore_interrupts,
             generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
         )
         micro_batches = []
@@ -105,8 +107,14 @@ class Batches:
         except (
             DataError
         ) as error:  # a worker's error arrives with its traceback; its last line is the message
+            message = str(error).strip().splitlines()[-1]
+            raise DataError(message.removeprefix("gan_nst.errors.DataError: ")) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
             raise DataError(
-                str(error).strip().splitlines()[-1].removeprefix("gan_nst.errors.DataError: ")
+                f"a loader process died ({reason}); resume, with fewer data.workers if memory is short"
             ) from None
 
     def draws(self, step: int, micro_batch: int) -> list[int]:
@@ -119,3 +127,8 @@ class Batches:
             for micro_batch in range(self._accumulation):
                 yield self.draws(step, micro_batch)
             step += 1
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one alone decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

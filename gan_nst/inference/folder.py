@@ -129,5 +129,5 @@ def _warn_of_scale(translator: Translator, outcome: Outcome) -> None:
         known = translator.description.training_scale.load_size
         log.warning(
             f"{len(far)} of {len(outcome.scales)} pictures are far from the training scale "
-            f"({path.name}: {far[path]:.2g} times); the generator knows pictures whose shorter side is near {known} pixels"
+            f"({path.name}: {far[path]:.2g} times); the generator knows shorter sides near {known} pixels"
         )

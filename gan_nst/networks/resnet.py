@@ -27,8 +27,10 @@ class ResnetSpec(Section):
     upsampling: Literal["resize", "transposed"] = Field(
         "resize", description="resize: nearest then convolution, no checkerboard; transposed: as published"
     )
-    start_as_identity: bool = Field(
-        False, description="adds the output to the picture before the tanh, and starts that output at zero"
+    start_from: Literal["nothing", "picture", "smoothed"] = Field(
+        "nothing",
+        description="what the output is added to, in the tanh's own space, so that the untrained generator returns it; "
+        "smoothed: the picture at the resolution of the residual blocks",
     )
 
 
@@ -114,7 +116,7 @@ class ResnetGenerator(nn.Module):
         tail = nn.Conv2d(width, 3, 7)
         self.segments["tail"] = Segment(tail, "relu", 3, None)
         initialise(self)
-        if spec.start_as_identity:
+        if spec.start_from != "nothing":
             nn.init.zeros_(tail.weight)
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -125,9 +127,20 @@ class ResnetGenerator(nn.Module):
             if segment.norm is not None:
                 x = segment.norm(x)
         x = full_precision(x)
-        if self.spec.start_as_identity:
-            x = x + torch.atanh(0.99 * picture)  # 0.99: the tanh reaches 1 only at infinity
+        if self.spec.start_from != "nothing":
+            x = x + torch.atanh(0.99 * self._start(picture))  # 0.99: the tanh reaches 1 only at infinity
         return torch.tanh(x)
+
+    def _start(self, picture: Tensor) -> Tensor:
+        """The picture, or what of it survives the down-samplings.
+
+        A generator that starts from the whole picture must first learn to cancel its texture; one that starts from
+        the smoothed picture has the colours right at once and draws every line itself.
+        """
+        if self.spec.start_from == "picture":
+            return picture
+        reduced = F.avg_pool2d(picture, self.multiple)
+        return F.interpolate(reduced, scale_factor=float(self.multiple), mode="bilinear")
 
     def _append(
         self,

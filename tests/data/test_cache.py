@@ -12,9 +12,17 @@ import pytest
 from helpers_data import fill, noise, tiny_settings
 
 from gan_nst.data import cache
-from gan_nst.data.cache import CachedPictures, DecodedPictures, open_pictures
+from gan_nst.data.cache import CachedPictures, DecodedPictures
+from gan_nst.data.folders import Folder
 from gan_nst.errors import DataError
 from gan_nst.images import read_picture, resize_picture, write_picture
+
+
+def open_pictures(files, settings, what):
+    """The pictures of these files, and the files that are left."""
+    pictures, folder = cache.open_pictures(Folder(files[0].parent, tuple(files)), settings, what)
+    assert folder.root == files[0].parent
+    return pictures, list(folder.files)
 
 
 @pytest.fixture
@@ -300,6 +308,7 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
     program = textwrap.dedent(f"""
         import sys, time, pathlib
         from gan_nst.data.cache import open_pictures
+        from gan_nst.data.folders import Folder
         from gan_nst.data.settings import DataSettings
         from gan_nst.images import find_pictures
         root = pathlib.Path({str(tmp_path)!r})
@@ -307,8 +316,9 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
         (root / sys.argv[1]).touch()
         while len(list(root.glob("ready-*"))) < 2:
             time.sleep(0.001)
-        pictures, good = open_pictures(find_pictures(root / "pictures"), settings, "a")
-        print(len(good), sum(int(pictures[index].sum()) for index in range(len(pictures))))
+        folder = Folder(root, tuple(find_pictures(root / "pictures")))
+        pictures, good = open_pictures(folder, settings, "a")
+        print(len(good.files), sum(int(pictures[index].sum()) for index in range(len(pictures))))
     """)
     running = [
         subprocess.Popen([sys.executable, "-c", program, f"ready-{n}"], stdout=subprocess.PIPE, text=True)

@@ -173,7 +173,7 @@ def test_a_discriminators_scores_see_patches_of_the_published_size(layers, patch
 @pytest.mark.parametrize("upsampling", ["resize", "transposed"])
 def test_started_as_identity_a_generator_returns_its_input(upsampling):
     """The untrained output is tanh(atanh(0.99 x) + 0) = 0.99 x, which is within 0.01 |x| of x."""
-    network = small(start_as_identity=True, upsampling=upsampling)
+    network = small(start_from="picture", upsampling=upsampling)
     picture = pictures(2, 3, 16, 16)
     picture[0, :, 0] = torch.tensor([-1.0, 0.0, 1.0])[:, None]
     output = network(picture)
@@ -183,7 +183,7 @@ def test_started_as_identity_a_generator_returns_its_input(upsampling):
 
 
 def test_started_as_identity_a_generator_learns():
-    network = small(start_as_identity=True)
+    network = small(start_from="picture")
     picture = pictures(1, 3, 16, 16)
     (network(picture) + picture).square().mean().backward()
     tail = network.segments["tail"].convolution
@@ -216,7 +216,7 @@ def test_a_spec_that_does_not_fit_is_told_in_one_line(spec, message):
     "spec",
     [
         {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1, "upsampling": "transposed"},
-        {"name": "resnet", "width": 3, "blocks": 2, "start_as_identity": True},
+        {"name": "resnet", "width": 3, "blocks": 2, "start_from": "picture"},
         {"name": "patchgan", "width": 4, "layers": 2},
     ],
 )

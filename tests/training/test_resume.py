@@ -2,6 +2,7 @@
 processes.
 """
 
+import os
 import signal
 
 import pytest
@@ -91,9 +92,9 @@ def test_another_seed_is_another_run(arguments, whole, tmp_path):
 
 def test_sigint_saves_and_exits_with_130(arguments, tmp_path):
     folder = tmp_path / "run"
-    process = start("train", *arguments, "training.steps=100000", "--out", folder)
+    process = start("train", *arguments, "training.steps=100000", "data.workers=2", "--out", folder)
     wait_for_step(process, folder, 3)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's processes too
     code, _, err = finish(process)
     assert code == 130
     assert err.count("\n") == 1
