@@ -50,7 +50,12 @@ class Augmentation:
         # One generator for all steps: seeded apart but alike, every step's first draw would be the same
         # number.
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        result: Picture = self._pipeline(image=picture)["image"]
+        try:
+            result: Picture = self._pipeline(image=picture)["image"]
+        except (
+            Exception
+        ) as error:  # it raises what its transforms raise: a crop larger than the picture, for example
+            raise SettingsError(f"data.augmentations: {' '.join(str(error).split())}") from None
         if result.shape != (self._crop_size, self._crop_size, 3) or result.dtype != np.uint8:
             raise SettingsError(
                 f"data.augmentations: they turn a crop of {self._crop_size} pixels into {result.dtype} {result.shape}"

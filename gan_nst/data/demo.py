@@ -115,7 +115,7 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
     rng = np.random.default_rng([seed, 1])
     side = size * _zoom(size)
     light = np.array([rng.uniform(-1, 1), -rng.uniform(0.4, 1)], np.float32)  # where the light comes from
-    haze = 0.5 + 0.25 * scene[0].colour
+    haze = 0.45 + 0.25 * scene[0].colour
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side
     canvas = np.zeros((side, side, 3), np.float32)
     for shape in scene:
@@ -300,7 +300,7 @@ def _colour(text: str) -> NDArray[np.float32]:
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:
     """Matter is duller and darker than paint."""
     gray = colour @ np.array([0.299, 0.587, 0.114], np.float32)
-    return (0.06 + 0.72 * (gray + 0.85 * (colour - gray))).astype(np.float32)
+    return (0.05 + 0.66 * (gray + 0.8 * (colour - gray))).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture: _Texture) -> Field:

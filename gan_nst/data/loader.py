@@ -14,7 +14,7 @@ from gan_nst.data.augment import Augmentation
 from gan_nst.data.cache import Pictures
 from gan_nst.data.sampling import mix, picture_index
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, GanNstError, SettingsError
 from gan_nst.images import to_float, to_tensor
 
 
@@ -96,6 +96,7 @@ class Batches:
             generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
         )
         micro_batches = []
+        failure: GanNstError
         try:
             for batch in loader:
                 micro_batches.append(
@@ -104,18 +105,21 @@ class Batches:
                 if len(micro_batches) == self._accumulation:
                     yield micro_batches
                     micro_batches = []
-        except (
-            DataError
-        ) as error:  # a worker's error arrives with its traceback; its last line is the message
+        except (DataError, SettingsError) as error:
+            # A worker's error arrives with its traceback; its last line is the message.
             message = str(error).strip().splitlines()[-1]
-            raise DataError(message.removeprefix("gan_nst.errors.DataError: ")) from None
+            failure = type(error)(message.removeprefix(f"gan_nst.errors.{type(error).__name__}: "))
+            error.__traceback__ = (
+                None  # through its frames it keeps the loader, whose processes then end late
+            )
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):
                 raise
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"a loader process died ({reason}); resume, with fewer data.workers if memory is short"
-            ) from None
+            failure = DataError(
+                f"a loader process died ({str(error).splitlines()[0]}); resume, with fewer data.workers if memory is "
+                "short"
+            )
+        raise failure
 
     def draws(self, step: int, micro_batch: int) -> list[int]:
         """The draw indices of one micro-batch of a step, in this process."""

@@ -107,10 +107,14 @@ def _plan(source: Path, output: Path) -> dict[Path, Path]:
     relative = [file.relative_to(root) for file in files]
     shared = Counter(path.with_suffix(".png") for path in relative)
     inputs = {file.resolve() for file in files}
-    targets = {}
+    targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
     for file, path in zip(files, relative, strict=True):
         plain = path.with_suffix(".png")
         target = output / (plain if shared[plain] == 1 else path.with_name(path.name + ".png"))
+        while target in taken:  # a.jpg beside a.png becomes a.jpg.png, which an input may be named too
+            target = target.with_name(target.name + ".png")
+        taken.add(target)
         if target.resolve() in inputs:
             raise DataError(f"{target}: would be written over an input; give another --output")
         targets[file] = target

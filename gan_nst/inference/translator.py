@@ -75,5 +75,5 @@ def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
 
 
 def _missing(length: int, multiple: int) -> int:
-    target = max(length, _SMALLEST)
+    target = max(length, _SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
     return -(-target // multiple) * multiple - length

@@ -12,7 +12,7 @@ from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
 from gan_nst.precision import full_precision
 
-Entry = Literal["picture", "relu", "add", "add-resize", "relu-resize"]
+Entry = Literal["picture", "relu", "add", "add-resize", "relu-resize", "relu-start"]
 
 
 class ResnetSpec(Section):
@@ -39,27 +39,35 @@ class Segment(nn.Module):
 
     entry: what turns the normalised result of the previous segment into this one's input.
         "picture": nothing, it is the picture; "relu": a ReLU; "add": add the residual branch to the trunk;
-        "...-resize": the same, then nearest up-sampling by 2.
+        "...-resize": the same, then nearest up-sampling by 2; "relu-start": a ReLU, with the start beside it.
     keep: remembers the convolution's input as the trunk that a later "add" adds to.
     norm: follows the convolution; its statistics are the whole picture's. None after the last segment.
+    scale: the resolution of its result, as a share of the picture's.
+    halo: pixels of its input, beyond a part's border, that the part's result depends on.
     """
 
     def __init__(
         self,
-        convolution: nn.Module,
+        convolution: nn.Conv2d | nn.ConvTranspose2d,
         entry: Entry,
-        padding: int,
-        norm: InstanceNorm | None,
+        *,
+        scale: float,
+        norm: InstanceNorm | None = None,
+        padding: int = 0,
         keep: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         self.convolution = convolution
         self.entry = entry
         self.padding = padding
         self.norm = norm
         self.keep = keep
+        self.scale = scale
+        self.halo = convolution.kernel_size[0] // 2
 
-    def forward(self, x: Tensor, trunk: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, trunk: Tensor | None, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The result before its norm, and the trunk."""
         if self.entry.startswith("relu"):
             x = F.relu(x)
@@ -67,6 +75,9 @@ class Segment(nn.Module):
             assert trunk is not None
             x = x + trunk
         trunk = x if self.keep else None if self.entry.startswith("add") else trunk
+        if self.entry.endswith("start"):
+            assert start is not None
+            x = torch.cat([x, start.to(x.dtype)], dim=1)
         if self.entry.endswith("resize"):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         if self.padding:
@@ -89,66 +100,70 @@ class ResnetGenerator(nn.Module):
         self.spec = spec
         self.multiple = 2**spec.downsamplings
         self.segments = nn.ModuleDict()
-        width = spec.width
-        self._append("stem", nn.Conv2d(3, width, 7, bias=False), "picture", padding=3)
+        width, scale = spec.width, 1.0
+        self._append("stem", nn.Conv2d(3, width, 7, bias=False), "picture", scale, padding=3)
         for number in range(1, spec.downsamplings + 1):
+            scale /= 2
             down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
-            self._append(f"down{number}", down, "relu")
+            self._append(f"down{number}", down, "relu", scale)
             width *= 2
         entry: Entry = "relu"
         for number in range(1, spec.blocks + 1):
-            self._append(
-                f"block{number}_first", nn.Conv2d(width, width, 3, bias=False), entry, padding=1, keep=True
-            )
-            self._append(f"block{number}_second", nn.Conv2d(width, width, 3, bias=False), "relu", padding=1)
+            first, second = (nn.Conv2d(width, width, 3, bias=False) for _ in range(2))
+            self._append(f"block{number}_first", first, entry, scale, padding=1, keep=True)
+            self._append(f"block{number}_second", second, "relu", scale, padding=1)
             entry = "add"
         for number in range(1, spec.downsamplings + 1):
+            scale *= 2
             if spec.upsampling == "resize":
-                resized: Entry = "add-resize" if entry == "add" else "relu-resize"
-                self._append(f"up{number}", nn.Conv2d(width, width // 2, 3, bias=False), resized, padding=1)
-            else:
-                up = nn.ConvTranspose2d(
-                    width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=False
+                up: nn.Conv2d | nn.ConvTranspose2d = nn.Conv2d(width, width // 2, 3, bias=False)
+                self._append(
+                    f"up{number}", up, "add-resize" if entry == "add" else "relu-resize", scale, padding=1
                 )
-                self._append(f"up{number}", up, entry)
+            else:
+                up = nn.ConvTranspose2d(width, width // 2, 3, 2, padding=1, output_padding=1, bias=False)
+                self._append(f"up{number}", up, entry, scale)
             width //= 2
             entry = "relu"
-        tail = nn.Conv2d(width, 3, 7)
-        self.segments["tail"] = Segment(tail, "relu", 3, None)
+        starts = spec.start_from != "nothing"
+        tail = nn.Conv2d(width + 3 if starts else width, 3, 7)
+        self.segments["tail"] = Segment(tail, "relu-start" if starts else "relu", scale=scale, padding=3)
         initialise(self)
-        if spec.start_from != "nothing":
+        if starts:
             nn.init.zeros_(tail.weight)
 
     def forward(self, picture: Tensor) -> Tensor:
-        x, trunk = picture, None
+        x, trunk, start = picture, None, self._start(picture)
         for segment in self.segments.values():
             assert isinstance(segment, Segment)
-            x, trunk = segment(x, trunk)
+            x, trunk = segment(x, trunk, start)
             if segment.norm is not None:
                 x = segment.norm(x)
         x = full_precision(x)
-        if self.spec.start_from != "nothing":
-            x = x + torch.atanh(0.99 * self._start(picture))  # 0.99: the tanh reaches 1 only at infinity
-        return torch.tanh(x)
+        return torch.tanh(x if start is None else x + start)
 
-    def _start(self, picture: Tensor) -> Tensor:
-        """The picture, or what of it survives the down-samplings.
+    def _start(self, picture: Tensor) -> Tensor | None:
+        """What the output is added to, before the tanh: the picture, or what of it survives the down-samplings.
 
-        A generator that starts from the whole picture must first learn to cancel its texture; one that starts from
-        the smoothed picture has the colours right at once and draws every line itself.
+        Instance norms forget how colourful a picture is; the start remembers, and the tail sees it too, so that
+        colours can be strengthened in proportion. Whoever starts from the whole picture must first learn to cancel
+        its texture; whoever starts from the smoothed one draws every line anew.
         """
-        if self.spec.start_from == "picture":
-            return picture
-        reduced = F.avg_pool2d(picture, self.multiple)
-        return F.interpolate(reduced, scale_factor=float(self.multiple), mode="bilinear")
+        if self.spec.start_from == "nothing":
+            return None
+        if self.spec.start_from == "smoothed":
+            picture = F.avg_pool2d(picture, self.multiple)
+            picture = F.interpolate(picture, scale_factor=float(self.multiple), mode="bilinear")
+        return torch.atanh(0.99 * picture)  # 0.99: the tanh reaches 1 only at infinity
 
     def _append(
         self,
         name: str,
         convolution: nn.Conv2d | nn.ConvTranspose2d,
         entry: Entry,
+        scale: float,
         padding: int = 0,
         keep: bool = False,
     ) -> None:
         norm = InstanceNorm(convolution.out_channels)
-        self.segments[name] = Segment(convolution, entry, padding, norm, keep)
+        self.segments[name] = Segment(convolution, entry, scale=scale, norm=norm, padding=padding, keep=keep)

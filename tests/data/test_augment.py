@@ -160,3 +160,13 @@ def test_an_augmentation_that_changes_the_kind_of_picture_is_told(entry):
     augment = augmentation(augmentations=[entry])
     with pytest.raises(SettingsError, match=r"data\.augmentations: they turn a crop of 32 pixels into"):
         augment(PICTURE, 0)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"name": "RandomCrop", "height": 64, "width": 64}, {"name": "TextImage", "font_path": "none.ttf"}],
+)
+def test_an_augmentation_that_fails_is_told_in_one_line(entry):
+    with pytest.raises(SettingsError, match=r"data\.augmentations") as caught:
+        augmentation(augmentations=[{**entry, "p": 1.0}])(PICTURE, 0)
+    assert "\n" not in str(caught.value)

@@ -1,7 +1,10 @@
 """Batches are a function of the step: whatever the workers, the processes and the start."""
 
 import itertools
+import multiprocessing
+import os
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from helpers_data import coordinates, noise, tiny_settings
 
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.sampling import picture_index
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, SettingsError
 
 # Newer Pythons warn of forking beside threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -171,20 +174,63 @@ def test_loading_leaves_torchs_random_state_alone(workers):
 
 
 class Broken:
-    """Pictures one of which has gone since they were opened."""
+    """Pictures one of which fails when it is taken."""
+
+    def __init__(self, fault):
+        self.fault = fault
 
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
         if index == 2:
-            raise DataError("x/y.png: no such file")
+            self.fault()
         return noise(12, 12)
+
+
+def gone():
+    raise DataError("x/y.png: no such file")
+
+
+def bug():
+    raise RuntimeError("a bug of ours")
+
+
+def batches_of(fault, workers):
+    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken(fault)})
+    return Batches(broken, 1, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_has_gone_is_told_in_one_line(workers):
-    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken()})
     with pytest.raises(DataError) as caught:
-        steps(Batches(broken, 1, workers=workers), 0, 4)
+        steps(batches_of(gone, workers), 0, 4)
     assert str(caught.value) == "x/y.png: no such file"
+    assert multiprocessing.active_children() == []  # the error does not keep the loader's processes waiting
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_augmentation_that_does_not_fit_is_told_in_one_line(workers):
+    wrong = samples(augmentations=[{"name": "RandomCrop", "height": 4, "width": 4}])
+    with pytest.raises(SettingsError, match=r"^data\.augmentations: they turn a crop of 8 pixels") as caught:
+        steps(Batches(wrong, 1, workers=workers), 0, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_dies_is_told():
+    with pytest.raises(
+        DataError, match=r"a loader process died \(.*\); resume, with fewer data\.workers"
+    ) as caught:
+        steps(batches_of(partial(os._exit, 9), 1), 0, 4)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_is_not_hidden_as_a_mistake_of_the_data(workers):
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        try:
+            steps(batches_of(bug, workers), 0, 4)
+        except RuntimeError as error:
+            raise error.with_traceback(
+                None
+            ) from None  # else the loader's processes wait 5 s for the collector

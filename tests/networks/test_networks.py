@@ -182,6 +182,21 @@ def test_started_as_identity_a_generator_returns_its_input(upsampling):
     assert not torch.allclose(small(upsampling=upsampling)(picture), picture, atol=0.1)
 
 
+@pytest.mark.parametrize("downsamplings", [1, 2, 3])
+def test_started_from_the_smoothed_picture_a_generator_returns_its_colours_alone(downsamplings):
+    network = small(start_from="smoothed", downsamplings=downsamplings)
+    flat = pictures(2, 3, 1, 1).expand(2, 3, 16, 32)
+    torch.testing.assert_close(network(flat), 0.99 * flat, rtol=0, atol=1e-6)
+    side = network.multiple
+    board = (torch.arange(32) % 2 * 2.0 - 1).expand(1, 3, 32, 32) * 0.5  # a texture finer than the blocks see
+    assert network(board).abs().max() < 1e-6
+    step = torch.where(torch.arange(64) < 32, -0.5, 0.5).expand(1, 3, 64, 64)
+    output = network(step)
+    assert output.shape == step.shape
+    torch.testing.assert_close(output[..., : 32 - side], 0.99 * step[..., : 32 - side], rtol=0, atol=1e-6)
+    torch.testing.assert_close(output[..., 32 + side :], 0.99 * step[..., 32 + side :], rtol=0, atol=1e-6)
+
+
 def test_started_as_identity_a_generator_learns():
     network = small(start_from="picture")
     picture = pictures(1, 3, 16, 16)
@@ -217,6 +232,7 @@ def test_a_spec_that_does_not_fit_is_told_in_one_line(spec, message):
     [
         {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1, "upsampling": "transposed"},
         {"name": "resnet", "width": 3, "blocks": 2, "start_from": "picture"},
+        {"name": "resnet", "width": 3, "blocks": 2, "start_from": "smoothed"},
         {"name": "patchgan", "width": 4, "layers": 2},
     ],
 )
