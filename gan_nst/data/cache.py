@@ -2,14 +2,14 @@
 it.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from gan_nst.progress import track
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _SHOWN = 10  # broken files named in an error
 
 
@@ -49,6 +49,7 @@ class Entry:
     offset: int
     height: int
     width: int
+    problem: str | None = None
 
     @property
     def length(self) -> int:
@@ -191,87 +192,77 @@ def _update(
 def _update_locked(
     index: Path, files: Sequence[Path], settings: DataSettings, what: str
 ) -> tuple[Pictures, list[Path], list[str]]:
-    known = {entry.path: entry for entry in _read_index(index)}
-    data_path, old_path = index.with_suffix(".bin"), index.with_suffix(".bin")
-    if known and not (
-        old_path.exists() and old_path.stat().st_size >= max(e.offset + e.length for e in known.values())
-    ):
-        known = {}
-    wanted: list[Entry | None] = []
-    for file in files:
-        entry = known.get(str(file.absolute()))
-        wanted.append(entry if entry is not None and _stamp(file) == (entry.bytes, entry.time) else None)
-    broken: list[str] = []
-    if any(entry is None for entry in wanted):
-        wanted, broken = _build(index, files, wanted, known, settings, what)
-    good, entries = [], []
-    for file, entry in zip(files, wanted, strict=True):
-        if entry is None:
-            continue
-        problem = _too_small(file, entry.side, settings)
+    data, known = _read_index(index)
+    current = [_unchanged(known.get(str(file.absolute())), file) for file in files]
+    if None in current:
+        data, current = _build(index, data, known, list(zip(files, current, strict=True)), settings, what)
+    good, entries, unusable = [], [], []
+    for file, entry in zip(files, current, strict=True):
+        assert entry is not None
+        problem = entry.problem or _too_small(file, entry.side, settings)
         if problem is None:
             good.append(file)
             entries.append(entry)
         else:
-            broken.append(problem)
-    return CachedPictures(data_path, entries), good, broken
+            unusable.append(problem)
+    return CachedPictures(data, entries), good, unusable
 
 
 def _build(
     index: Path,
-    files: Sequence[Path],
-    wanted: Sequence[Entry | None],
+    old_data: Path,
     known: dict[str, Entry],
+    wanted: Sequence[tuple[Path, Entry | None]],
     settings: DataSettings,
     what: str,
-) -> tuple[list[Entry | None], list[str]]:
-    """Writes a new data file beside the old one and puts it in its place; other splits of the folder stay in
-    it.
+) -> tuple[Path, list[Entry | None]]:
+    """Writes a data file of its own name, copying what is known and decoding the rest, then points the index to it.
+
+    Whoever has the old file open keeps reading the old pictures from it. Other splits of the folder are kept.
     """
-    data_path = index.with_suffix(".bin")
-    unfinished = index.with_suffix(".part")
-    used = {str(file.absolute()) for file in files}
-    others = [e for e in known.values() if e.path not in used and _stamp(Path(e.path)) == (e.bytes, e.time)]
-    broken: list[str] = []
-    built: list[Entry | None] = []
-    with contextlib.ExitStack() as stack:
-        stack.callback(unfinished.unlink, missing_ok=True)
-        old = np.memmap(data_path, np.uint8, "r") if known else np.empty(0, np.uint8)
-        output = stack.enter_context(open(unfinished, "wb"))
+    data = index.with_name(f"{index.stem}-{secrets.token_hex(4)}.bin")
+    names = {str(file.absolute()) for file, _ in wanted}
+    others = [e for e in known.values() if e.path not in names and _unchanged(e, Path(e.path))]
+    old = (
+        np.memmap(old_data, np.uint8, "r") if any(e.length for e in known.values()) else np.empty(0, np.uint8)
+    )
+    try:
+        with open(data, "wb") as output:
 
-        def append(picture: Picture, stamp: tuple[int, int], path: str, side: int) -> Entry:
-            offset = output.tell()
-            output.write(picture.tobytes())
-            return Entry(path, *stamp, side, offset, *picture.shape[:2])
+            def copy(entry: Entry) -> Entry:
+                offset = output.tell()
+                output.write(old[entry.offset : entry.offset + entry.length].tobytes())
+                return replace(entry, offset=offset)
 
-        def copy(e: Entry) -> Entry:
-            return append(
-                old[e.offset : e.offset + e.length].reshape(e.height, e.width, 3),
-                (e.bytes, e.time),
-                e.path,
-                e.side,
-            )
+            def decode(file: Path) -> Entry:
+                path, stamp, offset = str(file.absolute()), _stamp(file), output.tell()
+                try:
+                    picture, side = _decode(file, settings)
+                except DataError as error:
+                    return Entry(path, *stamp, 0, offset, 0, 0, str(error))
+                output.write(picture.tobytes())
+                return Entry(path, *stamp, side, offset, *picture.shape[:2])
 
-        kept = [copy(entry) for entry in others]
-        for file, entry in track(list(zip(files, wanted, strict=True)), f"decoding {what}"):
-            if entry is not None:
-                built.append(copy(entry))
-                continue
-            try:
-                stamp = _stamp(file)
-                picture, side = _decode(file, settings)
-            except DataError as error:
-                broken.append(str(error))
-                built.append(None)
-                continue
-            built.append(append(picture, stamp, str(file.absolute()), side))
-        output.flush()
-        os.fsync(output.fileno())
-        # The index is removed first: a crash between the renames leaves no index rather than a lying one.
-        index.unlink(missing_ok=True)
-        os.replace(unfinished, data_path)
-        _write_index(index, [*kept, *(entry for entry in built if entry is not None)])
-    return built, broken
+            kept = [copy(entry) for entry in others]
+            built = [
+                copy(entry) if entry is not None else decode(file)
+                for file, entry in track(wanted, f"decoding {what}")
+            ]
+            output.flush()
+            os.fsync(output.fileno())
+        _write_index(index, data, [*kept, *built])
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
+    for other in index.parent.glob(f"{index.stem}-*.bin"):
+        if other != data:
+            other.unlink(missing_ok=True)
+    return data, list(built)
+
+
+def _unchanged(entry: Entry | None, file: Path) -> Entry | None:
+    """The entry, when the file is still as it was decoded."""
+    return entry if entry is not None and _stamp(file) == (entry.bytes, entry.time) else None
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -282,19 +273,31 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read_index(path: Path) -> list[Entry]:
+def _read_index(path: Path) -> tuple[Path, dict[str, Entry]]:
+    """The data file and the entries by path; no entries when there is no index, or the data is not what it says."""
     try:
-        return [Entry(*fields) for fields in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return []
+        content = json.loads(path.read_text())
+        data = path.with_name(Path(content["data"]).name)
+        entries = [Entry(*fields) for fields in content["entries"]]
+        if data.stat().st_size >= max((e.offset + e.length for e in entries), default=0):
+            return data, {entry.path: entry for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return path, {}
 
 
-def _write_index(path: Path, entries: Sequence[Entry]) -> None:
+def _write_index(path: Path, data: Path, entries: Sequence[Entry]) -> None:
     unfinished = path.with_suffix(".json.part")
-    fields = [(e.path, e.bytes, e.time, e.side, e.offset, e.height, e.width) for e in entries]
-    unfinished.write_text(json.dumps(fields))
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_text(
+            json.dumps({"data": data.name, "entries": [astuple(entry) for entry in entries]})
+        )
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _reopen(path: Path, places: np.ndarray) -> CachedPictures:
+    if not path.exists():
+        raise DataError(f"{path}: the cache was rebuilt by another run; start again")
     return CachedPictures(path, [Entry("", 0, 0, 0, *place) for place in places.tolist()])

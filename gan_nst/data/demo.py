@@ -155,10 +155,13 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
     `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The
     folder appears whole or not at all. Raises DataError when `folder` already holds something.
     """
-    if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+    try:
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
     try:
         pictures = list(_plan(count, held_out))
         for split, domain, index, name in track(pictures, f"drawing the demo pictures ({size} pixels)"):

@@ -28,16 +28,23 @@ class Folder:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The folders of a data set by domain; validation and test may be empty."""
+    """The folders of a data set by domain; validation and test may be empty.
+
+    test_is_cut: whether a test split was cut from the training pictures, because none was given.
+    """
 
     training: dict[str, Folder]
     validation: dict[str, Folder]
     test: dict[str, Folder]
+    test_is_cut: bool = False
 
     def paired_test(self) -> list[tuple[Path, Path]]:
-        """The test pictures of the same name in both domains, when every one has its counterpart; else
-        nothing.
+        """The test pictures of the same name in both domains, when every one has its counterpart; else nothing.
+
+        Only of a test split that was given: two folders numbered alike would be cut into false pairs.
         """
+        if self.test_is_cut:
+            return []
         a, b = (dict(zip(self.test[d].names, self.test[d].files, strict=True)) for d in DOMAINS)
         return [(a[name], b[name]) for name in sorted(a)] if a.keys() == b.keys() else []
 
@@ -74,7 +81,7 @@ def locate(settings: DataSettings) -> DataSet:
                         f"{training[domain].root}: no {word} split; {len(folder.files)} of {whole} pictures cut by name"
                     )
             held[split][domain] = folder
-    return DataSet(training, held["val"], held["test"])
+    return DataSet(training, held["val"], held["test"], test_is_cut=None in given["test"].values())
 
 
 def fingerprint(data_set: DataSet) -> str:

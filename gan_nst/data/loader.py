@@ -109,9 +109,8 @@ class Batches:
             # A worker's error arrives with its traceback; its last line is the message.
             message = str(error).strip().splitlines()[-1]
             failure = type(error)(message.removeprefix(f"gan_nst.errors.{type(error).__name__}: "))
-            error.__traceback__ = (
-                None  # through its frames it keeps the loader, whose processes then end late
-            )
+            # Its frames would keep the loader, whose processes then end late.
+            error.__traceback__ = None
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):
                 raise

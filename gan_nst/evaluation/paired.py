@@ -31,8 +31,8 @@ class ColourStatistics:
 def paired_score(pictures: Sequence[Picture], truths: Sequence[Picture]) -> PairedScore:
     """The scores of pictures against the true ones, RGB uint8 (h, w, 3), averaged over the pairs.
 
-    SSIM (Wang et al. 2004) is torchmetrics': Gaussian window of 11 pixels and deviation 1.5, range 1, on RGB.
-    Raises ValueError when the two differ in number or in any size.
+    SSIM (Wang et al. 2004) is torchmetrics': Gaussian window of 11 pixels and deviation 1.5, range 1, on RGB,
+    reflecting at the borders. Raises ValueError when the two differ in number or in any size.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -35,7 +35,7 @@ class Description(Section):
     network: dict[str, Any] = Field(description="spec that networks.build takes")
     translation: str = Field(description='"ab", for example')
     training_scale: TrainingScale
-    picture_range: tuple[float, float] = (-1.0, 1.0)
+    picture_range: tuple[Literal[-1], Literal[1]] = (-1, 1)
     method: str
     scores: dict[str, float] = {}
     licence: str | None = None
@@ -83,4 +83,8 @@ def load_exported(path: Path) -> tuple[nn.Module, Description]:
         raise CheckpointError(
             f"{path}: its weights and its description disagree ({str(error).splitlines()[0]})"
         ) from None
+    if not hasattr(generator, "multiple"):
+        raise CheckpointError(f"{path}: its network, {description.network['name']}, is no generator")
+    if not all(torch.isfinite(weight).all() for weight in weights.values()):
+        raise CheckpointError(f"{path}: its weights are not finite")
     return generator.requires_grad_(False).eval(), description

@@ -17,9 +17,11 @@ class PatchGanSpec(Section):
 
     name: Literal["patchgan"] = "patchgan"
     width: int = Field(
-        64, ge=1, description="channels of the first layer; doubled a layer, up to eight times"
+        64, ge=1, le=1024, description="channels of the first layer; doubled a layer, up to eight times"
     )
-    layers: int = Field(3, ge=1, description="stride-2 layers; 3 judge patches of 70x70 pixels, 2 of 34x34")
+    layers: int = Field(
+        3, ge=1, le=8, description="stride-2 layers; 3 judge patches of 70x70 pixels, 2 of 34x34"
+    )
 
 
 class PatchGan(nn.Module):

@@ -19,8 +19,10 @@ class ResnetSpec(Section):
     """What a ResNet generator is built from."""
 
     name: Literal["resnet"] = "resnet"
-    width: int = Field(64, ge=1, description="channels of the first layer; each down-sampling doubles them")
-    blocks: int = Field(9, ge=1, description="residual blocks (published: 9 at 256 pixels, 6 at 128)")
+    width: int = Field(
+        64, ge=1, le=1024, description="channels of the first layer; each down-sampling doubles them"
+    )
+    blocks: int = Field(9, ge=1, le=100, description="residual blocks (published: 9 at 256 pixels, 6 at 128)")
     downsamplings: int = Field(
         2, ge=1, le=5, description="stride-2 convolutions on the way in, and their mirror"
     )

@@ -177,15 +177,17 @@ def test_a_truncated_data_file_is_rebuilt(tmp_path, files, settings, decoded):
 def test_a_spoilt_index_is_rebuilt(tmp_path, files, settings, decoded, content):
     open_pictures(files, settings, "a")
     decoded.clear()
-    data_file(tmp_path).with_suffix(".json").write_text(content)
+    (index,) = (tmp_path / ".cache").glob("*.json")
+    index.write_text(content)
     assert same(open_pictures(files, settings, "a")[0], files, settings)
     assert len(decoded) == len(files)
 
 
-@pytest.mark.parametrize("lost", [".bin", ".json"])
+@pytest.mark.parametrize("lost", ["*.bin", "*.json"])
 def test_a_lost_part_is_rebuilt(tmp_path, files, settings, lost):
     open_pictures(files, settings, "a")
-    data_file(tmp_path).with_suffix(lost).unlink()
+    (part,) = (tmp_path / ".cache").glob(lost)
+    part.unlink()
     assert same(open_pictures(files, settings, "a")[0], files, settings)
 
 
@@ -344,3 +346,23 @@ def test_changing_a_picture_taken_from_it_changes_nothing_in_it(files, settings)
     pictures, _ = open_pictures(files, settings, "a")
     pictures[0][:] = 0
     assert same(pictures, files, settings)
+
+
+def test_a_broken_file_is_decoded_once_and_tried_again_when_it_changes(files, settings, decoded):
+    whole = files[0].read_bytes()
+    files[0].write_bytes(b"no picture")
+    lenient = settings.model_copy(update={"skip_broken": True})
+    for _ in range(2):
+        assert len(open_pictures(files, lenient, "a")[0]) == len(files) - 1
+    assert len(decoded) == len(files)
+    files[0].write_bytes(whole)
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+
+
+def test_a_reader_of_a_rebuilt_cache_never_sees_other_pictures(files, settings):
+    reader = open_pictures(files[1:], settings, "a")[0]
+    expected, sent = reader[0], pickle.dumps(reader)
+    open_pictures(files, settings, "a")
+    assert np.array_equal(reader[0], expected)
+    with pytest.raises(DataError, match="rebuilt by another run"):
+        pickle.loads(sent)

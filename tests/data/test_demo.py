@@ -189,6 +189,14 @@ def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
+@pytest.mark.parametrize("name", ["file", "file/world"])
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, name):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(DataError, match=r"cannot be made \(.+\)"):
+        make_demo(tmp_path / name, size=16, count=1, held_out=1)
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_hidden_files_do_not_fill_a_folder(tmp_path):
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / ".gitkeep").write_text("")

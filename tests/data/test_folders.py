@@ -215,3 +215,15 @@ def test_the_fingerprint_stays_with_the_data_and_changes_with_a_file(tmp_path):
     assert fingerprint(locate(settings(tmp_path, a=b, b=a, **keep))) not in (first, second)
     (a / "3.png").rename(a / "4.png")
     assert fingerprint(locate(settings(tmp_path, a=a, b=b, **keep))) not in (first, second)
+
+
+def test_a_cut_test_split_is_never_paired(tmp_path):
+    """Two folders numbered alike would be cut into false pairs."""
+    for side in ("A", "B"):
+        (tmp_path / "x" / f"train{side}").mkdir(parents=True)
+        for number in range(60):
+            (tmp_path / "x" / f"train{side}" / f"{number:03d}.png").touch()
+    data_set = locate(DataSettings(root=tmp_path, domain="x", held_out=0.1))
+    assert data_set.test["a"].names == data_set.test["b"].names
+    assert data_set.test["a"].names
+    assert not data_set.paired_test()

@@ -225,12 +225,17 @@ def test_a_process_that_dies_is_told():
     assert "\n" not in str(caught.value)
 
 
+def message_of(batches):
+    """The name and text of the error that ends the batches; without its frames, for which the loader would wait."""
+    try:
+        steps(batches, 0, 4)
+    except Exception as error:
+        error.__traceback__ = None
+        return f"{type(error).__name__}: {error}"
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bug_is_not_hidden_as_a_mistake_of_the_data(workers):
-    with pytest.raises(RuntimeError, match="a bug of ours"):
-        try:
-            steps(batches_of(bug, workers), 0, 4)
-        except RuntimeError as error:
-            raise error.with_traceback(
-                None
-            ) from None  # else the loader's processes wait 5 s for the collector
+    message = message_of(batches_of(bug, workers))
+    assert message.startswith("RuntimeError: ")
+    assert "a bug of ours" in message

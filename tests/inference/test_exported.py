@@ -87,6 +87,8 @@ def test_the_metadata_is_one_key_of_sorted_json(file, network):
 def test_weights_are_written_as_float32(tmp_path, dtype):
     network = generator().to(dtype)
     export(network, description(network), tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as opened:
+        assert {opened.get_tensor(name).dtype for name in opened.keys()} == {torch.float32}  # noqa: SIM118
     loaded, _ = load_exported(tmp_path / "x.safetensors")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     for name, weight in network.state_dict().items():

@@ -294,3 +294,27 @@ def test_under_bfloat16_outputs_stay_close_and_pictures_stay_float32(spec):
     if spec["name"] == "resnet":
         assert output.dtype == torch.float32
     torch.testing.assert_close(output.float(), network(picture), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("start_from", ["nothing", "smoothed"])
+@pytest.mark.parametrize("upsampling", ["resize", "transposed"])
+def test_segments_state_the_resolution_of_their_result_and_how_far_it_looks(upsampling, start_from):
+    network = small(upsampling=upsampling, downsamplings=2, start_from=start_from).double()
+    nn.init.normal_(network.segments["tail"].convolution.weight)
+    seen = {}
+    for name, segment in network.segments.items():
+        segment.register_forward_hook(
+            lambda _, given, result, name=name: seen.update({name: (given[0], result[0])})
+        )
+    network(pictures(1, 3, 64, 64, dtype=torch.float64).requires_grad_())
+    assert seen.keys() == dict(network.segments.items()).keys()
+    for name, segment in network.segments.items():
+        given, result = seen[name]
+        assert result.shape[2] == 64 * segment.scale, name
+        first, last = result.shape[2] // 4, result.shape[2] // 2  # the part, in pixels of the result
+        (slope,) = torch.autograd.grad(result[:, :, first:last].square().sum(), given, retain_graph=True)
+        rows = slope.abs().sum((0, 1, 3)).nonzero().flatten()
+        before, after = given.shape[2] // 4 - rows.min(), rows.max() + 1 - given.shape[2] // 2
+        assert 0 <= max(before, after) <= segment.halo, name
+        if segment.convolution.stride == (1, 1) and "resize" not in segment.entry:
+            assert before == after == segment.halo, name
