@@ -2,9 +2,11 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from gan_nst import __version__, progress
 from gan_nst.errors import GanNstError, SettingsError
@@ -153,22 +155,33 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    return _whole(text, 1)
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+    return int(text)
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Standard output, until its reader has gone (`| head`); the work goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            logging.getLogger("gan_nst").removeHandler(self)
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it exits)
+        else:
+            super().handleError(record)
 
 
 def _print_logs(quiet: bool) -> None:
     """Progress goes to standard output as it is; warnings and errors to standard error, named."""
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
     err.setLevel(logging.WARNING)
     err.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

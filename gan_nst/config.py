@@ -104,6 +104,12 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
 
+def yaml_value(value: Any) -> str:
+    """A plain value as one types it after `section.key=`."""
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+
+
 def setting_paths(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The full path and pydantic field of every setting of a model, depth first."""
     for name, field in model.model_fields.items():

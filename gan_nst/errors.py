@@ -8,6 +8,10 @@ GanNstError
  └─ Interrupted        a signal ended a run, which is saved
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class GanNstError(Exception):
     """The root: the command line prints its message as one line and exits with `exit_code`."""
@@ -39,3 +43,14 @@ class Interrupted(GanNstError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: could not be written ({error.strerror or error}); free space and resume"
+        ) from None

@@ -3,6 +3,7 @@ inside.
 """
 
 import contextlib
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -19,32 +20,27 @@ from gan_nst.errors import DataError
 Picture = NDArray[np.uint8]
 Resize = Literal["short_side", "squash", "none"]
 
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-    ".avif",
-    ".tga",
-    ".ico",
-)
-_SUFFIXES = frozenset(SUFFIXES)
+LOOKED_FOR = ".png .jpg .webp and whatever else Pillow reads"
+
+# Formats that Pillow opens but that are no pictures, or whose pixels need another program.
+_NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """The file name endings, lower case with their dot, of the picture formats that Pillow reads."""
+    Image.init()
+    readable = set(Image.OPEN) - _NOT_PICTURES
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 
 def find_pictures(folder: Path) -> list[Path]:
     """The picture files under a folder, by name, sorted; hidden files and folders are left out."""
-    found = []
+    found, suffixes = [], picture_suffixes()
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
                 found.append(Path(root, name))
     return sorted(found)
 

@@ -133,7 +133,7 @@ def test_published_recipe_is_the_published_one():
     assert (method.discriminator.width, method.discriminator.layers) == (64, 3)
     assert (settings.data.load_size, settings.data.crop_size, settings.data.resize) == (286, 256, "squash")
     assert (settings.training.epochs, settings.training.batch_size, settings.training.ema) == (200, 1, 0)
-    assert (method.decay_from, method.decay_by) == (0.5, "epoch")
+    assert (method.decay_from, method.decay_by, settings.precision) == (0.5, "epoch", "float32")
 
 
 def test_public_names():

@@ -7,7 +7,8 @@ from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.demo import make_demo
 from gan_nst.data.folders import has_pictures
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import SettingsError
+from gan_nst.errors import DataError, SettingsError
+from gan_nst.images import read_picture
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,22 @@ def draw_if_missing(data: DataSettings) -> bool:
     """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether
     it did.
     """
-    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
-        return False
     folder = data.root / data.domain
+    if data.a is not None or data.domain != DEMO_DOMAIN:
+        return False
+    if has_pictures(data):
+        _refuse_smaller(folder, data.crop_size)
+        return False
     log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
     make_demo(folder, size=data.load_size)
     return True
+
+
+def _refuse_smaller(folder: Path, crop_size: int) -> None:
+    """Raises DataError when the demo was drawn for a smaller job, on a machine without a GPU for example."""
+    drawn = folder / "trainA" / "photo-00000.png"
+    if drawn.exists() and (size := min(read_picture(drawn).shape[:2])) < crop_size:
+        raise DataError(
+            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {crop_size}; "
+            "remove the folder, and they are drawn anew"
+        )

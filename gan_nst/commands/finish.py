@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from gan_nst.commands.runs import exported_path
+from gan_nst.commands.prepare import Prepared
+from gan_nst.commands.runs import exported_path, latest
 from gan_nst.commands.settings import RunSettings
 from gan_nst.data.cache import Pictures
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.folders import DataSet, Folder
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, writing
 from gan_nst.evaluation.cost import generator_cost
 from gan_nst.evaluation.paired import colour_statistics, map_colours, paired_score
 from gan_nst.images import Picture, read_picture, resize_picture, write_picture
@@ -33,57 +33,74 @@ log = logging.getLogger(__name__)
 _MOST_FITTED = 1000  # training pictures of a domain that the colour map is fitted on
 
 
-def finish(
-    run: Path,
-    generators: nn.ModuleDict,
-    translations: Mapping[str, Translation],
-    settings: RunSettings,
-    data_set: DataSet,
-    pictures: Mapping[str, Pictures],
-    device: torch.device,
-) -> None:
-    """Exports every translation, draws `samples/final.png`, evaluates on a paired test split, and says what
-    is next.
-
-    pictures: the training pictures by domain.
-    """
+def forget(run: Path, translations: Mapping[str, Translation]) -> None:
+    """Removes what an earlier session ended with, which the training that goes on makes stale."""
     first = next(iter(translations))
+    results = [run / "evaluation.json", run / "samples" / "final.png"]
+    for path in results + [exported_path(run, name, first) for name in translations]:
+        path.unlink(missing_ok=True)
+
+
+def finish(run: Path, generators: nn.ModuleDict, prepared: Prepared) -> None:
+    """Evaluates on a paired test split, exports every translation, draws `samples/final.png`, and says what is next."""
+    settings, data_set = prepared.settings, prepared.data_set
+    translations = prepared.method.translations()
     translators = {}
     for name, translation in translations.items():
         generator = generators[translation.generator]
         description = describe(generator, name, settings)
-        export(generator, description, exported_path(run, name, first))
-        translators[name] = Translator(generator, description, str(device), settings.precision)
-    grid = sample_grid(
-        generators,
-        translations,
-        fixed_pictures(_shown(data_set), settings.training.sample_count, settings.data),
-        device,
-    )
+        translators[name] = Translator(generator, description, str(prepared.device), settings.precision)
+    evaluation: dict[str, Any] = {}
     try:
         pairs = _read_pairs(data_set, settings)
     except DataError as error:
         log.warning(f"no evaluation on the test split: {error}")
         pairs = {}
     if pairs:
-        evaluation = _evaluate(run, translators, translations, pairs, pictures)
-        cost = generator_cost(generators[first], translators[first], settings.data.crop_size)
-        evaluation["generator"] = asdict(cost)
-        text = json.dumps(evaluation, indent=2)
-        (run / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        log.info(
-            f"generator: {cost.parameters / 1e6:.2f} M parameters, {cost.multiply_adds / 1e9:.2f} G multiply-adds and "
-            f"{cost.milliseconds:.1f} ms a picture of {cost.size} pixels"
-        )
-    write_picture(grid, run / "samples" / "final.png")
-    log.info(f"pictures:   {run / 'samples' / 'final.png'}")
-    data = settings.data
-    log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
-    log.info(
-        f"       or:  make translate DOMAIN={data.domain} METHOD={settings.method_name} "
-        "INPUT=MY_PHOTOS OUTPUT=TRANSLATED"
+        evaluation = _evaluate(run, translators, translations, pairs, prepared.pictures)
+    first = next(iter(translations))
+    for name, translator in translators.items():
+        scores = {
+            f"test_{kind}": value for kind, value in evaluation.get(name, {}).get("translated", {}).items()
+        }
+        description = translator.description.model_copy(update={"scores": scores})
+        export(translator.generator, description, exported_path(run, name, first))
+    grid = sample_grid(
+        generators,
+        translations,
+        fixed_pictures(_shown(data_set), settings.training.sample_count, settings.data),
+        prepared.device,
     )
-    log.info(f"curves:     make tensorboard DOMAIN={data.domain}")
+    write_picture(grid, run / "samples" / "final.png")
+    if evaluation:
+        _report_cost(run, translators[first], evaluation, settings)
+    _say_what_is_next(run, settings)
+
+
+def _report_cost(
+    run: Path, translator: Translator, evaluation: dict[str, Any], settings: RunSettings
+) -> None:
+    """Adds the generator's size and speed to the evaluation, and saves it."""
+    cost = generator_cost(translator.generator, translator, settings.data.crop_size)
+    evaluation["generator"] = asdict(cost)
+    with writing(run / "evaluation.json"):
+        (run / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    log.info(
+        f"generator: {cost.parameters / 1e6:.2f} M parameters, {cost.multiply_adds / 1e9:.2f} G multiply-adds and "
+        f"{cost.milliseconds:.1f} ms a picture of {cost.size} pixels"
+    )
+
+
+def _say_what_is_next(run: Path, settings: RunSettings) -> None:
+    """The last lines of a training: where the pictures are, and what to type."""
+    data = settings.data
+    log.info(f"pictures:   {run / 'samples' / 'final.png'}")
+    log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
+    if latest(data.domain, settings.method_name) == run.resolve():
+        make = f"make translate DOMAIN={data.domain} METHOD={settings.method_name}"
+        log.info(f"       or:  {make} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
+    log.info(f"curves:     tensorboard --logdir {run}")
+    log.info(f"       or:  make tensorboard DOMAIN={data.domain}")
 
 
 def describe(generator: nn.Module, translation: str, settings: RunSettings) -> Description:

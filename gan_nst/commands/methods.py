@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gan_nst.commands.settings import settings_model
-from gan_nst.config import Section, describe, leaf_types, setting_paths
+from gan_nst.config import Section, describe, leaf_types, setting_paths, yaml_value
 from gan_nst.methods import base
 
 
@@ -30,5 +30,5 @@ def _settings(model: type[Section], prefix: str) -> Iterator[str]:
     for path, field in setting_paths(model, prefix):
         if any(isinstance(t, type) and issubclass(t, Section) for t in leaf_types(field.annotation)):
             continue
-        default = "" if field.is_required() else f"{field.default}"
+        default = "" if field.is_required() else yaml_value(field.default)
         yield f"  {path + ' = ' + default:<44} {field.description or ''} ({describe(field.annotation)})"

@@ -41,6 +41,12 @@ def find_run(path: Path) -> Path:
     return run
 
 
+def latest(domain: str, method: str) -> Path | None:
+    """The run that `latest` points to."""
+    link = RUNS / domain / method / "latest"
+    return link.resolve() if link.exists() else None
+
+
 def exported_path(run: Path, translation: str, first: str) -> Path:
     """Where a run's generator of a translation is exported to."""
     return run / ("generator.safetensors" if translation == first else f"generator_{translation}.safetensors")

@@ -19,7 +19,9 @@ from gan_nst.training.settings import TrainingSettings
 class RunSettings(Section):
     """Everything a run is determined by."""
 
-    seed: int = Field(0, ge=0, description="of the weights, the order of the pictures and their augmentation")
+    seed: int = Field(
+        0, ge=0, lt=2**62, description="of the weights, the order of the pictures and their augmentation"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where it is native"

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_nst.commands.data import draw_if_missing
-from gan_nst.commands.finish import finish
+from gan_nst.commands.finish import finish, forget
+from gan_nst.commands.prepare import Prepared, prepare
 from gan_nst.commands.runs import find_run, new_run
-from gan_nst.commands.settings import RunSettings, find_config, load_settings, resolve, resume_settings
-from gan_nst.commands.translate import load_weights
-from gan_nst.config import dump_yaml
-from gan_nst.data.cache import Pictures, open_pictures
+from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
+from gan_nst.config import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
-from gan_nst.data.folders import DOMAINS, DataSet, fingerprint, locate
-from gan_nst.data.loader import Batches, Samples
+from gan_nst.data.loader import died
 from gan_nst.data.sampling import mix
-from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.errors import SettingsError, TrainingError, writing
 from gan_nst.images import write_picture
-from gan_nst.methods import base
 from gan_nst.precision import choose_device
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.monitor import Monitor
@@ -45,8 +41,7 @@ def train(
 ) -> Path | None:
     """Trains, or goes on training, and returns the run folder; None after a dry run.
 
-    config: a YAML file; or give `domain` and `method`, for `experiments/<domain>/<method>.yaml` or the
-    default one.
+    config: a YAML file; or give `domain` and `method`, for `experiments/<domain>/<method>.yaml` or the default one.
     overrides: `section.key=value` texts. out: the run folder, instead of `runs/<domain>/<method>/<time>`.
     resume: a run to go on with; its settings hold. dry_run: says what would be trained, and trains nothing.
     Raises GanNstError, one line, for every mistake in what was given.
@@ -83,16 +78,17 @@ def _begin(config: Path | None, overrides: list[str], domain: str | None, method
         raise SettingsError("--domain and --method choose a settings file; give either them or the file")
     settings, device, small = load_settings(config, overrides)
     if small:
-        log.info(
-            f"no GPU: the small job of {config}'s on_cpu block ({settings.data.crop_size}-pixel crops, small networks)"
-        )
+        size = settings.data.crop_size
+        log.info(f"on the CPU: the small job of {config}'s on_cpu block ({size}-pixel crops, small networks)")
     return _Start(settings, device)
 
 
 def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
     run = find_run(path)
     file, payload = checkpoint.load_newest(run / "checkpoints")
-    before, settings = resume_settings(payload["settings"], overrides)
+    # stop_at ended the session that it was given to, and no other.
+    saved = merge(payload["settings"], {"training": {"stop_at": None}})
+    before, settings = resume_settings(saved, overrides)
     log.info(f"going on from {file}, step {payload['step']}")
     old, new = before.training.steps, settings.training.steps
     if new != old:
@@ -104,159 +100,74 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
 
 
 def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
-    settings, device = start.settings, start.device
+    device = start.device
     if device.type == "cuda" and distributed.processes() > 1:
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
     if distributed.rank() != 0:
         logging.getLogger("gan_nst").setLevel(logging.WARNING)
-    if distributed.rank() == 0:
-        draw_if_missing(settings.data)
-    distributed.gather(None)  # the others wait
-    data_set = locate(settings.data)
-    data_set, pictures = _open(data_set, settings)
-    pictures_a_step = settings.training.batch_size * settings.training.accumulation * distributed.processes()
-    steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
-    settings = resolve(settings, device, steps_per_epoch)
-    steps = settings.training.steps
-    assert steps is not None
-    until = min(steps, settings.training.stop_at or steps)
-    torch.manual_seed(settings.seed)
-    plan = base.Plan(steps, steps_per_epoch, settings.seed)
-    method = base.find(settings.method_name)(settings.method, plan)
-    _check_sizes(method, settings)
-    log.info(
-        f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
-        f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
-    )
+    prepared = prepare(start.settings, device, start.payload)
+    settings = prepared.settings
     if dry_run:
-        log.info(
-            dump_yaml(settings.model_dump(mode="json")) + f"dry run: nothing was trained; {_sizes(method)}"
-        )
+        plain = dump_yaml(settings.model_dump(mode="json"))
+        log.info(f"{plain}dry run: nothing was trained; {_sizes(prepared)}")
         return None
-    if start.payload is None and settings.training.init_from is not None:
-        _init_generators(method, settings.training.init_from)
     run = start.run or distributed.same_everywhere(
         new_run(settings.data.domain, settings.method_name, out) if distributed.rank() == 0 else None
     )
-    trainer = _trainer(method, settings, pictures, device, run, data_set)
-    torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
-    if start.payload is not None:
-        _same_data(start.payload, data_set)
-        trainer.restore(start.payload)
-    if distributed.rank() != 0:
-        trainer.run(until)
-        return run
-    _write_settings(run, settings)
-    monitor = Monitor(run, trainer.step, until)
-    monitor.text("settings", dump_yaml(settings.model_dump(mode="json")))
-    trainer.monitor = monitor
-    watched = (
-        data_set.validation
-        if all(folder.files for folder in data_set.validation.values())
-        else data_set.training
-    )
-    samples = fixed_pictures(watched, settings.training.sample_count, settings.data)
-    trainer.at_interval = [
-        AtInterval(settings.training.sample_every, partial(_draw_samples, trainer, samples, run))
-    ]
-    try:
-        trainer.run(until)
-    finally:
-        monitor.close()
-    finish(run, trainer.ema.networks, method.translations(), settings, data_set, pictures, device)
-    return run
-
-
-def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
-    """The training pictures by domain, and the data set without the files that cannot be used."""
-    pictures, training, validation = {}, {}, {}
-    for d in DOMAINS:
-        pictures[d], training[d] = open_pictures(data_set.training[d], settings.data, f"domain {d}")
-        validation[d] = data_set.validation[d]
-        if validation[d].files:
-            _, validation[d] = open_pictures(validation[d], settings.data, f"domain {d}, validation")
-    return replace(data_set, training=training, validation=validation), pictures
-
-
-def _check_sizes(method: base.Method, settings: RunSettings) -> None:
-    """Raises SettingsError when the generators cannot return a crop at its own size."""
-    for generator in method.generators.values():
-        multiple = getattr(generator, "multiple", 1)
-        if settings.data.crop_size % multiple:
-            raise SettingsError(
-                f"data.crop_size: {settings.data.crop_size} is not a multiple of {multiple}, which the generator's "
-                "down-samplings need"
-            )
-
-
-def _trainer(
-    method: base.Method,
-    settings: RunSettings,
-    pictures: dict[str, Pictures],
-    device: torch.device,
-    run: Path,
-    data_set: DataSet,
-) -> Trainer:
-    workers = settings.data.workers
-    assert isinstance(workers, int)
-    samples = Samples(
-        {(d, "picture"): pictures[d] for d in DOMAINS}, method.streams, settings.data, settings.seed
-    )
-    batches = Batches(
-        samples,
-        settings.training.batch_size,
-        settings.training.accumulation,
-        workers=workers,
-        rank=distributed.rank(),
-        processes=distributed.processes(),
-        device=device,
-    )
-    header = {
-        "method": settings.method_name,
-        "settings": settings.model_dump(mode="json"),
-        "translations": {
-            name: {"generator": t.generator, "network": method.generators[t.generator].spec.model_dump()}  # type: ignore[union-attr,operator]
-            for name, t in method.translations().items()
-        },
-        "data": fingerprint(data_set),
-    }
-    return Trainer(
-        method,
+    trainer = Trainer(
+        prepared.method,
         settings.training,
-        batches,
+        prepared.batches,
         device=device,
         precision=settings.precision,
         checkpoints=run / "checkpoints",
-        header=header,
+        header=prepared.header,
     )
-
-
-def _init_generators(method: base.Method, source: Path) -> None:
-    """Copies the trained generators that `source` has; raises CheckpointError when none fits."""
-    copied = []
-    for name, translation in method.translations().items():
-        weights = load_weights(source, name)
-        if weights is None:
-            continue
-        try:
-            method.generators[translation.generator].load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{source}: its generator does not fit method.generator ({reason[:200]})"
-            ) from None
-        copied.append(name)
-    if not copied:
-        raise CheckpointError(f"{source}: has no generator for {' or '.join(method.translations())}")
-    log.info(f"generators {', '.join(copied)} start from {source}")
-
-
-def _same_data(payload: dict[str, Any], data_set: DataSet) -> None:
-    if payload["data"] != fingerprint(data_set):
-        log.warning(
-            "the training pictures are not those the run began with; it goes on, but not as it would have"
+    torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
+    if start.payload is not None:
+        trainer.restore(start.payload)
+    if distributed.rank() != 0:
+        trainer.run(prepared.until)
+        return run
+    _run(trainer, prepared, run)
+    finish(run, trainer.ema.networks, prepared)
+    if trainer.step < (settings.training.steps or 0):
+        log.info(
+            f"stopped at {trainer.step} of {settings.training.steps}; go on with: gan-nst train --resume {run}"
         )
+    return run
+
+
+def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
+    """Trains under a monitor, with sample grids of the validation pictures, or else of the training pictures."""
+    settings = prepared.settings
+    plain = dump_yaml(settings.model_dump(mode="json"))
+    with writing(run / "settings.yaml"):
+        (run / "settings.yaml").write_text(plain, encoding="utf-8")
+    if trainer.step < prepared.until:
+        forget(run, prepared.method.translations())
+    monitor = Monitor(run, trainer.step, prepared.until)
+    monitor.text("settings", plain)
+    trainer.monitor = monitor
+    validation, training = prepared.data_set.validation, prepared.data_set.training
+    watched = validation if all(folder.files for folder in validation.values()) else training
+    samples = fixed_pictures(watched, settings.training.sample_count, settings.data)
+    draw = partial(_draw_samples, trainer, samples, run)
+    trainer.at_interval = [AtInterval(settings.training.sample_every, draw)]
+    try:
+        trainer.run(prepared.until)
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"step {trainer.step}: out of memory on {trainer.device}; start a new run with a smaller "
+            "training.batch_size (and a larger training.accumulation) or data.crop_size, or with precision=bfloat16"
+        ) from None
+    except (
+        RuntimeError
+    ) as error:  # torch tells of a dead loader process wherever the main one is at that moment
+        raise died(error) or error from None
+    finally:
+        monitor.close()
 
 
 def _draw_samples(trainer: Trainer, pictures: dict[str, Tensor], run: Path, step: int) -> None:
@@ -266,12 +177,7 @@ def _draw_samples(trainer: Trainer, pictures: dict[str, Tensor], run: Path, step
         trainer.monitor.picture(step, "samples", grid)
 
 
-def _write_settings(run: Path, settings: RunSettings) -> None:
-    (run / "settings.yaml").write_text(dump_yaml(settings.model_dump(mode="json")), encoding="utf-8")
-
-
-def _sizes(method: base.Method) -> str:
-    counts = {
-        name: sum(p.numel() for p in role.networks.parameters()) for name, role in method.roles().items()
-    }
+def _sizes(prepared: Prepared) -> str:
+    roles = prepared.method.roles()
+    counts = {name: sum(p.numel() for p in role.networks.parameters()) for name, role in roles.items()}
     return ", ".join(f"{name} {count / 1e6:.2f} M parameters" for name, count in counts.items())

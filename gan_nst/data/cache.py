@@ -127,6 +127,8 @@ def _cache_folder(files: Sequence[Path], settings: DataSettings) -> Path | None:
     side = settings.load_size if settings.resize != "none" else 1024
     needed = len(files) * side * side * 2 * 3
     folder = settings.root / ".cache"
+    if _index_path(folder, files, settings).exists():  # what lies there already takes no new room
+        return folder
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         log.warning(
@@ -150,7 +152,8 @@ def _decode(file: Path, settings: DataSettings) -> tuple[Picture, int]:
 def _too_small(file: Path | str, side: int, settings: DataSettings) -> str | None:
     if side >= settings.crop_size or (settings.upscale and settings.resize != "none"):
         return None
-    return f"{file}: {side} pixels are smaller than data.crop_size={settings.crop_size} (data.upscale=true enlarges it)"
+    way = "data.upscale=true enlarges it" if settings.resize != "none" else "data.resize=short_side fits it"
+    return f"{file}: {side} pixels are smaller than data.crop_size={settings.crop_size} ({way})"
 
 
 def _check(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[list[Path], list[str]]:
@@ -173,15 +176,11 @@ def _update(
     """Brings the cache of these files up to date: decodes the new and the changed, keeps the rest, drops the
     removed.
     """
-    # A parent folder and the decoding settings name a cache; which files it holds may change.
-    parent = os.path.commonpath([str(file.absolute().parent) for file in files])
-    key = hashlib.sha256(
-        json.dumps([_FORMAT, parent, settings.load_size, settings.resize]).encode()
-    ).hexdigest()[:16]
+    index = _index_path(folder, files, settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
-            return _update_locked(folder / f"{key}.json", files, settings, what)
+        with FileLock(index.with_suffix(".lock")):
+            return _update_locked(index, files, settings, what)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
@@ -189,11 +188,19 @@ def _update(
         ) from None
 
 
+def _index_path(folder: Path, files: Sequence[Path], settings: DataSettings) -> Path:
+    """A parent folder and the decoding settings name a cache; which files it holds may change."""
+    parent = os.path.commonpath([str(file.absolute().parent) for file in files])
+    name = json.dumps([_FORMAT, parent, settings.load_size, settings.resize])
+    return folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
+
+
 def _update_locked(
     index: Path, files: Sequence[Path], settings: DataSettings, what: str
 ) -> tuple[Pictures, list[Path], list[str]]:
     data, known = _read_index(index)
     current = [_unchanged(known.get(str(file.absolute())), file) for file in files]
+    current = [None if _is_mended(entry, settings) else entry for entry in current]
     if None in current:
         data, current = _build(index, data, known, list(zip(files, current, strict=True)), settings, what)
     good, entries, unusable = [], [], []
@@ -258,6 +265,17 @@ def _build(
         if other != data:
             other.unlink(missing_ok=True)
     return data, list(built)
+
+
+def _is_mended(entry: Entry | None, settings: DataSettings) -> bool:
+    """Whether a file that could not be read can be now, without having changed: its permissions were set, say."""
+    if entry is None or entry.problem is None:
+        return False
+    try:
+        _decode(Path(entry.path), settings)
+    except DataError:
+        return False
+    return True
 
 
 def _unchanged(entry: Entry | None, file: Path) -> Entry | None:

@@ -183,6 +183,11 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
             building.rmdir()
         else:
             os.replace(building, folder)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise DataError(
+            f"{folder}: could not be written ({error.strerror}); is another run drawing it?"
+        ) from None
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

@@ -23,6 +23,8 @@ def fixed_pictures(folders: Mapping[str, Folder], count: int, settings: DataSett
         crops = []
         for index in np.linspace(0, len(folder.files) - 1, count).round().astype(int):
             picture = resize_picture(read_picture(folder.files[index]), settings.load_size, settings.resize)
+            if min(picture.shape[:2]) < settings.crop_size:
+                picture = resize_picture(picture, settings.crop_size, "short_side")
             top, left = ((side - settings.crop_size) // 2 for side in picture.shape[:2])
             crops.append(to_tensor(picture[top : top + settings.crop_size, left : left + settings.crop_size]))
         fixed[domain] = torch.stack(crops)

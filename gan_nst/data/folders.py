@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
-from gan_nst.images import SUFFIXES, find_pictures
+from gan_nst.images import LOOKED_FOR, find_pictures
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def locate(settings: DataSettings) -> DataSet:
         if folder is None:
             raise DataError(_nothing_found(settings, domain))
         if not folder.files:
-            raise DataError(f"{folder.root}: no pictures (looked for {' '.join(SUFFIXES)})")
+            raise DataError(f"{folder.root}: no pictures (looked for {LOOKED_FOR})")
         training[domain] = folder
     held: dict[str, dict[str, Folder]] = {}
     for number, (split, word) in enumerate((("test", "test"), ("val", "validation"))):

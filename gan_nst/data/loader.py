@@ -92,7 +92,7 @@ class Batches:
             batch_sampler=self._draws_from(step),
             num_workers=self._workers,
             pin_memory=cuda,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
         )
         micro_batches = []
@@ -112,12 +112,10 @@ class Batches:
             # Its frames would keep the loader, whose processes then end late.
             error.__traceback__ = None
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
+            told = died(error)
+            if told is None:
                 raise
-            failure = DataError(
-                f"a loader process died ({str(error).splitlines()[0]}); resume, with fewer data.workers if memory is "
-                "short"
-            )
+            failure = told
         raise failure
 
     def draws(self, step: int, micro_batch: int) -> list[int]:
@@ -132,6 +130,15 @@ class Batches:
             step += 1
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one alone decides when to stop."""
+def died(error: RuntimeError) -> DataError | None:
+    """What to say of torch's error when it tells of a loader process that died; None for any other."""
+    if "DataLoader worker (pid" not in str(error):
+        return None
+    reason = str(error).splitlines()[0]
+    return DataError(f"a loader process died ({reason}); resume, with fewer data.workers if memory is short")
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and a supervisor's SIGTERM reach every process of a group; the main one alone decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gan_nst.errors import DataError
-from gan_nst.images import SUFFIXES, Picture, find_pictures, read_picture, write_picture
+from gan_nst.images import LOOKED_FOR, Picture, find_pictures, read_picture, write_picture
 from gan_nst.inference.translator import Translator
 from gan_nst.progress import track
 
@@ -92,12 +92,10 @@ def _plan(source: Path, output: Path) -> dict[Path, Path]:
         raise DataError(f"{output}: is a file; --output names a folder")
     root = source if source.is_dir() else source.parent
     files = find_pictures(source) if source.is_dir() else [source]
-    if (
-        source.is_dir() and output.resolve() != source.resolve()
-    ):  # an earlier output inside the input is no input
+    if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
         files = [file for file in files if output.resolve() not in file.resolve().parents]
     if not files:
-        raise DataError(f"{source}: no pictures (looked for {' '.join(SUFFIXES)})")
+        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,6 +125,8 @@ def _skip(outcome: Outcome, error: DataError) -> None:
 
 
 def _warn_of_scale(translator: Translator, outcome: Outcome) -> None:
+    if translator.description.training_scale.resize == "none":
+        return  # it was trained on pictures of any scale
     far = {path: scale for path, scale in outcome.scales.items() if not 1 / _FAR <= scale <= _FAR}
     if far:
         path = max(far, key=lambda path: max(far[path], 1 / far[path]))

@@ -110,11 +110,11 @@ class CycleGan(Method):
 
 def learning_rate(settings: CycleGanSettings, plan: Plan, step: int) -> float:
     """The rate at a step: constant, then falling linearly, by the step to zero or by the epoch as published."""
-    start = round(settings.decay_from * plan.steps)
     if settings.decay_by == "step":
+        start = round(settings.decay_from * plan.steps)
         return settings.learning_rate * (1 - max(0, step - start) / max(1, plan.steps - start))
     # Published: with n constant and m decaying epochs, epoch e (from 1) has factor 1 - max(0, e - n) / (m +
     # 1).
-    epoch = step // plan.steps_per_epoch + 1
-    constant, epochs = round(start / plan.steps_per_epoch), round(plan.steps / plan.steps_per_epoch)
+    epoch, epochs = step // plan.steps_per_epoch + 1, -(-plan.steps // plan.steps_per_epoch)
+    constant = round(settings.decay_from * epochs)
     return settings.learning_rate * (1 - max(0, epoch - constant) / (epochs - constant + 1))

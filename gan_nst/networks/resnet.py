@@ -93,8 +93,8 @@ class ResnetGenerator(nn.Module):
 
     The layers are CycleGAN's but for three things, each chosen by the spec but the first: convolutions before
     an instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize
-    before a plain convolution, and the output may be added to the picture in the tanh's own space, so that
-    the untrained generator returns its input.
+    before a plain convolution, and the output may be added to a start in the tanh's own space, so that the
+    untrained generator returns the picture, or the smoothed picture.
     """
 
     def __init__(self, spec: ResnetSpec) -> None:

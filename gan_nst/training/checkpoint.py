@@ -48,7 +48,11 @@ def save(folder: Path, payload: dict[str, Any], kept: int) -> Path:
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         unfinished.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if "DataLoader worker" in str(
+            error
+        ):  # raised wherever the main process is when a loader process dies
+            raise
+        reason = getattr(error, "strerror", None) or "is the disk full?"
         newest = next(iter(newest_first(folder)), None)
         safe = (
             f"{newest} is whole; free space and resume from it"

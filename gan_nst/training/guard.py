@@ -52,6 +52,6 @@ class Guard:
         step = min(found, default=(0, ""))[0]
         terms_text = ", ".join(name for _, name in found) or "a value in another process"
         raise TrainingError(
-            f"step {step}: {terms_text} not finite; the weights before it are kept. "
-            "Lower the learning rate, set training.gradient_clip=1, or use precision=float32, and resume"
+            f"step {step + 1}: {terms_text} not finite; the last checkpoint is from before. Start a new run from it "
+            "with training.init_from=RUN and a lower learning rate, training.gradient_clip=1 or precision=float32"
         )

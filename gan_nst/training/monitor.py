@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_nst import progress
+from gan_nst.errors import writing
 from gan_nst.images import Picture
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ class Monitor:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars, grouped by the part of their names before the slash."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
-        with open(self._metrics, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with writing(self._metrics):
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            with open(self._metrics, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
         self._losses = _main_losses(scalars)
         if self._bar is not None:
             self.advance(step)
@@ -62,7 +64,8 @@ class Monitor:
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        with writing(self._metrics.parent):
+            self._writer.add_image(name, picture, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Adds text to TensorBoard, shown as it is."""
@@ -70,7 +73,10 @@ class Monitor:
 
     def close(self) -> None:
         """Finishes the events file and the progress line."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:  # whatever filled the disk has been told already
+            log.warning(f"{self._metrics.parent}: the last events could not be written ({error.strerror})")
         if self._bar is not None:
             self._bar[0].stop()
 

@@ -47,13 +47,13 @@ class Trainer:
         precision: str,
         checkpoints: Path,
         header: dict[str, Any],
-        monitor: Monitor | None = None,
     ) -> None:
         self.method = method.to(device)
         self.settings = settings
         self.device = device
         self.precision = precision
         self.step = 0
+        self.monitor: Monitor | None = None
         self.at_interval: Sequence[AtInterval] = ()
         self.roles = method.roles()
         self.optimizers = {name: _optimizer(role) for name, role in self.roles.items()}
@@ -62,7 +62,6 @@ class Trainer:
         self._batches = batches
         self._checkpoints = checkpoints
         self._header = header
-        self.monitor = monitor
         self._means: dict[str, tuple[Tensor, int]] = {}
         self._logged = (0, time.perf_counter())
         method.requires_grad_(False)
@@ -185,7 +184,7 @@ class Trainer:
         if self.monitor is None:
             return
         for name, role in self.roles.items():
-            scalars[f"learning_rate/{name}"] = role.learning_rate(self.step)
+            scalars[f"learning_rate/{name}"] = role.learning_rate(self.step - 1)
         step, since = self._logged
         self._logged = (self.step, time.perf_counter())
         pictures = self.settings.batch_size * self.settings.accumulation * distributed.processes()

@@ -1,11 +1,12 @@
 """Every mistake a user can make is one line, exit code 2, no traceback, and loses nothing."""
 
+import logging
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers_runs import CONFIG
+from helpers_runs import CONFIG, finish, start, wait_for_step
 from PIL import Image
 
 from gan_nst.cli import main
@@ -21,13 +22,14 @@ def gan_nst(capfd, in_project):
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 
-    return run
+    yield run
+    logging.getLogger("gan_nst").handlers.clear()
 
 
 def one_line(result, *parts):
     """Asserts a refusal: exit code 2 and one line that holds all parts."""
     code, _, err = result
-    lines = err.strip().splitlines()
+    lines = [line for line in err.strip().splitlines() if not line.startswith("warning: ")]
     assert code == 2, err
     assert len(lines) == 1, err
     assert "Traceback" not in err
@@ -88,6 +90,8 @@ def finished(gan_nst, tiny, tmp_path):
         ("data.crop_size=64", ["data.crop_size", "64", "load_size", "36"]),
         ("data.crop_size=31", ["data.crop_size", "multiple of 2"]),
         ("data.crop_size=8", ["pictures of at least", "8"]),
+        ("method.generator.downsamplings=5", ["data.crop_size", "32"]),
+        ("seed=99999999999999999999", ["seed"]),
         ("data.augmentations=[{name: Blurr}]", ["data.augmentations[0]", "'Blurr'"]),
         ("data.domain=zebras", ["zebras", "trainA", "data.a="]),
         ("seed", ["'seed'", "section.key=value"]),
@@ -157,7 +161,7 @@ def test_resume(gan_nst, finished, tmp_path):
     one_line(gan_nst("train", "--resume", finished, "--domain", "x"), "--resume")
     one_line(
         gan_nst("train", "--resume", finished, "method.cycle_weight=3"),
-        "method.cycle_weight (10.0 in the run, 3.0 given)",
+        "method.cycle_weight (2.0 in the run, 3.0 given)",
     )
     one_line(gan_nst("train", "--resume", finished, "seed=1", "data.flip=0"), "seed", "data.flip")
     one_line(gan_nst("train", "--resume", finished, "training.steps=3"), "training.steps")
@@ -263,6 +267,63 @@ def test_unfinished_run_is_translated_with_its_newest_checkpoint(gan_nst, finish
         assert np.array_equal(first, second)
 
 
+def test_a_refused_start_leaves_no_run(gan_nst, tiny, in_project):
+    one_line(gan_nst("train", CONFIG, *tiny, "data.augmentations=[{name: Nope}]"), "Nope")
+    one_line(gan_nst("train", CONFIG, *tiny, "--dry-run", "training.init_from=nowhere"), "nowhere")
+    assert not (in_project / "runs").exists()
+
+
+def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst, tiny, tmp_path):
+    """Stopped, resumed, and stopped again before its end: the newest checkpoint translates, not the old export."""
+    run, picture = tmp_path / "run", tmp_path / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(picture)
+    few = ["training.steps=9", "training.stop_at=2", "method.generator.start_from=nothing"]
+    assert gan_nst("train", CONFIG, *tiny, *few, "--out", run)[0] == 0
+    gan_nst("translate", run, picture, "--output", tmp_path / "two")
+    process = start("train", "--resume", run, "training.stop_at=8")
+    wait_for_step(process, run, 5)  # the checkpoint of step 4 is written
+    process.kill()
+    finish(process)
+    if (run / "generator.safetensors").exists():
+        pytest.skip("the run ended before it could be killed")
+    gan_nst("translate", run, picture, "--output", tmp_path / "later")
+    assert not np.array_equal(pixels(tmp_path / "two" / "x.png"), pixels(tmp_path / "later" / "x.png"))
+
+
+def test_a_broken_test_picture_is_told_at_the_start(gan_nst, tiny, folders, tmp_path):
+    a, b = folders
+    for name in ("ta", "tb"):
+        shutil.copytree(a, tmp_path / name)
+    (tmp_path / "ta" / "3.png").write_text("no picture")
+    tests = [f"data.test_a={tmp_path / 'ta'}", f"data.test_b={tmp_path / 'tb'}", "training.stop_at=1"]
+    one_line(gan_nst("train", CONFIG, *own(folders, tiny), *tests), "test", "3.png")
+    code, out, _ = gan_nst("train", CONFIG, *own(folders, tiny), *tests, "data.skip_broken=true")
+    assert code == 0
+    assert "truth of 5 test pictures" in out
+
+
+def test_the_input_may_lie_in_the_output(gan_nst, finished, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 33), "red").save(tmp_path / "photos" / "x.jpg")
+    assert gan_nst("translate", finished, tmp_path / "photos", "--output", tmp_path)[0] == 0
+    assert (tmp_path / "x.png").exists()
+
+
+def test_a_full_disk_while_training_is_one_line_and_keeps_the_checkpoint(gan_nst, finished, monkeypatch):
+    """A device that is always full stands in for the metrics file."""
+    (finished / "metrics.jsonl").unlink()
+    (finished / "metrics.jsonl").symlink_to("/dev/full")
+    newest = checkpoint.newest_first(finished / "checkpoints")[0]
+    monkeypatch.setattr("gan_nst.training.monitor._drop_after", lambda path, step: None)
+    one_line(gan_nst("train", "--resume", finished, "training.steps=6"), "metrics.jsonl", "No space left")
+    assert checkpoint.load(newest)["step"] == 4
+
+
+def test_demo_pictures_drawn_for_a_smaller_job(gan_nst, tiny):
+    where = [*tiny, "data.upscale=false", "data.load_size=64", "data.crop_size=48"]
+    one_line(gan_nst("train", CONFIG, *where), "drawn at 32 pixels", "remove the folder")
+
+
 def test_demo(gan_nst, tmp_path):
     one_line(gan_nst("data", "demo"), "--domain")
     one_line(gan_nst("data", "demo", "--domain", "zebras"), "zebras", "photo2cartoon")
@@ -270,3 +331,9 @@ def test_demo(gan_nst, tmp_path):
     (tmp_path / "full" / "mine.txt").touch()
     one_line(gan_nst("data", "demo", tmp_path / "full"), "not empty")
     assert (tmp_path / "full" / "mine.txt").exists()
+
+
+def test_demo_sizes_are_whole_numbers(gan_nst, capfd, tmp_path):
+    with pytest.raises(SystemExit):
+        gan_nst("data", "demo", tmp_path / "x", "--size", "0")
+    assert "expected a whole number of at least 1, got '0'" in capfd.readouterr().err

@@ -165,6 +165,13 @@ def test_the_rate_falls_linearly_to_zero():
     assert rates == pytest.approx([1, 1, 0.5, 0.02, 0])
 
 
+@pytest.mark.parametrize("steps", [1, 4, 12, 13, 560])
+def test_the_rate_is_never_zero(steps):
+    for decay_by in ("step", "epoch"):
+        s, plan = settings(decay_by=decay_by), Plan(steps, 12)
+        assert all(learning_rate(s, plan, step) > 0 for step in range(steps))
+
+
 def test_the_rate_falls_by_the_epoch_as_published():
     """pytorch-CycleGAN-and-pix2pix, 100 + 100 epochs: factor 1 - max(0, epoch - 100) / 101 in epoch 1, 2, ..."""
     s, plan = settings(learning_rate=1.0, decay_by="epoch"), Plan(200 * 7, 7)

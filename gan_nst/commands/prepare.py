@@ -1,0 +1,183 @@
+"""Everything that can go wrong before a run begins: its data, its settings and its method, opened and checked."""
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_nst.commands.data import draw_if_missing
+from gan_nst.commands.settings import RunSettings, resolve
+from gan_nst.commands.translate import load_weights
+from gan_nst.data.cache import Pictures, open_pictures
+from gan_nst.data.folders import DOMAINS, DataSet, Folder, fingerprint, locate
+from gan_nst.data.loader import Batches, Samples
+from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.methods import base
+from gan_nst.training import distributed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of; settings have their `auto` and their length resolved."""
+
+    settings: RunSettings
+    device: torch.device
+    data_set: DataSet
+    pictures: dict[str, Pictures]
+    method: base.Method
+    batches: Batches
+    until: int
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What every checkpoint says of the run, as plain data."""
+        generators = self.method.generators
+        return {
+            "method": self.settings.method_name,
+            "settings": self.settings.model_dump(mode="json"),
+            "translations": {
+                name: {"generator": t.generator, "network": generators[t.generator].spec.model_dump()}  # type: ignore[union-attr,operator]
+                for name, t in self.method.translations().items()
+            },
+            "data": fingerprint(self.data_set),
+        }
+
+
+def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any] | None) -> Prepared:
+    """Opens the data, builds the method and checks that they fit each other.
+
+    saved: the checkpoint a run goes on from. Raises GanNstError, one line, for whatever does not fit.
+    """
+    if distributed.rank() == 0:
+        draw_if_missing(settings.data)
+    distributed.gather(None)  # the other processes wait for the pictures
+    data_set, pictures = _open(_locate(settings, saved), settings)
+    training = settings.training
+    pictures_a_step = training.batch_size * training.accumulation * distributed.processes()
+    steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
+    settings = resolve(settings, device, steps_per_epoch)
+    steps, workers = settings.training.steps, settings.data.workers
+    assert steps is not None
+    assert isinstance(workers, int)
+    torch.manual_seed(settings.seed)
+    plan = base.Plan(steps, steps_per_epoch, settings.seed)
+    method = base.find(settings.method_name)(settings.method, plan)
+    _check_sizes(method, settings)
+    if saved is None and training.init_from is not None:
+        _init_generators(method, training.init_from)
+    samples = Samples(
+        {(d, "picture"): pictures[d] for d in DOMAINS}, method.streams, settings.data, settings.seed
+    )
+    samples[0]  # what the augmentations cannot do, they shall say now
+    batches = Batches(
+        samples,
+        training.batch_size,
+        training.accumulation,
+        workers=workers,
+        rank=distributed.rank(),
+        processes=distributed.processes(),
+        device=device,
+    )
+    until = min(steps, settings.training.stop_at or steps)
+    log.info(
+        f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
+        f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
+    )
+    return Prepared(settings, device, data_set, pictures, method, batches, until)
+
+
+def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
+    """The data set; for a run that goes on, the one it began with, wherever it lies now."""
+    data_set = locate(settings.data)
+    if saved is None or saved["data"] == fingerprint(data_set):
+        return data_set
+    # The training folder alone may have been given anew: then nothing is cut from it, as its splits lay beside it.
+    uncut = locate(settings.data.model_copy(update={"held_out": 0.0}))
+    if saved["data"] == fingerprint(uncut):
+        return uncut
+    log.warning(
+        "the training pictures are not those the run began with; it goes on, but not as it would have"
+    )
+    return data_set
+
+
+def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
+    """The training pictures by domain, and the data set without the files that cannot be used."""
+    paired = bool(data_set.paired_test())
+    pictures, opened = {}, {}
+    # Training comes last: splits cut from one folder share a cache, and what is built last is there to stay.
+    for word, folders in (
+        ("test", data_set.test),
+        ("validation", data_set.validation),
+        ("training", data_set.training),
+    ):
+        opened[word] = dict(folders)
+        for d in DOMAINS:
+            if folders[d].files:
+                rules = (
+                    settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
+                )
+                pictures[d], opened[word][d] = open_pictures(folders[d], rules, f"domain {d}, {word}")
+    test = opened["test"]
+    if paired:
+        common = set(test["a"].names) & set(test["b"].names)
+        test = {d: _only(folder, common) for d, folder in test.items()}
+    return replace(
+        data_set, training=opened["training"], validation=opened["validation"], test=test
+    ), pictures
+
+
+def _only(folder: Folder, names: set[str]) -> Folder:
+    pairs = zip(folder.files, folder.names, strict=True)
+    return replace(folder, files=tuple(file for file, name in pairs if name in names))
+
+
+@torch.no_grad()
+def _check_sizes(method: base.Method, settings: RunSettings) -> None:
+    """Raises SettingsError when the networks cannot take the crops.
+
+    One step's losses are computed without data, on torch's meta device, which costs next to nothing.
+    """
+    crop = settings.data.crop_size
+    for generator in method.generators.values():
+        multiple = getattr(generator, "multiple", 1)
+        if crop % multiple:
+            raise SettingsError(
+                f"data.crop_size: {crop} is not a multiple of {multiple}, which the generator's down-samplings need"
+            )
+    trial = copy.deepcopy(method).to("meta")
+    batch = {key: torch.zeros(1, 3, crop, crop, device="meta") for key in method.streams}
+    try:
+        for update in trial.updates(0):
+            update.losses(batch)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"data.crop_size: the networks cannot take crops of {crop} pixels ({reason})"
+        ) from None
+
+
+def _init_generators(method: base.Method, source: Path) -> None:
+    """Copies the trained generators that `source` has; raises CheckpointError when none fits."""
+    copied = []
+    for name, translation in method.translations().items():
+        weights = load_weights(source, name)
+        if weights is None:
+            continue
+        try:
+            method.generators[translation.generator].load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{source}: its generator does not fit method.generator ({reason[:200]})"
+            ) from None
+        copied.append(name)
+    if not copied:
+        raise CheckpointError(f"{source}: has no generator for {' or '.join(method.translations())}")
+    log.info(f"generators {', '.join(copied)} start from {source}")
