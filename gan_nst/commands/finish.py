@@ -96,11 +96,11 @@ def _say_what_is_next(run: Path, settings: RunSettings) -> None:
     data = settings.data
     log.info(f"pictures:   {run / 'samples' / 'final.png'}")
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
+    log.info(f"curves:     tensorboard --logdir {run}")
     if latest(data.domain, settings.method_name) == run.resolve():
         make = f"make translate DOMAIN={data.domain} METHOD={settings.method_name}"
-        log.info(f"       or:  {make} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
-    log.info(f"curves:     tensorboard --logdir {run}")
-    log.info(f"       or:  make tensorboard DOMAIN={data.domain}")
+        log.info(f"or:         {make} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
+        log.info(f"            make tensorboard DOMAIN={data.domain}")
 
 
 def describe(generator: nn.Module, translation: str, settings: RunSettings) -> Description:
