@@ -26,7 +26,7 @@ def sample_grid(
     needs the translation back and is left out where the method has none.
     """
     columns: list[tuple[str, Tensor]] = []
-    for name, translation in translations.items():
+    for translation in translations.values():
         generator = generators[translation.generator]
         real, other = pictures[translation.source], pictures[translation.target]
         fake = _through(generator, real, device)
@@ -43,7 +43,7 @@ def sample_grid(
             columns.append(
                 (f"reconstructed {translation.source}", _through(generators[back.generator], fake, device))
             )
-        columns.append((f"identity {name}({translation.target})", _through(generator, other, device)))
+        columns.append((f"identity {translation.target}", _through(generator, other, device)))
     return picture_grid([(caption, [to_picture(x) for x in column]) for caption, column in columns])
 
 
