@@ -44,21 +44,21 @@ def draw_if_missing(data: DataSettings) -> bool:
     it did.
     """
     folder = data.root / data.domain
-    if data.a is not None or data.domain != DEMO_DOMAIN:
-        return False
-    if has_pictures(data):
-        _refuse_smaller(folder, data.crop_size)
+    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
         return False
     log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
     make_demo(folder, size=data.load_size)
     return True
 
 
-def _refuse_smaller(folder: Path, crop_size: int) -> None:
+def refuse_small_demo(data: DataSettings) -> None:
     """Raises DataError when the demo was drawn for a smaller job, on a machine without a GPU for example."""
+    folder = data.root / data.domain
     drawn = folder / "trainA" / "photo-00000.png"
-    if drawn.exists() and (size := min(read_picture(drawn).shape[:2])) < crop_size:
+    if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
+        return
+    if (size := min(read_picture(drawn).shape[:2])) < data.crop_size:
         raise DataError(
-            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {crop_size}; "
+            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
             "remove the folder, and they are drawn anew"
         )

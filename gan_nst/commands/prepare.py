@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gan_nst.commands.data import draw_if_missing
+from gan_nst.commands.data import draw_if_missing, refuse_small_demo
 from gan_nst.commands.settings import RunSettings, resolve
 from gan_nst.commands.translate import load_weights
 from gan_nst.data.cache import Pictures, open_pictures
@@ -56,6 +56,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     """
     if distributed.rank() == 0:
         draw_if_missing(settings.data)
+        refuse_small_demo(settings.data)
     distributed.gather(None)  # the other processes wait for the pictures
     data_set, pictures = _open(_locate(settings, saved), settings)
     training = settings.training
