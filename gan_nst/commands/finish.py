@@ -15,9 +15,9 @@ from torch import nn
 from gan_nst.commands.prepare import Prepared
 from gan_nst.commands.runs import exported_path, latest
 from gan_nst.commands.settings import RunSettings
-from gan_nst.data.cache import Pictures
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.folders import DataSet, Folder
+from gan_nst.data.pictures import Pictures
 from gan_nst.errors import DataError, writing
 from gan_nst.evaluation.cost import generator_cost
 from gan_nst.evaluation.paired import colour_statistics, map_colours, paired_score

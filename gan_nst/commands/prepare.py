@@ -12,9 +12,10 @@ import torch
 from gan_nst.commands.data import draw_if_missing, refuse_small_demo
 from gan_nst.commands.settings import RunSettings, resolve
 from gan_nst.commands.translate import load_weights
-from gan_nst.data.cache import Pictures, open_pictures
+from gan_nst.data.cache import open_pictures
 from gan_nst.data.folders import DOMAINS, DataSet, Folder, fingerprint, locate
 from gan_nst.data.loader import Batches, Samples
+from gan_nst.data.pictures import Pictures
 from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.methods import base
 from gan_nst.training import distributed

@@ -9,14 +9,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
 
 from gan_nst.data.folders import Folder
+from gan_nst.data.pictures import CachedPictures, Entry, Pictures
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
 from gan_nst.images import Picture, read_picture, resize_picture
@@ -26,53 +26,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 _SHOWN = 10  # broken files named in an error
-
-
-class Pictures(Protocol):
-    """Training pictures by index: RGB uint8 of shape (h, w, 3), at load size."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Picture: ...
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file as it was when decoded: its size and time tell a change; `side` is its shorter side before
-    resizing.
-    """
-
-    path: str
-    bytes: int
-    time: int
-    side: int
-    offset: int
-    height: int
-    width: int
-    problem: str | None = None
-
-    @property
-    def length(self) -> int:
-        return self.height * self.width * 3
-
-
-class CachedPictures:
-    """Pictures from the memory-mapped file; processes that read it share its memory."""
-
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
-        self._path = path
-        self._places = np.array([(e.offset, e.height, e.width) for e in entries], np.int64).reshape(-1, 3)
-        self._data = np.memmap(path, np.uint8, "r") if len(entries) else np.empty(0, np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> Picture:
-        offset, height, width = self._places[index].tolist()
-        return np.array(self._data[offset : offset + height * width * 3]).reshape(height, width, 3)
-
-    def __reduce__(self) -> tuple[object, ...]:  # a process that does not share memory maps the file itself
-        return _reopen, (self._path, self._places)
 
 
 class DecodedPictures:
@@ -313,9 +266,3 @@ def _write_index(path: Path, data: Path, entries: Sequence[Entry]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _reopen(path: Path, places: np.ndarray) -> CachedPictures:
-    if not path.exists():
-        raise DataError(f"{path}: the cache was rebuilt by another run; start again")
-    return CachedPictures(path, [Entry("", 0, 0, 0, *place) for place in places.tolist()])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gan_nst.data.augment import Augmentation
-from gan_nst.data.cache import Pictures
+from gan_nst.data.pictures import Pictures
 from gan_nst.data.sampling import mix, picture_index
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError, GanNstError, SettingsError

@@ -235,36 +235,17 @@ def test_translate(gan_nst, finished, tmp_path):
 def test_unfinished_run_is_translated_with_its_newest_checkpoint(gan_nst, finished, tmp_path):
     picture = tmp_path / "x.png"
     Image.new("RGB", (40, 33), "red").save(picture)
-    for direction in ("ab", "ba"):
-        assert (
-            gan_nst(
-                "translate",
-                finished,
-                picture,
-                "--output",
-                tmp_path / f"{direction}1",
-                "--direction",
-                direction,
-            )[0]
-            == 0
-        )
-    for exported in finished.glob("*.safetensors"):
-        exported.unlink()
-    for direction in ("ab", "ba"):
-        assert (
-            gan_nst(
-                "translate",
-                finished,
-                picture,
-                "--output",
-                tmp_path / f"{direction}2",
-                "--direction",
-                direction,
-            )[0]
-            == 0
-        )
-        first, second = (pixels(tmp_path / f"{direction}{n}" / "x.png") for n in (1, 2))
-        assert np.array_equal(first, second)
+
+    def translated(name, direction):
+        out = tmp_path / name
+        assert gan_nst("translate", finished, picture, "--output", out, "--direction", direction)[0] == 0
+        return pixels(out / "x.png")
+
+    exported = [translated(f"{direction}1", direction) for direction in ("ab", "ba")]
+    for file in finished.glob("*.safetensors"):
+        file.unlink()
+    averaged = [translated(f"{direction}2", direction) for direction in ("ab", "ba")]
+    assert all(np.array_equal(x, y) for x, y in zip(exported, averaged, strict=True))
 
 
 def test_a_refused_start_leaves_no_run(gan_nst, tiny, in_project):
@@ -277,15 +258,14 @@ def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst
     """Stopped, resumed, and stopped again before its end: the newest checkpoint translates, not the old export."""
     run, picture = tmp_path / "run", tmp_path / "x.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(picture)
-    few = ["training.steps=9", "training.stop_at=2", "method.generator.start_from=nothing"]
+    few = ["training.steps=100000", "training.stop_at=2", "method.generator.start_from=nothing"]
     assert gan_nst("train", CONFIG, *tiny, *few, "--out", run)[0] == 0
     gan_nst("translate", run, picture, "--output", tmp_path / "two")
-    process = start("train", "--resume", run, "training.stop_at=8")
+    process = start("train", "--resume", run)
     wait_for_step(process, run, 5)  # the checkpoint of step 4 is written
     process.kill()
     finish(process)
-    if (run / "generator.safetensors").exists():
-        pytest.skip("the run ended before it could be killed")
+    assert not (run / "generator.safetensors").exists()
     gan_nst("translate", run, picture, "--output", tmp_path / "later")
     assert not np.array_equal(pixels(tmp_path / "two" / "x.png"), pixels(tmp_path / "later" / "x.png"))
 
