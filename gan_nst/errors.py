@@ -4,6 +4,7 @@ GanNstError
  ├─ SettingsError      a setting is unknown, of the wrong type, or does not fit the others
  ├─ DataError          folders or pictures are missing, broken or too small
  ├─ CheckpointError    a run, checkpoint or exported generator cannot be read or written
+ ├─ WeightsError       another network's weights are missing or cannot be read
  ├─ TrainingError      training cannot go on: a loss is not finite, for example
  └─ Interrupted        a signal ended a run, which is saved
 """
@@ -29,6 +30,10 @@ class DataError(GanNstError):
 
 class CheckpointError(GanNstError):
     """A run, checkpoint or exported generator cannot be read or written."""
+
+
+class WeightsError(GanNstError):
+    """Another network's weights, for a metric or a loss, are missing or cannot be read."""
 
 
 class TrainingError(GanNstError):
