@@ -1,0 +1,77 @@
+"""What a score is: a value with an interval, under a key that says which features it was computed with."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_SURE = 1.96  # standard errors on either side: 95 % of a normal distribution
+
+_LABELS = {
+    "fid": "FID",
+    "kid": "KID",
+    "frechet": "Fréchet distance",
+    "kernel": "kernel distance",
+    "precision": "precision",
+    "recall": "recall",
+    "change": "change of the input",
+    "lpips_to_input": "LPIPS to the input",
+    "lpips_to_truth": "LPIPS to the truth",
+    "error": "error",
+    "ssim": "SSIM",
+}
+_MORE_IS_BETTER = ("precision", "recall", "ssim")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value and the ends of its 95 % interval, which contains it; the ends are None where nothing tells them."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def with_error(cls, value: float, standard_error: float) -> "Score":
+        """The value and 1.96 standard errors on either side."""
+        reach = _SURE * standard_error
+        return cls(value, value - reach, value + reach) if math.isfinite(reach) else cls(value)
+
+    @classmethod
+    def of_mean(cls, values: Sequence[float]) -> "Score":
+        """The mean of values that are independent of each other, one a picture for example."""
+        mean = float(np.mean(values))
+        if len(values) < 2:
+            return cls(mean)
+        return cls.with_error(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values)))
+
+    def within(self, least: float, most: float) -> "Score":
+        """The same with an interval that keeps to the range that values can have."""
+        if self.low is None or self.high is None:
+            return self
+        return Score(self.value, max(self.low, least), min(self.high, most))
+
+
+def is_score(key: str) -> bool:
+    """Whether a key is that of a score."""
+    return key in _LABELS or (key.rpartition("_")[0] in _LABELS and not key.endswith(("_std", "_size")))
+
+
+def label(key: str) -> str:
+    """The name of a score as people read it: "FID-768" for fid_768, "kernel distance of random features" for
+    kernel_random. Anything but the standard features is named with the score.
+    """
+    if key in _LABELS:
+        return _LABELS[key]
+    name, _, features = key.rpartition("_")
+    if name not in _LABELS:
+        return key
+    if features == "random":
+        return f"{_LABELS[name]} of random features"
+    return f"{_LABELS[name]}-{features}"
+
+
+def more_is_better(key: str) -> bool:
+    """Whether a larger value of the score is the better one."""
+    return key.startswith(_MORE_IS_BETTER)
