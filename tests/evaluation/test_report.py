@@ -1,0 +1,605 @@
+"""The report of a run: complete, escaped, one file; and what a browser makes of it."""
+
+import base64
+import copy
+import io
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_nst.evaluation.report import Report, Sheet, render
+from gan_nst.evaluation.scores import label
+
+EVIL = "<script>alert('&\"')</script>"
+HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+CURVES = b"""<?xml version="1.0"?>
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 90 30"><path d="M0 3L90 20" stroke="#b00"/></svg>"""
+COLUMNS = {
+    "best": "best",
+    "last": "last",
+    "untouched": "untouched input",
+    "colour_map": "colour map",
+    "noise_floor": "noise floor",
+}
+BESIDE = ("_std", "_subset_size")
+NONE = "\N{EN DASH}"
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+BLOCKS = {"article", "div", "dl", "figure", "h1", "h2", "h3", "ol", "p", "pre", "section", "table", "ul"}
+
+
+def png(seed=0, size=(60, 40)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def column(factor, step=None, intervals=True):
+    scores = {
+        "fid_768": 12.3456 * factor,
+        "kid_768": 0.00123 * factor - 0.001,
+        "kid_768_std": 0.0002,
+        "kid_768_subset_size": 17,
+        "precision_768": 0.7 / factor,
+        "frechet_random": 1234.5 * factor,
+        "lpips_to_input": 0.2134,
+        "error": 0.1196 * factor,
+        "ssim": 0.5134 / factor,
+    }
+    values = {key: value for key, value in scores.items() if not key.endswith(BESIDE)}
+    ends = {key: [value - abs(value) / 20, value + abs(value) / 16] for key, value in values.items()}
+    return {**({"step": step} if step else {}), **scores, **({"intervals": ends} if intervals else {})}
+
+
+def translation(exported="best"):
+    return {
+        "generated": 60,
+        "real": 61,
+        "pairs": 59,
+        "exported": exported,
+        "last": column(1.05, 3000),
+        "best": column(1, 2500),
+        "untouched": column(3),
+        "colour_map": column(1.02),
+        "noise_floor": {"pictures": 30, "fid_768": 4.2, "kid_768": 0.00001},
+        "warnings": ["FID needs more than 60 pictures."],
+    }
+
+
+EVALUATION = {
+    "split": "test",
+    "protocol": {
+        "name": "clean",
+        "resize": "bicubic",
+        "features": "inception-768",
+        "dimension": 768,
+        "file": "weights.pth",
+        "sha256": HASH,
+        "lpips": {"network": "squeeze"},
+        "libraries": {"torch-fidelity": "0.4.0"},
+    },
+    "ab": translation("best"),
+    "ba": translation("last"),
+    "generator": {"parameters": 88092, "multiply_adds": 67592448, "milliseconds": 22.523, "size": 48},
+    "training": {"seconds": 400.0, "validation_share": 0.02, "steps": 3000},
+    "environment": {"python": "3.11", "device": "cpu"},
+}
+FINDINGS = [
+    SimpleNamespace(
+        kind="checkerboard", level="advice", step=None, evidence="it is 2.3", advice="use resizing"
+    ),
+    SimpleNamespace(
+        kind="diversity_lost", level="alarm", step=1200, evidence="it is 0.1", advice="start anew"
+    ),
+]
+SETTINGS = "data:\n  domain: photo2cartoon\nevaluation:\n  score: ab/fid_768\n"
+
+
+def report(**changes):
+    whole = {
+        "title": "photo2cartoon, cyclegan, run 1",
+        "evaluation": EVALUATION,
+        "findings": FINDINGS,
+        "curves_svg": CURVES,
+        "sheets": [Sheet("the median ones", png())],
+        "settings": SETTINGS,
+    }
+    return Report(**{**whole, **changes})
+
+
+EMPTY = Report("a run", {}, [], None, [], "")
+
+
+class Page(HTMLParser):
+    """A page taken apart. It fails on a tag that is left open, closed twice or crossed with another.
+
+    tags: (tag, attributes) in order. tables: rows of cells' texts. headings: of the sections. text: all of it,
+    without the style.
+    """
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.tables, self.headings = [], [], [], []
+        self.style, self.text = "", ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        assert not (tag in BLOCKS and "p" in self.open), f"<{tag}> in <p>"
+        assert len({name for name, _ in attributes}) == len(attributes), f"<{tag}> says a thing twice"
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert tag not in VOID
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            self.style += data
+            return
+        self.text += data
+        if "h2" in self.open:
+            self.headings.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def outside(page):
+    """What of a page would run, or be loaded from elsewhere."""
+    found = [
+        tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "base", "form")
+    ]
+    texts = [page.style]
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name.startswith("on"):
+                found.append(f"{tag} {name}")
+            if name in ("src", "srcset", "href", "xlink:href", "action", "poster", "data", "background"):
+                found += [] if (value or "").startswith(("data:", "#")) else [f"{tag} {name}={value}"]
+            if name == "style":
+                texts.append(value)
+    for text in texts:
+        found += re.findall(r"@import.*", text)
+        found += [
+            url for url in re.findall(r"url\(\s*['\"]?([^)]*)", text) if not url.startswith(("data:", "#"))
+        ]
+    return found
+
+
+def numbers(text):
+    """All numbers of a text, as floats."""
+    text = text.replace("\N{MINUS SIGN}", "-").replace(",", "")
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
+
+
+def only(**parts):
+    return report(evaluation=parts, findings=[], curves_svg=None, sheets=[], settings="")
+
+
+def test_every_score_is_in_the_table_with_its_interval():
+    page = Page(render(report()))
+    assert len(page.tables) == 2
+    seen = 0
+    for name, table in zip(("ab", "ba"), page.tables, strict=True):
+        heads = [head.split() for head in table[0]]
+        rows = {re.sub(r"[↑↓].*", "", row[0], flags=re.S).strip(): row for row in table[1:]}
+        for key, title in COLUMNS.items():
+            words = title.split()
+            (place,) = [i for i, head in enumerate(heads) if head[: len(words)] == words]
+            values = EVALUATION[name][key]
+            for score, value in values.items():
+                if score in ("step", "pictures", "intervals") or score.endswith(BESIDE):
+                    continue
+                cell = " ".join(rows[label(score)][place].split())
+                ends = values.get("intervals", {}).get(score, [])
+                deviation = [values["kid_768_std"]] if score == "kid_768" and "kid_768_std" in values else []
+                wide = max(map(abs, [value, *ends]))
+                assert numbers(cell) == pytest.approx([value, *deviation, *ends], rel=6e-3, abs=6e-3 * wide)
+                assert bool(ends) == bool(re.search(r"\[.*, .*\]$", cell))
+                seen += 1
+    assert seen == 2 * (4 * 7 + 2)
+
+
+def test_the_exported_column_is_marked_and_so_is_the_score_that_chooses():
+    for table, exported in zip(Page(render(report())).tables, ("best", "last"), strict=True):
+        marked = [head.split()[0] for head in table[0] if "exported" in head]
+        assert marked == [exported]
+    ab, ba = Page(render(report())).tables
+    assert [row[0].split()[0] for row in ab if "picks the best" in row[0]] == ["FID-768"]
+    assert not [row for row in ba if "picks the best" in row[0]]
+
+
+def test_arrows_say_what_is_better():
+    (ab, _) = Page(render(report())).tables
+    arrows = {re.sub(r"[↑↓].*", "", row[0], flags=re.S).strip(): row[0] for row in ab[1:]}
+    assert "↓" in arrows["FID-768"]
+    assert "↓" in arrows["error"]
+    assert "↑" in arrows["SSIM"]
+    assert "↑" in arrows["precision-768"]
+    assert not set("↑↓") & set(arrows["LPIPS to the input"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ((2, [1.8, 2.2]), (3, [2.5, 3.5]), "clearly better than the untouched input (3.000)"),
+        ((4, [3.8, 4.2]), (3, [2.5, 3.5]), "clearly worse than the untouched input (3.000)"),
+        (
+            (2, [1.4, 2.6]),
+            (3, [2.5, 3.5]),
+            "better than the untouched input (3.000), but the intervals overlap",
+        ),
+        ((2.9, [2.6, 3.2]), (3, [2.5, 3.5]), ": better than the untouched input (3.000), but the intervals"),
+        ((3.1, [2.6, 3.4]), (3, [2.5, 3.5]), ": worse than the untouched input (3.000), but the intervals"),
+        ((2, None), (3, [2.5, 3.5]), ": better than the untouched input (3.000)."),
+        ((3, None), (3, None), "the same as the untouched input (3.000)"),
+    ],
+)
+def test_the_verdict_calls_clear_only_what_the_intervals_tell_apart(ours, theirs, words):
+    best, untouched = (
+        {"fid_768": value, "error": 1, "intervals": {"fid_768": interval} if interval else {}}
+        for value, interval in (ours, theirs)
+    )
+    text = Page(render(only(ab={"exported": "best", "best": best, "untouched": untouched}))).text
+    assert words in text
+    assert text.count("clearly") == words.count("clearly")
+
+
+def test_more_is_better_for_some_scores():
+    ab = {
+        "best": {"ssim": 0.4, "intervals": {"ssim": [0.35, 0.45]}},
+        "untouched": {"ssim": 0.2, "intervals": {"ssim": [0.1, 0.3]}},
+    }
+    assert "SSIM of 0.4000: clearly better than the untouched input" in Page(render(only(ab=ab))).text
+
+
+def test_the_verdict_speaks_of_the_chosen_score_and_the_exported_step():
+    settings = "evaluation: {score: ab/error}"
+    text = Page(render(report(settings=settings))).text
+    assert "error of 0.1196 at step 2,500: clearly better" in text
+    assert "error of 0.1256 at step 3,000: clearly better" in text
+    for broken in ("a: [", "just text", "evaluation: 3", "evaluation: {score: [1]}"):
+        assert "FID-768 of 12.35 at step 2,500" in Page(render(report(settings=broken))).text
+
+
+def test_whatever_is_not_finite_is_said_to_be():
+    ab = {"best": {"fid_768": "nan", "error": float("inf"), "ssim": 0.5, "intervals": {"ssim": ["nan", 1]}}}
+    page = Page(render(only(ab=ab)))
+    assert [row[1].split() for row in page.tables[0][1:]] == [
+        ["not", "finite"],
+        ["not", "finite"],
+        ["0.5000"],
+    ]
+    assert "SSIM of 0.5000" in page.text
+    assert "nan" not in page.text
+
+
+def test_names_and_texts_are_escaped():
+    evil = copy.deepcopy(EVALUATION)
+    evil["split"] = evil["protocol"]["name"] = evil["protocol"]["sha256"] = EVIL
+    evil["protocol"]["libraries"] = {EVIL: EVIL}
+    evil["environment"][EVIL] = EVIL
+    evil["ab"]["warnings"] = [EVIL]
+    evil["ab"]["best"][EVIL] = 1.0
+    evil[EVIL] = evil["ab"]
+    findings = [SimpleNamespace(kind=EVIL, level=EVIL, step=1, evidence=EVIL, advice=EVIL)]
+    html = render(
+        report(
+            title=EVIL,
+            evaluation=evil,
+            findings=findings,
+            sheets=[Sheet(EVIL, png())],
+            settings=f"name: {EVIL}\n</code></pre>",
+        )
+    )
+    assert "<script" not in html
+    page = Page(html)
+    assert page.text.count(EVIL) > 15
+    assert any(EVIL in attributes["alt"] for attributes in page.all("img"))
+    assert EVIL in [attributes.get("title") for attributes in page.all("abbr")]
+    assert not outside(page)
+
+
+def parts():
+    """The evaluation with each one entry left out, or set to null, at any depth."""
+
+    def without(value, path):
+        for key in value:
+            yield {k: v for k, v in value.items() if k != key}, f"{path}{key} left out"
+            yield {**value, key: None}, f"{path}{key} null"
+            if isinstance(value[key], dict):
+                for less, name in without(value[key], f"{path}{key}."):
+                    yield {**value, key: less}, name
+
+    small = {**EVALUATION, "ba": {"best": {"error": 0.1}}}
+    return list(without(small, ""))
+
+
+def test_any_entry_of_the_evaluation_may_be_missing():
+    assert len(parts()) > 150
+    for evaluation, name in parts():
+        page = Page(render(report(evaluation=evaluation)))
+        assert "None" not in page.text, name
+        assert all(len({len(row) for row in table}) == 1 for table in page.tables), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone"),
+    [
+        ({"curves_svg": None}, {"Curves"}),
+        ({"sheets": []}, {"Samples"}),
+        ({"settings": " \n"}, {"Settings"}),
+        (
+            {"evaluation": {k: v for k, v in EVALUATION.items() if k not in ("ab", "ba")}},
+            {"Scores"},
+        ),
+        ({"evaluation": {k: v for k, v in EVALUATION.items() if k != "generator"}}, {"Generator"}),
+        ({"evaluation": {k: v for k, v in EVALUATION.items() if k != "training"}}, {"Timing"}),
+        ({"evaluation": {k: v for k, v in EVALUATION.items() if k != "environment"}}, {"Environment"}),
+    ],
+    ids=lambda value: "/".join(value) if isinstance(value, set) else "",
+)
+def test_a_section_without_data_disappears(changes, gone):
+    whole, less = (Page(render(report(**change))).headings for change in ({}, changes))
+    assert whole == [
+        "Scores",
+        "Protocol",
+        "Curves",
+        "Findings",
+        "Samples",
+        "Generator",
+        "Timing",
+        "Settings",
+        "Environment",
+    ]
+    assert less == [heading for heading in whole if heading not in gone]
+
+
+def test_rows_and_columns_without_data_disappear():
+    ab = {
+        "best": {"error": 0.1},
+        "last": {},
+        "untouched": None,
+        "noise_floor": {"fid_768": 2.0, "ssim": None},
+    }
+    (table,) = Page(render(only(ab=ab))).tables
+    assert [" ".join(cell.split()) for cell in table[0]] == ["score", "best", "noise floor"]
+    assert [row[0].split()[0] for row in table[1:]] == ["error", "FID-768"]
+    assert [[cell.strip() for cell in row[1:]] for row in table[1:]] == [["0.1000", NONE], [NONE, "2.000"]]
+
+
+def test_warnings_are_shown_even_where_no_score_is():
+    page = Page(render(only(ab={"warnings": ["too few pictures"]})))
+    assert "Too few pictures." in page.text
+    assert not page.tables
+
+
+def test_nothing_at_all_is_still_a_page():
+    page = Page(render(EMPTY))
+    assert page.headings == ["Findings"]
+    assert "none of the failures" not in page.text
+
+
+def test_failures_are_called_absent_only_where_there_are_curves():
+    assert "none of the failures" in Page(render(report(findings=[]))).text
+    text = Page(render(report(findings=[], curves_svg=None))).text
+    assert "none of the failures" not in text
+    assert "No curves" in text
+
+
+def test_a_deviation_says_of_how_many_pictures_the_subsets_are():
+    spans = Page(render(report())).all("span")
+    assert "over subsets of 17 pictures" in [attributes.get("title") for attributes in spans]
+
+
+def test_findings_stand_with_the_alarms_first():
+    text = Page(render(report())).text
+    assert "1 alarm and 1 piece of advice" in text
+    assert -1 < text.index("diversity lost") < text.index("it is 0.1") < text.index("start anew")
+    assert text.index("start anew") < text.index("checkerboard") < text.index("use resizing")
+    assert "at step 1,200" in text
+
+
+def test_the_protocol_names_its_weights_and_libraries():
+    page = Page(render(report()))
+    assert HASH in [attributes.get("title") for attributes in page.all("abbr")]
+    assert HASH not in page.text
+    for words in (HASH[:12], "inception-768", "weights.pth", "torch-fidelity", "0.4.0", "squeeze"):
+        assert words in page.text
+    assert "60 generated pictures, 61 real pictures, 59 pairs" in page.text
+
+
+def test_costs_are_told_in_units():
+    text = Page(render(report())).text
+    for words in ("88,092", "67.6 million", "22.52 ms a picture of 48 by 48 pixels", "6 min 40 s", "2 %"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        ("lpips_to_input", "highest LPIPS to the input"),
+        ("error", "highest error"),
+        ("change", "highest change"),
+        ("ssim", "the worst"),
+    ],
+)
+def test_the_samples_say_how_they_were_chosen(score, words):
+    evaluation = {"split": "test", "ab": {"best": {score: 0.2}}}
+    assert words in Page(render(report(evaluation=evaluation))).text
+
+
+def test_pictures_are_inside_unchanged():
+    files = [png(1), png(2, (30, 70))]
+    page = Page(render(report(sheets=[Sheet("one", files[0]), Sheet("two", files[1])])))
+    images = page.all("img")
+    inside = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
+    assert inside == [CURVES, *files]
+    assert [image["src"].partition(",")[0] for image in images] == [
+        "data:image/svg+xml;base64",
+        "data:image/png;base64",
+        "data:image/png;base64",
+    ]
+    assert [(image.get("width"), image.get("height")) for image in images[1:]] == [("60", "40"), ("30", "70")]
+    (curves, *_) = Page(render(report(curves_svg=files[0]))).all("img")
+    assert curves["src"].startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("what", [report(), EMPTY], ids=["whole", "empty"])
+def test_nothing_comes_from_outside_and_nothing_runs(what):
+    html = render(what)
+    page = Page(html)
+    assert not outside(page)
+    assert "default-src 'none'" in page.all("meta")[2]["content"]
+
+
+def test_what_comes_from_outside_would_be_found():
+    for evil in (
+        '<script src="x.js"></script>',
+        '<img src="http://example.invalid/x.png">',
+        "<p style=\"background: url('x.png')\"></p>",
+        "<style>@import 'x.css'</style>",
+        "<style>p { src: url(//example.invalid) }</style>",
+        '<p onclick="f()"></p>',
+        '<a href="//example.invalid"></a>',
+    ):
+        assert outside(Page(evil)), evil
+
+
+@pytest.mark.parametrize("wrong", ["<p><b></p></b>", "<div>", "</p>", "<p><ul></ul></p>"])
+def test_wrong_nesting_would_be_found(wrong):
+    with pytest.raises((AssertionError, IndexError)):
+        Page(wrong)
+
+
+def test_who_cannot_see_can_read_it():
+    page = Page(render(report()))
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) == 2
+    assert len(page.all("h1")) == 1
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
+)
+# Chromium's own errands, should one be left in spite of the switches; no page of ours may be there.
+ERRANDS = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1|google-analytics)\.com(:\d+)?$")
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Takes note of the host of each request, and refuses it."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Refusal)
+        self.hosts = []
+
+
+class Refusal(socketserver.StreamRequestHandler):
+    timeout = 20
+
+    def handle(self):
+        try:
+            words = self.rfile.readline().decode("latin-1").split()
+        except OSError:
+            return
+        if not words:
+            return  # a connection opened ahead of any request names nobody
+        address = words[1] if len(words) > 1 else words[0]
+        self.server.hosts.append(re.sub(r"^\w+://|/.*", "", address))
+        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def browse(html, folder):
+    """What Chromium does with a page: (hosts it asks, lines on its console, pixels of the screenshot)."""
+    (folder / "page.html").write_text(html, encoding="utf-8")
+    picture = folder / "page.png"
+    with Proxy() as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            result = subprocess.run(
+                [
+                    CHROMIUM,
+                    "--headless",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-dev-shm-usage",
+                    "--disable-background-networking",
+                    "--disable-component-update",
+                    "--no-first-run",
+                    "--disable-default-apps",
+                    "--disable-sync",
+                    "--enable-logging=stderr",
+                    "--v=0",
+                    f"--user-data-dir={folder / 'profile'}",
+                    f"--proxy-server=127.0.0.1:{proxy.server_address[1]}",
+                    "--proxy-bypass-list=<-loopback>",  # for requests to this machine, too
+                    "--window-size=900,1200",
+                    f"--screenshot={picture}",
+                    (folder / "page.html").as_uri(),
+                ],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=240,
+                check=False,
+            )
+        finally:
+            proxy.shutdown()
+            thread.join()
+    assert picture.exists(), result.stderr[-2000:]
+    console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+    with Image.open(picture) as shot:
+        pixels = np.asarray(shot.convert("RGB"))
+    return [host for host in proxy.hosts if not ERRANDS.search(host)], console, pixels
+
+
+def inked(pixels):
+    """The share of pixels that are not white."""
+    return float((pixels < 250).any(2).mean())
+
+
+@needs_browser
+def test_a_browser_shows_the_report_and_asks_nobody(tmp_path):
+    hosts, console, pixels = browse(render(report()), tmp_path)
+    assert hosts == []
+    assert console == []
+    assert inked(pixels) > 0.05
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+@needs_browser
+def test_a_page_that_asks_somebody_is_caught_in_the_browser(tmp_path):
+    html = "<img src=http://example.invalid/x.png><img src=https://127.0.0.1:8443/y><script>console.error('no')</script>"
+    hosts, console, pixels = browse(html, tmp_path)
+    assert {"example.invalid", "127.0.0.1:8443"} <= set(hosts)
+    assert any("no" in line for line in console)
+    assert inked(pixels) < 0.05
