@@ -1,4 +1,4 @@
-"""Unpaired picture translation with GANs: train, translate, and look at what came of it.
+"""Unpaired picture translation with GANs: train, translate, and tell how good it is.
 
 The names below are the public interface. They are imported when first used, so that `import gan_nst` costs
 nothing.
@@ -7,7 +7,9 @@ nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo
+    from gan_nst.commands.evaluate import evaluate
     from gan_nst.commands.train import train
     from gan_nst.commands.translate import load_translator, translate
     from gan_nst.errors import GanNstError
@@ -18,13 +20,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "GanNstError": "gan_nst.errors",
     "Translator": "gan_nst.inference.translator",
+    "curves": "gan_nst.commands.curves",
     "data_demo": "gan_nst.commands.data",
+    "evaluate": "gan_nst.commands.evaluate",
     "load_translator": "gan_nst.commands.translate",
     "train": "gan_nst.commands.train",
     "translate": "gan_nst.commands.translate",
 }
 
-__all__ = ["GanNstError", "Translator", "__version__", "data_demo", "load_translator", "train", "translate"]
+__all__ = [
+    "GanNstError",
+    "Translator",
+    "__version__",
+    "curves",
+    "data_demo",
+    "evaluate",
+    "load_translator",
+    "train",
+    "translate",
+]
 
 
 def __getattr__(name: str) -> Any:

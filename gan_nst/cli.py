@@ -68,6 +68,33 @@ def _translate(options: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from gan_nst.commands.evaluate import evaluate
+
+    evaluate(
+        options.source,
+        pictures=options.pictures,
+        reference=options.reference,
+        data=options.data,
+        direction=options.direction,
+        protocol=options.protocol,
+        features=options.features,
+        weights=options.weights,
+        download=options.download,
+        json=options.json,
+        device=options.device,
+        precision=options.precision,
+    )
+    return 0
+
+
+def _curves(options: argparse.Namespace) -> int:
+    from gan_nst.commands.curves import curves
+
+    curves(options.runs, out=options.out)
+    return 0
+
+
 def _data_demo(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_demo, demo_for_training
 
@@ -122,6 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     translate.set_defaults(run=_translate)
 
+    _add_evaluate(commands)
+
+    curves = commands.add_parser("curves", help="draw the curves of runs, and say what is wrong with them")
+    curves.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    curves.add_argument("--out", type=Path, metavar="FILE.png", help="default: curves.png in the first run")
+    curves.set_defaults(run=_curves)
+
     data = commands.add_parser("data", help="make data sets").add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )
@@ -145,6 +179,43 @@ def _parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="list the methods, their papers and all settings")
     methods.set_defaults(run=_methods)
     return parser
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser(
+        "evaluate", help="tell how good a run, a generator or a folder of pictures is"
+    )
+    evaluate.add_argument("source", type=Path, nargs="?", metavar="RUN|FILE.safetensors")
+    evaluate.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="instead of a run: pictures to judge"
+    )
+    evaluate.add_argument("--reference", type=Path, metavar="FOLDER", help="and what they should look like")
+    evaluate.add_argument(
+        "--data", type=Path, metavar="DIR", help="data set with test pictures (default: the run's)"
+    )
+    evaluate.add_argument("--direction", metavar="ab|ba", help="default: all that the run or file has")
+    evaluate.add_argument(
+        "--protocol",
+        default="clean",
+        choices=["clean", "legacy"],
+        help="how pictures are resized: clean as clean-fid does (default), legacy as pytorch-fid does",
+    )
+    evaluate.add_argument(
+        "--features",
+        default="auto",
+        metavar="NAME",
+        help="auto (the best that lies here), inception, inception-768, inception-192, inception-64 or random",
+    )
+    evaluate.add_argument(
+        "--weights", type=Path, metavar="FILE", help="Inception weights, instead of looking for them"
+    )
+    evaluate.add_argument("--download", action="store_true", help="fetch weights that lie nowhere")
+    evaluate.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the scores and their protocol there"
+    )
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    evaluate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    evaluate.set_defaults(run=_evaluate)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -1,31 +1,30 @@
 """What the tests share: one demo data set of tiny pictures, and the smallest settings that still train."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+# No test may depend on weights that happen to lie on a machine, nor write into its caches. Here, and not in a fixture,
+# because helpers_runs.py copies the environment when it is imported. Matplotlib keeps its cache: it takes seconds to
+# build.
+_WEIGHTS, _DATA = os.environ.pop("GAN_NST_WEIGHTS", None), os.environ.get("GAN_NST_TEST_DATA")
+_usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+_empty = tempfile.mkdtemp(prefix="gan_nst-tests-")
+atexit.register(shutil.rmtree, _empty, ignore_errors=True)
+os.environ.setdefault("MPLCONFIGDIR", os.path.join(_usual, "matplotlib"))
+os.environ["XDG_CACHE_HOME"] = os.path.join(_empty, "cache")
+os.environ["TORCH_HOME"] = os.path.join(_empty, "torch")
+
 import pytest
 import torch
+from helpers_runs import TINY
 
 from gan_nst.data.demo import make_demo
-
-TINY = [
-    "device=cpu",
-    "precision=float32",
-    "data.load_size=36",
-    "data.crop_size=32",
-    "data.upscale=true",
-    "method.generator.width=4",
-    "method.generator.blocks=1",
-    "method.generator.downsamplings=1",
-    "method.discriminator.width=4",
-    "method.discriminator.layers=2",
-    "training.log_every=1",
-    "training.checkpoint_every=2",
-    "training.sample_every=4",
-    "training.sample_count=2",
-]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,6 +45,22 @@ def datasets(tmp_path_factory):
 def tiny(datasets):
     """Overrides for a run of seconds on the demo pictures."""
     return [f"data.root={datasets}", *TINY]
+
+
+@pytest.fixture(scope="session")
+def pretrained_weights():
+    """The folder of real weights that GAN_NST_WEIGHTS named; a test that asks for it is skipped without."""
+    if not _WEIGHTS:
+        pytest.skip("GAN_NST_WEIGHTS names no folder of real weights")
+    return Path(_WEIGHTS)
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """The folder of real data sets that GAN_NST_TEST_DATA names; a test that asks for it is skipped without."""
+    if not _DATA:
+        pytest.skip("GAN_NST_TEST_DATA names no folder of real data sets")
+    return Path(_DATA)
 
 
 @pytest.fixture

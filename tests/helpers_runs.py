@@ -14,6 +14,24 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(PROJECT, "experiments", "default", "cyclegan.yaml")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PROJECT, "PYTHONWARNINGS": "ignore"}
 
+# The smallest settings that still train.
+TINY = [
+    "device=cpu",
+    "precision=float32",
+    "data.load_size=36",
+    "data.crop_size=32",
+    "data.upscale=true",
+    "method.generator.width=4",
+    "method.generator.blocks=1",
+    "method.generator.downsamplings=1",
+    "method.discriminator.width=4",
+    "method.discriminator.layers=2",
+    "training.log_every=1",
+    "training.checkpoint_every=2",
+    "training.sample_every=4",
+    "training.sample_count=2",
+]
+
 
 def start(*arguments, cwd=None):
     """Starts `gan-nst ARGUMENTS`."""
@@ -64,14 +82,25 @@ def same_state(first, second):
     a, b = (checkpoint.load_newest(folder / "checkpoints")[1] for folder in (first, second))
     parts = ("step", "state", "ema", "optimizers", "random")
     exports = [(folder / "generator.safetensors").read_bytes() for folder in (first, second)]
-    return all(_same(a[part], b[part]) for part in parts) and exports[0] == exports[1]
+    return all(same_values(a[part], b[part]) for part in parts) and exports[0] == exports[1]
 
 
-def _same(a, b):
+def same_values(a, b):
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same_values(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(same_values(x, y) for x, y in zip(a, b, strict=True))
     return a == b
+
+
+def one_line(result, *parts):
+    """Asserts a refusal: exit code 2 and one line that holds all parts."""
+    code, _, err = result
+    lines = [line for line in err.strip().splitlines() if not line.startswith("warning: ")]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert str(part) in err, err

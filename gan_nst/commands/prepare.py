@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from gan_nst.commands.data import draw_if_missing, refuse_small_demo
-from gan_nst.commands.settings import RunSettings, resolve
+from gan_nst.commands.settings import RunSettings, resolve, resolve_evaluation
 from gan_nst.commands.translate import load_weights
 from gan_nst.data.cache import open_pictures
 from gan_nst.data.folders import DOMAINS, DataSet, Folder, fingerprint, locate
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.pictures import Pictures
 from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.evaluation.features import Features, choose
 from gan_nst.methods import base
 from gan_nst.training import distributed
 
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is made of; settings have their `auto` and their length resolved."""
+    """What a run is made of; settings have their `auto` and their length resolved.
+
+    features: the network that validation compares pictures through; None when there is none.
+    """
 
     settings: RunSettings
     device: torch.device
@@ -33,6 +37,7 @@ class Prepared:
     pictures: dict[str, Pictures]
     method: base.Method
     batches: Batches
+    features: Features | None
     until: int
 
     @property
@@ -43,7 +48,12 @@ class Prepared:
             "method": self.settings.method_name,
             "settings": self.settings.model_dump(mode="json"),
             "translations": {
-                name: {"generator": t.generator, "network": generators[t.generator].spec.model_dump()}  # type: ignore[union-attr,operator]
+                name: {
+                    "generator": t.generator,
+                    "source": t.source,
+                    "target": t.target,
+                    "network": generators[t.generator].spec.model_dump(),  # type: ignore[union-attr,operator]
+                }
                 for name, t in self.method.translations().items()
             },
             "data": fingerprint(self.data_set),
@@ -59,7 +69,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         draw_if_missing(settings.data)
         refuse_small_demo(settings.data)
     distributed.gather(None)  # the other processes wait for the pictures
-    data_set, pictures = _open(_locate(settings, saved), settings)
+    data_set, pictures = open_data(settings, saved)
     training = settings.training
     pictures_a_step = training.batch_size * training.accumulation * distributed.processes()
     steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
@@ -86,12 +96,24 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         processes=distributed.processes(),
         device=device,
     )
+    settings = resolve_evaluation(settings, bool(data_set.pairs("validation")), method.translations())
+    evaluation = settings.evaluation
+    wanted = evaluation.features
+    features = None if wanted == "none" else choose(wanted, device, evaluation.weights)
     until = min(steps, settings.training.stop_at or steps)
     log.info(
         f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
         f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
     )
-    return Prepared(settings, device, data_set, pictures, method, batches, until)
+    return Prepared(settings, device, data_set, pictures, method, batches, features, until)
+
+
+def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Pictures]]:
+    """The data set without the files that cannot be used, and the training pictures by domain.
+
+    saved: the checkpoint of the run that goes on or is looked at. Raises DataError.
+    """
+    return _open(_locate(settings, saved), settings)
 
 
 def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
@@ -111,7 +133,7 @@ def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
 
 def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
     """The training pictures by domain, and the data set without the files that cannot be used."""
-    paired = bool(data_set.paired_test())
+    paired = {split: bool(data_set.pairs(split)) for split in ("validation", "test")}
     pictures, opened = {}, {}
     # Training comes last: splits cut from one folder share a cache, and what is built last is there to stay.
     for word, folders in (
@@ -126,12 +148,12 @@ def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, 
                     settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
                 )
                 pictures[d], opened[word][d] = open_pictures(folders[d], rules, f"domain {d}, {word}")
-    test = opened["test"]
-    if paired:
-        common = set(test["a"].names) & set(test["b"].names)
-        test = {d: _only(folder, common) for d, folder in test.items()}
+    for split, were in paired.items():
+        if were:  # a picture without its counterpart is of no use to them
+            common = set(opened[split]["a"].names) & set(opened[split]["b"].names)
+            opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
     return replace(
-        data_set, training=opened["training"], validation=opened["validation"], test=test
+        data_set, training=opened["training"], validation=opened["validation"], test=opened["test"]
     ), pictures
 
 

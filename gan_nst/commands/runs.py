@@ -52,6 +52,18 @@ def exported_path(run: Path, translation: str, first: str) -> Path:
     return run / ("generator.safetensors" if translation == first else f"generator_{translation}.safetensors")
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: could not be written ({error.strerror})") from None
+
+
 def _make(folder: Path, shared: bool = True) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=shared)

@@ -1,16 +1,19 @@
 """A run's settings: all sections together, from a YAML file and overrides, or from a run that goes on."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
+from gan_nst import pretrained
 from gan_nst.config import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import SettingsError
+from gan_nst.evaluation.features import INCEPTION, score_key
+from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base
 from gan_nst.precision import choose_device, choose_precision
 from gan_nst.training.settings import TrainingSettings
@@ -28,6 +31,7 @@ class RunSettings(Section):
     )
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     method: SerializeAsAny[Section] = Field(description="the method's own settings")
 
     @property
@@ -52,6 +56,7 @@ _FREE = {
     "training.sample_count",
     "training.checkpoint_every",
     "training.checkpoints_kept",
+    *(f"evaluation.{name}" for name in EvaluationSettings.model_fields),
 }
 
 
@@ -122,6 +127,32 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
             "data": data.model_copy(update={"workers": workers}),
         }
     )
+
+
+def resolve_evaluation(settings: RunSettings, paired: bool, translations: Collection[str]) -> RunSettings:
+    """The settings with the evaluation's `auto` resolved, by what lies on this machine and whether the validation
+    pictures are paired. Raises SettingsError for a score that there will not be.
+    """
+    evaluation = settings.evaluation
+    features = evaluation.features
+    if features == "auto":
+        here = pretrained.find(INCEPTION, evaluation.weights) is not None
+        features = "inception" if here else "none" if paired else "random"
+    keys = [] if features == "none" else [score_key(features, "frechet"), score_key(features, "kernel")]
+    keys += ["error"] if paired else []
+    known = [f"{name}/{score}" for name in translations for score in keys]
+    score = evaluation.score
+    if score == "auto":
+        score = known[0] if known else "none"
+    if score not in [*known, "none"]:
+        raise SettingsError(
+            f"evaluation.score: expected auto or one of {', '.join(known) or 'none'}, got {score!r}"
+        )
+    export = evaluation.export
+    if export == "auto":
+        export = "last" if score == "none" or score.endswith("_random") else "best"
+    resolved = evaluation.model_copy(update={"features": features, "score": score, "export": export})
+    return settings.model_copy(update={"evaluation": resolved})
 
 
 def find_config(domain: str, method: str) -> Path:

@@ -14,6 +14,7 @@ from gan_nst.commands.finish import finish, forget
 from gan_nst.commands.prepare import Prepared, prepare
 from gan_nst.commands.runs import find_run, new_run
 from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
+from gan_nst.commands.validate import Validation, can_validate
 from gan_nst.config import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.loader import died
@@ -127,11 +128,12 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
     if start.payload is not None:
         trainer.restore(start.payload)
+    trainer.at_interval = _intervals(trainer, prepared, run)
     if distributed.rank() != 0:
         trainer.run(prepared.until)
         return run
     _run(trainer, prepared, run)
-    finish(run, trainer.ema.networks, prepared)
+    finish(run, prepared)
     if trainer.step < (settings.training.steps or 0):
         log.info(
             f"stopped at {trainer.step} of {settings.training.steps}; go on with: gan-nst train --resume {run}"
@@ -140,7 +142,7 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
 
 
 def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
-    """Trains under a monitor, with sample grids of the validation pictures, or else of the training pictures."""
+    """Trains under a monitor."""
     settings = prepared.settings
     plain = dump_yaml(settings.model_dump(mode="json"))
     with writing(run / "settings.yaml"):
@@ -150,11 +152,6 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     monitor = Monitor(run, trainer.step, prepared.until)
     monitor.text("settings", plain)
     trainer.monitor = monitor
-    validation, training = prepared.data_set.validation, prepared.data_set.training
-    watched = validation if all(folder.files for folder in validation.values()) else training
-    samples = fixed_pictures(watched, settings.training.sample_count, settings.data)
-    draw = partial(_draw_samples, trainer, samples, run)
-    trainer.at_interval = [AtInterval(settings.training.sample_every, draw)]
     try:
         trainer.run(prepared.until)
     except torch.OutOfMemoryError:
@@ -168,6 +165,28 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
         raise died(error) or error from None
     finally:
         monitor.close()
+
+
+def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:
+    """What happens in the loop beside training: validation, and sample grids of validation or else training pictures.
+
+    Rank 0 alone does it; the others need to know when.
+    """
+    settings, data_set = prepared.settings, prepared.data_set
+    validates = can_validate(prepared)
+    draw = validate = None
+    if distributed.rank() == 0:
+        watched = (
+            data_set.validation if all(f.files for f in data_set.validation.values()) else data_set.training
+        )
+        count = min(settings.training.sample_count, *(len(folder.files) for folder in watched.values()))
+        samples = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in watched.items()}
+        draw = partial(_draw_samples, trainer, samples, run)
+        validate = Validation(trainer, prepared) if validates else None
+    intervals = [AtInterval(settings.training.sample_every, draw)]
+    if validates:
+        intervals.append(AtInterval(settings.evaluation.every, validate, at_end=True))
+    return intervals
 
 
 def _draw_samples(trainer: Trainer, pictures: dict[str, Tensor], run: Path, step: int) -> None:

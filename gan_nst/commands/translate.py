@@ -1,6 +1,7 @@
 """`gan-nst translate`: a run or an exported generator, and pictures."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,24 @@ def _load(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
     if name not in known:
         raise CheckpointError(f"{source}: --direction {name} is unknown; it has {', '.join(known)}")
     log.info(f"{source}: translating {name} with the moving average of step {payload['step']}")
-    generator = build(known[name]["network"])
+    return averaged_generator(payload, name)
+
+
+def averaged_generator(payload: Mapping[str, Any], name: str) -> tuple[nn.Module, Description]:
+    """The moving average of a translation's generator in a checkpoint, and what it says of itself."""
+    network = payload["translations"][name]["network"]
+    generator = build(network)
     generator.load_state_dict(_averaged(payload, name))
-    data = payload["settings"]["data"]
+    return generator, describe(network, name, payload["settings"])
+
+
+def describe(network: dict[str, Any], translation: str, settings: Mapping[str, Any]) -> Description:
+    """What a generator of a run says of itself. settings: the run's, as plain data."""
+    data = settings["data"]
     scale = TrainingScale(load_size=data["load_size"], crop_size=data["crop_size"], resize=data["resize"])
-    description = Description(
-        network=known[name]["network"], translation=name, training_scale=scale, method=payload["method"]
+    return Description(
+        network=network, translation=translation, training_scale=scale, method=settings["method"]["name"]
     )
-    return generator, description
 
 
 def _payload(source: Path) -> dict[str, Any]:
@@ -103,6 +114,6 @@ def _payload(source: Path) -> dict[str, Any]:
     return checkpoint.load_newest(find_run(source) / "checkpoints")[1]
 
 
-def _averaged(payload: dict[str, Any], translation: str) -> dict[str, Tensor]:
+def _averaged(payload: Mapping[str, Any], translation: str) -> dict[str, Tensor]:
     prefix = payload["translations"][translation]["generator"] + "."
     return {name.removeprefix(prefix): w for name, w in payload["ema"].items() if name.startswith(prefix)}

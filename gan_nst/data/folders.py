@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
@@ -30,23 +32,26 @@ class Folder:
 class DataSet:
     """The folders of a data set by domain; validation and test may be empty.
 
-    test_is_cut: whether a test split was cut from the training pictures, because none was given.
+    cut: of "validation" and "test" those that were cut from the training pictures, because none was given.
     """
 
     training: dict[str, Folder]
     validation: dict[str, Folder]
     test: dict[str, Folder]
-    test_is_cut: bool = False
+    cut: frozenset[str] = frozenset()
 
-    def paired_test(self) -> list[tuple[Path, Path]]:
-        """The test pictures of the same name in both domains, when every one has its counterpart; else nothing.
+    def pairs(self, split: Literal["validation", "test"]) -> list[tuple[Path, Path]]:
+        """A split's pictures of the same name in both domains, when every one has its counterpart; else nothing.
 
-        Only of a test split that was given: two folders numbered alike would be cut into false pairs.
+        Only of a split that was given: two folders numbered alike would be cut into false pairs.
         """
-        if self.test_is_cut:
-            return []
-        a, b = (dict(zip(self.test[d].names, self.test[d].files, strict=True)) for d in DOMAINS)
-        return [(a[name], b[name]) for name in sorted(a)] if a.keys() == b.keys() else []
+        return [] if split in self.cut else pairs(self.validation if split == "validation" else self.test)
+
+
+def pairs(folders: Mapping[str, Folder]) -> list[tuple[Path, Path]]:
+    """The pictures of the same name in both domains, when every one has its counterpart; else nothing."""
+    a, b = (dict(zip(folders[d].names, folders[d].files, strict=True)) for d in DOMAINS)
+    return [(a[name], b[name]) for name in sorted(a)] if a.keys() == b.keys() else []
 
 
 def has_pictures(settings: DataSettings) -> bool:
@@ -81,7 +86,23 @@ def locate(settings: DataSettings) -> DataSet:
                         f"{training[domain].root}: no {word} split; {len(folder.files)} of {whole} pictures cut by name"
                     )
             held[split][domain] = folder
-    return DataSet(training, held["val"], held["test"], test_is_cut=None in given["test"].values())
+    cut = {word for split, word in (("val", "validation"), ("test", "test")) if None in given[split].values()}
+    return DataSet(training, held["val"], held["test"], frozenset(cut))
+
+
+def locate_test(folder: Path) -> dict[str, Folder]:
+    """The test pictures of a data set's folder, by domain. Raises DataError when there are none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = {}
+    for domain in DOMAINS:
+        given = _in_layouts(folder, "test", domain)
+        if given is None or not given.files:
+            letter = domain.upper()
+            layouts = f"test{letter}, test/{letter}, test/{domain}, test_{letter}"
+            raise DataError(f"{folder}: no test pictures of domain {domain} (looked for {layouts})")
+        found[domain] = given
+    return found
 
 
 def fingerprint(data_set: DataSet) -> str:
@@ -102,18 +123,18 @@ def _find_split(settings: DataSettings, split: str) -> dict[str, Folder | None]:
                 name = domain if split == "train" else f"test_{domain}"
                 raise DataError(f"{path}: no such folder (data.{name})")
         return {domain: _folder(path) for domain, path in zip(DOMAINS, own, strict=True)}
-    found: dict[str, Folder | None] = {}
-    base = settings.root / settings.domain
-    for domain in DOMAINS:
-        letter = domain.upper()
-        layouts = [
-            base / f"{split}{letter}",
-            base / split / letter,
-            base / split / domain,
-            base / f"{split}_{letter}",
-        ]
-        found[domain] = _folder(next((path for path in layouts if path.is_dir()), None))
-    return found
+    return {domain: _in_layouts(settings.root / settings.domain, split, domain) for domain in DOMAINS}
+
+
+def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
+    letter = domain.upper()
+    layouts = [
+        base / f"{split}{letter}",
+        base / split / letter,
+        base / split / domain,
+        base / f"{split}_{letter}",
+    ]
+    return _folder(next((path for path in layouts if path.is_dir()), None))
 
 
 def _folder(path: Path | None) -> Folder | None:

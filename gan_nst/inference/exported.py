@@ -13,6 +13,7 @@ from torch import nn
 
 from gan_nst.config import Section, validate
 from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.images import Resize
 from gan_nst.networks import build
 
 _KEY = "gan_nst"
@@ -23,7 +24,7 @@ class TrainingScale(Section):
 
     load_size: int = Field(ge=1, description="shorter side, in pixels, that pictures were resized to")
     crop_size: int = Field(ge=1, description="side of the training crops")
-    resize: str = Field("short_side", description="how they were resized")
+    resize: Resize = Field("short_side", description="how they were resized")
 
 
 class Description(Section):

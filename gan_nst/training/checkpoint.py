@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ _KEYS = {
 }
 
 
-def save(folder: Path, payload: dict[str, Any], kept: int) -> Path:
+def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None = None) -> Path:
     """Writes `step-NNNNNNN.pt` into a folder of checkpoints and removes all but the newest `kept`.
+
+    keep_as: "best", for example: the checkpoint is also `best.pt`, in place of the one that was it before.
 
     The file is written beside its place, flushed to the disk and renamed, so that a crash leaves the earlier
     ones whole. Raises CheckpointError when it cannot be written; the earlier ones are untouched then.
@@ -60,6 +63,8 @@ def save(folder: Path, payload: dict[str, Any], kept: int) -> Path:
             else "no checkpoint was there before"
         )
         raise CheckpointError(f"{path}: could not be written ({reason}); {safe}") from None
+    if keep_as is not None:
+        _also(path, folder / f"{keep_as}.pt")
     for old in newest_first(folder)[kept:]:
         old.unlink(missing_ok=True)
     return path
@@ -117,6 +122,22 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
             log.warning(f"{failure}; going on with {path.name}")
         return path, payload
     raise CheckpointError(failures[0])
+
+
+def _also(path: Path, name: Path) -> None:
+    """Gives a checkpoint a second name: the same file where the system can, else a copy."""
+    unfinished = name.with_suffix(".part")
+    try:
+        unfinished.unlink(missing_ok=True)
+        try:
+            os.link(path, unfinished)
+        except OSError:
+            shutil.copyfile(path, unfinished)
+        os.replace(unfinished, name)
+        _sync_folder(name.parent)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise CheckpointError(f"{name}: could not be written ({error.strerror}); {path} is whole") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What stands before the slash in the names of scalars that are no losses; else it is a role.
+GROUPS = ("gradient_norm", "gradient_share", "learning_rate", "measure", "memory", "speed", "validation")
+
 
 class Monitor:
     """Writes a run's metrics into its folder and shows how far it is.
@@ -108,7 +111,7 @@ def _main_losses(scalars: Mapping[str, float]) -> str:
     sums: dict[str, float] = {}
     for name, value in scalars.items():
         role, _, term = name.partition("/")
-        if role not in ("gradient_norm", "learning_rate", "speed", "memory") and term:
+        if role not in GROUPS and term:
             sums[role] = sums.get(role, 0.0) + value
     return "  ".join(f"{role} {value:.3f}" for role, value in sums.items())
 

@@ -1,8 +1,8 @@
 """The training loop, written once for every method."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,32 @@ from gan_nst.training.guard import Guard
 from gan_nst.training.interrupt import StopRequest, stop_on_signals
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.settings import TrainingSettings
+from gan_nst.training.shares import gradient_shares
 
 BatchesFrom = Callable[[int], Iterator[list[Batch]]]
 """Endlessly, the micro-batches of a step and of the steps after it."""
 
 
 @dataclass(frozen=True)
+class Noted:
+    """What an action at an interval found: scalars to log with the step, and a name, "best" for example, under which
+    the step's checkpoint shall be kept beside the numbered ones.
+    """
+
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    keep_as: str | None = None
+
+
+@dataclass(frozen=True)
 class AtInterval:
-    """Something that happens inside the loop but belongs elsewhere: `action(step)` every so many steps."""
+    """Something that happens inside the loop but belongs elsewhere: `action(step)` every so many steps.
+
+    at_end: also at the last planned step. Every process has the same intervals; rank 0 alone has actions.
+    """
 
     every: int
-    action: Callable[[int], None]
+    action: Callable[[int], Noted | None] | None
+    at_end: bool = False
 
 
 class Trainer:
@@ -55,14 +70,18 @@ class Trainer:
         self.step = 0
         self.monitor: Monitor | None = None
         self.at_interval: Sequence[AtInterval] = ()
+        self.notes: dict[
+            str, Any
+        ] = {}  # plain data of whoever acts at an interval; every checkpoint carries it
         self.roles = method.roles()
         self.optimizers = {name: _optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
         self.guard = Guard(device)
         self._batches = batches
         self._checkpoints = checkpoints
-        self._header = header
+        self.header = header
         self._means: dict[str, tuple[Tensor, int]] = {}
+        self._batch: Batch = {}
         self._logged = (0, time.perf_counter())
         method.requires_grad_(False)
 
@@ -81,15 +100,13 @@ class Trainer:
                 self.step += 1
                 stopping = self._stopping(request)
                 last = self.step >= until or stopping is not None
-                if last or self._is_due(self.settings.log_every):
-                    self._log()
+                noted = self._act()
+                if last or noted.scalars or self._is_due(self.settings.log_every):
+                    self._log(noted.scalars)
                 elif self.monitor is not None:
                     self.monitor.advance(self.step)
-                for interval in self.at_interval:
-                    if self._is_due(interval.every):
-                        interval.action(self.step)
-                if last or self._is_due(self.settings.checkpoint_every):
-                    self.save()
+                if last or noted.keep_as or self._is_due(self.settings.checkpoint_every):
+                    self.save(noted.keep_as)
                 if stopping is not None:
                     resume = f"gan-nst train --resume {self._checkpoints.parent}"
                     raise Interrupted(
@@ -103,22 +120,31 @@ class Trainer:
         for update in self.method.updates(self.step):
             self._apply(update, micro_batches)
         self.ema.update(self.step, self.guard.closed)
+        self._batch = micro_batches[-1]
 
-    def save(self) -> None:
-        """Writes a checkpoint; none is written of a run that is no longer finite."""
+    def gradient_shares(self) -> dict[str, float]:
+        """Each generator loss's share of the gradient, on the pictures of the last step."""
+        return gradient_shares(self.method, self.step, self._batch, self.precision, self.device)
+
+    def save(self, keep_as: str | None = None) -> None:
+        """Writes a checkpoint; none is written of a run that is no longer finite.
+
+        keep_as: a name under which it is kept for good, beside the newest ones.
+        """
         self.guard.raise_if_closed()
         states = distributed.gather(_random_state(self.device))
         if distributed.rank() != 0:
             return
         payload = {
-            **self._header,
+            **self.header,
             "step": self.step,
             "state": self.method.state_dict(),
             "ema": self.ema.networks.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": states,
+            "notes": self.notes,
         }
-        checkpoint.save(self._checkpoints, payload, self.settings.checkpoints_kept)
+        checkpoint.save(self._checkpoints, payload, self.settings.checkpoints_kept, keep_as)
 
     def restore(self, payload: dict[str, Any]) -> None:
         """Goes back to a checkpoint's state. Raises CheckpointError when it is of other networks."""
@@ -136,6 +162,26 @@ class Trainer:
         if distributed.rank() < len(states):
             _set_random_state(states[distributed.rank()], self.device)
         self.step = payload["step"]
+        self.notes = dict(payload.get("notes", {}))
+
+    def _act(self) -> Noted:
+        """Does what is due at this step, all of it together; the time it takes is not counted as training."""
+        due = [
+            interval
+            for interval in self.at_interval
+            if self._is_due(interval.every) or (interval.at_end and self.step == self.settings.steps)
+        ]
+        if not due:
+            return Noted()
+        self.guard.raise_if_closed()
+        began = time.perf_counter()
+        found = [
+            noted for interval in due if interval.action is not None and (noted := interval.action(self.step))
+        ]
+        scalars = {name: value for noted in found for name, value in noted.scalars.items()}
+        keep_as = next((noted.keep_as for noted in found if noted.keep_as), None)
+        self._logged = (self._logged[0], self._logged[1] + time.perf_counter() - began)
+        return Noted(scalars, distributed.same_everywhere(keep_as))
 
     def _apply(self, update: Update, micro_batches: Sequence[Batch]) -> None:
         role, optimizer = self.roles[update.role], self.optimizers[update.role]
@@ -176,8 +222,10 @@ class Trainer:
         """The signal that asked any of the processes to stop."""
         return next((number for number in distributed.gather(request.signal) if number is not None), None)
 
-    def _log(self) -> None:
-        """The means since the last time; the one place in the loop that waits for the device."""
+    def _log(self, noted: Mapping[str, float]) -> None:
+        """The means since the last time, and what else was noted; the one place in the loop that waits for the
+        device.
+        """
         self.guard.raise_if_closed()
         scalars = {name: (total / count).item() for name, (total, count) in self._means.items()}
         self._means = {}
@@ -191,8 +239,9 @@ class Trainer:
         scalars["speed/pictures_per_second"] = (
             (self.step - step) * pictures / max(self._logged[1] - since, 1e-9)
         )
+        scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
         scalars["memory/peak_mib"] = _peak_memory(self.device) / 2**20
-        self.monitor.log(self.step, scalars)
+        self.monitor.log(self.step, scalars | dict(noted))
 
 
 def _optimizer(role: Role) -> torch.optim.Adam:

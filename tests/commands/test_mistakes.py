@@ -1,40 +1,14 @@
 """Every mistake a user can make is one line, exit code 2, no traceback, and loses nothing."""
 
-import logging
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers_runs import CONFIG, finish, start, wait_for_step
+from helpers_runs import CONFIG, finish, one_line, start, wait_for_step
 from PIL import Image
 
-from gan_nst.cli import main
 from gan_nst.training import checkpoint
-
-
-@pytest.fixture
-def gan_nst(capfd, in_project):
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    logging.getLogger("gan_nst").handlers.clear()
-
-
-def one_line(result, *parts):
-    """Asserts a refusal: exit code 2 and one line that holds all parts."""
-    code, _, err = result
-    lines = [line for line in err.strip().splitlines() if not line.startswith("warning: ")]
-    assert code == 2, err
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    for part in parts:
-        assert str(part) in err, err
 
 
 @pytest.fixture

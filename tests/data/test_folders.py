@@ -179,7 +179,7 @@ def test_test_pictures_of_the_same_name_are_pairs(tmp_path):
     fill(tmp_path / "x" / "testA", "1.png", "d/2.png")
     fill(tmp_path / "x" / "testB", "1.jpg", "d/2.png")
     test = tmp_path / "x"
-    assert locate(settings(tmp_path)).paired_test() == [
+    assert locate(settings(tmp_path)).pairs("test") == [
         (test / "testA" / "1.png", test / "testB" / "1.jpg"),
         (test / "testA" / "d" / "2.png", test / "testB" / "d" / "2.png"),
     ]
@@ -191,12 +191,12 @@ def test_one_picture_without_its_counterpart_makes_them_no_pairs(tmp_path, extra
         fill(tmp_path / "x" / f"train{domain}", "t.png")
         fill(tmp_path / "x" / f"test{domain}", "1.png")
     fill(tmp_path / "x", extra)
-    assert locate(settings(tmp_path)).paired_test() == []
+    assert locate(settings(tmp_path)).pairs("test") == []
 
 
 def test_no_test_pictures_are_no_pairs(tmp_path):
     nothing = {domain: Folder(tmp_path, ()) for domain in "ab"}
-    assert DataSet(nothing, nothing, nothing).paired_test() == []
+    assert DataSet(nothing, nothing, nothing).pairs("test") == []
 
 
 def test_the_fingerprint_stays_with_the_data_and_changes_with_a_file(tmp_path):
@@ -226,4 +226,4 @@ def test_a_cut_test_split_is_never_paired(tmp_path):
     data_set = locate(DataSettings(root=tmp_path, domain="x", held_out=0.1))
     assert data_set.test["a"].names == data_set.test["b"].names
     assert data_set.test["a"].names
-    assert not data_set.paired_test()
+    assert not data_set.pairs("test")

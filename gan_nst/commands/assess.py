@@ -1,0 +1,243 @@
+"""A run's generators on the test split: scores, pictures to look at, and nothing that training ever saw."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_nst.data.folders import Folder
+from gan_nst.data.pictures import Pictures
+from gan_nst.errors import DataError
+from gan_nst.evaluation.judge import FEWEST, Judge, Judgement, Metrics
+from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
+from gan_nst.images import Picture, Resize, read_picture, resize_picture, write_picture
+from gan_nst.inference.folder import translate_stream
+from gan_nst.inference.translator import Translator
+from gan_nst.progress import track
+from gan_nst.training.samples import picture_grid
+
+log = logging.getLogger(__name__)
+
+_MOST_FITTED = 1000  # training pictures of a domain that the colour map is fitted on
+_ROWS = 4  # pictures of a sheet
+_SIDE = 256  # pixels that pictures on a sheet have at most
+
+
+@dataclass(frozen=True)
+class TestSplit:
+    """Test pictures by domain, at the scale of the training.
+
+    paired: whether the two folders hold the same scenes under the same names. training: the pictures a colour map is
+    fitted on; empty where they are not at hand.
+    """
+
+    __test__ = False  # it is no test, whatever pytest makes of its name
+
+    folders: Mapping[str, Folder]
+    paired: bool
+    load_size: int
+    resize: Resize
+    training: Mapping[str, Pictures]
+
+    def files(self, domain: str) -> dict[Path, Path]:
+        """A domain's files by their path below the folder."""
+        folder = self.folders[domain]
+        return {file.relative_to(folder.root): file for file in folder.files}
+
+    def read(self, domain: str, path: Path) -> Picture:
+        """A picture by its path below its folder."""
+        return self._at_scale(self.folders[domain].root / path)
+
+    def counterpart(self, domain: str, path: Path) -> Picture:
+        """The picture of the same name in another domain, of paired folders."""
+        folder = self.folders[domain]
+        names = dict(zip(folder.names, folder.files, strict=True))
+        return self._at_scale(names[path.with_suffix("").as_posix()])
+
+    def stream(self, domain: str) -> Iterator[tuple[Path, Picture]]:
+        """All pictures of a domain, one after the other."""
+        for path, file in self.files(domain).items():
+            yield path, self._at_scale(file)
+
+    def _at_scale(self, file: Path) -> Picture:
+        return resize_picture(read_picture(file), self.load_size, self.resize)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One translation to be judged: its domains, and its generator at several steps, "best" and "last" for example.
+
+    exported: the one of them whose pictures are shown and kept.
+    """
+
+    source: str
+    target: str
+    translators: Mapping[str, Translator]
+    steps: Mapping[str, int]
+    exported: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of pictures, the name of its file, and what it shows."""
+
+    name: str
+    caption: str
+    picture: Picture
+
+
+def assess(
+    name: str, subject: Subject, split: TestSplit, metrics: Metrics, output: Path | None
+) -> tuple[dict[str, Any], list[Sheet]]:
+    """The scores of a translation as plain data, and sheets of its best, median and worst pictures.
+
+    Judged beside it, as what it must beat: the untouched input, and the best per-channel colour map. output: folder
+    for the translated pictures, which nothing is written over in. Raises DataError for pictures that cannot be used.
+    """
+    source, target = subject.source, subject.target
+    count = len(split.folders[source].files)
+    for domain in (source, target):
+        folder = split.folders[domain]
+        if len(folder.files) < FEWEST:
+            raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
+    if split.paired:
+        _check_pairs(split, source, target)
+    judge = Judge(metrics, Again(lambda: (picture for _, picture in split.stream(target))))
+
+    def judged(pictures: Iterable[tuple[Path, Picture]]) -> Judgement:
+        return judge.judge(
+            pictures,
+            lambda path: split.read(source, path),
+            (lambda path: split.counterpart(target, path)) if split.paired else None,
+        )
+
+    result: dict[str, Any] = {
+        "generated": count,
+        "real": len(split.folders[target].files),
+        "pairs": count if split.paired else 0,
+        "exported": subject.exported,
+    }
+    shown: Judgement | None = None
+    for which, translator in subject.translators.items():
+        twin = next((w for w, t in subject.translators.items() if t is translator and w in result), None)
+        if twin is not None:
+            result[which] = result[twin]
+            continue
+        keep = (
+            output
+            if which == subject.exported or translator is subject.translators[subject.exported]
+            else None
+        )
+        stream = track(list(split.files(source)), f"evaluating {name}, {which}")
+        found = judged(
+            _kept(translate_stream(translator, ((p, split.read(source, p)) for p in stream)), keep)
+        )
+        shown = found if keep is not None or shown is None else shown
+        result[which] = {"step": subject.steps[which]} if which in subject.steps else {}
+        result[which] |= found.plain()
+    result["untouched"] = judged(split.stream(source)).plain()
+    if split.training:
+        maps = [colour_statistics(_spread(split.training[domain])) for domain in (source, target)]
+        result["colour_map"] = judged(_mapped(split.stream(source), *maps)).plain()
+    result["noise_floor"] = judge.floor
+    result["warnings"] = judge.warnings(count)
+    assert shown is not None
+    return result, _sheets(name, subject, split, shown)
+
+
+class Again:
+    """An iterable that can be gone through more than once, made anew each time."""
+
+    def __init__(self, make: Callable[[], Iterator[Picture]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self._make()
+
+
+def _check_pairs(split: TestSplit, source: str, target: str) -> None:
+    for path, picture in split.stream(source):
+        if picture.shape != split.counterpart(target, path).shape:
+            raise DataError(
+                f"{split.folders[source].root / path}: not of the same proportions as its pair in "
+                f"{split.folders[target].root}"
+            )
+
+
+def _kept(stream: Iterable[tuple[Path, Picture]], output: Path | None) -> Iterator[tuple[Path, Picture]]:
+    """The pictures, each written into the folder as it passes, if there is one."""
+    taken: set[Path] = set()
+    for path, picture in stream:
+        if output is not None:
+            plain = path.with_suffix(".png")
+            plain = path.with_name(path.name + ".png") if plain in taken else plain  # a.jpg beside a.png
+            taken.add(plain)
+            write_picture(picture, output / plain)
+        yield path, picture
+
+
+def _mapped(
+    stream: Iterable[tuple[Path, Picture]], source: ColourStatistics, target: ColourStatistics
+) -> Iterator[tuple[Path, Picture]]:
+    for path, picture in stream:
+        yield path, map_colours(picture, source, target)
+
+
+def _spread(pictures: Pictures) -> Iterator[Picture]:
+    """At most so many pictures, evenly spread."""
+    count = min(len(pictures), _MOST_FITTED)
+    for index in np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int)):
+        yield pictures[int(index)]
+
+
+def _sheets(name: str, subject: Subject, split: TestSplit, shown: Judgement) -> list[Sheet]:
+    """The best, the median and the worst pictures: by LPIPS to the input, else by the error, else by the change."""
+    first = next(iter(shown.pictures.values()))
+    key = next(key for key in ("lpips_to_input", "error", "change") if key in first)
+    words = {
+        "lpips_to_input": "LPIPS to the input",
+        "error": "error against the truth",
+        "change": "change of the input",
+    }
+    ranked = sorted(shown.pictures, key=lambda path: (shown.pictures[path].get(key, 0.0), path))
+    count = min(_ROWS, len(ranked))
+    middle = (len(ranked) - count) // 2
+    chosen = {
+        "": ("the first by name", sorted(shown.pictures)[: 2 * _ROWS]),
+        "_lowest": (f"lowest {words[key]}", ranked[:count]),
+        "_median": (f"median {words[key]}", ranked[middle : middle + count]),
+        "_highest": (f"highest {words[key]}", ranked[-count:]),
+    }
+    sheets = []
+    for suffix, (caption, paths) in chosen.items():
+        columns = {"input": [split.read(subject.source, path) for path in paths]}
+        columns["translated"] = [
+            subject.translators[subject.exported](picture) for picture in columns["input"]
+        ]
+        if split.paired:
+            columns["truth"] = [split.counterpart(subject.target, path) for path in paths]
+        sizes = _same_size([picture for column in columns.values() for picture in column])
+        fitted = {word: [sizes.pop(0) for _ in column] for word, column in columns.items()}
+        sheets.append(Sheet(f"test_{name}{suffix}", f"{name}: {caption}", picture_grid(list(fitted.items()))))
+    return sheets
+
+
+def _same_size(pictures: list[Picture]) -> list[Picture]:
+    """The pictures shrunk to a sheet's size and set on white squares."""
+    fitted = []
+    for picture in pictures:
+        longer = max(picture.shape[:2])
+        if longer > _SIDE:
+            shorter = max(1, round(min(picture.shape[:2]) * _SIDE / longer))
+            picture = resize_picture(picture, shorter, "short_side")[:_SIDE, :_SIDE]
+        fitted.append(picture)
+    side = max(max(picture.shape[:2]) for picture in fitted)
+    squares = []
+    for picture in fitted:
+        square = np.full((side, side, 3), 255, np.uint8)
+        square[: picture.shape[0], : picture.shape[1]] = picture
+        squares.append(square)
+    return squares

@@ -1,0 +1,36 @@
+"""`gan-nst curves`: what a run's curves look like and what they say."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from gan_nst.errors import SettingsError, writing
+from gan_nst.evaluation.curves import read_run
+from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
+from gan_nst.evaluation.figure import draw
+
+log = logging.getLogger(__name__)
+
+
+def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict[str, list[Finding]]:
+    """Draws the curves of one or more runs into one figure, and returns what each of them says, by the run's name.
+
+    out: a PNG or SVG file; by default `curves.png` in the (first) run. Raises GanNstError for a folder that is no run.
+    """
+    if not runs:
+        raise SettingsError("no run given")
+    histories = [read_run(Path(run).resolve()) for run in runs]
+    target = Path(runs[0], "curves.png") if out is None else Path(out)
+    if target.suffix.lower() not in (".png", ".svg"):
+        raise SettingsError(f"{target}: --out is a .png or .svg file")
+    picture = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(picture)
+    found = {}
+    for history in histories:
+        found[history.name] = diagnose(history)
+        log.info(f"{history.name}:")
+        log.info(describe(found[history.name]))
+    log.info(f"figure: {target}")
+    return found

@@ -1,0 +1,20 @@
+"""The command line, run in this process."""
+
+import logging
+
+import pytest
+
+from gan_nst.cli import main
+
+
+@pytest.fixture
+def gan_nst(capfd, in_project):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    logging.getLogger("gan_nst").handlers.clear()

@@ -1,0 +1,285 @@
+"""`gan-nst evaluate` and `gan-nst curves`: what they judge, write, refuse, and leave alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers_data import fill
+from helpers_runs import CONFIG, TINY, one_line
+from PIL import Image
+from safetensors.torch import load_file
+
+from gan_nst.commands import evaluate as command
+from gan_nst.commands.train import train
+from gan_nst.evaluation.judge import Judge
+from gan_nst.images import find_pictures, read_picture
+
+
+@pytest.fixture(scope="module")
+def trained(datasets, tmp_path_factory):
+    """A finished run on the demo pictures."""
+    overrides = [
+        f"data.root={datasets}",
+        *TINY,
+        "training.steps=4",
+        "evaluation.every=2",
+        "evaluation.export=last",
+    ]
+    return train(CONFIG, overrides, out=tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The same run, to be written into."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def contents(run):
+    """Every file of a run."""
+    return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
+    before = json.loads((run / "evaluation.json").read_text())
+    for name in ("evaluation.json", "report.html"):
+        (run / name).unlink()
+    code, out, _ = gan_nst("evaluate", run, "--json", tmp_path / "result.json")
+    assert code == 0
+    after = json.loads((run / "evaluation.json").read_text())
+    for name in ("ab", "ba"):
+        assert after[name] == before[name]
+        assert f"{name}: 4 pictures against 4 real ones (4 pairs)" in out
+    assert json.loads((tmp_path / "result.json").read_text())["ab"] == after["ab"]
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_an_evaluation_says_what_it_is_of(trained):
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    assert evaluation["split"] == "test"
+    protocol = evaluation["protocol"]
+    assert (protocol["name"], protocol["features"], protocol["dimension"]) == ("clean", "random", 160)
+    assert len(protocol["sha256"]) == 64
+    assert {"torch", "torch-fidelity", "pillow"} <= protocol["libraries"].keys()
+    ab = evaluation["ab"]
+    assert (ab["generated"], ab["real"], ab["pairs"], ab["exported"]) == (4, 4, 4, "last")
+    assert {"best", "last", "untouched", "colour_map", "noise_floor", "warnings"} <= ab.keys()
+    assert ab["last"]["step"] == 4
+    assert ab["best"]["step"] in (2, 4)
+    for key, (low, high) in ab["last"]["intervals"].items():
+        assert low <= ab["last"][key] <= high
+    assert ab["untouched"]["change"] == 0
+    assert evaluation["generator"]["parameters"] > 0
+    assert evaluation["training"]["steps"] == 4
+    assert 0 < evaluation["training"]["validation_share"] < 1
+
+
+def test_the_scores_are_those_of_the_pictures_that_lie_in_translated(trained, datasets):
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    pictures = find_pictures(trained / "translated" / "ab")
+    truths = find_pictures(datasets / "photo2cartoon" / "testB")
+    assert [p.stem for p in pictures] == [p.stem for p in truths]
+    # Both at the training's scale, 36 pixels, to which the run resized the truths.
+    errors = [
+        np.abs(
+            read_picture(x) / 255
+            - np.asarray(Image.open(y).convert("RGB").resize((36, 36), Image.Resampling.BICUBIC)) / 255
+        ).mean()
+        for x, y in zip(pictures, truths, strict=True)
+    ]
+    assert evaluation["ab"]["last"]["error"] == pytest.approx(np.mean(errors), abs=1e-9)
+
+
+def test_an_exported_generator_is_judged_as_the_run_it_came_from(gan_nst, run, datasets, tmp_path):
+    file = run / "generator_ba.safetensors"
+    before = contents(run)
+    code, _, err = gan_nst(
+        "evaluate", file, "--data", datasets / "photo2cartoon", "--json", tmp_path / "r.json"
+    )
+    assert code == 0, err
+    result = json.loads((tmp_path / "r.json").read_text())
+    of_run = json.loads((run / "evaluation.json").read_text())
+    assert result["ba"]["given"]["error"] == of_run["ba"]["last"]["error"]
+    assert "ab" not in result
+    assert contents(run) == before
+
+
+def test_other_data_leaves_the_runs_own_evaluation_alone(gan_nst, run, datasets):
+    before = contents(run)
+    code, out, _ = gan_nst("evaluate", run, "--data", datasets / "photo2cartoon", "--direction", "ab")
+    assert code == 0
+    assert "ab: 4 pictures" in out
+    assert "ba: 4 pictures" not in out
+    assert contents(run) == before
+
+
+def test_a_checkpoint_is_judged_by_itself(gan_nst, run, tmp_path):
+    before = contents(run)
+    code, _, err = gan_nst("evaluate", run / "checkpoints" / "best.pt", "--json", tmp_path / "r.json")
+    assert code == 0, err
+    of_run = json.loads((run / "evaluation.json").read_text())
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["ab"]["given"] == of_run["ab"]["best"]
+    assert contents(run) == before
+
+
+def test_folders_are_compared_without_a_model(gan_nst, tmp_path):
+    """Of mixed sizes, gray and with alpha: a set against itself is at distance 0."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for number, (mode, shape) in enumerate(
+        [
+            ("RGB", (40, 50, 3)),
+            ("L", (33, 20)),
+            ("RGBA", (64, 64, 4)),
+            ("RGB", (7, 90, 3)),
+            ("LA", (30, 30, 2)),
+        ]
+    ):
+        values = rng.integers(0, 256, shape, np.uint8)
+        Image.fromarray(values, mode if mode != "RGB" else None).save(tmp_path / "a" / f"{number}.png")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    code, _, err = gan_nst(
+        "evaluate", "--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"
+    )
+    assert code == 0, err
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["frechet_random"] == pytest.approx(0, abs=1e-6)
+    assert (result["precision_random"], result["recall_random"]) == (1, 1)
+    assert (result["generated"], result["real"]) == (5, 5)
+    assert result["noise_floor"]["pictures"] == 2
+    assert "5 pictures are few" in err
+    assert not any(key in result for key in ("fid", "kid"))
+
+
+def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_NST_WEIGHTS", str(pretrained_weights))
+    fill(tmp_path / "a", 5, (60, 60))
+    fill(tmp_path / "b", 5, (60, 60), first=10)
+    folders = ["--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"]
+    code, out, err = gan_nst("evaluate", *folders, "--features", "inception-64")
+    assert code == 0, err
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert {"fid_64", "kid_64", "kid_64_std", "precision_64", "recall_64"} <= result.keys()
+    assert "FID-64" in out
+    assert result["protocol"]["dimension"] == 64
+    assert result["protocol"]["file"] == "inception_fid_to_mixed7a.pth"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ("give either a run", "--pictures")),
+        (["--pictures", "a"], ("--reference",)),
+        (["no_such_run"], ("no_such_run", "no such run")),
+        (["--pictures", "none", "--reference", "a"], ("none", "no such folder")),
+        (["--pictures", "empty", "--reference", "a"], ("empty", "no pictures", "looked for")),
+        (["--pictures", "one", "--reference", "a"], ("one", "1 picture", "at least 2")),
+        (["--pictures", "nan", "--reference", "a"], ("bad.tiff", "not finite")),
+        (["--pictures", "a", "--reference", "broken"], ("broken.png", "not a readable picture")),
+        (["--pictures", "a", "--reference", "a", "--data", "a"], ("--data", "--pictures")),
+        (["--pictures", "a", "--reference", "a", "--features", "vgg"], ("vgg", "inception", "random")),
+        (
+            ["--pictures", "a", "--reference", "a", "--features", "inception"],
+            ("weights-inception", "looked", ""),
+        ),
+        (
+            ["--pictures", "a", "--reference", "a", "--weights", "x.pth", "--features", "inception"],
+            ("x.pth", "no such"),
+        ),
+        (["--pictures", "a", "--reference", "a", "--device", "tpu"], ("tpu",)),
+    ],
+)
+def test_mistakes_are_one_line(gan_nst, tmp_path, monkeypatch, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "nan", "broken"):
+        fill(tmp_path / name, 3)
+    fill(tmp_path / "one", 1)
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "nan" / "bad.tiff")
+    (tmp_path / "broken" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    parts = [part if part != "looked" else " in " for part in parts]
+    one_line(gan_nst("evaluate", *arguments, "--json", tmp_path / "r.json"), *parts)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_generator_of_another_direction_is_refused(gan_nst, run, datasets):
+    result = gan_nst(
+        "evaluate", run / "generator.safetensors", "--data", datasets / "photo2cartoon", "--direction", "ba"
+    )
+    one_line(result, "generator.safetensors", "translates ab, not ba")
+    one_line(gan_nst("evaluate", run / "generator.safetensors"), "generator.safetensors", "--data")
+    one_line(gan_nst("evaluate", run, "--direction", "abc"), "translates ab, ba, not abc")
+
+
+def test_data_without_a_test_split_is_refused(gan_nst, run, tmp_path):
+    fill(tmp_path / "data" / "testA", 3)
+    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "no test pictures of domain b", "testB")
+    fill(tmp_path / "data" / "testB", 1)
+    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "1 test pictures", "at least 2")
+
+
+def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch):
+    before = contents(run)
+    whole = Judge.judge
+    calls = []
+
+    def interrupted(self, *arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Judge, "judge", interrupted)
+    code, _, err = gan_nst("evaluate", run)
+    assert code == 130
+    assert "Traceback" not in err
+    assert contents(run) == before
+
+
+def test_a_run_without_its_best_checkpoint_is_judged_by_the_last(gan_nst, run):
+    (run / "checkpoints" / "best.pt").write_bytes(b"damaged")
+    code, _, err = gan_nst("evaluate", run)
+    assert code == 0
+    assert "best.pt" in err
+    assert "best" not in json.loads((run / "evaluation.json").read_text())["ab"]
+
+
+def test_evaluating_does_not_touch_the_exported_generators(gan_nst, run):
+    before = load_file(run / "generator.safetensors")
+    assert gan_nst("evaluate", run)[0] == 0
+    after = load_file(run / "generator.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
+    folder = datasets / "photo2cartoon"
+    command.evaluate(pictures=folder / "testA", reference=folder / "testB")
+    counted = []
+    whole = command.Judge.judge
+    monkeypatch.setattr(
+        command.Judge, "judge", lambda self, *a: (counted.append(len(self.real)), whole(self, *a))[1]
+    )
+    monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed anew"))
+    with pytest.raises(pytest.fail.Exception):  # the pictures' own are; the reference's were not
+        command.evaluate(pictures=folder / "testA", reference=folder / "testB")
+    assert counted == [4]
+
+
+def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):
+    code, out, _ = gan_nst("curves", run)
+    assert code == 0
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "curves.png" in out
+    code, _, _ = gan_nst("curves", run, run, "--out", tmp_path / "two.svg")
+    assert code == 0
+    assert b"<svg" in (tmp_path / "two.svg").read_bytes()
+
+
+def test_curves_refuse_what_is_no_run(gan_nst, run, tmp_path):
+    one_line(gan_nst("curves", tmp_path / "none"), "none")
+    one_line(gan_nst("curves", tmp_path), str(tmp_path))
+    one_line(gan_nst("curves", run, "--out", tmp_path / "x.doc"), "x.doc", ".png")
+    (run / "metrics.jsonl").unlink()
+    one_line(gan_nst("curves", run), "metrics")
