@@ -8,6 +8,7 @@ import hashlib
 import os
 import pickle
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ def fetch(wanted: Pretrained) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(wanted.url, str(target), beginning if stem else None)
-    except (OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
         raise WeightsError(
             f"{wanted.url}: could not be downloaded ({' '.join(str(error).split())})"
         ) from None
@@ -80,10 +81,12 @@ def load(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(f"{path}: holds more than plain tensors and was not loaded") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: damaged or no file of weights ({reason})") from None
-    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+    ):
         raise WeightsError(f"{path}: no weights by name")
     broken = next((name for name, w in weights.items() if not w.isfinite().all()), None)
     if broken is not None:

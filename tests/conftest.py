@@ -1,4 +1,5 @@
 """What the tests share: one demo data set of tiny pictures, and the smallest settings that still train."""
+# ruff: noqa: E402 (the environment is set before whatever reads it is imported)
 
 import atexit
 import os

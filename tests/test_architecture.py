@@ -20,7 +20,7 @@ PACKAGE = PROJECT / "gan_nst"
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
 
 LAYERS = [
-    {"errors", "config", "images", "precision", "progress"},
+    {"errors", "config", "images", "precision", "pretrained", "progress"},
     {"networks", "losses", "replay", "data"},
     {"methods"},
     {"training", "inference", "evaluation", "bench"},
@@ -141,7 +141,9 @@ def test_public_names():
         "GanNstError",
         "Translator",
         "__version__",
+        "curves",
         "data_demo",
+        "evaluate",
         "load_translator",
         "train",
         "translate",
@@ -172,7 +174,7 @@ def test_the_readmes_make_targets_exist():
     commands = readme_commands("make ")
     assert commands
     assert {command.split()[1] for command in commands} <= targets
-    assert {"install", "train", "translate", "tensorboard", "data", "test", "lint", "clean"} <= targets
+    assert {"install", "train", "translate", "evaluate", "curves", "tensorboard", "data", "test", "lint", "clean"} <= targets
 
 
 def test_the_readmes_gan_nst_commands_parse():

@@ -31,6 +31,6 @@ def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict
     for history in histories:
         found[history.name] = diagnose(history)
         log.info(f"{history.name}:")
-        log.info(describe(found[history.name]))
+        log.info(describe(found[history.name], history))
     log.info(f"figure: {target}")
     return found

@@ -175,8 +175,8 @@ def _judge(
         sheets += more
         log.info(f"{name}: {_counts(result[name])}; features: {metrics.features.name}, {metrics.protocol}")
         log.info(describe(result[name]))
-        for warning in result[name]["warnings"]:
-            log.warning(warning)
+    for warning in dict.fromkeys(warning for name in subjects for warning in result[name]["warnings"]):
+        log.warning(warning)
     subject = next(iter(subjects.values()))
     translator = subject.translators[subject.exported]
     size = translator.description.training_scale.crop_size

@@ -50,7 +50,7 @@ def record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) ->
     write_whole(run / "report.html", page)
     write_whole(run / "evaluation.json", to_json(told))
     if history is not None:
-        log.info(describe(findings))
+        log.info(describe(findings, history))
 
 
 def to_json(result: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ The order of the pictures is of no account: where rows are drawn, they are drawn
 """
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def frechet_score(x: Tensor, y: Tensor) -> Score:
         return Score(_frechet(a, b))
     without_x = [_frechet(_Gaussian.of(part), b) for part in _without_groups(x)]
     without_y = [_frechet(a, _Gaussian.of(part)) for part in _without_groups(y)]
-    return Score.with_error(_frechet(a, b), _jackknife_error(without_x, without_y))
+    return Score.with_error(_frechet(a, b), _jackknife_error(without_x, without_y)).within(0, math.inf)
 
 
 def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
@@ -133,8 +134,10 @@ def _frechet(a: _Gaussian, b: _Gaussian) -> float:
 
 
 def _ordered(rows: Tensor) -> Tensor:
-    """The rows in an order of their own, whatever order they came in."""
-    return rows[torch.from_numpy(np.lexsort(rows[:, :8].numpy().T))]
+    """The rows in an order of their own, whatever order they came in: by their first numbers, then by all."""
+    numbers = rows.numpy()
+    ties = [zlib.crc32(row.tobytes()) for row in numbers]
+    return rows[torch.from_numpy(np.lexsort((ties, *numbers[:, :8].T)))]
 
 
 def _without_groups(rows: Tensor) -> list[Tensor]:

@@ -141,8 +141,8 @@ class Judge:
             )
         if features.name == "random":
             found.append(
-                "the features are random, for want of Inception weights: such a distance notices colours, contrast "
-                "and edges, no contents; it ranks the checkpoints of one run at best, and is no FID"
+                "the features are random, for want of Inception weights (--download fetches them): such a distance "
+                "notices colours, contrast and edges, no contents; it ranks the checkpoints of one run, and is no FID"
             )
         return found
 

@@ -1,0 +1,132 @@
+"""Runs that are really broken, each found out by what it logged; a sound one raises no alarm."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import CONFIG, TINY
+
+from gan_nst.commands.train import train
+from gan_nst.evaluation.curves import read_run
+from gan_nst.evaluation.diagnosis import diagnose
+from gan_nst.images import find_pictures, read_picture, write_picture
+from gan_nst.networks.resnet import ResnetGenerator
+
+QUICK = ["training.log_every=2", "training.checkpoint_every=1000", "training.sample_every=1000"]
+
+
+@pytest.fixture
+def findings(datasets, tmp_path):
+    """Trains with the given settings and returns what is found, by kind."""
+
+    def train_and_diagnose(*overrides, root=datasets):
+        run = train(CONFIG, [f"data.root={root}", *TINY, *QUICK, *overrides], out=tmp_path / "run")
+        return {finding.kind: finding for finding in diagnose(read_run(run))}
+
+    return train_and_diagnose
+
+
+def kinds(findings, level="alarm"):
+    return {kind for kind, finding in findings.items() if finding.level == level}
+
+
+def generator_that(monkeypatch, change):
+    """Replaces what every generator returns by `change(input, output)`."""
+    whole = ResnetGenerator.forward
+    monkeypatch.setattr(ResnetGenerator, "forward", lambda self, x: change(x, whole(self, x)))
+
+
+def test_a_frozen_generator_does_nothing(findings):
+    found = findings(
+        "method.generator.start_from=picture",
+        "method.learning_rate=1e-9",
+        "training.steps=12",
+        "evaluation.every=3",
+    )
+    assert kinds(found) == {"does nothing"}
+    assert found["does nothing"].step == 12
+
+
+def test_a_constant_generator_has_collapsed(findings, monkeypatch):
+    generator_that(monkeypatch, lambda x, y: 0 * y + 0.3)
+    assert "collapse" in kinds(findings("training.steps=6", "evaluation.every=2"))
+
+
+def test_an_inverting_generator_is_found_out(findings, monkeypatch):
+    generator_that(monkeypatch, lambda x, y: 0 * y - x)
+    assert "inverted" in kinds(findings("training.steps=6", "evaluation.every=2"))
+
+
+def test_a_checkerboard_is_seen(findings, monkeypatch):
+    board = torch.from_numpy(1 - 2.0 * (np.indices((64, 64)).sum(0) % 2)).float()
+    generator_that(
+        monkeypatch, lambda x, y: 0 * y + 0.9 * x + 0.08 * board[: y.shape[2], : y.shape[3]].to(y.device)
+    )
+    assert "checkerboard" in kinds(findings("training.steps=6", "evaluation.every=2"))
+
+
+def test_an_overpowering_discriminator_is_saturated(findings):
+    """The generators are held to the input by huge cycle and identity weights, so that it learns undisturbed."""
+    found = findings(
+        "method.generator.start_from=picture",
+        *("method.cycle_weight=500", "method.identity_weight=500", "method.discriminator.width=16"),
+        *("method.learning_rate=2e-3", "training.steps=160", "evaluation.every=40"),
+    )
+    assert {"saturated discriminator", "does nothing"} <= kinds(found)
+    assert "method.discriminator.layers=1 instead of 2" in found["saturated discriminator"].advice
+
+
+def test_a_term_of_weight_0_is_silent(findings):
+    found = findings("method.cycle_weight=0", "training.steps=6", "evaluation.every=2")
+    assert "cycle" in found["silent term"].evidence
+    assert "method.cycle_weight" in found["silent term"].advice
+
+
+def test_a_term_of_huge_weight_drowns_the_others(findings):
+    found = findings("method.identity_weight=1e5", "training.steps=6", "evaluation.every=2")
+    assert "generator/identity has 100" in found["drowning term"].evidence
+    assert found["drowning term"].advice.startswith("method.identity_weight=1e+04")
+
+
+def test_non_finite_values_stop_a_run_and_are_found_in_what_it_left(findings, datasets, tmp_path):
+    findings("training.steps=6", "evaluation.every=2")
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(
+        path.read_text().replace('"generator/cycle_a": 0', '"generator/cycle_a": "nan", "x": 0', 1)
+    )
+    found = {finding.kind: finding for finding in diagnose(read_run(tmp_path / "run"))}
+    assert "generator/cycle_a was not finite" in found["not finite"].evidence
+
+
+def translated_world(root, datasets, truth, splits):
+    """The demo's photographs, with `truth(photograph)` as the pictures of domain b in those splits."""
+    shutil.copytree(datasets / "photo2cartoon", root / "photo2cartoon")
+    for split in splits:
+        for path in find_pictures(root / "photo2cartoon" / f"{split}A"):
+            write_picture(truth(read_picture(path)), root / "photo2cartoon" / f"{split}B" / path.name)
+
+
+def test_training_past_the_best_step_is_found_out(findings, datasets, tmp_path):
+    """Validation says that nothing is to be changed, training changes more and more."""
+    translated_world(tmp_path, datasets, lambda picture: picture, ["val"])
+    found = findings(
+        *("method.generator.start_from=picture", "method.learning_rate=1e-3", "method.cycle_weight=1"),
+        *("method.identity_weight=0", "training.steps=80", "evaluation.every=10"),
+        root=tmp_path,
+    )
+    assert "over-training" in kinds(found) | kinds(found, "advice")
+    finding = found["over-training"]
+    assert "evaluation.export=best" in finding.advice
+    assert f"step {read_run(tmp_path / 'run').series['validation/ab/error'].steps[1]:.0f}" in finding.evidence
+
+
+def test_a_run_that_still_gains_is_told_to_go_on(findings, datasets, tmp_path):
+    """The target is the photograph made dark, which a generator that starts from the picture nears step by step."""
+    translated_world(tmp_path, datasets, lambda picture: picture // 3, ["train", "val"])
+    found = findings(
+        *("method.generator.start_from=picture", "method.learning_rate=1e-3", "method.cycle_weight=1"),
+        *("method.identity_weight=0", "training.steps=60", "evaluation.every=6", "method.decay_from=1"),
+        root=tmp_path,
+    )
+    assert "training.steps=" in found["still improving"].advice
