@@ -174,7 +174,8 @@ def test_the_readmes_make_targets_exist():
     commands = readme_commands("make ")
     assert commands
     assert {command.split()[1] for command in commands} <= targets
-    assert {"install", "train", "translate", "evaluate", "curves", "tensorboard", "data", "test", "lint", "clean"} <= targets
+    assert {"install", "train", "translate", "evaluate", "curves", "tensorboard", "data"} <= targets
+    assert {"test", "lint", "clean"} <= targets
 
 
 def test_the_readmes_gan_nst_commands_parse():

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ class TestSplit:
 
     def counterpart(self, domain: str, path: Path) -> Picture:
         """The picture of the same name in another domain, of paired folders."""
-        folder = self.folders[domain]
-        names = dict(zip(folder.names, folder.files, strict=True))
-        return self._at_scale(names[path.with_suffix("").as_posix()])
+        return self._at_scale(self._named[domain][path.with_suffix("").as_posix()])
+
+    @cached_property
+    def _named(self) -> dict[str, dict[str, Path]]:
+        return {d: dict(zip(f.names, f.files, strict=True)) for d, f in self.folders.items()}
 
     def stream(self, domain: str) -> Iterator[tuple[Path, Picture]]:
         """All pictures of a domain, one after the other."""

@@ -1,6 +1,7 @@
 """What a run ends with: its evaluation, exported generators, and the final samples."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def forget(run: Path, translations: Mapping[str, Translation]) -> None:
     """Removes what an earlier session ended with, which the training that goes on makes stale."""
     first = next(iter(translations))
     results = [run / "evaluation.json", run / "report.html", run / "samples" / "final.png"]
+    results += (run / "samples").glob("test_*.png")
+    shutil.rmtree(run / "translated", ignore_errors=True)
     for path in results + [exported_path(run, name, first) for name in translations]:
         path.unlink(missing_ok=True)
 

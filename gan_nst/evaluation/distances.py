@@ -130,7 +130,8 @@ class _Gaussian:
 def _frechet(a: _Gaussian, b: _Gaussian) -> float:
     means = (a.mean - b.mean).square().sum()
     traces = a.root.square().sum() + b.root.square().sum()
-    return float(means + traces - 2 * torch.linalg.svdvals(a.root @ b.root.T).sum())
+    found = means + traces - 2 * torch.linalg.svdvals(a.root @ b.root.T).sum()
+    return max(float(found), 0.0)  # which rounding may miss
 
 
 def _ordered(rows: Tensor) -> Tensor:

@@ -78,6 +78,8 @@ def test_make_train_draws_the_demo_and_leaves_a_whole_run(project, trained):
         "checkpoints/step-0000006.pt",
         "samples/step-000003.png",
         "samples/final.png",
+        "report.html",
+        "checkpoints/best.pt",
     }
     assert expected <= files
     assert any(name.startswith("events.out.tfevents") for name in files)
@@ -88,8 +90,8 @@ def test_make_train_draws_the_demo_and_leaves_a_whole_run(project, trained):
 def test_the_evaluation_stands_beside_its_baselines(trained):
     _, run = trained
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation["pairs"] == 60
-    for kind in ("translated", "untouched", "colour_map"):
+    assert evaluation["ab"]["pairs"] == 60
+    for kind in ("best", "last", "untouched", "colour_map"):
         assert 0 < evaluation["ab"][kind]["error"] < 1
         assert -1 <= evaluation["ab"][kind]["ssim"] < 1
     assert {"parameters", "multiply_adds", "milliseconds"} <= evaluation["generator"].keys()
@@ -100,6 +102,17 @@ def test_the_second_make_train_uses_what_is_there(project, trained):
     assert code == 0
     assert "drawing" not in out
     assert (project / "runs/photo2cartoon/cyclegan/latest").resolve() != trained[1]
+
+
+def test_make_evaluate_and_make_curves_look_at_the_latest_run(project, trained):
+    code, out, err = make(project, "evaluate", "DOMAIN=photo2cartoon", "ARGS=--json scores.json")
+    assert code == 0, err
+    assert "ab: 60 pictures against 60 real ones (60 pairs)" in out
+    assert "ab" in json.loads((project / "scores.json").read_text())
+    assert (project / "runs/photo2cartoon/cyclegan/latest/report.html").exists()
+    code, out, err = make(project, "curves", "DOMAIN=photo2cartoon")
+    assert code == 0, err
+    assert "curves.png" in out
 
 
 def test_make_translate_keeps_names_and_sizes(project, trained):

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers_runs import CONFIG, TINY, metrics, same_state, same_values
+from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, same_state, same_values
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -216,3 +218,32 @@ def test_weights_that_are_asked_for_and_missing_stop_a_run_before_it_begins(tiny
     with pytest.raises(WeightsError, match=r"inception-2015-12-05.*GAN_NST_WEIGHTS"):
         train(tiny, tmp_path / "run", "evaluation.features=inception")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
+    """Only the first process validates; all of them write the checkpoint that it calls the best."""
+    program = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "gan_nst",
+        "train",
+        CONFIG,
+    ]
+    done = subprocess.run(
+        [sys.executable, *program, *tiny, *STEPS, "--out", str(tmp_path / "run")],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scores = validated(tmp_path / "run")
+    assert list(scores) == [2, 4, 6, 7]
+    best = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert scores[best["step"]] == min(scores.values())
+    assert len(best["random"]) == 2

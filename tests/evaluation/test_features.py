@@ -85,9 +85,7 @@ def photographs(tmp_path_factory):
         ]
     ):
         small = rng.integers(0, 256, (4, 4, len(Image.new(mode, (1, 1)).getbands())), np.uint8).squeeze()
-        Image.fromarray(small, "L" if mode == "P" else mode).resize((width, height)).convert(mode).save(
-            folder / f"{number}.png"
-        )
+        Image.fromarray(small).resize((width, height)).convert(mode).save(folder / f"{number}.png")
     return [read_picture(path) for path in find_pictures(folder)]
 
 
