@@ -159,12 +159,12 @@ class _RandomNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         source = torch.Generator().manual_seed(20150512)
-        self.kernels = nn.ParameterList(
-            nn.Parameter(
-                torch.randn(o, i, 3, 3, generator=source) * (2 / (9 * i)) ** 0.5, requires_grad=False
-            )
-            for i, o in zip(self.WIDTHS, self.WIDTHS[1:], strict=False)
-        )
+        kernels = []
+        for i, o in zip(self.WIDTHS, self.WIDTHS[1:], strict=False):
+            # Uniform in float64, which is the same on every processor; normal numbers differ in their last bits.
+            draw = torch.rand(o, i, 3, 3, generator=source, dtype=torch.float64)
+            kernels.append(nn.Parameter(((2 * draw - 1) * (6 / (9 * i)) ** 0.5).float(), requires_grad=False))
+        self.kernels = nn.ParameterList(kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         found = []

@@ -30,7 +30,7 @@ def _cell(column: Mapping[str, Any], key: str) -> str:
     if key not in column:
         return "-"
     low, high = column.get("intervals", {}).get(key, (None, None))
-    interval = "" if low is None else f" [{low:.3g}, {high:.3g}]"
+    interval = "" if low is None else f" [{low:.4g}, {high:.4g}]"
     return f"{column[key]:.4g}{interval}"
 
 
