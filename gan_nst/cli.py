@@ -196,9 +196,9 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     evaluate.add_argument("--direction", metavar="ab|ba", help="default: all that the run or file has")
     evaluate.add_argument(
         "--protocol",
-        default="clean",
         choices=["clean", "legacy"],
-        help="how pictures are resized: clean as clean-fid does (default), legacy as pytorch-fid does",
+        help="how pictures are resized: clean as clean-fid does (default, unless the run has another), legacy as "
+        "pytorch-fid does",
     )
     evaluate.add_argument(
         "--features",

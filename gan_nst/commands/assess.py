@@ -1,22 +1,21 @@
 """A run's generators on the test split: scores, pictures to look at, and nothing that training ever saw."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gan_nst.data.folders import Folder
+from gan_nst.commands.subjects import HeldOut, Subject
 from gan_nst.data.pictures import Pictures
 from gan_nst.errors import DataError
 from gan_nst.evaluation.judge import FEWEST, Judge, Judgement, Metrics
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
-from gan_nst.images import Picture, Resize, read_picture, resize_picture, write_picture
+from gan_nst.evaluation.report_scores import SHEETS_BY
+from gan_nst.images import Picture, resize_picture, write_picture
 from gan_nst.inference.folder import translate_stream
-from gan_nst.inference.translator import Translator
 from gan_nst.progress import track
 from gan_nst.training.samples import picture_grid
 
@@ -25,62 +24,6 @@ log = logging.getLogger(__name__)
 _MOST_FITTED = 1000  # training pictures of a domain that the colour map is fitted on
 _ROWS = 4  # pictures of a sheet
 _SIDE = 256  # pixels that pictures on a sheet have at most
-
-
-@dataclass(frozen=True)
-class TestSplit:
-    """Test pictures by domain, at the scale of the training.
-
-    paired: whether the two folders hold the same scenes under the same names. training: the pictures a colour map is
-    fitted on; empty where they are not at hand.
-    """
-
-    __test__ = False  # it is no test, whatever pytest makes of its name
-
-    folders: Mapping[str, Folder]
-    paired: bool
-    load_size: int
-    resize: Resize
-    training: Mapping[str, Pictures]
-
-    def files(self, domain: str) -> dict[Path, Path]:
-        """A domain's files by their path below the folder."""
-        folder = self.folders[domain]
-        return {file.relative_to(folder.root): file for file in folder.files}
-
-    def read(self, domain: str, path: Path) -> Picture:
-        """A picture by its path below its folder."""
-        return self._at_scale(self.folders[domain].root / path)
-
-    def counterpart(self, domain: str, path: Path) -> Picture:
-        """The picture of the same name in another domain, of paired folders."""
-        return self._at_scale(self._named[domain][path.with_suffix("").as_posix()])
-
-    @cached_property
-    def _named(self) -> dict[str, dict[str, Path]]:
-        return {d: dict(zip(f.names, f.files, strict=True)) for d, f in self.folders.items()}
-
-    def stream(self, domain: str) -> Iterator[tuple[Path, Picture]]:
-        """All pictures of a domain, one after the other."""
-        for path, file in self.files(domain).items():
-            yield path, self._at_scale(file)
-
-    def _at_scale(self, file: Path) -> Picture:
-        return resize_picture(read_picture(file), self.load_size, self.resize)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One translation to be judged: its domains, and its generator at several steps, "best" and "last" for example.
-
-    exported: the one of them whose pictures are shown and kept.
-    """
-
-    source: str
-    target: str
-    translators: Mapping[str, Translator]
-    steps: Mapping[str, int]
-    exported: str
 
 
 @dataclass(frozen=True)
@@ -93,21 +36,24 @@ class Sheet:
 
 
 def assess(
-    name: str, subject: Subject, split: TestSplit, metrics: Metrics, output: Path | None
+    name: str, subject: Subject, split: HeldOut, metrics: Metrics, output: Path | None
 ) -> tuple[dict[str, Any], list[Sheet]]:
     """The scores of a translation as plain data, and sheets of its best, median and worst pictures.
 
-    Judged beside it, as what it must beat: the untouched input, and the best per-channel colour map. output: folder
-    for the translated pictures, which nothing is written over in. Raises DataError for pictures that cannot be used.
+    Judged beside it, as what it must beat: the untouched input, and the best per-channel colour map. output: an empty
+    folder for the translated pictures; without it there are no sheets either. Raises DataError for pictures that
+    cannot be used.
     """
     source, target = subject.source, subject.target
-    count = len(split.folders[source].files)
     for domain in (source, target):
         folder = split.folders[domain]
         if len(folder.files) < FEWEST:
             raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
-    if split.paired:
-        _check_pairs(split, source, target)
+    if split.paired and (odd := _odd_pair(split, source, target)) is not None:
+        log.warning(
+            f"{odd}: not of the same proportions as its namesake; the test pictures are taken for unpaired"
+        )
+        split = replace(split, paired=False)
     judge = Judge(metrics, Again(lambda: (picture for _, picture in split.stream(target))))
 
     def judged(pictures: Iterable[tuple[Path, Picture]]) -> Judgement:
@@ -117,38 +63,31 @@ def assess(
             (lambda path: split.counterpart(target, path)) if split.paired else None,
         )
 
+    found: dict[int, Judgement] = {}  # by translator: best and last may be the same
+    exported = subject.translators[subject.exported]
+    for which, translator in subject.translators.items():
+        if id(translator) not in found:
+            stream = track(list(split.files(source)), f"evaluating {name}, {which}")
+            outputs = translate_stream(translator, ((path, split.read(source, path)) for path in stream))
+            found[id(translator)] = judged(_kept(outputs, output if translator is exported else None))
+    count = len(split.folders[source].files)
     result: dict[str, Any] = {
         "generated": count,
         "real": len(split.folders[target].files),
         "pairs": count if split.paired else 0,
         "exported": subject.exported,
     }
-    shown: Judgement | None = None
     for which, translator in subject.translators.items():
-        twin = next((w for w, t in subject.translators.items() if t is translator and w in result), None)
-        if twin is not None:
-            result[which] = result[twin]
-            continue
-        keep = (
-            output
-            if which == subject.exported or translator is subject.translators[subject.exported]
-            else None
-        )
-        stream = track(list(split.files(source)), f"evaluating {name}, {which}")
-        found = judged(
-            _kept(translate_stream(translator, ((p, split.read(source, p)) for p in stream)), keep)
-        )
-        shown = found if keep is not None or shown is None else shown
-        result[which] = {"step": subject.steps[which]} if which in subject.steps else {}
-        result[which] |= found.plain()
+        step = {"step": subject.steps[which]} if which in subject.steps else {}
+        result[which] = step | found[id(translator)].plain()
     result["untouched"] = judged(split.stream(source)).plain()
     if split.training:
         maps = [colour_statistics(_spread(split.training[domain])) for domain in (source, target)]
         result["colour_map"] = judged(_mapped(split.stream(source), *maps)).plain()
     result["noise_floor"] = judge.floor
     result["warnings"] = judge.warnings(count)
-    assert shown is not None
-    return result, _sheets(name, subject, split, shown)
+    sheets = [] if output is None else _sheets(name, subject, split, found[id(exported)])
+    return result, sheets
 
 
 class Again:
@@ -161,13 +100,12 @@ class Again:
         return self._make()
 
 
-def _check_pairs(split: TestSplit, source: str, target: str) -> None:
+def _odd_pair(split: HeldOut, source: str, target: str) -> Path | None:
+    """The first picture that has not the size of its counterpart."""
     for path, picture in split.stream(source):
         if picture.shape != split.counterpart(target, path).shape:
-            raise DataError(
-                f"{split.folders[source].root / path}: not of the same proportions as its pair in "
-                f"{split.folders[target].root}"
-            )
+            return split.folders[source].root / path
+    return None
 
 
 def _kept(stream: Iterable[tuple[Path, Picture]], output: Path | None) -> Iterator[tuple[Path, Picture]]:
@@ -196,23 +134,18 @@ def _spread(pictures: Pictures) -> Iterator[Picture]:
         yield pictures[int(index)]
 
 
-def _sheets(name: str, subject: Subject, split: TestSplit, shown: Judgement) -> list[Sheet]:
+def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> list[Sheet]:
     """The best, the median and the worst pictures: by LPIPS to the input, else by the error, else by the change."""
     first = next(iter(shown.pictures.values()))
-    key = next(key for key in ("lpips_to_input", "error", "change") if key in first)
-    words = {
-        "lpips_to_input": "LPIPS to the input",
-        "error": "error against the truth",
-        "change": "change of the input",
-    }
+    key = next(key for key in SHEETS_BY if key in first)
     ranked = sorted(shown.pictures, key=lambda path: (shown.pictures[path].get(key, 0.0), path))
     count = min(_ROWS, len(ranked))
     middle = (len(ranked) - count) // 2
     chosen = {
         "": ("the first by name", sorted(shown.pictures)[: 2 * _ROWS]),
-        "_lowest": (f"lowest {words[key]}", ranked[:count]),
-        "_median": (f"median {words[key]}", ranked[middle : middle + count]),
-        "_highest": (f"highest {words[key]}", ranked[-count:]),
+        "_lowest": (f"lowest {SHEETS_BY[key]}", ranked[:count]),
+        "_median": (f"median {SHEETS_BY[key]}", ranked[middle : middle + count]),
+        "_highest": (f"highest {SHEETS_BY[key]}", ranked[-count:]),
     }
     sheets = []
     for suffix, (caption, paths) in chosen.items():

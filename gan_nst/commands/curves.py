@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_nst.errors import SettingsError, writing
+from gan_nst.commands.runs import write_whole
+from gan_nst.errors import SettingsError
 from gan_nst.evaluation.curves import read_run
 from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
 from gan_nst.evaluation.figure import draw
@@ -24,9 +25,7 @@ def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict
     if target.suffix.lower() not in (".png", ".svg"):
         raise SettingsError(f"{target}: --out is a .png or .svg file")
     picture = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(picture)
+    write_whole(target, picture)
     found = {}
     for history in histories:
         found[history.name] = diagnose(history)

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from gan_nst.commands.assess import Subject
-from gan_nst.commands.evaluate import evaluate_run, feature_cache, own_split, subjects_of
+from gan_nst.commands.evaluate import evaluate_run
 from gan_nst.commands.prepare import Prepared
-from gan_nst.commands.runs import exported_path, latest
+from gan_nst.commands.runs import exported_path, feature_cache, latest
 from gan_nst.commands.settings import RunSettings
+from gan_nst.commands.subjects import Subject, own_split, subjects_of
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.folders import DataSet, Folder
-from gan_nst.errors import DataError
+from gan_nst.errors import CheckpointError, DataError, WeightsError
 from gan_nst.evaluation.judge import Metrics
 from gan_nst.evaluation.scores import is_score
 from gan_nst.images import write_picture
@@ -43,14 +43,15 @@ def finish(run: Path, prepared: Prepared) -> None:
     """
     settings = prepared.settings
     payload = checkpoint.load_newest(run / "checkpoints")[1]
-    subjects = subjects_of(run, payload, prepared.device, settings.precision)
-    evaluation = _evaluate(run, prepared, subjects)
+    subjects = subjects_of(run, payload, prepared.device, settings.precision, settings.evaluation.export)
     first = next(iter(subjects))
     chosen = {name: subject.translators[subject.exported] for name, subject in subjects.items()}
+    for name, translator in chosen.items():  # whatever comes of the evaluation, the generators are there
+        export(translator.generator, translator.description, exported_path(run, name, first))
+    evaluation = _evaluate(run, prepared, subjects)
     for name, translator in chosen.items():
-        scores = {
-            f"test_{key}": value for key, value in _values(evaluation, name, subjects[name].exported).items()
-        }
+        values = evaluation.get(name, {}).get(subjects[name].exported, {})
+        scores = {f"test_{key}": value for key, value in values.items() if is_score(key)}
         description = translator.description.model_copy(update={"scores": scores})
         export(translator.generator, description, exported_path(run, name, first))
     translations = prepared.method.translations()
@@ -77,17 +78,12 @@ def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) ->
             settings.evaluation.protocol,
             prepared.device,
             weights=settings.evaluation.weights,
-            cache=feature_cache(settings.data.model_dump()),
+            cache=feature_cache(settings.data),
         )
         return evaluate_run(run, subjects, split, metrics)
-    except DataError as error:
+    except (CheckpointError, DataError, WeightsError) as error:
         log.warning(f"no evaluation on the test split: {error}")
         return {}
-
-
-def _values(evaluation: Mapping[str, Any], name: str, exported: str) -> dict[str, float]:
-    scores = evaluation.get(name, {}).get(exported, {})
-    return {key: value for key, value in scores.items() if is_score(key)}
 
 
 def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None:

@@ -16,7 +16,7 @@ from gan_nst.data.cache import open_pictures
 from gan_nst.data.folders import DOMAINS, DataSet, Folder, fingerprint, locate
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.pictures import Pictures
-from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.errors import CheckpointError, SettingsError, WeightsError
 from gan_nst.evaluation.features import Features, choose
 from gan_nst.methods import base
 from gan_nst.training import distributed
@@ -96,16 +96,39 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         processes=distributed.processes(),
         device=device,
     )
-    settings = resolve_evaluation(settings, bool(data_set.pairs("validation")), method.translations())
-    evaluation = settings.evaluation
-    wanted = evaluation.features
-    features = None if wanted == "none" else choose(wanted, device, evaluation.weights)
+    settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
     until = min(steps, settings.training.stop_at or steps)
     log.info(
         f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
         f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
     )
     return Prepared(settings, device, data_set, pictures, method, batches, features, until)
+
+
+def _prepare_validation(
+    settings: RunSettings, device: torch.device, data_set: DataSet, method: base.Method, goes_on: bool
+) -> tuple[RunSettings, Features | None]:
+    """The settings with those of the evaluation resolved, and the feature network, which rank 0 alone needs.
+
+    A run that goes on where its weights or its validation pictures are missing is validated by what there is.
+    """
+    paired, translations = bool(data_set.pairs("validation")), method.translations()
+    try:
+        resolved = resolve_evaluation(settings, device, paired, translations)
+        wanted = resolved.evaluation.features
+        if wanted == "none" or distributed.rank() != 0:
+            return resolved, None
+        return resolved, choose(wanted, device, resolved.evaluation.weights)
+    except (SettingsError, WeightsError) as error:
+        if not goes_on:
+            raise
+        log.warning(f"{error}; the run goes on with what there is to validate by")
+    plain = settings.evaluation.model_copy(update={"features": "auto", "score": "auto", "weights": None})
+    resolved = resolve_evaluation(
+        settings.model_copy(update={"evaluation": plain}), device, paired, translations
+    )
+    wanted = resolved.evaluation.features
+    return resolved, None if wanted == "none" else choose(wanted, device)
 
 
 def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Pictures]]:

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,25 @@ from gan_nst.images import Picture, write_picture
 log = logging.getLogger(__name__)
 
 
-def record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> None:
-    """Writes a run's evaluation and its report; tells what its curves say."""
+@dataclass(frozen=True)
+class Record:
+    """An evaluation ready to be written: the texts of evaluation.json and report.html, sheets, and what to say."""
+
+    evaluation: str
+    page: str
+    sheets: Sequence[Sheet]
+    findings: str
+
+    def write(self, run: Path) -> None:
+        """Leaves it in a run, in place of what was there."""
+        for sheet in self.sheets:
+            write_picture(sheet.picture, run / "samples" / f"{sheet.name}.png")
+        write_whole(run / "report.html", self.page)
+        write_whole(run / "evaluation.json", self.evaluation)
+
+
+def prepare_record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> Record:
+    """A run's evaluation with its curves and what they say, its times and the machine."""
     history = _history(run)
     findings: list[Finding] = [] if history is None else diagnose(history)
     told = {
@@ -34,8 +52,6 @@ def record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) ->
         **({} if history is None else {"training": _training(history)}),
         "environment": _environment(),
     }
-    for sheet in sheets:
-        write_picture(sheet.picture, run / "samples" / f"{sheet.name}.png")
     settings = run / "settings.yaml"
     page = report.render(
         report.Report(
@@ -47,10 +63,7 @@ def record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) ->
             settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
         )
     )
-    write_whole(run / "report.html", page)
-    write_whole(run / "evaluation.json", to_json(told))
-    if history is not None:
-        log.info(describe(findings, history))
+    return Record(to_json(told), page, sheets, "" if history is None else describe(findings, history))
 
 
 def to_json(result: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+from gan_nst.data.settings import DataSettings
 from gan_nst.errors import CheckpointError
 
 RUNS = Path("runs")
@@ -52,12 +53,19 @@ def exported_path(run: Path, translation: str, first: str) -> Path:
     return run / ("generator.safetensors" if translation == first else f"generator_{translation}.safetensors")
 
 
-def write_whole(path: Path, text: str) -> None:
+def feature_cache(data: DataSettings) -> Path | None:
+    """Where the features of a run's reference pictures are remembered: beside its decoded pictures."""
+    if data.cache == "never":
+        return None
+    return data.root / ".cache" if data.cache == "auto" else Path(data.cache)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
     unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)

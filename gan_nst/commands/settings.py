@@ -8,11 +8,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
-from gan_nst import pretrained
 from gan_nst.config import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import SettingsError
-from gan_nst.evaluation.features import INCEPTION, score_key
+from gan_nst.evaluation.features import best_at_hand, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base
 from gan_nst.precision import choose_device, choose_precision
@@ -129,15 +128,20 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
     )
 
 
-def resolve_evaluation(settings: RunSettings, paired: bool, translations: Collection[str]) -> RunSettings:
+def resolve_evaluation(
+    settings: RunSettings, device: torch.device, paired: bool, translations: Collection[str]
+) -> RunSettings:
     """The settings with the evaluation's `auto` resolved, by what lies on this machine and whether the validation
     pictures are paired. Raises SettingsError for a score that there will not be.
     """
     evaluation = settings.evaluation
     features = evaluation.features
     if features == "auto":
-        here = pretrained.find(INCEPTION, evaluation.weights) is not None
-        features = "inception" if here else "none" if paired else "random"
+        here = best_at_hand(evaluation.weights)
+        # On the CPU Inception would take longer than the small trainings that are done there.
+        affordable = here == "inception" and device.type != "cpu"
+        asked_for = evaluation.weights is not None
+        features = here if affordable or asked_for else "none" if paired else "random"
     keys = [] if features == "none" else [score_key(features, "frechet"), score_key(features, "kernel")]
     keys += ["error"] if paired else []
     known = [f"{name}/{score}" for name in translations for score in keys]

@@ -66,7 +66,9 @@ def _load(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
     if source.suffix == ".safetensors":
         generator, description = load_exported(source)
         if direction not in (None, description.translation):
-            raise CheckpointError(f"{source}: translates {description.translation}, not {direction}")
+            raise CheckpointError(
+                f"{source}: translates {description.translation}, not {direction}; leave --direction out"
+            )
         return generator, description
     if source.suffix != ".pt":
         run = find_run(source)

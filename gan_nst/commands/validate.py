@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.commands.prepare import Prepared
+from gan_nst.commands.runs import feature_cache
 from gan_nst.commands.translate import describe
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.evaluation.features import extract, extract_cached
@@ -23,7 +24,9 @@ from gan_nst.training.trainer import Noted, Trainer
 
 log = logging.getLogger(__name__)
 
-_BATCH = 16
+_PIXELS_A_BATCH = (
+    8 * 256 * 256
+)  # what a generator translates at once is far less than what its training takes
 
 
 class Validation:
@@ -56,11 +59,16 @@ class Validation:
         self._protocol = settings.evaluation.protocol
         self._real = {}
         if self._features is not None:
-            cache = None if settings.data.cache == "never" else settings.data.root / ".cache"
+            cache = feature_cache(settings.data)
             for domain, pictures in self._pictures.items():
                 self._real[domain] = extract_cached(
                     self._features, _as_pictures(pictures), self._protocol, cache
                 )
+
+        # Scores are compared with those that were measured alike.
+        counts = ", ".join(str(len(pictures)) for pictures in self._pictures.values())
+        digest = "" if self._features is None else f", {self._protocol}, {self._features.digest[:16]}"
+        self._by = f"{counts} pictures{digest}"
 
     def __call__(self, step: int) -> Noted:
         began = time.perf_counter()
@@ -86,10 +94,11 @@ class Validation:
 
     def _translate(self, name: str, inputs: Tensor) -> list[Picture]:
         pictures = _as_pictures(inputs)
+        batch = max(1, _PIXELS_A_BATCH // inputs[0, 0].numel())
         return [
             output
-            for start in range(0, len(pictures), _BATCH)
-            for output in self._translators[name].translate(pictures[start : start + _BATCH])
+            for start in range(0, len(pictures), batch)
+            for output in self._translators[name].translate(pictures[start : start + batch])
         ]
 
     def _judge(self, outputs: list[Picture], translation: Translation) -> dict[str, Score]:
@@ -109,11 +118,11 @@ class Validation:
         if value is None or not math.isfinite(value):
             return False
         best = self._trainer.notes.get("best")
-        if best is not None and best["score"] == self._score:
+        if best is not None and (best["score"], best["by"]) == (self._score, self._by):
             better = value > best["value"] if more_is_better(self._score) else value < best["value"]
             if not better:
                 return False
-        self._trainer.notes["best"] = {"step": step, "score": self._score, "value": value}
+        self._trainer.notes["best"] = {"step": step, "score": self._score, "value": value, "by": self._by}
         return True
 
 

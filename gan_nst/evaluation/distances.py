@@ -77,31 +77,36 @@ def frechet_score(x: Tensor, y: Tensor) -> Score:
 def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
     """KID with the interval that its own subsets give.
 
-    The deviation over subsets of m among n pictures is that of the whole set's estimate times sqrt((n - m) / m), by
-    the theory of subsampling (Politis and Romano 1994; for m = n / 2, the deviation itself).
+    A mean over m of n pictures, drawn without replacement, deviates by (1 / m - 1 / n) times their variance, that over
+    all n by 1 / n (Politis and Romano 1994); here of two sets, taken to spread alike.
     """
     found = kernel_distance(x, y)
-    smaller = min(len(x), len(y))
-    error = found.deviation * math.sqrt(found.subset_size / (smaller - found.subset_size))
+    whole = 1 / len(x) + 1 / len(y)
+    error = found.deviation * math.sqrt(whole / (2 / found.subset_size - whole))
     return Score.with_error(found.mean, error), found
 
 
 def precision_recall_scores(generated: Tensor, real: Tensor) -> tuple[Score, Score]:
-    """Precision and recall, each with its jackknife interval."""
+    """Precision and recall, each with its jackknife interval.
+
+    It is no narrower than that of a plain share (Agresti and Coull 1998): at 0 and 1 no picture left out makes a
+    difference, and yet nobody knows them for sure.
+    """
     values = precision_recall(generated, real)
     without_x = [precision_recall(part, real) for part in _without_groups(generated)]
     without_y = [precision_recall(generated, part) for part in _without_groups(real)]
     precision, recall = (
-        Score.with_error(values[i], _jackknife_error([v[i] for v in without_x], [v[i] for v in without_y]))
-        for i in range(2)
+        _share(values[i], len(rows), _jackknife_error([v[i] for v in without_x], [v[i] for v in without_y]))
+        for i, rows in enumerate((generated, real))
     )
-    return precision.within(0, 1), recall.within(0, 1)
+    return precision, recall
 
 
 def noise_floor(real: Tensor, distance: Distance) -> float:
-    """The mean distance between random halves of one set: what no translator can be told to be better than.
+    """The mean distance between random halves of one set: what sampling alone makes of no difference.
 
-    Halves are smaller than the whole, which raises a Frechet distance: the floor is that of their size.
+    A half has half as many pictures, and fewer pictures raise a Frechet distance: against the whole set even a perfect
+    translator scores less than this. A kernel distance is not raised; its floor is near 0.
     """
     rows = _ordered(real)
     found = []
@@ -132,6 +137,12 @@ def _frechet(a: _Gaussian, b: _Gaussian) -> float:
     traces = a.root.square().sum() + b.root.square().sum()
     found = means + traces - 2 * torch.linalg.svdvals(a.root @ b.root.T).sum()
     return max(float(found), 0.0)  # which rounding may miss
+
+
+def _share(value: float, count: int, error: float) -> Score:
+    """A share of `count` pictures with its interval."""
+    likely = (value * count + 2) / (count + 4)
+    return Score.with_error(value, max(error, math.sqrt(likely * (1 - likely) / count))).within(0, 1)
 
 
 def _ordered(rows: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def choose(name: str, device: torch.device, weights: Path | None = None, downloa
     Raises WeightsError when an explicit request cannot be met, SettingsError for an unknown name.
     """
     if name == "auto":
-        name = _best_at_hand(weights, download)
+        name = best_at_hand(weights, download)
     if name == "random":
         return _random(device)
     if name not in FEATURE_NAMES:
@@ -117,7 +117,10 @@ def extract_cached(
     """
     if cache is None:
         return extract(features, pictures, protocol)
-    content = hashlib.sha256(f"{features.name} {features.digest} {protocol}".encode())
+    device = next(features.network.parameters()).device.type
+    content = hashlib.sha256(
+        f"{features.name} {features.digest} {protocol} {torch.__version__} {device}".encode()
+    )
     for picture in pictures:
         content.update(str(picture.shape).encode())
         content.update(picture.tobytes())
@@ -137,7 +140,8 @@ def extract_cached(
     return found
 
 
-def _best_at_hand(weights: Path | None, download: bool) -> str:
+def best_at_hand(weights: Path | None = None, download: bool = False) -> FeatureName:
+    """The name of the best features that can be had: Inception, the part of it that lies here, or random ones."""
     if download or pretrained.find(INCEPTION, weights) is not None:
         if weights is not None and "Mixed_7c.branch1x1.conv.weight" not in pretrained.load(weights):
             return "inception-768"

@@ -20,6 +20,7 @@ from gan_nst.evaluation.scores import Score, label
 from gan_nst.images import Picture
 
 FEWEST = 2  # pictures that have a covariance
+_PLENTY = 5  # times as many pictures as features, where a Frechet distance begins to settle
 
 Named = Iterable[tuple[Path, Picture]]
 Lookup = Callable[[Path], Picture]
@@ -44,9 +45,13 @@ class Metrics:
         weights: Path | None = None,
         download: bool = False,
         cache: Path | None = None,
+        similarity: bool = True,
     ) -> "Metrics":
-        """The metrics that can be had; an explicit request for features that cannot raises WeightsError."""
-        lpips = Lpips.find(device, download)
+        """The metrics that can be had; an explicit request for features that cannot raises WeightsError.
+
+        similarity: LPIPS too, which needs inputs or truths.
+        """
+        lpips = Lpips.find(device, download) if similarity else None
         return cls(choose(features, device, weights, download), lpips, protocol, cache)
 
     def describe(self) -> dict[str, Any]:
@@ -62,7 +67,8 @@ class Metrics:
             "sha256": features.digest,
             "kid_subsets": distances.KID_SUBSETS,
             "neighbours": distances.NEIGHBOURS,
-            "intervals": "95 %: jackknife over groups of pictures; over subsets for KID; over pictures for means",
+            "intervals": "95 % of the sampling noise at these numbers of pictures (few of them raise a Fréchet "
+            "distance besides): jackknife over groups of pictures, over subsets for KID, over pictures for means",
             "lpips": lpips,
             "libraries": {
                 name: version(name) for name in ("torch", "torch-fidelity", "torchmetrics", "pillow", "numpy")
@@ -133,7 +139,7 @@ class Judge:
         """Plain sentences on what the numbers cannot bear."""
         features, fewest = self.metrics.features, min(generated, len(self.real))
         found = []
-        if fewest <= features.dimension:
+        if fewest < _PLENTY * features.dimension:
             name, other = label(features.key("frechet")), label(features.key("kernel"))
             found.append(
                 f"{fewest} pictures are few for {features.dimension} features: {name} is raised by as much as their "

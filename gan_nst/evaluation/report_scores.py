@@ -8,22 +8,15 @@ from typing import Any
 import yaml
 
 from gan_nst.evaluation.numbers import mapping, number, text
-from gan_nst.evaluation.scores import Score, label, more_is_better
+from gan_nst.evaluation.scores import COLUMNS, Score, label, more_is_better
 
-_COLUMNS = {
-    "best": "best",
-    "last": "last",
-    "untouched": "untouched input",
-    "colour_map": "colour map",
-    "noise_floor": "noise floor",
-}
 _COUNTS = {"generated": "generated pictures", "real": "real pictures", "pairs": "pairs"}
 _NO_SCORES = ("step", "pictures", *_COUNTS)
 _BESIDE_A_SCORE = ("_std", "_subset_size")
 # What speaks for a translator, the most telling first. LPIPS to the input is no such score: doing nothing wins it.
 _TELLING = ("fid", "kid", "frechet", "kernel", "lpips_to_truth", "error", "ssim")
 # What the sheets' pictures are ranked by: the first of these that there is.
-_SHEETS_BY = {
+SHEETS_BY = {
     "lpips_to_input": "LPIPS to the input",
     "error": "error against the truth",
     "change": "change of the input",
@@ -32,7 +25,8 @@ _SHEETS_BY = {
 NOTES = {
     "untouched": "The untouched input is what doing nothing scores.",
     "colour_map": "The colour map is what moving the colours alone scores.",
-    "noise_floor": "The noise floor is what real pictures score against other real ones.",
+    "noise_floor": "The noise floor is what one half of the real pictures scores against the other. Fewer pictures "
+    "raise a Fréchet distance, so a translation may lie below its floor; a kernel distance may be compared.",
     "lpips_to_input": "LPIPS to the input tells how little of the input is kept: doing nothing has 0.",
 }
 
@@ -80,7 +74,7 @@ def translations_of(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     return {
         name: value
         for name, value in evaluation.items()
-        if isinstance(value, Mapping) and not {*_COLUMNS, "warnings"}.isdisjoint(value)
+        if isinstance(value, Mapping) and not {*COLUMNS, "warnings"}.isdisjoint(value)
     }
 
 
@@ -135,7 +129,7 @@ def _arrow(key: str) -> str:
 
 def _columns(translation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The columns that a translation has, in the order of the table."""
-    return {name: translation[name] for name in _COLUMNS if mapping(translation, name)}
+    return {name: translation[name] for name in COLUMNS if mapping(translation, name)}
 
 
 def shown(translation: Mapping[str, Any]) -> set[str]:
@@ -156,7 +150,7 @@ def table_of(name: str, translation: Mapping[str, Any], chosen: str | None) -> T
     for column, values in columns.items():
         notes = [f"step {values['step']:,}"] if isinstance(values.get("step"), int) else []
         notes += [f"{values['pictures']:,} pictures"] if isinstance(values.get("pictures"), int) else []
-        heads.append(Column(_COLUMNS[column], ", ".join(notes), column == translation.get("exported")))
+        heads.append(Column(COLUMNS[column], ", ".join(notes), column == translation.get("exported")))
     return Table(
         name,
         counts(translation),
@@ -207,7 +201,7 @@ def verdict(name: str, translation: Mapping[str, Any], chosen: str | None) -> st
     for baseline in ("untouched", "colour_map"):
         other = _score(columns.get(baseline, {}), key)
         if other is not None and math.isfinite(other.value):
-            name = f"the {_COLUMNS[baseline]} ({text(other.value)})"
+            name = f"the {COLUMNS[baseline]} ({text(other.value)})"
             clauses.append(_comparison(score, other, key).format(name))
     floor = _score(columns.get("noise_floor", {}), key)
     if floor is not None and math.isfinite(floor.value):
@@ -232,7 +226,7 @@ def _comparison(ours: Score, other: Score, key: str) -> str:
 def choice(evaluation: Mapping[str, Any], translations: Mapping[str, Mapping[str, Any]]) -> str:
     """How the pictures of the sheets were chosen."""
     there = {key for translation in translations.values() for key in shown(translation)}
-    score = next((words for key, words in _SHEETS_BY.items() if key in there), None)
+    score = next((words for key, words in SHEETS_BY.items() if key in there), None)
     chosen = (
         f"the lowest, the median and the highest {score}"
         if score

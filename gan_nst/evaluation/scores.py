@@ -18,8 +18,18 @@ _LABELS = {
     "change": "change of the input",
     "lpips_to_input": "LPIPS to the input",
     "lpips_to_truth": "LPIPS to the truth",
-    "error": "error",
+    "error": "mean absolute error",
     "ssim": "SSIM",
+}
+# What scores stand side by side under, and the titles of those columns.
+COLUMNS = {
+    "best": "best",
+    "last": "last",
+    "given": "given",
+    "pictures": "pictures",
+    "untouched": "untouched input",
+    "colour_map": "colour map",
+    "noise_floor": "noise floor",
 }
 _MORE_IS_BETTER = ("precision", "recall", "ssim")
 

@@ -20,8 +20,8 @@ class EvaluationSettings(Section):
         "auto", "none", "inception", "inception-768", "inception-192", "inception-64", "random"
     ] = Field(
         "auto",
-        description="compared during training; auto: inception if it lies here, else none when validation pictures "
-        "are paired, else random",
+        description="compared during training; auto: inception if it lies here (and there is a GPU, or weights are "
+        "given), else none when validation pictures are paired, else random",
     )
     protocol: Protocol = Field(
         "clean", description="how pictures are resized for the features; legacy: as pytorch-fid"

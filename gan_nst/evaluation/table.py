@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gan_nst.evaluation.scores import is_score, label, more_is_better
-
-COLUMNS = ("best", "last", "given", "untouched", "colour_map", "noise_floor")
+from gan_nst.evaluation.scores import COLUMNS, is_score, label, more_is_better
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def as_text(result: Mapping[str, Any]) -> str:
     """The table of one translation's scores: a row a score, a column each for best, last and what they must beat."""
     columns = [(name, result[name]) for name in COLUMNS if result.get(name)]
     keys = dict.fromkeys(key for _, column in columns for key in column if is_score(key))
@@ -19,7 +17,7 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def _title(name: str, column: Mapping[str, Any], exported: str | None) -> str:
     step = f" ({column['step']})" if "step" in column else ""
-    return f"{name.replace('_', ' ')}{step}{' *' if name == exported else ''}"
+    return f"{COLUMNS[name]}{step}{' *' if name == exported else ''}"
 
 
 def _row_title(key: str) -> str:

@@ -47,6 +47,8 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
             torch.save({"format": FORMAT, **payload}, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_as is not None:  # first, so that whatever the newest checkpoint notes as kept is kept
+            _also(unfinished, folder / f"{keep_as}.pt")
         os.replace(unfinished, path)
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
@@ -63,8 +65,6 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
             else "no checkpoint was there before"
         )
         raise CheckpointError(f"{path}: could not be written ({reason}); {safe}") from None
-    if keep_as is not None:
-        _also(path, folder / f"{keep_as}.pt")
     for old in newest_first(folder)[kept:]:
         old.unlink(missing_ok=True)
     return path
@@ -124,20 +124,18 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     raise CheckpointError(failures[0])
 
 
-def _also(path: Path, name: Path) -> None:
-    """Gives a checkpoint a second name: the same file where the system can, else a copy."""
-    unfinished = name.with_suffix(".part")
+def _also(file: Path, name: Path) -> None:
+    """Gives a file a second name: the same file where the system can, else a copy."""
+    unfinished = name.with_suffix(".also")
     try:
         unfinished.unlink(missing_ok=True)
         try:
-            os.link(path, unfinished)
+            os.link(file, unfinished)
         except OSError:
-            shutil.copyfile(path, unfinished)
+            shutil.copyfile(file, unfinished)
         os.replace(unfinished, name)
-        _sync_folder(name.parent)
-    except OSError as error:
+    finally:
         unfinished.unlink(missing_ok=True)
-        raise CheckpointError(f"{name}: could not be written ({error.strerror}); {path} is whole") from None
 
 
 def _sync_folder(folder: Path) -> None:

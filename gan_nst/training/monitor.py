@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What stands before the slash in the names of scalars that are no losses; else it is a role.
-GROUPS = ("gradient_norm", "gradient_share", "learning_rate", "measure", "memory", "speed", "validation")
-
 
 class Monitor:
     """Writes a run's metrics into its folder and shows how far it is.
@@ -107,11 +104,12 @@ def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":
 
 
 def _main_losses(scalars: Mapping[str, float]) -> str:
-    """The sum of each role's terms, "generator 2.31  discriminator 0.42"."""
+    """The sum of each role's terms, "generator 2.31  discriminator 0.42"; a role is what has a learning rate."""
+    roles = {name.partition("/")[2] for name in scalars if name.startswith("learning_rate/")}
     sums: dict[str, float] = {}
     for name, value in scalars.items():
         role, _, term = name.partition("/")
-        if role not in GROUPS and term:
+        if role in roles and term:
             sums[role] = sums.get(role, 0.0) + value
     return "  ".join(f"{role} {value:.3f}" for role, value in sums.items())
 

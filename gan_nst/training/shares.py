@@ -30,8 +30,10 @@ def gradient_shares(
             networks.requires_grad_(True)
             with autocast(precision, device):
                 losses = update.losses(dict(batch))
-            norms = {}
+            norms = dict.fromkeys(losses, 0.0)
             for name, loss in losses.items():
+                if not loss.requires_grad:  # a constant moves nothing
+                    continue
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
                 norms[name] = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
             networks.requires_grad_(False)

@@ -6,13 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from helpers_data import fill
 from helpers_runs import CONFIG, TINY, one_line
 from PIL import Image
 from safetensors.torch import load_file
 
 from gan_nst.commands import evaluate as command
+from gan_nst.commands import record
 from gan_nst.commands.train import train
+from gan_nst.evaluation import report
 from gan_nst.evaluation.judge import Judge
 from gan_nst.images import find_pictures, read_picture
 
@@ -37,8 +40,9 @@ def run(trained, tmp_path):
 
 
 def contents(run):
-    """Every file of a run."""
-    return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    """Every file of a run, but for the lock that two evaluations meet at."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name != ".evaluation.lock"]
+    return {path.relative_to(run): path.read_bytes() for path in files}
 
 
 def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
@@ -162,7 +166,8 @@ def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights
     assert code == 0, err
     result = json.loads((tmp_path / "r.json").read_text())
     assert {"fid_64", "kid_64", "kid_64_std", "precision_64", "recall_64"} <= result.keys()
-    assert "FID-64" in out
+    row = next(line for line in out.splitlines() if line.startswith("FID-64"))
+    assert f" {result['fid_64']:.4g} [" in row
     assert result["protocol"]["dimension"] == 64
     assert result["protocol"]["file"] == "inception_fid_to_mixed7a.pth"
 
@@ -209,7 +214,8 @@ def test_a_generator_of_another_direction_is_refused(gan_nst, run, datasets):
         "evaluate", run / "generator.safetensors", "--data", datasets / "photo2cartoon", "--direction", "ba"
     )
     one_line(result, "generator.safetensors", "translates ab, not ba")
-    one_line(gan_nst("evaluate", run / "generator.safetensors"), "generator.safetensors", "--data")
+    alone = shutil.copy(run / "generator.safetensors", run.parent / "alone.safetensors")
+    one_line(gan_nst("evaluate", alone), "alone.safetensors", "--data")
     one_line(gan_nst("evaluate", run, "--direction", "abc"), "translates ab, ba, not abc")
 
 
@@ -220,18 +226,26 @@ def test_data_without_a_test_split_is_refused(gan_nst, run, tmp_path):
     one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "1 test pictures", "at least 2")
 
 
-def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch):
-    before = contents(run)
-    whole = Judge.judge
+def interrupt(monkeypatch, owner, name, call):
+    """Has the call of that number raise what Ctrl-C raises."""
+    whole = getattr(owner, name)
     calls = []
 
-    def interrupted(self, *arguments):
+    def interrupted(*arguments, **options):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == call:
             raise KeyboardInterrupt
-        return whole(self, *arguments)
+        return whole(*arguments, **options)
 
-    monkeypatch.setattr(Judge, "judge", interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"), [(Judge, "judge", 3), (report, "render", 1), (record, "draw", 1)]
+)
+def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
+    before = contents(run)
+    interrupt(monkeypatch, owner, name, call)
     code, _, err = gan_nst("evaluate", run)
     assert code == 130
     assert "Traceback" not in err
@@ -265,6 +279,43 @@ def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     with pytest.raises(pytest.fail.Exception):  # the pictures' own are; the reference's were not
         command.evaluate(pictures=folder / "testA", reference=folder / "testB")
     assert counted == [4]
+
+
+def test_two_evaluations_of_a_run_do_not_meet(gan_nst, run):
+    with FileLock(run / ".evaluation.lock"):
+        one_line(gan_nst("evaluate", run), "another process")
+
+
+def test_namesakes_of_other_proportions_are_no_pairs(gan_nst, run, datasets, tmp_path):
+    shutil.copytree(datasets / "photo2cartoon", tmp_path / "data")
+    odd = sorted((tmp_path / "data" / "testB").iterdir())[1]
+    Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(odd)
+    code, out, err = gan_nst("evaluate", run, "--data", tmp_path / "data", "--json", tmp_path / "r.json")
+    assert code == 0
+    assert "taken for unpaired" in err
+    result = json.loads((tmp_path / "r.json").read_text())["ab"]
+    assert result["pairs"] == 0
+    assert "error" not in result["last"]
+    assert "frechet_random" in result["last"]
+
+
+def test_damaged_similarity_weights_stop_only_what_needs_them(gan_nst, run, datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
+    (tmp_path / "squeezenet1_1.pth").write_bytes(b"nothing")
+    one_line(gan_nst("evaluate", run), "squeezenet1_1.pth")
+    folder = datasets / "photo2cartoon"
+    assert gan_nst("evaluate", "--pictures", folder / "testA", "--reference", folder / "testB")[0] == 0
+
+
+def test_damaged_similarity_weights_do_not_cost_a_training_its_generator(
+    datasets, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
+    (tmp_path / "squeezenet1_1.pth").write_bytes(b"nothing")
+    run = train(CONFIG, [f"data.root={datasets}", *TINY, "training.steps=2"], out=tmp_path / "run")
+    assert (run / "generator.safetensors").exists()
+    assert not (run / "evaluation.json").exists()
+    assert "squeezenet1_1.pth" in caplog.text
 
 
 def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):

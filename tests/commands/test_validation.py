@@ -71,7 +71,8 @@ def test_best_is_the_checkpoint_of_the_best_score(run):
     scores = validated(run)
     best = checkpoint.load(run / "checkpoints" / "best.pt")
     assert scores[best["step"]] == min(scores.values())
-    assert best["notes"]["best"] == {"step": best["step"], "score": "ab/error", "value": min(scores.values())}
+    noted = {"step": best["step"], "score": "ab/error", "value": min(scores.values()), "by": "4, 4 pictures"}
+    assert best["notes"]["best"] == noted
     saved = checkpoint.load_newest(run / "checkpoints")[1]
     assert saved["step"] == 7
     assert saved["notes"] == best["notes"]
@@ -185,9 +186,9 @@ def test_without_validation_pictures_there_is_no_best_and_training_goes_on(tiny,
 
 
 def test_what_auto_means(monkeypatch, tmp_path):
-    def resolved(*overrides, paired):
+    def resolved(*overrides, paired, device="cpu"):
         settings = load_settings(Path(CONFIG), ["device=cpu", *overrides])[0]
-        evaluation = resolve_evaluation(settings, paired, ["ab", "ba"]).evaluation
+        evaluation = resolve_evaluation(settings, torch.device(device), paired, ["ab", "ba"]).evaluation
         return evaluation.features, evaluation.score, evaluation.export
 
     assert resolved(paired=True) == ("none", "ab/error", "best")
@@ -207,11 +208,13 @@ def test_what_auto_means(monkeypatch, tmp_path):
         "best",
     )
     (tmp_path / "weights-inception-2015-12-05-6726825d.pth").touch()
-    assert resolved(paired=True) == ("inception", "ab/fid", "best")
+    assert resolved(paired=True, device="cuda") == ("inception", "ab/fid", "best")
+    assert resolved(paired=True) == ("none", "ab/error", "best")  # it would take longer than the training
+    assert resolved("evaluation.features=inception", paired=True) == ("inception", "ab/fid", "best")
     with pytest.raises(
         SettingsError, match=r"^evaluation.score: expected auto or one of ab/fid, ab/kid, ba/fid"
     ):
-        resolved("evaluation.score=ab/error", paired=False)
+        resolved("evaluation.score=ab/error", paired=False, device="cuda")
 
 
 def test_weights_that_are_asked_for_and_missing_stop_a_run_before_it_begins(tiny, tmp_path):
@@ -247,3 +250,42 @@ def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
     best = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.pt")
     assert scores[best["step"]] == min(scores.values())
     assert len(best["random"]) == 2
+
+
+def test_a_finished_run_exports_the_other_one_when_asked(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    for which in ("last", "best"):
+        gan_nst.train(resume=other, overrides=[f"evaluation.export={which}"])
+        assert json.loads((other / "evaluation.json").read_text())["ab"]["exported"] == which
+
+
+def test_scores_measured_otherwise_are_not_compared(tiny, tmp_path):
+    """What was best by one protocol says nothing about another."""
+    other = train(tiny, tmp_path / "run", "evaluation.features=random", "training.stop_at=2")
+    first = checkpoint.load(other / "checkpoints" / "best.pt")["notes"]["best"]
+    gan_nst.train(resume=other, overrides=["evaluation.protocol=legacy", "training.stop_at=4"])
+    second = checkpoint.load(other / "checkpoints" / "best.pt")["notes"]["best"]
+    assert (first["step"], second["step"]) == (2, 4)
+    assert first["by"] != second["by"]
+
+
+def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch, caplog):
+    other = train(tiny, tmp_path / "run", "evaluation.features=random", "training.stop_at=2")
+    path = checkpoint.newest_first(other / "checkpoints")[0]
+    payload = checkpoint.load(path)
+    payload["settings"]["evaluation"] |= {"features": "inception", "score": "ab/fid"}
+    torch.save(payload, path)
+    gan_nst.train(resume=other)
+    assert "inception-2015" in caplog.text
+    assert "goes on with what there is" in caplog.text
+    assert list(validated(other)) == [2, 4, 6, 7]
+    with pytest.raises(SettingsError, match=r"evaluation.score"):  # a new run is refused
+        train(tiny, tmp_path / "new", "evaluation.score=ab/fid")
+
+
+def test_a_run_goes_on_where_its_validation_pictures_are_missing(tiny, datasets, tmp_path, caplog):
+    other = train(tiny, tmp_path / "run", "training.stop_at=2")
+    moved = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in "ab"]
+    gan_nst.train(resume=other, overrides=moved)
+    assert "goes on with what there is" in caplog.text
+    assert checkpoint.load_newest(other / "checkpoints")[1]["step"] == 7
