@@ -68,7 +68,7 @@ def prepare_record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sh
 
 def to_json(result: Mapping[str, Any]) -> str:
     """The text of a result's file."""
-    return json.dumps(result, indent=2, default=str) + "\n"
+    return json.dumps(result, indent=2, default=str, ensure_ascii=False) + "\n"
 
 
 def _title(run: Path, history: History | None) -> str:
