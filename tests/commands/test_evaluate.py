@@ -8,6 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 from helpers_data import fill
+from helpers_pages import Page, browse, inked, needs_browser, outside
 from helpers_runs import CONFIG, TINY, one_line
 from PIL import Image
 from safetensors.torch import load_file
@@ -57,6 +58,23 @@ def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
         assert f"{name}: 4 pictures against 4 real ones (4 pairs)" in out
     assert json.loads((tmp_path / "result.json").read_text())["ab"] == after["ab"]
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_report_is_whole_and_asks_for_nothing(trained):
+    html = (trained / "report.html").read_text()
+    page = Page(html)
+    assert outside(page) == []
+    assert {"Scores", "Protocol", "Curves", "Findings", "Samples"} <= set(page.headings)
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    assert f"{evaluation['ab']['last']['error']:.4f}" in page.text
+    assert len(page.all("img")) >= 9  # the curves, and four sheets for each direction
+
+
+@needs_browser
+def test_a_browser_shows_the_report_of_a_run_and_asks_nobody(trained, tmp_path):
+    hosts, console, pixels = browse((trained / "report.html").read_text(), tmp_path)
+    assert (hosts, console) == ([], [])
+    assert inked(pixels) > 0.05
 
 
 def test_an_evaluation_says_what_it_is_of(trained):

@@ -1,6 +1,7 @@
 """Every finding, provoked by a history that shows it, and silent where the history nearly does."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -341,3 +342,15 @@ def test_no_findings_are_described_with_what_was_looked_at(tmp_path):
     assert describe([], history) == "Nothing alarming was found over 2000 of 3000 steps and 8 validations."
     assert describe([], Run(250).read(tmp_path)).endswith("1 validation.")
     assert describe([]) == "Nothing alarming was found."
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_demo_run_raises_no_alarm(seed):
+    """What three real runs logged: `gan-nst train experiments/photo2cartoon/cyclegan.yaml seed=S` on the CPU, without
+    speed and memory.
+    """
+    history = read_run(Path(__file__).parent / "demo_runs" / str(seed))
+    findings = diagnose(history)
+    assert {finding.level for finding in findings} <= {"advice"}
+    assert history.score == "ab/error"
+    assert len(history.series["validation/ab/error"].steps) == 12

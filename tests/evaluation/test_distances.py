@@ -250,7 +250,7 @@ def test_the_frechet_interval_is_as_wide_as_independent_samples_differ(n, m, d, 
     assert 0.5 < told / spread < 2
 
 
-@pytest.mark.parametrize(("n", "m", "d", "shift"), [p for p in POPULATIONS if p[0] == p[1]])
+@pytest.mark.parametrize(("n", "m", "d", "shift"), POPULATIONS)
 def test_the_kernel_interval_is_as_wide_as_independent_samples_differ(n, m, d, shift):
     samples = [(gaussian(n, d, 2 * i, shift), gaussian(m, d, 2 * i + 1)) for i in range(150)]
     spread = np.std([mmd(x.numpy(), y.numpy()) for x, y in samples], ddof=1)
@@ -276,3 +276,16 @@ def test_the_halves_of_the_noise_floor_share_no_picture():
         assert len(a) == len(b) == 3
         assert not set(a.flatten().tolist()) & set(b.flatten().tolist())
     assert len({tuple(sorted(a.flatten().tolist())) for a, _ in seen}) > 1
+
+
+def test_a_share_that_no_picture_left_out_changes_is_not_known_for_sure():
+    """At 0 and at 1 the interval is that of a plain share: about 1.96 sqrt(2 / (n + 4) * (1 - 2 / (n + 4)) / n)."""
+    x = gaussian(12, 3)
+    same, far = precision_recall_scores(x, x), precision_recall_scores(x, x + 100)
+    expected = 1.96 * (2 / 16 * (14 / 16) / 12) ** 0.5
+    for score in same:
+        assert (score.value, score.high) == (1, 1)
+        assert score.low == pytest.approx(1 - expected, abs=1e-9)
+    for score in far:
+        assert (score.value, score.low) == (0, 0)
+        assert score.high == pytest.approx(expected, abs=1e-9)

@@ -4,15 +4,11 @@ import base64
 import copy
 import io
 import re
-import shutil
-import socketserver
-import subprocess
-import threading
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers_pages import Page, browse, inked, needs_browser, outside
 from PIL import Image
 
 from gan_nst.evaluation.report import Report, Sheet, render
@@ -31,8 +27,6 @@ COLUMNS = {
 }
 BESIDE = ("_std", "_subset_size")
 NONE = "\N{EN DASH}"
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-BLOCKS = {"article", "div", "dl", "figure", "h1", "h2", "h3", "ol", "p", "pre", "section", "table", "ul"}
 
 
 def png(seed=0, size=(60, 40)):
@@ -118,74 +112,6 @@ def report(**changes):
 EMPTY = Report("a run", {}, [], None, [], "")
 
 
-class Page(HTMLParser):
-    """A page taken apart. It fails on a tag that is left open, closed twice or crossed with another.
-
-    tags: (tag, attributes) in order. tables: rows of cells' texts. headings: of the sections. text: all of it,
-    without the style.
-    """
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.open, self.tables, self.headings = [], [], [], []
-        self.style, self.text = "", ""
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        assert not (tag in BLOCKS and "p" in self.open), f"<{tag}> in <p>"
-        assert len({name for name, _ in attributes}) == len(attributes), f"<{tag}> says a thing twice"
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag):
-        assert tag not in VOID
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            self.style += data
-            return
-        self.text += data
-        if "h2" in self.open:
-            self.headings.append(data)
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def outside(page):
-    """What of a page would run, or be loaded from elsewhere."""
-    found = [
-        tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "base", "form")
-    ]
-    texts = [page.style]
-    for tag, attributes in page.tags:
-        for name, value in attributes.items():
-            if name.startswith("on"):
-                found.append(f"{tag} {name}")
-            if name in ("src", "srcset", "href", "xlink:href", "action", "poster", "data", "background"):
-                found += [] if (value or "").startswith(("data:", "#")) else [f"{tag} {name}={value}"]
-            if name == "style":
-                texts.append(value)
-    for text in texts:
-        found += re.findall(r"@import.*", text)
-        found += [
-            url for url in re.findall(r"url\(\s*['\"]?([^)]*)", text) if not url.startswith(("data:", "#"))
-        ]
-    return found
-
-
 def numbers(text):
     """All numbers of a text, as floats."""
     text = text.replace("\N{MINUS SIGN}", "-").replace(",", "")
@@ -233,7 +159,7 @@ def test_arrows_say_what_is_better():
     (ab, _) = Page(render(report())).tables
     arrows = {re.sub(r"[↑↓].*", "", row[0], flags=re.S).strip(): row[0] for row in ab[1:]}
     assert "↓" in arrows["FID-768"]
-    assert "↓" in arrows["error"]
+    assert "↓" in arrows["mean absolute error"]
     assert "↑" in arrows["SSIM"]
     assert "↑" in arrows["precision-768"]
     assert not set("↑↓") & set(arrows["LPIPS to the input"])
@@ -384,7 +310,7 @@ def test_rows_and_columns_without_data_disappear():
     }
     (table,) = Page(render(only(ab=ab))).tables
     assert [" ".join(cell.split()) for cell in table[0]] == ["score", "best", "noise floor"]
-    assert [row[0].split()[0] for row in table[1:]] == ["error", "FID-768"]
+    assert [row[0].split()[0] for row in table[1:]] == ["mean", "FID-768"]
     assert [[cell.strip() for cell in row[1:]] for row in table[1:]] == [["0.1000", NONE], [NONE, "2.000"]]
 
 
@@ -499,92 +425,6 @@ def test_who_cannot_see_can_read_it():
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table")) == 2
     assert len(page.all("h1")) == 1
-
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
-)
-# Chromium's own errands, should one be left in spite of the switches; no page of ours may be there.
-ERRANDS = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1|google-analytics)\.com(:\d+)?$")
-
-
-class Proxy(socketserver.ThreadingTCPServer):
-    """Takes note of the host of each request, and refuses it."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Refusal)
-        self.hosts = []
-
-
-class Refusal(socketserver.StreamRequestHandler):
-    timeout = 20
-
-    def handle(self):
-        try:
-            words = self.rfile.readline().decode("latin-1").split()
-        except OSError:
-            return
-        if not words:
-            return  # a connection opened ahead of any request names nobody
-        address = words[1] if len(words) > 1 else words[0]
-        self.server.hosts.append(re.sub(r"^\w+://|/.*", "", address))
-        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-
-def browse(html, folder):
-    """What Chromium does with a page: (hosts it asks, lines on its console, pixels of the screenshot)."""
-    (folder / "page.html").write_text(html, encoding="utf-8")
-    picture = folder / "page.png"
-    with Proxy() as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            result = subprocess.run(
-                [
-                    CHROMIUM,
-                    "--headless",
-                    "--no-sandbox",
-                    "--disable-gpu",
-                    "--disable-dev-shm-usage",
-                    "--disable-background-networking",
-                    "--disable-component-update",
-                    "--no-first-run",
-                    "--disable-default-apps",
-                    "--disable-sync",
-                    "--enable-logging=stderr",
-                    "--v=0",
-                    f"--user-data-dir={folder / 'profile'}",
-                    f"--proxy-server=127.0.0.1:{proxy.server_address[1]}",
-                    "--proxy-bypass-list=<-loopback>",  # for requests to this machine, too
-                    "--window-size=900,1200",
-                    f"--screenshot={picture}",
-                    (folder / "page.html").as_uri(),
-                ],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=240,
-                check=False,
-            )
-        finally:
-            proxy.shutdown()
-            thread.join()
-    assert picture.exists(), result.stderr[-2000:]
-    console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    with Image.open(picture) as shot:
-        pixels = np.asarray(shot.convert("RGB"))
-    return [host for host in proxy.hosts if not ERRANDS.search(host)], console, pixels
-
-
-def inked(pixels):
-    """The share of pixels that are not white."""
-    return float((pixels < 250).any(2).mean())
 
 
 @needs_browser
