@@ -45,15 +45,7 @@ def assess(
     cannot be used.
     """
     source, target = subject.source, subject.target
-    for domain in (source, target):
-        folder = split.folders[domain]
-        if len(folder.files) < FEWEST:
-            raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
-    if split.paired and (odd := _odd_pair(split, source, target)) is not None:
-        log.warning(
-            f"{odd}: not of the same proportions as its namesake; the test pictures are taken for unpaired"
-        )
-        split = replace(split, paired=False)
+    split = _usable(split, source, target)
     judge = Judge(metrics, Again(lambda: (picture for _, picture in split.stream(target))))
 
     def judged(pictures: Iterable[tuple[Path, Picture]]) -> Judgement:
@@ -100,12 +92,20 @@ class Again:
         return self._make()
 
 
-def _odd_pair(split: HeldOut, source: str, target: str) -> Path | None:
-    """The first picture that has not the size of its counterpart."""
-    for path, picture in split.stream(source):
+def _usable(split: HeldOut, source: str, target: str) -> HeldOut:
+    """The split, taken for unpaired when a picture has not the size of its namesake. Raises DataError for too few."""
+    for domain in (source, target):
+        folder = split.folders[domain]
+        if len(folder.files) < FEWEST:
+            raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
+    for path, picture in split.stream(source) if split.paired else ():
         if picture.shape != split.counterpart(target, path).shape:
-            return split.folders[source].root / path
-    return None
+            log.warning(
+                f"{split.folders[source].root / path}: not of the same proportions as its namesake; the test pictures "
+                "are taken for unpaired"
+            )
+            return replace(split, paired=False)
+    return split
 
 
 def _kept(stream: Iterable[tuple[Path, Picture]], output: Path | None) -> Iterator[tuple[Path, Picture]]:
