@@ -142,7 +142,7 @@ def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> li
     count = min(_ROWS, len(ranked))
     middle = (len(ranked) - count) // 2
     chosen = {
-        "": ("the first by name", sorted(shown.pictures)[: 2 * _ROWS]),
+        "": ("the first by name", sorted(shown.pictures)[:_ROWS]),
         "_lowest": (f"lowest {SHEETS_BY[key]}", ranked[:count]),
         "_median": (f"median {SHEETS_BY[key]}", ranked[middle : middle + count]),
         "_highest": (f"highest {SHEETS_BY[key]}", ranked[-count:]),

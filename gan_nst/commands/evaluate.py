@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from gan_nst.commands.assess import Again, Sheet, assess
-from gan_nst.commands.record import prepare_record, to_json
+from gan_nst.commands.record import record, to_json
 from gan_nst.commands.runs import feature_cache, find_run, write_whole
 from gan_nst.commands.subjects import (
     HeldOut,
@@ -23,7 +23,7 @@ from gan_nst.commands.subjects import (
     split_of,
     subjects_of,
 )
-from gan_nst.errors import CheckpointError, DataError, SettingsError, writing
+from gan_nst.errors import CheckpointError, DataError, SettingsError
 from gan_nst.evaluation.cost import generator_cost
 from gan_nst.evaluation.judge import FEWEST, Judge, Metrics
 from gan_nst.evaluation.protocol import Protocol
@@ -119,19 +119,13 @@ def evaluate_run(
 def _evaluate_run(
     run: Path, subjects: Mapping[str, Subject], split: HeldOut, metrics: Metrics
 ) -> dict[str, Any]:
-    pictures = run / ".translated.part"
-    shutil.rmtree(pictures, ignore_errors=True)
+    staged = run / ".evaluation.part"
+    shutil.rmtree(staged, ignore_errors=True)
     try:
-        evaluation, sheets = _judge(subjects, split, metrics, pictures)
-        record = prepare_record(run, evaluation, sheets)
-        with writing(run):
-            shutil.rmtree(run / "translated", ignore_errors=True)
-            os.replace(pictures, run / "translated")
-        record.write(run)
+        evaluation, sheets = _judge(subjects, split, metrics, staged / "translated")
+        record(run, staged, evaluation, sheets)
     finally:
-        shutil.rmtree(pictures, ignore_errors=True)
-    if record.findings:
-        log.info(record.findings)
+        shutil.rmtree(staged, ignore_errors=True)
     return evaluation
 
 
@@ -166,8 +160,10 @@ def _evaluate(
     chosen = metrics(user_cache() if settings is None else feature_cache(settings.data), own)
     if run is not None and data is None and direction is None:
         result = evaluate_run(run, subjects, split, chosen)
-        log.info(f"report: {run / 'report.html'}")
+        log.info(f"written: {run / 'report.html'} and evaluation.json")
         return result
+    if run is not None:
+        log.info(f"{run}: keeps its own report, which is of all directions on its own test pictures")
     asked = subjects if direction is None else {direction: subjects[direction]}
     return _judge(asked, split, chosen, None)[0]
 
@@ -184,6 +180,7 @@ def _judge(
         sheets += more
         log.info(f"{name}: {_counts(result[name])}; features: {metrics.features.name}, {metrics.protocol}")
         log.info(as_text(result[name]))
+    log.info("* exported. In brackets: 95 % of the sampling noise. Noise floor: halves of the real pictures.")
     for warning in dict.fromkeys(warning for name in subjects for warning in result[name]["warnings"]):
         log.warning(warning)
     subject = next(iter(subjects.values()))
@@ -198,7 +195,7 @@ def _compare(pictures: Path, reference: Path, metrics: Metrics) -> dict[str, Any
     files = {}
     for folder in (pictures, reference):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
+            raise DataError(f"{folder}: {'a file, no folder' if folder.exists() else 'no such folder'}")
         files[folder] = find_pictures(folder)
         if len(files[folder]) < FEWEST:
             few = f"{len(files[folder])} picture" if files[folder] else "no pictures"
@@ -209,6 +206,7 @@ def _compare(pictures: Path, reference: Path, metrics: Metrics) -> dict[str, Any
     found = judge.judge((file, read_picture(file)) for file in track(files[pictures], "pictures"))
     result = {
         "protocol": {**metrics.describe(), "pictures": "as they lie in the folders"},
+        "folders": {"pictures": str(pictures), "reference": str(reference)},
         "generated": len(files[pictures]),
         "real": len(files[reference]),
         **found.plain(),

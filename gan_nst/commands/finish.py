@@ -62,8 +62,9 @@ def finish(run: Path, prepared: Prepared) -> None:
     write_picture(
         sample_grid(generators, translations, pictures, prepared.device), run / "samples" / "final.png"
     )
-    step = subjects[first].steps[subjects[first].exported]
-    log.info(f"exported: {exported_path(run, first, first)}, {subjects[first].exported} (step {step})")
+    which = subjects[first].exported
+    why = f"best by {settings.evaluation.score} on the validation pictures" if which == "best" else "the last"
+    log.info(f"exported:   {exported_path(run, first, first)} (step {subjects[first].steps[which]}, {why})")
     _say_what_is_next(run, settings, bool(evaluation))
 
 
@@ -93,11 +94,11 @@ def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None
     if evaluated:
         log.info(f"report:     {run / 'report.html'}")
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
-    log.info(f"curves:     tensorboard --logdir {run}")
+    log.info(f"curves:     gan-nst curves {run}")
     if latest(data.domain, settings.method_name) == run.resolve():
         make = f"make translate DOMAIN={data.domain} METHOD={settings.method_name}"
         log.info(f"or:         {make} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
-        log.info(f"            make tensorboard DOMAIN={data.domain}")
+        log.info(f"            make curves DOMAIN={data.domain}, make tensorboard DOMAIN={data.domain}")
 
 
 def _shown(data_set: DataSet) -> Mapping[str, Folder]:

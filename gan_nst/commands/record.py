@@ -5,8 +5,11 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from PIL import Image
 from gan_nst import __version__
 from gan_nst.commands.assess import Sheet
 from gan_nst.commands.runs import write_whole
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, writing
 from gan_nst.evaluation import report
 from gan_nst.evaluation.curves import History, read_run
 from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
@@ -26,25 +29,46 @@ from gan_nst.images import Picture, write_picture
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Record:
-    """An evaluation ready to be written: the texts of evaluation.json and report.html, sheets, and what to say."""
+def record(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> None:
+    """Completes a folder of translated pictures to all that an evaluation leaves, and moves it into the run.
 
-    evaluation: str
-    page: str
-    sheets: Sequence[Sheet]
-    findings: str
+    staged: holds `translated/` and lies in the run. Ctrl-C waits while the old is replaced by the new.
+    """
+    page, told, findings = _compose(run, evaluation, sheets)
+    for sheet in sheets:
+        write_picture(sheet.picture, staged / "samples" / f"{sheet.name}.png")
+    write_whole(staged / "report.html", page)
+    write_whole(staged / "evaluation.json", told)
+    with _uninterrupted(), writing(run):
+        shutil.rmtree(run / "translated", ignore_errors=True)
+        os.replace(staged / "translated", run / "translated")
+        (run / "samples").mkdir(exist_ok=True)
+        for path in (staged / "samples").iterdir():
+            os.replace(path, run / "samples" / path.name)
+        for name in ("report.html", "evaluation.json"):
+            os.replace(staged / name, run / name)
+    if findings:
+        log.info(findings)
 
-    def write(self, run: Path) -> None:
-        """Leaves it in a run, in place of what was there."""
-        for sheet in self.sheets:
-            write_picture(sheet.picture, run / "samples" / f"{sheet.name}.png")
-        write_whole(run / "report.html", self.page)
-        write_whole(run / "evaluation.json", self.evaluation)
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the context."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
-def prepare_record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> Record:
-    """A run's evaluation with its curves and what they say, its times and the machine."""
+def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> tuple[str, str, str]:
+    """The texts of report.html and evaluation.json, and what the curves say."""
     history = _history(run)
     findings: list[Finding] = [] if history is None else diagnose(history)
     told = {
@@ -63,7 +87,7 @@ def prepare_record(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sh
             settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
         )
     )
-    return Record(to_json(told), page, sheets, "" if history is None else describe(findings, history))
+    return page, to_json(told), "" if history is None else describe(findings, history)
 
 
 def to_json(result: Mapping[str, Any]) -> str:

@@ -35,6 +35,10 @@ def new_run(domain: str, method: str, out: Path | None) -> Path:
 def find_run(path: Path) -> Path:
     """The run folder a user named. Raises CheckpointError when it holds no checkpoints."""
     run = path.resolve() if path.is_symlink() else path
+    if run.is_file():
+        raise CheckpointError(
+            f"{path}: neither a run's folder, nor a checkpoint (.pt) or generator (.safetensors)"
+        )
     if not run.is_dir():
         raise CheckpointError(f"{path}: no such run")
     if not (run / "checkpoints").is_dir():

@@ -82,8 +82,11 @@ def subjects_of(
 ) -> dict[str, Subject]:
     """A run's translations, each with the generators of its last and of its best checkpoint.
 
-    payload: the last checkpoint. export: which of them is the exported one, "best" or "last".
+    payload: the last checkpoint. export: which of them is the exported one at the end of the plan, "best" or "last";
+    before, it is the last, as the best of a few validations says little.
     """
+    if payload["step"] < payload["settings"]["training"]["steps"]:
+        export = "last"
     best = _best(run, payload)
     steps = {"last": int(payload["step"])} | ({} if best is None else {"best": int(best["step"])})
     subjects = {}

@@ -76,9 +76,10 @@ def describe(findings: Iterable[Finding], history: History | None = None) -> str
     groups = ("validation/", "measure/")
     validated = [set(s.steps.tolist()) for key, s in history.series.items() if key.startswith(groups)]
     count = len(set[float]().union(*validated))
+    few = "" if count > 2 else ", too few to tell much"
     return (
         f"Nothing alarming was found over {history.last_step()} of {history.steps} steps and "
-        f"{count} {'validation' if count == 1 else 'validations'}."
+        f"{count} {'validation' if count == 1 else 'validations'}{few}."
     )
 
 

@@ -129,7 +129,8 @@ def _panels(histories: Sequence[History]) -> Iterator[_Panel]:
         chosen = any(history.score == name for history in histories)
         translation, _, key = name.rpartition("/")
         yield _Panel(
-            f"{translation}: {label(key)}{' (chosen)' if chosen else ''}", partial(_draw_score, lines=lines)
+            f"validation, {translation}: {label(key)}{' (chosen)' if chosen else ''}",
+            partial(_draw_score, lines=lines),
         )
     for name, lines in _grouped(histories, curves.measures).items():
         title, good = _MEASURES.get(name, (name, None))

@@ -142,13 +142,13 @@ class Judge:
         if fewest < _PLENTY * features.dimension:
             name, other = label(features.key("frechet")), label(features.key("kernel"))
             found.append(
-                f"{fewest} pictures are few for {features.dimension} features: {name} is raised by as much as their "
-                f"small number explains; compare it only with numbers from as many pictures, or go by {other}"
+                f"{fewest} pictures are few for {features.dimension} features: {name} comes out too high; compare it "
+                f"only with numbers from as many pictures, or go by {other}"
             )
         if features.name == "random":
             found.append(
-                "the features are random, for want of Inception weights (--download fetches them): such a distance "
-                "notices colours, contrast and edges, no contents; it ranks the checkpoints of one run, and is no FID"
+                "the features are of a network with random weights, not of Inception (--download fetches it): such a "
+                "distance notices colours, contrast and edges, no contents; it ranks a run's checkpoints, and is no FID"
             )
         return found
 

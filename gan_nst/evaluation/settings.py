@@ -34,5 +34,6 @@ class EvaluationSettings(Section):
     )
     export: Literal["auto", "best", "last"] = Field(
         "auto",
-        description="generator exported at the end; auto: best, but last where only random features chose it",
+        description="generator exported at the end of the plan (a session that ends earlier exports its last step); "
+        "auto: best, but last where only random features chose it",
     )

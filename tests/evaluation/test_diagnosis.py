@@ -340,7 +340,7 @@ def test_findings_are_described_line_by_line(tmp_path):
 def test_no_findings_are_described_with_what_was_looked_at(tmp_path):
     history = Run(2000).read(tmp_path)
     assert describe([], history) == "Nothing alarming was found over 2000 of 3000 steps and 8 validations."
-    assert describe([], Run(250).read(tmp_path)).endswith("1 validation.")
+    assert describe([], Run(250).read(tmp_path)).endswith("1 validation, too few to tell much.")
     assert describe([]) == "Nothing alarming was found."
 
 

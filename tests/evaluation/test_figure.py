@@ -57,7 +57,8 @@ def texts(*histories, monkeypatch):
 
 ALONE = [
     *("generator: loss terms", "discriminator: loss terms", "learning rate"),
-    *("ab: FID-768 (chosen)", "ab: error", "ba: FID-768", "ba: error"),
+    *("validation, ab: FID-768 (chosen)", "validation, ab: mean absolute error"),
+    *("validation, ba: FID-768", "validation, ba: mean absolute error"),
     *(
         "diversity (targets: 1)",
         "change (untouched: 0)",

@@ -7,7 +7,7 @@ import pytest
 
 from gan_nst.evaluation.features import FEATURE_NAMES, score_key
 from gan_nst.evaluation.scores import Score, is_score, label, more_is_better
-from gan_nst.evaluation.table import describe
+from gan_nst.evaluation.table import as_text
 
 
 def test_an_interval_is_two_standard_errors_wide_on_either_side():
@@ -61,7 +61,7 @@ LABELS = {
     "change": "change of the input",
     "lpips_to_input": "LPIPS to the input",
     "lpips_to_truth": "LPIPS to the truth",
-    "error": "error",
+    "error": "mean absolute error",
     "ssim": "SSIM",
 }
 
@@ -122,10 +122,10 @@ RESULT = {
 
 
 def test_the_table_has_a_row_a_score_and_a_column_a_rival():
-    lines = describe(RESULT).splitlines()
+    lines = as_text(RESULT).splitlines()
     assert len(lines) == 4
     head, *rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
-    assert head == ["best (150) *", "last (200)", "untouched", "noise floor"]
+    assert head == ["best (150) *", "last (200)", "untouched input", "noise floor"]
     assert rows == [
         ["FID", "98.77", "120 [110, 130]", "150", "60"],
         ["KID", "-0.00123", "-", "0.1", "-"],
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_a_score_and_a_column_a_rival():
 
 
 def test_the_columns_of_the_table_stand_under_each_other():
-    lines = describe(RESULT).splitlines()
+    lines = as_text(RESULT).splitlines()
     for title, cells in {"last": ("120", "-", "0.5"), "untouched": ("150", "0.1", "-")}.items():
         column = lines[0].index(title)
         for line, cell in zip(lines[1:], cells, strict=True):
@@ -144,8 +144,8 @@ def test_the_columns_of_the_table_stand_under_each_other():
 
 
 def test_a_result_of_a_bare_generator_and_one_of_nothing_have_a_table():
-    assert describe({"given": {"change": 0.25}, "exported": "given"}).split() == [
+    assert as_text({"given": {"change": 0.25}, "exported": "given"}).split() == [
         *("given", "*"),
         *("change", "of", "the", "input", "0.25"),
     ]
-    assert describe({"generated": 0}) == ""
+    assert as_text({"generated": 0}) == ""
