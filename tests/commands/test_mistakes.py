@@ -253,7 +253,7 @@ def test_a_broken_test_picture_is_told_at_the_start(gan_nst, tiny, folders, tmp_
     one_line(gan_nst("train", CONFIG, *own(folders, tiny), *tests), "test", "3.png")
     code, out, _ = gan_nst("train", CONFIG, *own(folders, tiny), *tests, "data.skip_broken=true")
     assert code == 0
-    assert "truth of 5 test pictures" in out
+    assert "5 pictures against 5 real ones (5 pairs)" in out
 
 
 def test_the_input_may_lie_in_the_output(gan_nst, finished, tmp_path):

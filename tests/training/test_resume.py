@@ -6,15 +6,13 @@ import os
 import signal
 
 import pytest
-from helpers_runs import CONFIG, finish, metrics, run, same_state, start, wait_for_step
+from helpers_runs import CONFIG, TINY, finish, metrics, run, same_state, start, wait_for_step
 
 STEPS = 120
 
 
 @pytest.fixture(scope="module")
 def arguments(datasets):
-    from conftest import TINY
-
     changes = ["training.checkpoint_every=25", "training.sample_every=1000", f"training.steps={STEPS}"]
     pictures = (
         datasets / "photo2cartoon"
