@@ -23,7 +23,6 @@ from gan_nst.errors import DataError, writing
 from gan_nst.evaluation import report
 from gan_nst.evaluation.curves import History, read_run
 from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
-from gan_nst.evaluation.figure import draw
 from gan_nst.images import Picture, write_picture
 
 log = logging.getLogger(__name__)
@@ -69,6 +68,10 @@ def _uninterrupted() -> Iterator[None]:
 
 def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> tuple[str, str, str]:
     """The texts of report.html and evaluation.json, and what the curves say."""
+    from gan_nst.evaluation import (
+        figure,
+    )  # with matplotlib, most of a second that a training need not wait for
+
     history = _history(run)
     findings: list[Finding] = [] if history is None else diagnose(history)
     told = {
@@ -82,7 +85,7 @@ def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) 
             title=_title(run, history),
             evaluation=told,
             findings=findings,
-            curves_svg=None if history is None else draw([history], format="svg"),
+            curves_svg=None if history is None else figure.draw([history], format="svg"),
             sheets=[report.Sheet(sheet.caption, _png(sheet.picture)) for sheet in sheets],
             settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
         )

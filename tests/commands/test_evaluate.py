@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from gan_nst.commands import evaluate as command
 from gan_nst.commands import record
 from gan_nst.commands.train import train
-from gan_nst.evaluation import report
+from gan_nst.evaluation import figure, report
 from gan_nst.evaluation.judge import Judge
 from gan_nst.images import find_pictures, read_picture
 
@@ -259,7 +259,8 @@ def interrupt(monkeypatch, owner, name, call):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "call"), [(Judge, "judge", 3), (report, "render", 1), (record, "draw", 1)]
+    ("owner", "name", "call"),
+    [(Judge, "judge", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_whole", 1)],
 )
 def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
