@@ -128,22 +128,12 @@ def validations(history: History) -> dict[str, Validation]:
 
 def measures(history: History) -> dict[str, dict[str, Series]]:
     """The measures by their names, then by translation: {"diversity": {"ab": ..., "ba": ...}, ...}."""
-    found: dict[str, dict[str, Series]] = {}
-    for key, series in history.series.items():
-        parts = key.split("/")
-        if len(parts) == 3 and parts[0] == "measure":
-            found.setdefault(parts[2], {})[parts[1]] = series
-    return found
+    return _nested(history, "measure", outer=2, inner=1)
 
 
 def shares(history: History) -> dict[str, dict[str, Series]]:
     """Each term's share of its role's gradient norm, 0 to 1: {"generator": {"cycle_a": ...}}."""
-    found: dict[str, dict[str, Series]] = {}
-    for key, series in history.series.items():
-        parts = key.split("/")
-        if len(parts) == 3 and parts[0] == "gradient_share":
-            found.setdefault(parts[1], {})[parts[2]] = series
-    return found
+    return _nested(history, "gradient_share", outer=1, inner=2)
 
 
 def family(term: str) -> str:
@@ -234,3 +224,13 @@ def _setting(settings: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def _nested(history: History, group: str, outer: int, inner: int) -> dict[str, dict[str, Series]]:
+    """A group's series by two parts of their three-part names."""
+    found: dict[str, dict[str, Series]] = {}
+    for key, series in history.series.items():
+        parts = key.split("/")
+        if len(parts) == 3 and parts[0] == group:
+            found.setdefault(parts[outer], {})[parts[inner]] = series
+    return found

@@ -89,7 +89,7 @@ def test_a_term_of_huge_weight_drowns_the_others(findings):
     assert found["drowning term"].advice.startswith("method.identity_weight=1e+04")
 
 
-def test_non_finite_values_stop_a_run_and_are_found_in_what_it_left(findings, datasets, tmp_path):
+def test_a_non_finite_value_in_what_a_run_logged_is_found(findings, datasets, tmp_path):
     findings("training.steps=6", "evaluation.every=2")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text(

@@ -130,14 +130,6 @@ def validated_key(run, key):
     return {step: line[key] for step, line in metrics(run).items() if key in line}
 
 
-def test_the_best_survives_a_later_worse_checkpoint_and_pruning(run):
-    """`best.pt` is a file of its own: the numbered one it was made of may be gone."""
-    numbered = {path.name for path in checkpoint.newest_first(run / "checkpoints")}
-    best = checkpoint.load(run / "checkpoints" / "best.pt")["step"]
-    assert len(numbered) == 2
-    assert (f"step-{best:07d}.pt" in numbered) == (best >= 6)
-
-
 def test_test_pictures_play_no_part(tiny, datasets, tmp_path, run):
     """Black test pictures change nothing of the validation."""
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")

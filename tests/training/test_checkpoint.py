@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import os
 import pickle
 
 import pytest
@@ -125,3 +126,30 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
         checkpoint.save(tmp_path, payload(2, 5000), kept=2)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_kept_under_a_name_outlives_the_numbered_ones(tmp_path, monkeypatch, links):
+    """As a second name of the file, or as a copy where the system has no such names."""
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
+    for step in (2, 3):
+        checkpoint.save(tmp_path, payload(step), kept=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.pt",
+        "step-0000002.pt",
+        "step-0000003.pt",
+    ]
+    assert checkpoint.load(tmp_path / "best.pt")["step"] == 1
+    assert checkpoint.load_newest(tmp_path)[1]["step"] == 3
+    checkpoint.save(tmp_path, payload(4), kept=2, keep_as="best")
+    assert checkpoint.load(tmp_path / "best.pt")["step"] == 4
+
+
+def test_whatever_the_newest_checkpoint_notes_as_kept_is_kept(tmp_path, monkeypatch):
+    """Killed before a numbered checkpoint has its name, the kept one is there already, never the other way round."""
+    whole, seen = os.replace, []
+    monkeypatch.setattr("os.replace", lambda a, b: (seen.append(os.path.basename(b)), whole(a, b)))
+    checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
+    assert seen == ["best.pt", "step-0000001.pt"]
