@@ -74,7 +74,7 @@ def translations_of(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     return {
         name: value
         for name, value in evaluation.items()
-        if isinstance(value, Mapping) and not {*COLUMNS, "warnings"}.isdisjoint(value)
+        if isinstance(value, Mapping) and ("warnings" in value or any(mapping(value, c) for c in COLUMNS))
     }
 
 
