@@ -1,4 +1,6 @@
-"""The ResNet generator of CycleGAN (Zhu et al. 2017, arXiv:1703.10593, after Johnson et al. 2016)."""
+"""The ResNet generators of CycleGAN (Zhu et al. 2017, arXiv:1703.10593, after Johnson et al. 2016) and of CartoonGAN
+(Chen et al. 2018).
+"""
 
 from typing import Literal
 
@@ -29,6 +31,11 @@ class ResnetSpec(Section):
     upsampling: Literal["resize", "transposed"] = Field(
         "resize", description="resize: nearest then convolution, no checkerboard; transposed: as published"
     )
+    convolutions: Literal[1, 2] = Field(
+        1, description="a down- or up-sampling; CartoonGAN follows each by a second one"
+    )
+    affine: bool = Field(False, description="a learned scale and shift after every instance norm")
+    eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance in every instance norm")
     start_from: Literal["nothing", "picture", "smoothed"] = Field(
         "nothing",
         description="what the output is added to, in the tanh's own space, so that the untrained generator returns it; "
@@ -37,35 +44,34 @@ class ResnetSpec(Section):
 
 
 class Segment(nn.Module):
-    """The part of a generator between two instance norms: an entry, one convolution, then (outside) the norm.
+    """The part of a generator between two instance norms: an entry, its convolutions, then (outside) the norm.
 
     entry: what turns the normalised result of the previous segment into this one's input.
         "picture": nothing, it is the picture; "relu": a ReLU; "add": add the residual branch to the trunk;
         "...-resize": the same, then nearest up-sampling by 2; "relu-start": a ReLU, with the start beside it.
-    keep: remembers the convolution's input as the trunk that a later "add" adds to.
-    norm: follows the convolution; its statistics are the whole picture's. None after the last segment.
+    keep: remembers the convolutions' input as the trunk that a later "add" adds to.
+    norm: follows the convolutions; its statistics are the whole picture's. None after the last segment.
     scale: the resolution of its result, as a share of the picture's.
     halo: pixels of its input, beyond a part's border, that the part's result depends on.
     """
 
     def __init__(
         self,
-        convolution: nn.Conv2d | nn.ConvTranspose2d,
+        convolution: nn.Module,
         entry: Entry,
         *,
         scale: float,
+        halo: int,
         norm: InstanceNorm | None = None,
-        padding: int = 0,
         keep: bool = False,
     ) -> None:
         super().__init__()
         self.convolution = convolution
         self.entry = entry
-        self.padding = padding
         self.norm = norm
         self.keep = keep
         self.scale = scale
-        self.halo = convolution.kernel_size[0] // 2
+        self.halo = halo
 
     def forward(
         self, x: Tensor, trunk: Tensor | None, start: Tensor | None = None
@@ -82,8 +88,6 @@ class Segment(nn.Module):
             x = torch.cat([x, start.to(x.dtype)], dim=1)
         if self.entry.endswith("resize"):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        if self.padding:
-            x = F.pad(x, (self.padding,) * 4, mode="reflect")
         return self.convolution(x), trunk
 
 
@@ -91,10 +95,11 @@ class ResnetGenerator(nn.Module):
     """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
     `multiple`.
 
-    The layers are CycleGAN's but for three things, each chosen by the spec but the first: convolutions before
+    The layers are CycleGAN's but for four things, each chosen by the spec but the first: convolutions before
     an instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize
-    before a plain convolution, and the output may be added to a start in the tanh's own space, so that the
-    untrained generator returns the picture, or the smoothed picture.
+    before a plain convolution, a second convolution may follow every down- and up-sampling without a norm between,
+    as CartoonGAN has it, and the output may be added to a start in the tanh's own space, so that the untrained
+    generator returns the picture, or the smoothed picture.
     """
 
     def __init__(self, spec: ResnetSpec) -> None:
@@ -103,33 +108,27 @@ class ResnetGenerator(nn.Module):
         self.multiple = 2**spec.downsamplings
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
-        self._append("stem", nn.Conv2d(3, width, 7, bias=False), "picture", scale, padding=3)
+        self._append("stem", _reflecting(3, width, 7), "picture", scale, halo=3)
         for number in range(1, spec.downsamplings + 1):
             scale /= 2
-            down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False)
-            self._append(f"down{number}", down, "relu", scale)
             width *= 2
+            self._append(f"down{number}", self._down(width), "relu", scale, halo=1 if self._single else 3)
         entry: Entry = "relu"
         for number in range(1, spec.blocks + 1):
-            first, second = (nn.Conv2d(width, width, 3, bias=False) for _ in range(2))
-            self._append(f"block{number}_first", first, entry, scale, padding=1, keep=True)
-            self._append(f"block{number}_second", second, "relu", scale, padding=1)
+            first, second = (_reflecting(width, width, 3) for _ in range(2))
+            self._append(f"block{number}_first", first, entry, scale, halo=1, keep=True)
+            self._append(f"block{number}_second", second, "relu", scale, halo=1)
             entry = "add"
         for number in range(1, spec.downsamplings + 1):
             scale *= 2
-            if spec.upsampling == "resize":
-                up: nn.Conv2d | nn.ConvTranspose2d = nn.Conv2d(width, width // 2, 3, bias=False)
-                self._append(
-                    f"up{number}", up, "add-resize" if entry == "add" else "relu-resize", scale, padding=1
-                )
-            else:
-                up = nn.ConvTranspose2d(width, width // 2, 3, 2, padding=1, output_padding=1, bias=False)
-                self._append(f"up{number}", up, entry, scale)
             width //= 2
+            if spec.upsampling == "resize":
+                entry = "add-resize" if entry == "add" else "relu-resize"
+            self._append(f"up{number}", self._up(width), entry, scale, halo=1 if self._single else 2)
             entry = "relu"
         starts = spec.start_from != "nothing"
-        tail = nn.Conv2d(width + 3 if starts else width, 3, 7)
-        self.segments["tail"] = Segment(tail, "relu-start" if starts else "relu", scale=scale, padding=3)
+        tail = _reflecting(width + 3 if starts else width, 3, 7, bias=True)
+        self.segments["tail"] = Segment(tail, "relu-start" if starts else "relu", scale=scale, halo=3)
         initialise(self)
         if starts:
             nn.init.zeros_(tail.weight)
@@ -158,14 +157,39 @@ class ResnetGenerator(nn.Module):
             picture = F.interpolate(picture, scale_factor=float(self.multiple), mode="bilinear")
         return torch.atanh(0.99 * picture)  # 0.99: the tanh reaches 1 only at infinity
 
+    @property
+    def _single(self) -> bool:
+        """Whether a down- or up-sampling is one convolution; the first of two has a bias, as no norm follows it."""
+        return self.spec.convolutions == 1
+
+    def _down(self, width: int) -> nn.Module:
+        """From half as many channels to `width`, at half the resolution."""
+        down = nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=not self._single)
+        return down if self._single else nn.Sequential(down, _plain(width))
+
+    def _up(self, width: int) -> nn.Module:
+        """From twice as many channels to `width`, at twice the resolution where the entry has not resized."""
+        if self.spec.upsampling == "resize":
+            up: nn.Module = _reflecting(2 * width, width, 3, bias=not self._single)
+            return up if self._single else nn.Sequential(up, _reflecting(width, width, 3))
+        up = nn.ConvTranspose2d(2 * width, width, 3, 2, padding=1, output_padding=1, bias=not self._single)
+        return up if self._single else nn.Sequential(up, _plain(width))
+
     def _append(
-        self,
-        name: str,
-        convolution: nn.Conv2d | nn.ConvTranspose2d,
-        entry: Entry,
-        scale: float,
-        padding: int = 0,
-        keep: bool = False,
+        self, name: str, convolution: nn.Module, entry: Entry, scale: float, halo: int, keep: bool = False
     ) -> None:
-        norm = InstanceNorm(convolution.out_channels)
-        self.segments[name] = Segment(convolution, entry, scale=scale, norm=norm, padding=padding, keep=keep)
+        channels = [
+            m.out_channels for m in convolution.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+        ]
+        norm = InstanceNorm(channels[-1], self.spec.eps, self.spec.affine)
+        self.segments[name] = Segment(convolution, entry, scale=scale, halo=halo, norm=norm, keep=keep)
+
+
+def _reflecting(inputs: int, outputs: int, size: int, bias: bool = False) -> nn.Conv2d:
+    """A convolution of size x size pixels that keeps the resolution by reflecting at the border."""
+    return nn.Conv2d(inputs, outputs, size, padding=size // 2, padding_mode="reflect", bias=bias)
+
+
+def _plain(width: int) -> nn.Conv2d:
+    """The second convolution where the first pads with zeros, as published."""
+    return nn.Conv2d(width, width, 3, padding=1, bias=False)
