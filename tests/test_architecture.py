@@ -21,7 +21,7 @@ EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
 
 LAYERS = [
     {"errors", "config", "images", "precision", "pretrained", "progress"},
-    {"networks", "losses", "replay", "data"},
+    {"networks", "losses", "replay", "diffaugment", "data"},
     {"methods"},
     {"training", "inference", "evaluation", "bench"},
     {"commands"},

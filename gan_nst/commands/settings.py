@@ -31,7 +31,7 @@ class RunSettings(Section):
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    method: SerializeAsAny[Section] = Field(description="the method's own settings")
+    method: SerializeAsAny[base.MethodSettings] = Field(description="the method's own settings")
 
     @property
     def method_name(self) -> str:
@@ -124,6 +124,7 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
             "precision": choose_precision(settings.precision, device),
             "training": training.model_copy(update={"steps": steps, "epochs": None}),
             "data": data.model_copy(update={"workers": workers}),
+            "method": base.find(settings.method_name).resolve(settings.method),
         }
     )
 

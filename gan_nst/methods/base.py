@@ -3,15 +3,18 @@
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from gan_nst.config import Section
+from gan_nst.diffaugment import Augmentation, augment
 from gan_nst.errors import SettingsError
+from gan_nst.losses import together
 
 Batch = dict[str, Tensor]
 """One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a
@@ -80,17 +83,35 @@ class Plan:
     seed: int = 0
 
 
+class MethodSettings(Section):
+    """The settings that every method has."""
+
+    differentiable_augmentation: tuple[Augmentation, ...] = Field(
+        (), description="what discriminators see is varied by: colour, translation, cutout; for small sets"
+    )
+
+
 class Method(nn.Module, ABC):
     """A way to train translators. The trainer calls `updates` at every step and knows nothing else of it."""
 
-    Settings: ClassVar[type[Section]]
+    Settings: ClassVar[type[MethodSettings]]
     paper: ClassVar[str]
     streams: ClassVar[Mapping[str, Stream]]
 
     generators: nn.ModuleDict
 
-    def __init__(self, settings: Section, plan: Plan) -> None:
+    def __init__(self, settings: MethodSettings, plan: Plan) -> None:
         super().__init__()
+        self._augmentations = settings.differentiable_augmentation
+
+    def judge(self, discriminator: nn.Module, *pictures: Tensor) -> Sequence[Tensor]:
+        """A discriminator's scores of several inputs of shape (n, 3, h, w), differentiably augmented, in one pass."""
+        return together(discriminator, *(augment(x, self._augmentations) for x in pictures))
+
+    @classmethod
+    def resolve(cls, settings: MethodSettings) -> MethodSettings:
+        """The method's settings with every `auto` of theirs resolved by what lies on this machine."""
+        return settings
 
     @abstractmethod
     def roles(self) -> dict[str, Role]:

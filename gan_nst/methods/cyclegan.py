@@ -11,16 +11,25 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.config import Section
 from gan_nst.losses import ADVERSARIAL, l1, together
-from gan_nst.methods.base import Batch, Losses, Method, Plan, Role, Stream, Translation, Update
+from gan_nst.methods.base import (
+    Batch,
+    Losses,
+    Method,
+    MethodSettings,
+    Plan,
+    Role,
+    Stream,
+    Translation,
+    Update,
+)
 from gan_nst.networks import build
 from gan_nst.networks.patchgan import PatchGanSpec
 from gan_nst.networks.resnet import ResnetSpec
 from gan_nst.replay import ReplayBuffer
 
 
-class CycleGanSettings(Section):
+class CycleGanSettings(MethodSettings):
     """The settings of CycleGAN, with the published values as defaults."""
 
     name: Literal["cyclegan"] = "cyclegan"
@@ -85,9 +94,11 @@ class CycleGan(Method):
         fake_a, reconstructed_a, *identity_a = together(ba, real_b, fake_b, *([real_a] if identity else []))
         reconstructed_b = ab(fake_a)
         batch["fake_a"], batch["fake_b"] = fake_a.detach(), fake_b.detach()
+        (scores_a,) = self.judge(self.discriminators["a"], fake_a)
+        (scores_b,) = self.judge(self.discriminators["b"], fake_b)
         losses = {
-            "adversarial_ab": self.adversarial(self.discriminators["b"](fake_b), True),
-            "adversarial_ba": self.adversarial(self.discriminators["a"](fake_a), True),
+            "adversarial_ab": self.adversarial(scores_b, True),
+            "adversarial_ba": self.adversarial(scores_a, True),
             "cycle_a": s.cycle_weight * l1(reconstructed_a, real_a),
             "cycle_b": s.cycle_weight * l1(reconstructed_b, real_b),
         }
@@ -104,7 +115,7 @@ class CycleGan(Method):
 
     def _judge(self, domain: str, batch: Batch) -> Tensor:
         pooled = self.replays[domain](batch[f"fake_{domain}"])
-        real, fake = together(self.discriminators[domain], batch[f"real_{domain}"], pooled)
+        real, fake = self.judge(self.discriminators[domain], batch[f"real_{domain}"], pooled)
         return 0.5 * (self.adversarial(real, True) + self.adversarial(fake, False))
 
 
