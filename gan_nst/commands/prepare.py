@@ -83,9 +83,8 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     _check_sizes(method, settings)
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
-    samples = Samples(
-        {(d, "picture"): pictures[d] for d in DOMAINS}, method.streams, settings.data, settings.seed
-    )
+    views = {(d, "picture"): pictures[d] for d in DOMAINS} | _open_views(method, data_set, settings)
+    samples = Samples(views, method.streams, settings.data, settings.seed)
     samples[0]  # what the augmentations cannot do, they shall say now
     batches = Batches(
         samples,
@@ -180,6 +179,17 @@ def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, 
     ), pictures
 
 
+def _open_views(
+    method: base.Method, data_set: DataSet, settings: RunSettings
+) -> dict[tuple[str, str], Pictures]:
+    """What the method asks for beside the pictures themselves, edge-smoothed cartoons for example."""
+    wanted = {(s.domain, s.view) for s in method.streams.values() if s.view != "picture"}
+    return {
+        (d, view): open_pictures(data_set.training[d], settings.data, f"domain {d}, {view}", view)[0]
+        for d, view in sorted(wanted)
+    }
+
+
 def _only(folder: Folder, names: set[str]) -> Folder:
     pairs = zip(folder.files, folder.names, strict=True)
     return replace(folder, files=tuple(file for file, name in pairs if name in names))
@@ -200,9 +210,11 @@ def _check_sizes(method: base.Method, settings: RunSettings) -> None:
             )
     trial = copy.deepcopy(method).to("meta")
     batch = {key: torch.zeros(1, 3, crop, crop, device="meta") for key in method.streams}
+    assert settings.training.steps is not None
     try:
-        for update in trial.updates(0):
-            update.losses(batch)
+        for step in (0, settings.training.steps - 1):  # a warm-up may leave networks out
+            for update in trial.updates(step):
+                update.losses(batch)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(

@@ -1,5 +1,7 @@
 """Pictures decoded once: uint8 at load size in one memory-mapped file, kept up to date with the files behind
 it.
+
+A view is what is made of each picture before it is kept: "picture", the picture itself, or another of `VIEWS`.
 """
 
 import hashlib
@@ -8,7 +10,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -18,31 +20,40 @@ from filelock import FileLock
 from gan_nst.data.folders import Folder
 from gan_nst.data.pictures import CachedPictures, Entry, Pictures
 from gan_nst.data.settings import DataSettings
+from gan_nst.data.smoothing import smooth_edges
 from gan_nst.errors import DataError
 from gan_nst.images import Picture, read_picture, resize_picture
 from gan_nst.progress import track
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+VIEWS: Mapping[str, Callable[[Picture], Picture]] = {
+    "picture": lambda picture: picture,
+    "smoothed": smooth_edges,
+}
+
+_FORMAT = 3
 _SHOWN = 10  # broken files named in an error
 
 
 class DecodedPictures:
     """Pictures decoded anew at each access, for data sets larger than the disk's free space."""
 
-    def __init__(self, files: Sequence[Path], settings: DataSettings) -> None:
+    def __init__(self, files: Sequence[Path], settings: DataSettings, view: str) -> None:
         self._files = list(files)
         self._settings = settings
+        self._view = view
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Picture:
-        return _decode(self._files[index], self._settings)[0]
+        return _decode(self._files[index], self._settings, self._view)[0]
 
 
-def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pictures, Folder]:
+def open_pictures(
+    folder: Folder, settings: DataSettings, what: str, view: str = "picture"
+) -> tuple[Pictures, Folder]:
     """A folder's pictures, each opened once to see that it is whole, and the folder without the unusable
     ones.
 
@@ -50,12 +61,12 @@ def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pi
     broken or smaller than the crop, unless `skip_broken` leaves them out.
     """
     files = folder.files
-    where = _cache_folder(files, settings)
+    where = _cache_folder(files, settings, view)
     if where is None:
         good, broken = _check(files, settings, what)
-        pictures: Pictures = DecodedPictures(good, settings)
+        pictures: Pictures = DecodedPictures(good, settings, view)
     else:
-        pictures, good, broken = _update(where, files, settings, what)
+        pictures, good, broken = _update(where, files, settings, what, view)
     if broken and not settings.skip_broken:
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise DataError(
@@ -70,7 +81,7 @@ def open_pictures(folder: Folder, settings: DataSettings, what: str) -> tuple[Pi
     return pictures, replace(folder, files=tuple(good))
 
 
-def _cache_folder(files: Sequence[Path], settings: DataSettings) -> Path | None:
+def _cache_folder(files: Sequence[Path], settings: DataSettings, view: str) -> Path | None:
     """Where the cache goes, or None for no cache."""
     if settings.cache == "never":
         return None
@@ -80,7 +91,7 @@ def _cache_folder(files: Sequence[Path], settings: DataSettings) -> Path | None:
     side = settings.load_size if settings.resize != "none" else 1024
     needed = len(files) * side * side * 2 * 3
     folder = settings.root / ".cache"
-    if _index_path(folder, files, settings).exists():  # what lies there already takes no new room
+    if _index_path(folder, files, settings, view).exists():  # what lies there already takes no new room
         return folder
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
@@ -96,10 +107,10 @@ def _cache_folder(files: Sequence[Path], settings: DataSettings) -> Path | None:
     return folder
 
 
-def _decode(file: Path, settings: DataSettings) -> tuple[Picture, int]:
-    """The picture at load size, and its shorter side before."""
+def _decode(file: Path, settings: DataSettings, view: str) -> tuple[Picture, int]:
+    """A view of the picture at load size, and its shorter side before."""
     picture = read_picture(file)
-    return resize_picture(picture, settings.load_size, settings.resize), min(picture.shape[:2])
+    return VIEWS[view](resize_picture(picture, settings.load_size, settings.resize)), min(picture.shape[:2])
 
 
 def _too_small(file: Path | str, side: int, settings: DataSettings) -> str | None:
@@ -113,7 +124,7 @@ def _check(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[li
     good, broken = [], []
     for file in track(files, f"checking {what}"):
         try:
-            problem = _too_small(file, _decode(file, settings)[1], settings)
+            problem = _too_small(file, _decode(file, settings, "picture")[1], settings)
         except DataError as error:
             problem = str(error)
         if problem is None:
@@ -124,16 +135,16 @@ def _check(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[li
 
 
 def _update(
-    folder: Path, files: Sequence[Path], settings: DataSettings, what: str
+    folder: Path, files: Sequence[Path], settings: DataSettings, what: str, view: str
 ) -> tuple[Pictures, list[Path], list[str]]:
     """Brings the cache of these files up to date: decodes the new and the changed, keeps the rest, drops the
     removed.
     """
-    index = _index_path(folder, files, settings)
+    index = _index_path(folder, files, settings, view)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(index.with_suffix(".lock")):
-            return _update_locked(index, files, settings, what)
+            return _update_locked(index, files, settings, what, view)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
@@ -141,21 +152,23 @@ def _update(
         ) from None
 
 
-def _index_path(folder: Path, files: Sequence[Path], settings: DataSettings) -> Path:
+def _index_path(folder: Path, files: Sequence[Path], settings: DataSettings, view: str) -> Path:
     """A parent folder and the decoding settings name a cache; which files it holds may change."""
     parent = os.path.commonpath([str(file.absolute().parent) for file in files])
-    name = json.dumps([_FORMAT, parent, settings.load_size, settings.resize])
+    name = json.dumps([_FORMAT, parent, settings.load_size, settings.resize, view])
     return folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
 
 
 def _update_locked(
-    index: Path, files: Sequence[Path], settings: DataSettings, what: str
+    index: Path, files: Sequence[Path], settings: DataSettings, what: str, view: str
 ) -> tuple[Pictures, list[Path], list[str]]:
     data, known = _read_index(index)
     current = [_unchanged(known.get(str(file.absolute())), file) for file in files]
     current = [None if _is_mended(entry, settings) else entry for entry in current]
     if None in current:
-        data, current = _build(index, data, known, list(zip(files, current, strict=True)), settings, what)
+        data, current = _build(
+            index, data, known, list(zip(files, current, strict=True)), settings, what, view
+        )
     good, entries, unusable = [], [], []
     for file, entry in zip(files, current, strict=True):
         assert entry is not None
@@ -175,6 +188,7 @@ def _build(
     wanted: Sequence[tuple[Path, Entry | None]],
     settings: DataSettings,
     what: str,
+    view: str,
 ) -> tuple[Path, list[Entry | None]]:
     """Writes a data file of its own name, copying what is known and decoding the rest, then points the index to it.
 
@@ -197,7 +211,7 @@ def _build(
             def decode(file: Path) -> Entry:
                 path, stamp, offset = str(file.absolute()), _stamp(file), output.tell()
                 try:
-                    picture, side = _decode(file, settings)
+                    picture, side = _decode(file, settings, view)
                 except DataError as error:
                     return Entry(path, *stamp, 0, offset, 0, 0, str(error))
                 output.write(picture.tobytes())
@@ -225,7 +239,7 @@ def _is_mended(entry: Entry | None, settings: DataSettings) -> bool:
     if entry is None or entry.problem is None:
         return False
     try:
-        _decode(Path(entry.path), settings)
+        _decode(Path(entry.path), settings, "picture")
     except DataError:
         return False
     return True

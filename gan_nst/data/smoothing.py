@@ -1,0 +1,21 @@
+"""Edge-smoothed pictures: what a cartoon looks like without its clear edges (Chen et al. 2018, section 3.2.1)."""
+
+import cv2
+import numpy as np
+
+from gan_nst.images import Picture
+
+_KERNEL = 5  # pixels; of the dilation and of the Gaussian, as every public port has it
+_LOW, _HIGH = 100, 200  # Canny's thresholds, likewise
+
+
+def smooth_edges(picture: Picture) -> Picture:
+    """The picture, RGB uint8 (h, w, 3), blurred along its edges and nowhere else.
+
+    Edges are found by Canny on its gray values and dilated; there the picture is replaced by its Gaussian, whose 5
+    weights OpenCV fixes at (1, 4, 6, 4, 1) / 16.
+    """
+    edges = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), _LOW, _HIGH)
+    near = cv2.dilate(edges, np.ones((_KERNEL, _KERNEL), np.uint8)) > 0
+    blurred = cv2.GaussianBlur(picture, (_KERNEL, _KERNEL), 0, borderType=cv2.BORDER_REFLECT_101)
+    return np.where(near[..., None], blurred, picture)
