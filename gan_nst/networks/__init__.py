@@ -7,6 +7,7 @@ from torch import nn
 
 from gan_nst.config import Section, validate
 from gan_nst.errors import SettingsError
+from gan_nst.networks.cartoon import CartoonDiscriminator, CartoonDiscriminatorSpec
 from gan_nst.networks.initialise import initialise
 from gan_nst.networks.patchgan import PatchGan, PatchGanSpec
 from gan_nst.networks.resnet import ResnetGenerator, ResnetSpec
@@ -14,6 +15,7 @@ from gan_nst.networks.resnet import ResnetGenerator, ResnetSpec
 _NETWORKS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "resnet": (ResnetSpec, ResnetGenerator),
     "patchgan": (PatchGanSpec, PatchGan),
+    "cartoon": (CartoonDiscriminatorSpec, CartoonDiscriminator),
 }
 
 

@@ -9,16 +9,31 @@ from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 
 PLAN = base.Plan(steps=20, steps_per_epoch=4, seed=1)
-SMALL = {"generator": {"width": 4, "blocks": 1}, "discriminator": {"width": 4, "layers": 2}, "replay": 2}
+STEPS = (0, PLAN.steps - 1)  # a warm-up may do other things first
+SMALL = {
+    "generator": {"width": 4, "blocks": 1},
+    "discriminator": {"width": 4, "layers": 2},
+    "replay": 2,
+    "features": {"network": "random"},
+    "warm_up": 0.1,
+}
 
 pytestmark = pytest.mark.parametrize("name", base.names())
+
+
+def small(model, wanted=SMALL):
+    """What of the small settings a method has."""
+    fields = {key: model.model_fields[key].annotation for key in wanted if key in model.model_fields}
+    return {
+        key: small(kind, wanted[key]) if isinstance(wanted[key], dict) else wanted[key]
+        for key, kind in fields.items()
+    }
 
 
 def make_trainer(name, tmp_path, batches=None, **training):
     torch.manual_seed(0)
     kind = base.find(name)
-    plain = {key: value for key, value in SMALL.items() if key in kind.Settings.model_fields}
-    method = kind(kind.Settings.model_validate(plain), PLAN).double()
+    method = kind(kind.Settings.model_validate(small(kind.Settings)), PLAN).double()
     settings = TrainingSettings(steps=PLAN.steps, epochs=None, log_every=1, **training)
     header = {"method": name, "settings": {}, "translations": {}, "data": ""}
     return Trainer(
@@ -94,10 +109,11 @@ def test_translations_name_generators_and_streams_name_domains(name, tmp_path):
         assert {translation.source, translation.target} <= domains
 
 
-def test_an_update_moves_its_role_alone(name, tmp_path):
+@pytest.mark.parametrize("step", STEPS)
+def test_an_update_moves_its_role_alone(name, tmp_path, step):
     trainer = make_trainer(name, tmp_path)
     batch = micro_batches(name)
-    for update in trainer.method.updates(0):
+    for update in trainer.method.updates(step):
         before = {key: p.clone() for key, p in trainer.method.named_parameters()}
         own = {id(p) for p in trainer.roles[update.role].networks.parameters()}
         trainer._apply(update, batch)
@@ -106,11 +122,12 @@ def test_an_update_moves_its_role_alone(name, tmp_path):
             assert not parameter.requires_grad
 
 
-def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path):
+@pytest.mark.parametrize("step", STEPS)
+def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path, step):
     trainer = make_trainer(name, tmp_path)
     seen = set()
     batch = micro_batches(name)[0]
-    for update in trainer.method.updates(0):
+    for update in trainer.method.updates(step):
         losses = update.losses(batch)
         assert losses
         assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
@@ -120,9 +137,10 @@ def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path):
 
 def test_two_micro_batches_of_2_equal_one_of_4(name, tmp_path):
     two, one = make_trainer(name, tmp_path), make_trainer(name, tmp_path)
-    for step in range(3):
+    for step in range(4):
         two.train_step(micro_batches(name, 2, 2, seed=step))
         one.train_step(micro_batches(name, 1, 4, seed=step))
+        two.step = one.step = step + 1
     for (key, a), b in zip(two.method.named_parameters(), one.method.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-11, key
 

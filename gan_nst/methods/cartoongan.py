@@ -1,0 +1,144 @@
+"""CartoonGAN: photographs into cartoons, in one direction (Chen, Lai and Liu 2018, CVPR, pages 9465 to 9474).
+
+The discriminator must tell cartoons from translated photographs and also from cartoons whose edges were smoothed, so
+that clear edges are what it asks for. What the photograph shows is kept by a content loss, on which alone the generator
+warms up. The original training code was never published; order and details follow the paper and, where it is silent,
+the ports that agree: discriminator first, its three terms summed, raw scores with cross-entropy.
+"""
+
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gan_nst.losses import ADVERSARIAL, l1
+from gan_nst.methods.base import (
+    Batch,
+    Losses,
+    Method,
+    MethodSettings,
+    Plan,
+    Role,
+    Stream,
+    Translation,
+    Update,
+)
+from gan_nst.networks import build
+from gan_nst.networks.cartoon import CartoonDiscriminatorSpec
+from gan_nst.networks.content import ContentNetwork, FeatureSettings
+from gan_nst.networks.content import resolve as resolve_features
+from gan_nst.networks.resnet import ResnetSpec
+
+
+class CartoonGeneratorSpec(ResnetSpec):
+    """The published generator: 8 blocks, two convolutions a resampling."""
+
+    blocks: int = Field(8, ge=1, le=100, description="residual blocks")
+    convolutions: Literal[1, 2] = Field(2, description="a down- or up-sampling")
+
+
+class CartoonGanSettings(MethodSettings):
+    """The settings of CartoonGAN, with the published values as defaults where they carry over."""
+
+    name: Literal["cartoongan"] = "cartoongan"
+    generator: CartoonGeneratorSpec = CartoonGeneratorSpec()
+    discriminator: CartoonDiscriminatorSpec = CartoonDiscriminatorSpec()
+    features: FeatureSettings = Field(FeatureSettings(), description="what the content loss looks through")
+    adversarial: Literal["lsgan", "bce"] = Field("bce", description="adversarial loss")
+    content_weight: float = Field(1.0, ge=0, description="of the difference between features of ab(a) and a")
+    warm_up: float = Field(1 / 11, ge=0, le=1, description="share of the steps on content alone")
+    learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
+    betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
+    decay_at: tuple[float, ...] = Field(
+        (0.5, 0.75), description="shares of the steps after the warm-up at which the rate falls to a tenth"
+    )
+
+
+class CartoonGan(Method):
+    """One generator, one discriminator; one update a step in the warm-up, two after it."""
+
+    Settings = CartoonGanSettings
+    paper = "Chen et al. 2018, CartoonGAN: Generative Adversarial Networks for Photo Cartoonization"
+    # A cartoon and its smoothed self share crop and flip, so that within a step they differ in nothing but edges. The
+    # paper draws them apart (its sum over S(e)); the ports that work store each beside its cartoon, as here.
+    streams: ClassVar = {
+        "real_a": Stream("a"),
+        "real_b": Stream("b"),
+        "b_smoothed": Stream("b", "smoothed", tied_to="real_b"),
+    }
+
+    def __init__(self, settings: CartoonGanSettings, plan: Plan) -> None:
+        super().__init__(settings, plan)
+        self.settings = settings
+        self.plan = plan
+        self.generators = nn.ModuleDict({"ab": build(settings.generator)})
+        self.discriminators = nn.ModuleDict({"b": build(settings.discriminator)})
+        self.features = ContentNetwork(settings.features)
+        self.adversarial = ADVERSARIAL[settings.adversarial]
+
+    @classmethod
+    def resolve(cls, settings: MethodSettings) -> MethodSettings:
+        assert isinstance(settings, CartoonGanSettings)
+        return settings.model_copy(update={"features": resolve_features(settings.features)})
+
+    def roles(self) -> dict[str, Role]:
+        rate = partial(learning_rate, self.settings, self.plan)
+        return {
+            "generator": Role(self.generators, rate, self.settings.betas),
+            "discriminator": Role(self.discriminators, rate, self.settings.betas),
+        }
+
+    def updates(self, step: int) -> list[Update]:
+        if step < warm_up_steps(self.settings, self.plan):
+            return [Update("generator", self.content_losses)]
+        return [
+            Update("discriminator", self.discriminator_losses),
+            Update("generator", self.generator_losses),
+        ]
+
+    def translations(self) -> dict[str, Translation]:
+        return {"ab": Translation("ab", "a", "b")}
+
+    def content_losses(self, batch: Batch) -> Losses:
+        """The content term alone (equation 5 and section 3.3)."""
+        real = batch["real_a"]
+        return {"content": self._content(self.generators["ab"](real), real)}
+
+    def generator_losses(self, batch: Batch) -> Losses:
+        """The generator's part of the edge-promoting adversarial term (equation 4), and content."""
+        fake = self.generators["ab"](batch["real_a"])
+        (scores,) = self.judge(self.discriminators["b"], fake)
+        return {
+            "adversarial": self.adversarial(scores, True),
+            "content": self._content(fake, batch["real_a"]),
+        }
+
+    def discriminator_losses(self, batch: Batch) -> Losses:
+        """The edge-promoting adversarial loss (equation 4): cartoons against smoothed ones and translations."""
+        fake = self.generators["ab"](batch["real_a"]).detach()
+        pictures = batch["real_b"], batch["b_smoothed"], fake
+        real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *pictures)
+        return {
+            "discriminator_real": self.adversarial(real_scores, True),
+            "discriminator_smoothed": self.adversarial(smoothed_scores, False),
+            "discriminator_fake": self.adversarial(fake_scores, False),
+        }
+
+    def _content(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = self.features(real)
+        return self.settings.content_weight * l1(self.features(fake), wanted)
+
+
+def warm_up_steps(settings: CartoonGanSettings, plan: Plan) -> int:
+    """How many steps go by on content alone."""
+    return round(settings.warm_up * plan.steps)
+
+
+def learning_rate(settings: CartoonGanSettings, plan: Plan, step: int) -> float:
+    """The rate at a step: a tenth, then a hundredth, from given shares of the steps after the warm-up."""
+    start = warm_up_steps(settings, plan)
+    share = (step - start) / max(1, plan.steps - start)
+    return settings.learning_rate * 0.1 ** sum(share >= at for at in settings.decay_at)

@@ -1,0 +1,238 @@
+"""Frozen networks whose features tell what a picture shows, whatever its style: for content losses.
+
+One convention for all of them: pictures enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
+features leave in units of their own mean absolute value over a few fixed pictures. So the content loss, their mean
+absolute difference, is a share: 0 for the same features, about 1 for unrelated ones, and its weight means the same
+whatever the network and the layer. (Published weights belong to other conventions: raw features of pictures in [0, 1]
+or of 0 to 255 less a mean, whose sizes differ by orders of magnitude.)
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gan_nst import pretrained
+from gan_nst.config import Section
+from gan_nst.errors import SettingsError, WeightsError
+from gan_nst.pretrained import Pretrained
+
+log = logging.getLogger(__name__)
+
+VGG19 = Pretrained(
+    "VGG-19 (content loss)",
+    ("vgg19-dcbb9e9d.pth", "vgg19.pth"),
+    "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+)
+VGG19_NORMALISED = Pretrained(
+    "the normalised VGG-19 (content loss)", ("vgg_normalised.pth", "vgg19_normalised_to_relu3_1.pth")
+)
+SQUEEZENET = Pretrained(
+    "SqueezeNet 1.1",
+    ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1.pth"),
+    "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+)
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
+
+
+class FeatureSettings(Section):
+    """Which frozen network a content loss looks through."""
+
+    network: Literal["vgg19", "squeezenet1_1", "vgg19_normalised", "random"] = Field(
+        "vgg19", description="random: three convolutions with fixed random weights, which need no file"
+    )
+    layer: str | None = Field(
+        None,
+        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, of SqueezeNet fire5, of others the last",
+    )
+    weights: Path | Literal["auto", "download"] | None = Field(
+        None,
+        description="a file; null: it must lie where weights are looked for; download: fetched if it does not; auto: "
+        "random features if it does not",
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A network: its file, its layers before they have weights, and where each named layer ends."""
+
+    file: Pretrained | None
+    layer: str
+    ends: Mapping[str, int]
+    layers: Callable[[], nn.Sequential]
+
+
+class ContentNetwork(nn.Module):
+    """Maps pictures, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
+
+    It learns nothing and belongs to no role: its weights are no parameters, and no checkpoint holds them. Raises
+    WeightsError when its weights cannot be had, SettingsError for a layer it does not have.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    unit: Tensor
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        super().__init__()
+        kind = _KINDS[settings.network]
+        layer = settings.layer or kind.layer
+        if layer not in kind.ends:
+            raise SettingsError(
+                f"method.features.layer: {settings.network} has {', '.join(kind.ends)}, got {layer!r}"
+            )
+        with torch.device("meta"):  # no initial weights are drawn
+            layers = kind.layers()[: kind.ends[layer]]
+        if kind.file is None:
+            _draw(layers)
+        else:
+            _load(layers, _path(kind.file, settings), settings.network)
+        self.layers = _without_parameters(layers)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+        with torch.no_grad():
+            # Three digits, so that it is the same number however a machine adds up.
+            self.unit.fill_(float(f"{self(_fixed_pictures()).abs().mean().item():.3g}"))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.layers(((pictures + 1) / 2 - self.mean) / self.deviation)
+        return features / self.unit
+
+
+def resolve(settings: FeatureSettings) -> FeatureSettings:
+    """The settings with `weights: auto` resolved: the network where its weights lie, else random features, with a
+    warning.
+    """
+    file = _KINDS[settings.network].file
+    if settings.weights != "auto":
+        return settings
+    if file is None or pretrained.find(file) is not None:
+        return settings.model_copy(update={"weights": None})
+    log.warning(
+        f"{file.what}: no {' or '.join(file.names)} here; the content loss looks through random features, good enough "
+        "to see that everything runs, not for results (method.features.weights=download fetches the file)"
+    )
+    return FeatureSettings(network="random")
+
+
+def _path(file: Pretrained, settings: FeatureSettings) -> Path:
+    if settings.weights == "download" and file.url is not None:
+        return pretrained.fetch(file)
+    given = settings.weights if isinstance(settings.weights, Path) else None
+    light = "" if settings.network != "vgg19" else ", or take method.features.network=squeezenet1_1"
+    fetch = ", let method.features.weights=download fetch it" if file.url else ""
+    return pretrained.require(file, given, f"give its path (method.features.weights=FILE){fetch}{light}")
+
+
+def _load(layers: nn.Sequential, path: Path, network: str) -> None:
+    """Gives the layers their weights from a file of the whole network or of its lower part."""
+    weights = {
+        name.removeprefix("features."): weight.float() for name, weight in pretrained.load(path).items()
+    }
+    if network == "vgg19_normalised" and "0.weight" in weights and weights["0.weight"].shape[2:] == (1, 1):
+        # Its own first layer takes RGB in [0, 1] to BGR of 0 to 255 less a mean; here the input is normalised.
+        first = weights["0.weight"].double()
+        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
+        weights["0.bias"] = (weights["0.bias"] + (first[:, :, 0, 0] @ mean)).float()
+        weights["0.weight"] = (first * deviation[None, :, None, None]).float()
+    needed = layers.state_dict()
+    wrong = next((n for n, w in needed.items() if n not in weights or weights[n].shape != w.shape), None)
+    if wrong is not None:
+        problem = "lacks" if wrong not in weights else "has another shape of"
+        raise WeightsError(f"{path}: not {network} up to the layer asked for (it {problem} {wrong})")
+    layers.load_state_dict({name: weights[name] for name in needed}, assign=True)
+
+
+def _draw(layers: nn.Sequential) -> None:
+    """Fixed random weights, the same on every machine."""
+    source = torch.Generator().manual_seed(20181206)
+    drawn = {}
+    for name, weight in layers.state_dict().items():
+        # Uniform in float64, which is the same on every processor; normal numbers differ in their last bits.
+        reach = math.sqrt(6 / weight[0].numel()) if weight.ndim == 4 else 0.0
+        draw = torch.rand(weight.shape, generator=source, dtype=torch.float64)
+        drawn[name] = ((2 * draw - 1) * reach).float()
+    layers.load_state_dict(drawn, assign=True)
+
+
+def _without_parameters(network: nn.Sequential) -> nn.Sequential:
+    """The network with its weights as buffers that no checkpoint holds."""
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, weight.detach(), persistent=False)
+    return network.eval()
+
+
+def _fixed_pictures() -> Tensor:
+    """Four pictures of 128 pixels with the spectrum of natural ones, more contrast the coarser: in [-1, 1]."""
+    source = torch.Generator().manual_seed(20140904)
+    pictures = torch.zeros(4, 3, 128, 128)
+    for cells in (2, 4, 8, 16, 32, 64, 128):
+        draw = torch.rand(4, 3, cells, cells, generator=source, dtype=torch.float64).float() - 0.5
+        pictures += F.interpolate(draw, size=128, mode="bilinear") * (2 / cells) ** 0.5
+    return pictures.clamp(-1, 1)
+
+
+def _vgg19() -> nn.Sequential:
+    from torchvision.models.vgg import cfgs, make_layers  # seconds, which a method without it need not spend
+
+    layers: nn.Sequential = make_layers(cfgs["E"])
+    return layers
+
+
+def _vgg19_normalised() -> nn.Sequential:
+    """A VGG-19 whose features were scaled to mean 1 (Gatys et al. 2016), with reflection at the border."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
+    for layer in _vgg19():
+        if isinstance(layer, nn.Conv2d):
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(layer.in_channels, layer.out_channels, 3)]
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _squeezenet() -> nn.Sequential:
+    from torchvision.models import squeezenet1_1
+
+    layers: nn.Sequential = squeezenet1_1().features
+    return layers
+
+
+def _random() -> nn.Sequential:
+    widths, layers = (3, 16, 32, 64), []
+    for stride, inputs, outputs in zip((1, 2, 2), widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _vgg_ends(first: int, a_convolution: int) -> dict[str, int]:
+    """Where "conv1_1" (before its ReLU), "relu1_1", ... end among the layers."""
+    ends, position = {}, first
+    for block, convolutions in enumerate((2, 2, 4, 4, 4), start=1):
+        for number in range(1, convolutions + 1):
+            position += a_convolution
+            ends[f"conv{block}_{number}"] = position
+            position += 1
+            ends[f"relu{block}_{number}"] = position
+        position += 1  # pooling
+    return ends
+
+
+_FIRES = {"fire2": 4, "fire3": 5, "fire4": 7, "fire5": 8, "fire6": 10, "fire7": 11, "fire8": 12, "fire9": 13}
+
+_KINDS = {
+    "vgg19": _Kind(VGG19, "conv4_4", _vgg_ends(0, 1), _vgg19),
+    "vgg19_normalised": _Kind(VGG19_NORMALISED, "conv3_1", _vgg_ends(1, 2), _vgg19_normalised),
+    "squeezenet1_1": _Kind(SQUEEZENET, "fire5", {"conv1": 1, "relu1": 2, **_FIRES}, _squeezenet),
+    "random": _Kind(None, "conv3", {"conv1": 1, "conv2": 3, "conv3": 5}, _random),
+}
