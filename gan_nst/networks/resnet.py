@@ -14,6 +14,7 @@ from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
 from gan_nst.precision import full_precision
 
+Padding = Literal["zeros", "reflect"]
 Entry = Literal["picture", "relu", "add", "add-resize", "relu-resize", "relu-start"]
 
 
@@ -33,6 +34,10 @@ class ResnetSpec(Section):
     )
     convolutions: Literal[1, 2] = Field(
         1, description="a down- or up-sampling; CartoonGAN follows each by a second one"
+    )
+    padding: Padding = Field(
+        "zeros",
+        description="of stride-2 convolutions and of those after a transposed one; all others reflect",
     )
     affine: bool = Field(False, description="a learned scale and shift after every instance norm")
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance in every instance norm")
@@ -108,14 +113,14 @@ class ResnetGenerator(nn.Module):
         self.multiple = 2**spec.downsamplings
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
-        self._append("stem", _reflecting(3, width, 7), "picture", scale, halo=3)
+        self._append("stem", _convolution(3, width, 7), "picture", scale, halo=3)
         for number in range(1, spec.downsamplings + 1):
             scale /= 2
             width *= 2
             self._append(f"down{number}", self._down(width), "relu", scale, halo=1 if self._single else 3)
         entry: Entry = "relu"
         for number in range(1, spec.blocks + 1):
-            first, second = (_reflecting(width, width, 3) for _ in range(2))
+            first, second = (_convolution(width, width, 3) for _ in range(2))
             self._append(f"block{number}_first", first, entry, scale, halo=1, keep=True)
             self._append(f"block{number}_second", second, "relu", scale, halo=1)
             entry = "add"
@@ -127,7 +132,7 @@ class ResnetGenerator(nn.Module):
             self._append(f"up{number}", self._up(width), entry, scale, halo=1 if self._single else 2)
             entry = "relu"
         starts = spec.start_from != "nothing"
-        tail = _reflecting(width + 3 if starts else width, 3, 7, bias=True)
+        tail = _convolution(width + 3 if starts else width, 3, 7, bias=True)
         self.segments["tail"] = Segment(tail, "relu-start" if starts else "relu", scale=scale, halo=3)
         initialise(self)
         if starts:
@@ -164,16 +169,17 @@ class ResnetGenerator(nn.Module):
 
     def _down(self, width: int) -> nn.Module:
         """From half as many channels to `width`, at half the resolution."""
-        down = nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=not self._single)
-        return down if self._single else nn.Sequential(down, _plain(width))
+        padding = self.spec.padding
+        down = _convolution(width // 2, width, 3, padding, stride=2, bias=not self._single)
+        return down if self._single else nn.Sequential(down, _convolution(width, width, 3, padding))
 
     def _up(self, width: int) -> nn.Module:
         """From twice as many channels to `width`, at twice the resolution where the entry has not resized."""
         if self.spec.upsampling == "resize":
-            up: nn.Module = _reflecting(2 * width, width, 3, bias=not self._single)
-            return up if self._single else nn.Sequential(up, _reflecting(width, width, 3))
+            up: nn.Module = _convolution(2 * width, width, 3, bias=not self._single)
+            return up if self._single else nn.Sequential(up, _convolution(width, width, 3))
         up = nn.ConvTranspose2d(2 * width, width, 3, 2, padding=1, output_padding=1, bias=not self._single)
-        return up if self._single else nn.Sequential(up, _plain(width))
+        return up if self._single else nn.Sequential(up, _convolution(width, width, 3, self.spec.padding))
 
     def _append(
         self, name: str, convolution: nn.Module, entry: Entry, scale: float, halo: int, keep: bool = False
@@ -185,11 +191,8 @@ class ResnetGenerator(nn.Module):
         self.segments[name] = Segment(convolution, entry, scale=scale, halo=halo, norm=norm, keep=keep)
 
 
-def _reflecting(inputs: int, outputs: int, size: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution of size x size pixels that keeps the resolution by reflecting at the border."""
-    return nn.Conv2d(inputs, outputs, size, padding=size // 2, padding_mode="reflect", bias=bias)
-
-
-def _plain(width: int) -> nn.Conv2d:
-    """The second convolution where the first pads with zeros, as published."""
-    return nn.Conv2d(width, width, 3, padding=1, bias=False)
+def _convolution(
+    inputs: int, outputs: int, size: int, padding: Padding = "reflect", stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """A convolution of size x size pixels that keeps the resolution, or divides it by the stride."""
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2, padding_mode=padding, bias=bias)
