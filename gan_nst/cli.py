@@ -68,6 +68,21 @@ def _translate(options: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    from gan_nst.commands.adopt import import_generator
+
+    import_generator(
+        options.source,
+        options.output,
+        direction=options.direction,
+        load_size=options.load_size,
+        crop_size=options.crop_size,
+        resize=options.resize,
+        licence=options.licence,
+    )
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from gan_nst.commands.evaluate import evaluate
 
@@ -104,6 +119,13 @@ def _data_demo(options: argparse.Namespace) -> int:
         data_demo(options.folder, size=options.size, count=options.count, seed=options.seed)
     else:
         raise SettingsError("nowhere to draw: give a folder, or --domain NAME")
+    return 0
+
+
+def _data_smooth(options: argparse.Namespace) -> int:
+    from gan_nst.commands.data import data_smooth
+
+    data_smooth(options.folder, options.output, size=options.size)
     return 0
 
 
@@ -150,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     translate.set_defaults(run=_translate)
 
     _add_evaluate(commands)
+    _add_import(commands)
 
     curves = commands.add_parser("curves", help="draw the curves of runs, and say what is wrong with them")
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -175,6 +198,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=_natural, default=0, help="other scenes for another seed (default: 0)")
     demo.set_defaults(run=_data_demo)
+
+    smooth = data.add_parser(
+        "smooth", help="write edge-smoothed pictures, CartoonGAN's negatives, to look at"
+    )
+    smooth.add_argument("folder", type=Path, metavar="DIR", help="picture or folder")
+    smooth.add_argument("output", type=Path, metavar="OUT", help="folder; the same tree, as PNG")
+    smooth.add_argument(
+        "--size",
+        type=_positive,
+        metavar="PIXELS",
+        help="resize the shorter side first, as data.load_size does",
+    )
+    smooth.set_defaults(run=_data_smooth)
 
     methods = commands.add_parser("methods", help="list the methods, their papers and all settings")
     methods.set_defaults(run=_methods)
@@ -216,6 +252,25 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    adopt = commands.add_parser(
+        "import", help="turn a generator that another project published into one to translate with"
+    )
+    adopt.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="weights of a CartoonGAN generator, or of a ResNet one of pytorch-CycleGAN-and-pix2pix (*_net_G*.pth)",
+    )
+    adopt.add_argument("output", type=Path, metavar="OUT.safetensors")
+    adopt.add_argument("--direction", metavar="ab|ba", help="default: ba for *_net_G_B, else ab")
+    adopt.add_argument("--load-size", type=_positive, metavar="PIXELS", help="scale it was trained at")
+    adopt.add_argument("--crop-size", type=_positive, metavar="PIXELS", help="side of its training crops")
+    adopt.add_argument("--resize", choices=["short_side", "squash", "none"], help="how pictures were resized")
+    adopt.add_argument("--licence", metavar="TEXT", help="that of the weights, for the file to tell")
+    adopt.set_defaults(run=_import)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gan_nst.commands.data import draw_if_missing, refuse_small_demo
@@ -16,12 +17,15 @@ from gan_nst.data.cache import open_pictures
 from gan_nst.data.folders import DOMAINS, DataSet, Folder, fingerprint, locate
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.pictures import Pictures
+from gan_nst.data.smoothing import SOFT, share_smoothed
 from gan_nst.errors import CheckpointError, SettingsError, WeightsError
 from gan_nst.evaluation.features import Features, choose
 from gan_nst.methods import base
 from gan_nst.training import distributed
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 20  # pictures of a view that are compared with the pictures themselves
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     _check_sizes(method, settings)
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
-    views = {(d, "picture"): pictures[d] for d in DOMAINS} | _open_views(method, data_set, settings)
+    views = _open_views(method, data_set, settings, pictures)
     samples = Samples(views, method.streams, settings.data, settings.seed)
     samples[0]  # what the augmentations cannot do, they shall say now
     batches = Batches(
@@ -180,14 +184,22 @@ def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, 
 
 
 def _open_views(
-    method: base.Method, data_set: DataSet, settings: RunSettings
+    method: base.Method, data_set: DataSet, settings: RunSettings, pictures: Mapping[str, Pictures]
 ) -> dict[tuple[str, str], Pictures]:
-    """What the method asks for beside the pictures themselves, edge-smoothed cartoons for example."""
-    wanted = {(s.domain, s.view) for s in method.streams.values() if s.view != "picture"}
-    return {
-        (d, view): open_pictures(data_set.training[d], settings.data, f"domain {d}, {view}", view)[0]
-        for d, view in sorted(wanted)
-    }
+    """The training pictures by domain and view; warns of smoothed ones that are no other than the pictures."""
+    views = {(d, "picture"): pictures[d] for d in DOMAINS}
+    for d, view in sorted({(s.domain, s.view) for s in method.streams.values()} - views.keys()):
+        folder = data_set.training[d]
+        views[d, view] = open_pictures(folder, settings.data, f"domain {d}, {view}", view)[0]
+        if view == "smoothed":
+            shown = np.linspace(0, len(folder.files) - 1, _SHOWN).astype(int)
+            shares = [share_smoothed(pictures[d][i], views[d, view][i]) for i in shown]
+            if np.median(shares) <= SOFT:
+                log.warning(
+                    f"{folder.root}: has hardly an edge that could be smoothed, so the discriminator is told that the "
+                    "same pictures are both right and wrong; look at them with: gan-nst data smooth"
+                )
+    return views
 
 
 def _only(folder: Folder, names: set[str]) -> Folder:

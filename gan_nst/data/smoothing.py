@@ -5,6 +5,8 @@ import numpy as np
 
 from gan_nst.images import Picture
 
+SOFT = 0.005  # share of pixels; drawn cartoons have 0.27 to 0.63 at 64 pixels, "Hayao" pictures 0.03 to 0.94 at 256
+
 _KERNEL = 5  # pixels; of the dilation and of the Gaussian, as every public port has it
 _LOW, _HIGH = 100, 200  # Canny's thresholds, likewise
 
@@ -19,3 +21,8 @@ def smooth_edges(picture: Picture) -> Picture:
     near = cv2.dilate(edges, np.ones((_KERNEL, _KERNEL), np.uint8)) > 0
     blurred = cv2.GaussianBlur(picture, (_KERNEL, _KERNEL), 0, borderType=cv2.BORDER_REFLECT_101)
     return np.where(near[..., None], blurred, picture)
+
+
+def share_smoothed(picture: Picture, smoothed: Picture) -> float:
+    """The share of the pixels that smoothing changed; at `SOFT` or less, it left a picture as it was."""
+    return float((picture != smoothed).any(-1).mean())

@@ -34,7 +34,7 @@ def translate_folder(translator: Translator, source: Path, output: Path) -> Outc
     A picture that cannot be read or written is reported and skipped. Raises DataError when there is nothing
     to translate, or when a picture would be written over.
     """
-    targets = _plan(source, output)
+    targets = plan_outputs(source, output)
     outcome = Outcome()
     for path, picture in translate_stream(translator, _read(translator, list(targets), outcome)):
         try:
@@ -84,8 +84,12 @@ def _batches(pictures: Iterable[tuple[Path, Picture]]) -> Iterator[list[tuple[Pa
     yield from waiting.values()
 
 
-def _plan(source: Path, output: Path) -> dict[Path, Path]:
-    """Which file becomes which."""
+def plan_outputs(source: Path, output: Path) -> dict[Path, Path]:
+    """Which picture becomes which PNG file of the folder `output`, which is made; the tree is kept.
+
+    Raises DataError when there is no picture, when the folder cannot be written, or when a picture would be written
+    over.
+    """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     if output.exists() and not output.is_dir():
