@@ -49,7 +49,10 @@ class CartoonGanSettings(MethodSettings):
     adversarial: Literal["lsgan", "bce"] = Field("bce", description="adversarial loss")
     content_weight: float = Field(1.0, ge=0, description="of the difference between features of ab(a) and a")
     warm_up: float = Field(1 / 11, ge=0, le=1, description="share of the steps on content alone")
-    learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
+    learning_rate: float = Field(2e-4, gt=0, description="of the generator, before the decay")
+    discriminator_learning_rate: float | None = Field(
+        None, gt=0, description="of the discriminator; null: the generator's"
+    )
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
     decay_at: tuple[float, ...] = Field(
         (0.5, 0.75), description="shares of the steps after the warm-up at which the rate falls to a tenth"
@@ -84,10 +87,11 @@ class CartoonGan(Method):
         return settings.model_copy(update={"features": resolve_features(settings.features)})
 
     def roles(self) -> dict[str, Role]:
-        rate = partial(learning_rate, self.settings, self.plan)
+        s = self.settings
+        rate, other = s.learning_rate, s.discriminator_learning_rate or s.learning_rate
         return {
-            "generator": Role(self.generators, rate, self.settings.betas),
-            "discriminator": Role(self.discriminators, rate, self.settings.betas),
+            "generator": Role(self.generators, partial(learning_rate, s, self.plan, rate), s.betas),
+            "discriminator": Role(self.discriminators, partial(learning_rate, s, self.plan, other), s.betas),
         }
 
     def updates(self, step: int) -> list[Update]:
@@ -137,8 +141,8 @@ def warm_up_steps(settings: CartoonGanSettings, plan: Plan) -> int:
     return round(settings.warm_up * plan.steps)
 
 
-def learning_rate(settings: CartoonGanSettings, plan: Plan, step: int) -> float:
+def learning_rate(settings: CartoonGanSettings, plan: Plan, rate: float, step: int) -> float:
     """The rate at a step: a tenth, then a hundredth, from given shares of the steps after the warm-up."""
     start = warm_up_steps(settings, plan)
     share = (step - start) / max(1, plan.steps - start)
-    return settings.learning_rate * 0.1 ** sum(share >= at for at in settings.decay_at)
+    return rate * 0.1 ** sum(share >= at for at in settings.decay_at)

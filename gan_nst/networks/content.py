@@ -91,17 +91,21 @@ class ContentNetwork(nn.Module):
             )
         with torch.device("meta"):  # no initial weights are drawn
             layers = kind.layers()[: kind.ends[layer]]
-        if kind.file is None:
+        path = None if kind.file is None else _path(kind.file, settings)
+        if path is None:
             _draw(layers)
         else:
-            _load(layers, _path(kind.file, settings), settings.network)
+            _load(layers, path, settings.network)
         self.layers = _without_parameters(layers)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
         self.register_buffer("unit", torch.ones(()), persistent=False)
         with torch.no_grad():
             # Three digits, so that it is the same number however a machine adds up.
-            self.unit.fill_(float(f"{self(_fixed_pictures()).abs().mean().item():.3g}"))
+            unit = float(f"{self(_fixed_pictures()).abs().mean().item():.3g}")
+        if not 0 < unit < math.inf:
+            raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the picture")
+        self.unit.fill_(unit)
 
     def forward(self, pictures: Tensor) -> Tensor:
         features: Tensor = self.layers(((pictures + 1) / 2 - self.mean) / self.deviation)
@@ -117,9 +121,10 @@ def resolve(settings: FeatureSettings) -> FeatureSettings:
         return settings
     if file is None or pretrained.find(file) is not None:
         return settings.model_copy(update={"weights": None})
+    fetch = " (method.features.weights=download fetches the file)" if file.url else ""
     log.warning(
         f"{file.what}: no {' or '.join(file.names)} here; the content loss looks through random features, good enough "
-        "to see that everything runs, not for results (method.features.weights=download fetches the file)"
+        f"to see that everything runs, not for results{fetch}"
     )
     return FeatureSettings(network="random")
 
@@ -138,18 +143,23 @@ def _load(layers: nn.Sequential, path: Path, network: str) -> None:
     weights = {
         name.removeprefix("features."): weight.float() for name, weight in pretrained.load(path).items()
     }
-    if network == "vgg19_normalised" and "0.weight" in weights and weights["0.weight"].shape[2:] == (1, 1):
-        # Its own first layer takes RGB in [0, 1] to BGR of 0 to 255 less a mean; here the input is normalised.
-        first = weights["0.weight"].double()
-        mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
-        weights["0.bias"] = (weights["0.bias"] + (first[:, :, 0, 0] @ mean)).float()
-        weights["0.weight"] = (first * deviation[None, :, None, None]).float()
     needed = layers.state_dict()
     wrong = next((n for n, w in needed.items() if n not in weights or weights[n].shape != w.shape), None)
     if wrong is not None:
         problem = "lacks" if wrong not in weights else "has another shape of"
         raise WeightsError(f"{path}: not {network} up to the layer asked for (it {problem} {wrong})")
+    if network == "vgg19_normalised":
+        weights["0.weight"], weights["0.bias"] = _fold(weights["0.weight"], weights["0.bias"])
     layers.load_state_dict({name: weights[name] for name in needed}, assign=True)
+
+
+def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer of the normalised VGG-19 for normalised pictures; its file takes RGB in [0, 1] to BGR of 0 to 255
+    less a mean.
+    """
+    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
+    folded = (weight.double() * deviation[None, :, None, None]).float()
+    return folded, (bias + weight.double()[:, :, 0, 0] @ mean).float()
 
 
 def _draw(layers: nn.Sequential) -> None:
