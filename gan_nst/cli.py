@@ -122,6 +122,13 @@ def _data_demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_frames(options: argparse.Namespace) -> int:
+    from gan_nst.commands.data import data_frames
+
+    data_frames(options.film, options.folder, every=options.every, size=options.size)
+    return 0
+
+
 def _data_smooth(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_smooth
 
@@ -199,6 +206,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_natural, default=0, help="other scenes for another seed (default: 0)")
     demo.set_defaults(run=_data_demo)
 
+    frames = data.add_parser("frames", help="take stills from a film, without duplicates, black and credits")
+    frames.add_argument("film", type=Path, metavar="FILM")
+    frames.add_argument("folder", type=Path, metavar="DIR", help="where the stills go; it may hold others")
+    frames.add_argument(
+        "--every",
+        type=_seconds,
+        default=2.0,
+        metavar="TIME",
+        help="another still of a long scene (default: 2s)",
+    )
+    frames.add_argument(
+        "--size", type=_positive, default=256, metavar="PIXELS", help="shorter side, at most (default: 256)"
+    )
+    frames.set_defaults(run=_data_frames)
     smooth = data.add_parser(
         "smooth", help="write edge-smoothed pictures, CartoonGAN's negatives, to look at"
     )
@@ -286,6 +307,15 @@ def _positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _whole(text, 0)
+
+
+def _seconds(text: str) -> float:
+    from gan_nst.data.frames import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _whole(text: str, least: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.demo import make_demo
 from gan_nst.data.folders import has_pictures
+from gan_nst.data.frames import Frames, take_frames
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
 from gan_nst.errors import DataError, SettingsError
@@ -45,6 +46,20 @@ def data_smooth(pictures: Path | str, output: Path | str, *, size: int | None = 
         shares.append(share_smoothed(picture, smoothed))
         write_picture(smoothed, target)
     log.info(f"{output}: {len(shares)} pictures, {sum(shares) / len(shares):.0%} of their pixels smoothed")
+
+
+def data_frames(
+    film: Path | str, folder: Path | str, *, every: float = 2.0, size: int | None = 256
+) -> Frames:
+    """Takes stills of a film into a folder, and says what was dropped.
+
+    every: seconds after which a long scene gives another still. size: the stills' shorter side in pixels; None keeps
+    the film's. Raises DataError for what is no film, or gives no still.
+    """
+    frames = take_frames(Path(film), Path(folder), every=every, size=size)
+    for line in frames.report().splitlines():
+        log.info(line)
+    return frames
 
 
 def demo_for_training(domain: str, method: str = "cyclegan") -> None:
