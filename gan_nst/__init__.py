@@ -7,8 +7,9 @@ nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gan_nst.commands.adopt import import_generator
     from gan_nst.commands.curves import curves
-    from gan_nst.commands.data import data_demo
+    from gan_nst.commands.data import data_demo, data_frames, data_smooth
     from gan_nst.commands.evaluate import evaluate
     from gan_nst.commands.train import train
     from gan_nst.commands.translate import load_translator, translate
@@ -22,7 +23,10 @@ _HOMES = {
     "Translator": "gan_nst.inference.translator",
     "curves": "gan_nst.commands.curves",
     "data_demo": "gan_nst.commands.data",
+    "data_frames": "gan_nst.commands.data",
+    "data_smooth": "gan_nst.commands.data",
     "evaluate": "gan_nst.commands.evaluate",
+    "import_generator": "gan_nst.commands.adopt",
     "load_translator": "gan_nst.commands.translate",
     "train": "gan_nst.commands.train",
     "translate": "gan_nst.commands.translate",
@@ -34,7 +38,10 @@ __all__ = [
     "__version__",
     "curves",
     "data_demo",
+    "data_frames",
+    "data_smooth",
     "evaluate",
+    "import_generator",
     "load_translator",
     "train",
     "translate",

@@ -55,6 +55,7 @@ _FREE = {
     "training.sample_count",
     "training.checkpoint_every",
     "training.checkpoints_kept",
+    "method.features.weights",
     *(f"evaluation.{name}" for name in EvaluationSettings.model_fields),
 }
 

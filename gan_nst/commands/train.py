@@ -95,7 +95,7 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
     if new != old:
         log.warning(
             f"training.steps {old} -> {new}: schedules now follow {new} steps, "
-            "so the learning rate at a step is no longer what it was"
+            "so at a step the learning rate, and a warm-up if there is one, are no longer what they were"
         )
     return _Start(settings, choose_device(settings.device), run, payload)
 

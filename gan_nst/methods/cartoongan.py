@@ -7,7 +7,7 @@ the ports that agree: discriminator first, its three terms summed, raw scores wi
 """
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -54,7 +54,7 @@ class CartoonGanSettings(MethodSettings):
         None, gt=0, description="of the discriminator; null: the generator's"
     )
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
-    decay_at: tuple[float, ...] = Field(
+    decay_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.5, 0.75), description="shares of the steps after the warm-up at which the rate falls to a tenth"
     )
 

@@ -17,7 +17,7 @@ class CartoonDiscriminatorSpec(Section):
     name: Literal["cartoon"] = "cartoon"
     width: int = Field(32, ge=1, le=1024, description="channels of the first layer")
     downsamplings: int = Field(
-        2, ge=0, le=5, description="stride-2 layers; 2 judge patches of 37x37 pixels, 1 of 19x19"
+        2, ge=0, le=5, description="stride-2 layers; 2 judge patches of 37x37 pixels, 1 of 17x17"
     )
 
 

@@ -164,21 +164,28 @@ class ResnetGenerator(nn.Module):
 
     @property
     def _single(self) -> bool:
-        """Whether a down- or up-sampling is one convolution; the first of two has a bias, as no norm follows it."""
+        """Whether a down- or up-sampling is one convolution."""
         return self.spec.convolutions == 1
+
+    @property
+    def _bias(self) -> bool:
+        """Whether the first of two convolutions has a bias that the norm after the second does not undo: where zeros
+        at the border make the difference.
+        """
+        return not self._single and self.spec.padding == "zeros"
 
     def _down(self, width: int) -> nn.Module:
         """From half as many channels to `width`, at half the resolution."""
         padding = self.spec.padding
-        down = _convolution(width // 2, width, 3, padding, stride=2, bias=not self._single)
+        down = _convolution(width // 2, width, 3, padding, stride=2, bias=self._bias)
         return down if self._single else nn.Sequential(down, _convolution(width, width, 3, padding))
 
     def _up(self, width: int) -> nn.Module:
         """From twice as many channels to `width`, at twice the resolution where the entry has not resized."""
         if self.spec.upsampling == "resize":
-            up: nn.Module = _convolution(2 * width, width, 3, bias=not self._single)
+            up: nn.Module = _convolution(2 * width, width, 3)
             return up if self._single else nn.Sequential(up, _convolution(width, width, 3))
-        up = nn.ConvTranspose2d(2 * width, width, 3, 2, padding=1, output_padding=1, bias=not self._single)
+        up = nn.ConvTranspose2d(2 * width, width, 3, 2, padding=1, output_padding=1, bias=self._bias)
         return up if self._single else nn.Sequential(up, _convolution(width, width, 3, self.spec.padding))
 
     def _append(

@@ -228,7 +228,7 @@ REFUSED = {
     "a block less": ({k: w for k, w in CYCLEGAN.items() if "model.12." not in k}, "is none of its tensors"),
     "cartoon, more": (changed(CARTOONGAN, conv12_1__weight=ONE), r"conv12_1\.weight is none"),
     "cartoon, less": (changed(CARTOONGAN, in05_2__scale=None), r"in05_2\.scale is missing"),
-    "cartoon, a live bias less": (changed(CARTOONGAN, conv02_1__bias=None), r"conv02_1\.bias is missing"),
+    "cartoon, a live bias less": (changed(CARTOONGAN, deconv03_1__bias=None), r"deconv03_1\.bias is missing"),
     "cartoon, shape": (changed(CARTOONGAN, in05_2__scale=torch.ones(3)), r"in05_2\.scale has the shape"),
 }
 

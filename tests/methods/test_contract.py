@@ -17,6 +17,7 @@ SMALL = {
     "features": {"network": "random"},
     "warm_up": 0.1,
 }
+EVERY_AUGMENTATION = ("colour", "translation", "cutout")
 
 pytestmark = pytest.mark.parametrize("name", base.names())
 
@@ -30,10 +31,15 @@ def small(model, wanted=SMALL):
     }
 
 
-def make_trainer(name, tmp_path, batches=None, **training):
+def make_method(name, augmented=()):
     torch.manual_seed(0)
     kind = base.find(name)
-    method = kind(kind.Settings.model_validate(small(kind.Settings)), PLAN).double()
+    plain = {**small(kind.Settings), "differentiable_augmentation": augmented}
+    return kind(kind.Settings.model_validate(plain), PLAN).double()
+
+
+def make_trainer(name, tmp_path, batches=None, augmented=(), **training):
+    method = make_method(name, augmented)
     settings = TrainingSettings(steps=PLAN.steps, epochs=None, log_every=1, **training)
     header = {"method": name, "settings": {}, "translations": {}, "data": ""}
     return Trainer(
@@ -135,6 +141,36 @@ def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path, step):
         seen |= losses.keys()
 
 
+def judged(name, augmented):
+    """What the discriminators are given in each update of a late step: one picture a row, by role."""
+    method, batch, seen = make_method(name, augmented), micro_batches(name)[0], {}
+    for update in method.updates(PLAN.steps - 1):
+        rows = seen.setdefault(update.role, [])
+        hooks = [
+            network.register_forward_pre_hook(lambda _, given, rows=rows: rows.extend(given[0].detach()))
+            for network in method.discriminators.values()
+        ]
+        update.losses(batch)
+        for hook in hooks:
+            hook.remove()
+    return seen, batch
+
+
+def test_discriminators_see_augmented_pictures_alone(name):
+    """A cut-out leaves zeros, which random pictures have none of; whoever is judged is cut, by draws of its own."""
+    plain, batch = judged(name, ())
+    cut, _ = judged(name, ("cutout",))
+    assert plain.keys() == cut.keys() == {"generator", "discriminator"}
+    for role, pictures in cut.items():
+        assert len(pictures) == len(plain[role]) > 0
+        assert not any((picture == 0).any() for picture in plain[role])
+        assert all((picture == 0).all(0).sum() >= 16 for picture in pictures)
+        assert len({(picture == 0).numpy().tobytes() for picture in pictures}) > len(pictures) / 2
+    for real in batch["real_b"]:
+        assert any(torch.equal(real, picture) for picture in plain["discriminator"])
+        assert not any(torch.equal(real, picture) for picture in cut["discriminator"])
+
+
 def test_two_micro_batches_of_2_equal_one_of_4(name, tmp_path):
     two, one = make_trainer(name, tmp_path), make_trainer(name, tmp_path)
     for step in range(4):
@@ -154,32 +190,36 @@ def test_accumulation_is_more_than_the_last_micro_batch(name, tmp_path):
     assert max((a - b).abs().max() for a, b in pairs) > 1e-6
 
 
-def test_resume_is_bit_exact(name, tmp_path):
-    whole = make_trainer(name, tmp_path / "whole", endless(name), checkpoint_every=4)
+@pytest.mark.parametrize("augmented", [(), EVERY_AUGMENTATION])
+def test_resume_is_bit_exact(name, tmp_path, augmented):
+    whole = make_trainer(name, tmp_path / "whole", endless(name), augmented, checkpoint_every=4)
     whole.run(9)
-    assert same(state(whole), state(resumed(name, tmp_path)))
+    assert same(state(whole), state(resumed(name, tmp_path, augmented=augmented)))
 
 
-@pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema"])
+@pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema", "random"])
 def test_resume_needs_every_part_of_the_checkpoint(name, tmp_path, forgotten):
     """Negative controls: without one part of the saved state the resumed run is another run."""
-    whole = make_trainer(name, tmp_path / "whole", endless(name), checkpoint_every=4)
+    augmented = EVERY_AUGMENTATION if forgotten == "random" else ()
+    whole = make_trainer(name, tmp_path / "whole", endless(name), augmented, checkpoint_every=4)
     whole.run(9)
-    assert not same(state(whole), state(resumed(name, tmp_path, forgotten)))
+    assert not same(state(whole), state(resumed(name, tmp_path, forgotten, augmented)))
 
 
-def resumed(name, tmp_path, forgotten=None):
-    first = make_trainer(name, tmp_path / "first", endless(name))
+def resumed(name, tmp_path, forgotten=None, augmented=()):
+    first = make_trainer(name, tmp_path / "first", endless(name), augmented)
     first.run(5)
     payload = checkpoint.load_newest(tmp_path / "first" / "checkpoints")[1]
     assert payload["step"] == 5
-    second = make_trainer(name, tmp_path / "second", endless(name))
+    second = make_trainer(name, tmp_path / "second", endless(name), augmented)
     if forgotten == "optimizers":
         payload["optimizers"] = {key: optimizer.state_dict() for key, optimizer in second.optimizers.items()}
     elif forgotten == "state":
         payload["state"] = second.method.state_dict()
     elif forgotten == "ema":
         payload["ema"] = second.ema.networks.state_dict()
+    elif forgotten == "random":
+        payload["random"] = [{"cpu": torch.get_rng_state()}]
     second.restore(payload)
     second.run(9)
     return second
