@@ -9,12 +9,7 @@ from torch import nn
 from gan_nst import pretrained
 from gan_nst.errors import WeightsError
 from gan_nst.images import Picture, to_float, to_tensor
-
-SQUEEZENET = pretrained.Pretrained(
-    "SqueezeNet 1.1 (LPIPS)",
-    ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1.pth"),
-    "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-)
+from gan_nst.networks.content import SQUEEZENET
 
 SMALLEST = 32  # pixels; below, SqueezeNet's last layers see next to nothing
 

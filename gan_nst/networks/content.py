@@ -51,7 +51,7 @@ class FeatureSettings(Section):
     )
     layer: str | None = Field(
         None,
-        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, of SqueezeNet fire5, of others the last",
+        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, of SqueezeNet fire3, of others the last",
     )
     weights: Path | Literal["auto", "download"] | None = Field(
         None,
@@ -244,6 +244,6 @@ _FIRES = {"fire2": 4, "fire3": 5, "fire4": 7, "fire5": 8, "fire6": 10, "fire7": 
 _KINDS = {
     "vgg19": _Kind(VGG19, "conv4_4", _vgg_ends(0, 1), _vgg19),
     "vgg19_normalised": _Kind(VGG19_NORMALISED, "conv3_1", _vgg_ends(1, 2), _vgg19_normalised),
-    "squeezenet1_1": _Kind(SQUEEZENET, "fire5", {"conv1": 1, "relu1": 2, **_FIRES}, _squeezenet),
+    "squeezenet1_1": _Kind(SQUEEZENET, "fire3", {"conv1": 1, "relu1": 2, **_FIRES}, _squeezenet),
     "random": _Kind(None, "conv3", {"conv1": 1, "conv2": 3, "conv3": 5}, _random),
 }
