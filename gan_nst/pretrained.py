@@ -88,6 +88,16 @@ def load(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
     ):
         raise WeightsError(f"{path}: no weights by name")
+    odd = next(
+        (
+            name
+            for name, w in weights.items()
+            if w.layout != torch.strided or w.is_complex() or w.is_quantized
+        ),
+        None,
+    )
+    if odd is not None:
+        raise WeightsError(f"{path}: {odd} is sparse, complex or quantised; plain numbers are expected")
     broken = next((name for name, w in weights.items() if not w.isfinite().all()), None)
     if broken is not None:
         raise WeightsError(f"{path}: {broken} is not finite")

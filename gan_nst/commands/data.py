@@ -32,9 +32,10 @@ def data_demo(folder: Path | str, *, size: int = 256, count: int = 400, seed: in
 
 
 def data_smooth(pictures: Path | str, output: Path | str, *, size: int | None = None) -> None:
-    """Writes the edge-smoothed version of every picture under a folder, as CartoonGAN's discriminator sees them.
+    """Writes the edge-smoothed version of every picture under a folder.
 
-    size: shorter side, in pixels, to resize to first, as a training does to `data.load_size`; None keeps the size.
+    size: shorter side, in pixels, to resize to first; at `data.load_size` they are what CartoonGAN's discriminator is
+    shown as wrong. None keeps the size.
     Raises DataError for what cannot be read or written.
     """
     targets = plan_outputs(Path(pictures), Path(output))

@@ -197,7 +197,7 @@ def _open_views(
             if np.median(shares) <= SOFT:
                 log.warning(
                     f"{folder.root}: has hardly an edge that could be smoothed, so the discriminator is told that the "
-                    "same pictures are both right and wrong; look at them with: gan-nst data smooth"
+                    f"same pictures are both right and wrong; look: gan-nst data smooth {folder.root} SMOOTHED"
                 )
     return views
 

@@ -55,7 +55,6 @@ _FREE = {
     "training.sample_count",
     "training.checkpoint_every",
     "training.checkpoints_kept",
-    "method.features.weights",
     *(f"evaluation.{name}" for name in EvaluationSettings.model_fields),
 }
 
@@ -91,14 +90,16 @@ def resume_settings(saved: Mapping[str, Any], overrides: Sequence[str]) -> tuple
 
     Raises SettingsError naming every override that would.
     """
-    model = settings_model(base.find(saved["method"]["name"]))
+    method = base.find(saved["method"]["name"])
+    free = _FREE | {f"method.{name}" for name in method.free}
+    model = settings_model(method)
     over = read_overrides(model, list(overrides))
     before = validate(model, saved, where="the run's settings")
     after = validate(model, _stack([saved, over]))
     refused = []
     for path, _ in setting_paths(model):
         old, new = _value(before, path), _value(after, path)
-        if old == new or isinstance(new, Section) or path in _FREE:
+        if old == new or isinstance(new, Section) or path in free:
             continue
         if path == "training.steps" and new is not None and old is not None and new > old:
             continue

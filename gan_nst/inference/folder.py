@@ -118,7 +118,7 @@ def plan_outputs(source: Path, output: Path) -> dict[Path, Path]:
             target = target.with_name(target.name + ".png")
         taken.add(target)
         if target.resolve() in inputs:
-            raise DataError(f"{target}: would be written over an input; give another --output")
+            raise DataError(f"{target}: would be written over an input; give another folder")
         targets[file] = target
     return targets
 

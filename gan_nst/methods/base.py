@@ -97,6 +97,7 @@ class Method(nn.Module, ABC):
     Settings: ClassVar[type[MethodSettings]]
     paper: ClassVar[str]
     streams: ClassVar[Mapping[str, Stream]]
+    free: ClassVar[frozenset[str]] = frozenset()  # settings of its own that a run may go on with changed
 
     generators: nn.ModuleDict
 

@@ -3,7 +3,7 @@
 The discriminator must tell cartoons from translated photographs and also from cartoons whose edges were smoothed, so
 that clear edges are what it asks for. What the photograph shows is kept by a content loss, on which alone the generator
 warms up. The original training code was never published; order and details follow the paper and, where it is silent,
-the ports that agree: discriminator first, its three terms summed, raw scores with cross-entropy.
+znxlwm/pytorch-CartoonGAN: discriminator first, its three terms summed, the rate divided by ten twice.
 """
 
 from functools import partial
@@ -29,14 +29,15 @@ from gan_nst.networks import build
 from gan_nst.networks.cartoon import CartoonDiscriminatorSpec
 from gan_nst.networks.content import ContentNetwork, FeatureSettings
 from gan_nst.networks.content import resolve as resolve_features
-from gan_nst.networks.resnet import ResnetSpec
+from gan_nst.networks.resnet import Padding, ResnetSpec
 
 
 class CartoonGeneratorSpec(ResnetSpec):
-    """The published generator: 8 blocks, two convolutions a resampling."""
+    """The published generator: 8 blocks, two convolutions a resampling, reflection everywhere."""
 
     blocks: int = Field(8, ge=1, le=100, description="residual blocks")
-    convolutions: Literal[1, 2] = Field(2, description="a down- or up-sampling")
+    convolutions: Literal[1, 2] = Field(2, description="convolutions at every down- and up-sampling")
+    padding: Padding = Field("reflect", description="of the convolutions that CycleGAN's pads with zeros")
 
 
 class CartoonGanSettings(MethodSettings):
@@ -49,10 +50,7 @@ class CartoonGanSettings(MethodSettings):
     adversarial: Literal["lsgan", "bce"] = Field("bce", description="adversarial loss")
     content_weight: float = Field(1.0, ge=0, description="of the difference between features of ab(a) and a")
     warm_up: float = Field(1 / 11, ge=0, le=1, description="share of the steps on content alone")
-    learning_rate: float = Field(2e-4, gt=0, description="of the generator, before the decay")
-    discriminator_learning_rate: float | None = Field(
-        None, gt=0, description="of the discriminator; null: the generator's"
-    )
+    learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
     decay_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.5, 0.75), description="shares of the steps after the warm-up at which the rate falls to a tenth"
@@ -65,12 +63,14 @@ class CartoonGan(Method):
     Settings = CartoonGanSettings
     paper = "Chen et al. 2018, CartoonGAN: Generative Adversarial Networks for Photo Cartoonization"
     # A cartoon and its smoothed self share crop and flip, so that within a step they differ in nothing but edges. The
-    # paper draws them apart (its sum over S(e)); the ports that work store each beside its cartoon, as here.
+    # paper draws them apart (its sum over S(e)); znxlwm/pytorch-CartoonGAN stores each beside its cartoon, as here.
     streams: ClassVar = {
         "real_a": Stream("a"),
         "real_b": Stream("b"),
         "b_smoothed": Stream("b", "smoothed", tied_to="real_b"),
     }
+
+    free: ClassVar = frozenset({"features.weights"})  # where the file lies; that it is the same is checked
 
     def __init__(self, settings: CartoonGanSettings, plan: Plan) -> None:
         super().__init__(settings, plan)
@@ -87,11 +87,10 @@ class CartoonGan(Method):
         return settings.model_copy(update={"features": resolve_features(settings.features)})
 
     def roles(self) -> dict[str, Role]:
-        s = self.settings
-        rate, other = s.learning_rate, s.discriminator_learning_rate or s.learning_rate
+        rate = partial(learning_rate, self.settings, self.plan)
         return {
-            "generator": Role(self.generators, partial(learning_rate, s, self.plan, rate), s.betas),
-            "discriminator": Role(self.discriminators, partial(learning_rate, s, self.plan, other), s.betas),
+            "generator": Role(self.generators, rate, self.settings.betas),
+            "discriminator": Role(self.discriminators, rate, self.settings.betas),
         }
 
     def updates(self, step: int) -> list[Update]:
@@ -106,12 +105,12 @@ class CartoonGan(Method):
         return {"ab": Translation("ab", "a", "b")}
 
     def content_losses(self, batch: Batch) -> Losses:
-        """The content term alone (equation 5 and section 3.3)."""
+        """The content term alone (equation 4 and section 3.3)."""
         real = batch["real_a"]
         return {"content": self._content(self.generators["ab"](real), real)}
 
     def generator_losses(self, batch: Batch) -> Losses:
-        """The generator's part of the edge-promoting adversarial term (equation 4), and content."""
+        """The generator's part of the edge-promoting adversarial term (equation 3), and content."""
         fake = self.generators["ab"](batch["real_a"])
         (scores,) = self.judge(self.discriminators["b"], fake)
         return {
@@ -120,7 +119,7 @@ class CartoonGan(Method):
         }
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """The edge-promoting adversarial loss (equation 4): cartoons against smoothed ones and translations."""
+        """The edge-promoting adversarial loss (equation 3): cartoons against smoothed ones and translations."""
         fake = self.generators["ab"](batch["real_a"]).detach()
         pictures = batch["real_b"], batch["b_smoothed"], fake
         real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *pictures)
@@ -141,8 +140,8 @@ def warm_up_steps(settings: CartoonGanSettings, plan: Plan) -> int:
     return round(settings.warm_up * plan.steps)
 
 
-def learning_rate(settings: CartoonGanSettings, plan: Plan, rate: float, step: int) -> float:
+def learning_rate(settings: CartoonGanSettings, plan: Plan, step: int) -> float:
     """The rate at a step: a tenth, then a hundredth, from given shares of the steps after the warm-up."""
     start = warm_up_steps(settings, plan)
     share = (step - start) / max(1, plan.steps - start)
-    return rate * 0.1 ** sum(share >= at for at in settings.decay_at)
+    return settings.learning_rate * 0.1 ** sum(share >= at for at in settings.decay_at)

@@ -2,8 +2,9 @@
 
 One convention for all of them: pictures enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
 features leave in units of their own mean absolute value over a few fixed pictures. So the content loss, their mean
-absolute difference, is of one size whatever the network and the layer, and so is its weight: 0.6 to 1.1 between
-photographs and their cartoons, 1.2 to 2.8 between unrelated photographs, where raw features differ twentyfold.
+absolute difference, is of much the same size for the layers that are used: 0.5 to 1.1 between photographs and their
+cartoons from SqueezeNet's conv1 to fire7 and the normalised VGG-19's conv1_1 to conv3_1, whose raw features differ
+twentyfold. Its gradient still differs by the layer, about fourfold, and a weight by as much.
 (Published weights belong to other conventions: raw features of pictures in [0, 1], or of 0 to 255 less a mean.)
 """
 
@@ -16,7 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gan_nst import pretrained
@@ -51,13 +52,25 @@ class FeatureSettings(Section):
     )
     layer: str | None = Field(
         None,
-        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, of SqueezeNet fire3, of others the last",
+        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, conv3_1 (normalised VGG-19) or fire3 (SqueezeNet)",
     )
     weights: Path | Literal["auto", "download"] | None = Field(
         None,
         description="a file; null: it must lie where weights are looked for; download: fetched if it does not; auto: "
         "random features if it does not",
     )
+    sha256: str | None = Field(
+        None, description="of the weights' file; a run notes it, and goes on with no other file"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FeatureSettings":
+        file = _KINDS[self.network].file
+        if file is None and isinstance(self.weights, Path):
+            raise ValueError("weights: random features take no file; choose another network, or give none")
+        if self.weights == "download" and (file is None or file.url is None):
+            raise ValueError(f"weights: {self.network} has no address to download from; give a file")
+        return self
 
 
 @dataclass(frozen=True)
@@ -96,13 +109,15 @@ class ContentNetwork(nn.Module):
         if path is None:
             _draw(layers)
         else:
+            if settings.sha256 is not None and settings.sha256 != pretrained.digest(path):
+                raise WeightsError(f"{path}: not the file that the run began with; give that one")
             _load(layers, path, settings.network)
         self.layers = _without_parameters(layers)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
         self.register_buffer("unit", torch.ones(()), persistent=False)
         with torch.no_grad():
-            # Three digits, so that it is the same number however a machine adds up.
+            # Three digits, so that it is nearly always the same number however a machine adds up.
             unit = float(f"{self(_fixed_pictures()).abs().mean().item():.3g}")
         if not 0 < unit < math.inf:
             raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the picture")
@@ -114,14 +129,17 @@ class ContentNetwork(nn.Module):
 
 
 def resolve(settings: FeatureSettings) -> FeatureSettings:
-    """The settings with `weights: auto` resolved: the network where its weights lie, else random features, with a
-    warning.
+    """The settings as a run saves them: with the hash of the weights, and with `weights: auto` resolved to the network
+    where its weights lie, else to random features, with a warning. Raises WeightsError for missing weights.
     """
     file = _KINDS[settings.network].file
-    if settings.weights != "auto":
-        return settings
-    if file is None or pretrained.find(file) is not None:
+    if file is None:
         return settings.model_copy(update={"weights": None})
+    if settings.weights != "auto" or settings.sha256 is not None or pretrained.find(file) is not None:
+        weights = None if settings.weights == "auto" else settings.weights
+        path = _path(file, settings)
+        digest = settings.sha256 or pretrained.digest(path)
+        return settings.model_copy(update={"weights": weights, "sha256": digest})
     fetch = " (method.features.weights=download fetches the file)" if file.url else ""
     log.warning(
         f"{file.what}: no {' or '.join(file.names)} here; the content loss looks through random features, good enough "
@@ -134,9 +152,10 @@ def _path(file: Pretrained, settings: FeatureSettings) -> Path:
     if settings.weights == "download" and file.url is not None:
         return pretrained.fetch(file)
     given = settings.weights if isinstance(settings.weights, Path) else None
-    light = "" if settings.network != "vgg19" else ", or take method.features.network=squeezenet1_1"
-    fetch = ", let method.features.weights=download fetch it" if file.url else ""
-    return pretrained.require(file, given, f"give its path (method.features.weights=FILE){fetch}{light}")
+    ways = "give its path (method.features.weights=FILE)"
+    ways += ", or let method.features.weights=download fetch it" if file.url else ""
+    ways += ", or take method.features.network=squeezenet1_1" if settings.network == "vgg19" else ""
+    return pretrained.require(file, given, ways)
 
 
 def _load(layers: nn.Sequential, path: Path, network: str) -> None:

@@ -33,11 +33,12 @@ class ResnetSpec(Section):
         "resize", description="resize: nearest then convolution, no checkerboard; transposed: as published"
     )
     convolutions: Literal[1, 2] = Field(
-        1, description="a down- or up-sampling; CartoonGAN follows each by a second one"
+        1,
+        description="convolutions at every down- and up-sampling; CartoonGAN has a second one without a norm between",
     )
     padding: Padding = Field(
         "zeros",
-        description="of stride-2 convolutions and of those after a transposed one; all others reflect",
+        description="of the convolutions at down-samplings and of those after a transposed one; all others reflect",
     )
     affine: bool = Field(False, description="a learned scale and shift after every instance norm")
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance in every instance norm")

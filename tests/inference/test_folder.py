@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_told_and_left_out(tmp_path, shift):
 def test_an_input_is_never_written_over(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "b.jpg")
     before = contents(source)
-    with pytest.raises(DataError, match=r"a\.png: would be written over an input; give another --output"):
+    with pytest.raises(DataError, match=r"a\.png: would be written over an input; give another folder"):
         translate_folder(shift, source, source)
     with pytest.raises(DataError, match="would be written over an input"):
         translate_folder(shift, source / "a.png", source)
