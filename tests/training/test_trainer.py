@@ -10,7 +10,7 @@ from torch import nn
 
 from gan_nst.config import Section
 from gan_nst.errors import CheckpointError, TrainingError
-from gan_nst.methods.base import Method, Role, Translation, Update
+from gan_nst.methods.base import Method, MethodSettings, Role, Translation, Update
 from gan_nst.training import distributed
 from gan_nst.training.ema import Ema
 from gan_nst.training.monitor import Monitor
@@ -28,7 +28,7 @@ class Toy(Method):
     streams = {}
 
     def __init__(self, poison=None):
-        super().__init__(None, None)
+        super().__init__(MethodSettings(), None)
         self.generators = nn.ModuleDict({"ab": nn.Linear(3, 3, bias=False)})
         self.step_count = 0
         self.poison = poison
