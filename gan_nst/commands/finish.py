@@ -96,9 +96,9 @@ def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
     log.info(f"curves:     gan-nst curves {run}")
     if latest(data.domain, settings.method_name) == run.resolve():
-        make = f"make translate DOMAIN={data.domain} METHOD={settings.method_name}"
-        log.info(f"or:         {make} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
-        log.info(f"            make curves DOMAIN={data.domain}, make tensorboard DOMAIN={data.domain}")
+        run_of = f"DOMAIN={data.domain} METHOD={settings.method_name}"
+        log.info(f"or:         make translate {run_of} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
+        log.info(f"            make curves {run_of}, make tensorboard DOMAIN={data.domain}")
 
 
 def _shown(data_set: DataSet) -> Mapping[str, Folder]:

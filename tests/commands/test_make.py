@@ -83,7 +83,8 @@ def test_make_train_draws_the_demo_and_leaves_a_whole_run(project, trained):
     }
     assert expected <= files
     assert any(name.startswith("events.out.tfevents") for name in files)
-    assert "make translate DOMAIN=photo2cartoon" in out
+    for target in ("translate", "curves"):
+        assert f"make {target} DOMAIN=photo2cartoon METHOD=cyclegan" in out
     assert "final.png" in out
 
 
