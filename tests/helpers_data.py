@@ -28,3 +28,13 @@ def fill(folder, count, size=(12, 14), first=0):
 
 def tiny_settings(root=Path("nowhere"), **options):
     return DataSettings(root=root, **{"load_size": 10, "crop_size": 8, **options})
+
+
+class Bomb:
+    """Unpickled carelessly, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return Path.mkdir, (Path(self.folder),)

@@ -5,11 +5,11 @@ import pickle
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 import torch
+from helpers_data import Bomb
 
 from gan_nst import pretrained
 from gan_nst.errors import WeightsError
@@ -220,16 +220,6 @@ def test_tensors_are_loaded_whatever_their_type(tmp_path):
         loaded = pretrained.load(path)
         assert list(loaded) == list(weights)
         assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
-
-
-class Bomb:
-    """Unpickled carelessly, it makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return Path.mkdir, (Path(self.folder),)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

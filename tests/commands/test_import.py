@@ -2,11 +2,11 @@
 
 import io
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_data import Bomb
 from PIL import Image
 
 from gan_nst import pretrained
@@ -160,16 +160,6 @@ def test_an_output_in_no_folder_is_told(source, output):
     with pytest.raises(CheckpointError) as raised:
         import_generator(source, output)
     assert str(raised.value).startswith(f"{output.parent}: ")
-
-
-class Bomb:
-    """Unpickled carelessly, it makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return Path.mkdir, (Path(self.folder),)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
