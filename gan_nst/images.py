@@ -118,6 +118,12 @@ def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:
     return np.array(Image.fromarray(picture).resize(target, Image.Resampling.BICUBIC))
 
 
+def shrink_picture(picture: Picture, size: int | None) -> Picture:
+    """The picture with its shorter side `size` pixels, or as it is where that is no smaller or `size` is None."""
+    short = min(picture.shape[:2])
+    return resize_picture(picture, min(size or short, short), "short_side")
+
+
 def to_float(pictures: Tensor) -> Tensor:
     """uint8 pictures (..., h, w) as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
     return pictures.to(torch.float32) / 127.5 - 1

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.data.film import Film, stamp
-from gan_nst.data.titles import shows_text, shrink
+from gan_nst.data.titles import shows_text
 from gan_nst.errors import DataError
-from gan_nst.images import Picture, find_pictures, read_picture, write_picture
+from gan_nst.images import Picture, find_pictures, read_picture, shrink_picture, write_picture
 from gan_nst.progress import track
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def take_frames(film: Path, folder: Path, *, every: float = 2.0, size: int | Non
             if not look.clear:
                 dropped["blank" if look.blank else "blended"] += 1
                 continue
-            picture = shrink(picture, size)
+            picture = shrink_picture(picture, size)
             signature = _signature(picture)
             if (np.square(seen - signature).mean(1) < _ALIKE**2).any():
                 dropped["near_duplicates"] += 1

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gan_nst.images import Picture, resize_picture
+from gan_nst.images import Picture, shrink_picture
 
 
 def shows_text(picture: Picture) -> bool:
@@ -11,7 +11,7 @@ def shows_text(picture: Picture) -> bool:
 
     Letters over a painted ground are not seen, nor are fewer than five.
     """
-    picture = shrink(picture, 288)
+    picture = shrink_picture(picture, 288)
     colours = (picture // 16).astype(np.int32) @ [256, 16, 1]
     ground = np.median(picture[colours == np.bincount(colours.ravel()).argmax()], axis=0)
     away = np.abs(picture - ground).max(2)
@@ -31,9 +31,3 @@ def shows_text(picture: Picture) -> bool:
     in_line = beside.any(1)
     letters = np.maximum(1, width / height)[in_line].sum()  # where letters touch, a word is one box
     return bool(letters >= 5 and area[in_line].sum() > 0.7 * area.sum())
-
-
-def shrink(picture: Picture, size: int | None) -> Picture:
-    """The picture with its shorter side `size` pixels, or as it is where it is smaller."""
-    short = min(picture.shape[:2])
-    return resize_picture(picture, min(size or short, short), "short_side")
