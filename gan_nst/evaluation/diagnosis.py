@@ -26,6 +26,7 @@ _EARLY_FOR_NOTHING = 0.25
 # Least-squares loss: 0.25 is chance. 10 sound runs on demo pictures, photo2hayao and monet2photo never fell below
 # 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
 _SATURATED = 0.05
+_EASY = ("penalty", "smoothed")  # terms that may be low: smoothed edges are easily told, translations are not
 _SUSTAINED = 0.8  # share of the last quarter's points that lie below
 _FEWEST_POINTS = 5
 
@@ -94,9 +95,8 @@ def _not_finite(history: History) -> Iterator[Finding]:
         return
     first = min(broken, key=lambda key: float(broken[key][0]))
     count, others = len(broken[first]), len(broken) - 1
-    more = (
-        f", and so {'was 1 other value' if others == 1 else f'were {others} other values'}" if others else ""
-    )
+    also = "was 1 other value" if others == 1 else f"were {others} other values"
+    more = f", and so {also}" if others else ""
     yield Finding(
         "not finite",
         "alarm",
@@ -114,8 +114,7 @@ def _saturated(history: History) -> Iterator[Finding]:
         for term, series in terms.items() if role.startswith("discriminator") else ():
             part = series.values[-max(len(series.values) // 4, _FEWEST_POINTS) :]
             enough = len(part) >= _FEWEST_POINTS and np.mean(np.abs(part) < _SATURATED) >= _SUSTAINED
-            # Smoothed edges are easy to tell from clear ones; that says nothing of the translations.
-            if enough and not any(word in term for word in ("penalty", "smoothed")):
+            if enough and not any(word in term for word in _EASY):
                 low.append(f"{term} {np.nanmedian(part):.3f}")
                 since = int(series.steps[-len(part)])
     if low:
