@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gan_nst
-from gan_nst.cli import _parser
+from gan_nst.arguments import make_parser
 from gan_nst.commands.settings import load_settings
 from gan_nst.methods import base
 
@@ -25,6 +25,7 @@ LAYERS = [
     {"methods"},
     {"training", "inference", "evaluation", "bench"},
     {"commands"},
+    {"arguments"},
     {"cli"},
     {"__main__"},
 ]
@@ -159,7 +160,7 @@ def test_public_names():
 
 
 def test_help_and_the_package_import_no_torch():
-    code = "import sys, gan_nst, gan_nst.cli; gan_nst.cli._parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys, gan_nst.cli as c; c.make_parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -186,6 +187,6 @@ def test_the_readmes_gan_nst_commands_parse():
     assert commands
     for command in commands:
         try:
-            _parser().parse_known_args(command.split()[1:])
+            make_parser().parse_known_args(command.split()[1:])
         except SystemExit as exit:
             assert exit.code == 0, command  # noqa: PT017 (--help and --version)
