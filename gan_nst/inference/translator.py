@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_nst.images import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
 from gan_nst.inference.exported import Description
-from gan_nst.precision import autocast, choose_device, choose_precision
+from gan_nst.precision import autocast, choose_device, choose_precision, memory_format
 
 _SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
 
@@ -28,7 +28,8 @@ class Translator:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.description = description
-        self.generator = generator.to(self.device).requires_grad_(False).eval()
+        layout = memory_format(self.device)
+        self.generator = generator.to(self.device).to(memory_format=layout).requires_grad_(False).eval()
         self._multiple = int(getattr(generator, "multiple", 1))
 
     @overload

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gan_nst.config import Section
 from gan_nst.networks.initialise import initialise
@@ -97,6 +98,14 @@ class Segment(nn.Module):
         return self.convolution(x), trunk
 
 
+def _normalised(
+    segment: Segment, x: Tensor, trunk: Tensor | None, start: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """A segment's result after its norm, and the trunk."""
+    x, trunk = segment(x, trunk, start)
+    return (x if segment.norm is None else segment.norm(x)), trunk
+
+
 class ResnetGenerator(nn.Module):
     """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
     `multiple`.
@@ -112,6 +121,9 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         self.spec = spec
         self.multiple = 2**spec.downsamplings
+        self.activation_checkpointing = (
+            False  # keeps what every segment is given, and computes the rest again
+        )
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
         self._append("stem", _convolution(3, width, 7), "picture", scale, halo=3)
@@ -143,9 +155,10 @@ class ResnetGenerator(nn.Module):
         x, trunk, start = picture, None, self._start(picture)
         for segment in self.segments.values():
             assert isinstance(segment, Segment)
-            x, trunk = segment(x, trunk, start)
-            if segment.norm is not None:
-                x = segment.norm(x)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x, trunk = checkpoint(_normalised, segment, x, trunk, start, use_reentrant=False)
+            else:
+                x, trunk = _normalised(segment, x, trunk, start)
         x = full_precision(x)
         return torch.tanh(x if start is None else x + start)
 

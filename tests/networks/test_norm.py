@@ -1,0 +1,77 @@
+"""The instance norm: the same numbers in every layout, at any mean, and gradients of gradients."""
+
+import pytest
+import torch
+
+from gan_nst.networks.norm import InstanceNorm, normalise
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def written_out(x, eps=1e-5):
+    """Channel by channel, in float64."""
+    out = torch.empty_like(x, dtype=torch.float64)
+    for n, picture in enumerate(x.double()):
+        for c, channel in enumerate(picture):
+            centred = channel - channel.mean()
+            out[n, c] = centred / (centred.square().mean() + eps).sqrt()
+    return out
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1, 0.01), (100, 0.1), (0.3, 0)])
+def test_it_equals_the_formula_also_where_the_mean_is_large(layout, pictures, mean, deviation):
+    generator = torch.Generator().manual_seed(0)
+    x = (mean + deviation * torch.randn(pictures, 5, 12, 9, generator=generator)).to(
+        memory_format=LAYOUTS[layout]
+    )
+    y = InstanceNorm(5)(x)
+    # A mean of 1,000 deviations in float32 leaves 7 - 3 decimal digits.
+    assert (y - written_out(x)).abs().max() < 2e-4 * max(1, abs(mean) * 0.05)
+    assert y.is_contiguous(memory_format=LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+def test_its_gradient_is_that_of_the_formula(layout, pictures, of_gradient):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(pictures, 3, 6, 5, generator=generator, dtype=torch.float64)
+    g = torch.randn(pictures, 3, 6, 5, generator=generator, dtype=torch.float64)
+    x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
+    g = g.to(memory_format=LAYOUTS[of_gradient])
+    (ours,) = torch.autograd.grad(normalise(x, 1e-5), x, g)
+    (theirs,) = torch.autograd.grad(written_out(x), x, g)
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_of_its_gradient_are_right(layout):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 3, 4, generator=generator, dtype=torch.float64)
+    x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: normalise(x, 1e-5), x)
+    assert torch.autograd.gradgradcheck(lambda x: normalise(x, 1e-5), x)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bfloat16_is_as_exact_as_its_eight_bits(layout):
+    generator = torch.Generator().manual_seed(0)
+    x = (2 + torch.randn(2, 4, 16, 16, generator=generator)).bfloat16().to(memory_format=LAYOUTS[layout])
+    y = normalise(x, 1e-5)
+    assert y.dtype == torch.bfloat16
+    # Values of up to 4 are stored in steps of 1/64; two roundings.
+    assert (y - written_out(x)).abs().max() <= 2 / 64
+
+
+def test_statistics_from_outside_and_affine_weights_are_used():
+    x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    norm = InstanceNorm(3, affine=True)
+    torch.nn.init.constant_(norm.scale, 2.0)
+    torch.nn.init.constant_(norm.shift, 0.5)
+    variance, mean = torch.var_mean(x, (2, 3), correction=0)
+    whole = norm(x)
+    part = norm(x[:, :, :4], (mean, variance))
+    assert torch.allclose(whole, 2 * written_out(x).float() + 0.5, atol=1e-5)
+    assert torch.allclose(part, whole[:, :, :4], atol=1e-5)
