@@ -1,6 +1,5 @@
 """Everything that can go wrong before a run begins: its data, its settings and its method, opened and checked."""
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,8 @@ from gan_nst.errors import CheckpointError, SettingsError, WeightsError
 from gan_nst.evaluation.features import Features, choose
 from gan_nst.methods import base
 from gan_nst.training import distributed
+from gan_nst.training.compilation import resolve_compile
+from gan_nst.training.cost import step_operations
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     torch.manual_seed(settings.seed)
     plan = base.Plan(steps, steps_per_epoch, settings.seed)
     method = base.find(settings.method_name)(settings.method, plan)
-    _check_sizes(method, settings)
+    compiled = resolve_compile(settings.compile, device, _operations(method, settings))
+    settings = settings.model_copy(update={"compile": compiled})
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
     views = _open_views(method, data_set, settings, pictures)
@@ -207,31 +209,30 @@ def _only(folder: Folder, names: set[str]) -> Folder:
     return replace(folder, files=tuple(file for file, name in pairs if name in names))
 
 
-@torch.no_grad()
-def _check_sizes(method: base.Method, settings: RunSettings) -> None:
-    """Raises SettingsError when the networks cannot take the crops.
-
-    One step's losses are computed without data, on torch's meta device, which costs next to nothing.
+def _operations(method: base.Method, settings: RunSettings) -> int:
+    """Floating-point operations of the planned training in one process. Raises SettingsError when the networks cannot
+    take the crops.
     """
-    crop = settings.data.crop_size
+    training, crop = settings.training, settings.data.crop_size
+    assert training.steps is not None
     for generator in method.generators.values():
         multiple = getattr(generator, "multiple", 1)
         if crop % multiple:
             raise SettingsError(
                 f"data.crop_size: {crop} is not a multiple of {multiple}, which the generator's down-samplings need"
             )
-    trial = copy.deepcopy(method).to("meta")
-    batch = {key: torch.zeros(1, 3, crop, crop, device="meta") for key in method.streams}
-    assert settings.training.steps is not None
+    sizes = dict.fromkeys(method.streams, (training.batch_size, 3, crop, crop))
+    first, last = 0, training.steps - 1  # a warm-up may leave networks out
     try:
-        for step in (0, settings.training.steps - 1):  # a warm-up may leave networks out
-            for update in trial.updates(step):
-                update.losses(batch)
+        operations = step_operations(method, last, sizes)
+        if method.updates(first) != method.updates(last):
+            step_operations(method, first, sizes)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
             f"data.crop_size: the networks cannot take crops of {crop} pixels ({reason})"
         ) from None
+    return operations * training.accumulation * training.steps
 
 
 def _init_generators(method: base.Method, source: Path) -> None:

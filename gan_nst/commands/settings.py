@@ -28,6 +28,9 @@ class RunSettings(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where it is native"
     )
+    compile: Literal["auto", "never", "always"] = Field(
+        "auto", description="of the networks, by torch's compiler; auto: where there is one and the run is long"
+    )
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -42,6 +45,7 @@ class RunSettings(Section):
 # What a run may be resumed with: nothing of it changes what is learned.
 _FREE = {
     "device",
+    "compile",
     "data.root",
     "data.a",
     "data.b",
@@ -49,6 +53,7 @@ _FREE = {
     "data.test_b",
     "data.workers",
     "data.cache",
+    "training.activation_checkpointing",
     "training.stop_at",
     "training.log_every",
     "training.sample_every",

@@ -1,7 +1,8 @@
 """`gan-nst train`: from two folders of pictures to a run with a translator in it."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from gan_nst.errors import SettingsError, TrainingError, writing
 from gan_nst.images import write_picture
 from gan_nst.precision import choose_device
 from gan_nst.training import checkpoint, distributed
+from gan_nst.training.forecast import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
 from gan_nst.training.trainer import AtInterval, Trainer
@@ -110,21 +112,14 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     prepared = prepare(start.settings, device, start.payload)
     settings = prepared.settings
     if dry_run:
-        plain = dump_yaml(settings.model_dump(mode="json"))
-        log.info(f"{plain}dry run: nothing was trained; {_sizes(prepared)}")
+        _rehearse(prepared, start.payload["step"] if start.payload else 0)
         return None
     run = start.run or distributed.same_everywhere(
         new_run(settings.data.domain, settings.method_name, out) if distributed.rank() == 0 else None
     )
-    trainer = Trainer(
-        prepared.method,
-        settings.training,
-        prepared.batches,
-        device=device,
-        precision=settings.precision,
-        checkpoints=run / "checkpoints",
-        header=prepared.header,
-    )
+    trainer = _trainer(prepared, run, compiled=settings.compile == "always")
+    if settings.compile == "always":
+        log.info("the networks are compiled at the first step, which takes a minute or two")
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
     if start.payload is not None:
         trainer.restore(start.payload)
@@ -141,6 +136,37 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     return run
 
 
+def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
+    return Trainer(
+        prepared.method,
+        prepared.settings.training,
+        prepared.batches,
+        device=prepared.device,
+        precision=prepared.settings.precision,
+        checkpoints=run / "checkpoints",
+        header=prepared.header,
+        compiled=compiled,
+    )
+
+
+def _rehearse(prepared: Prepared, first: int) -> None:
+    """Says what would be trained, and what some steps, which are taken and thrown away, tell of the whole."""
+    trainer = _trainer(prepared, Path(), compiled=False)
+    trainer.step = first
+    forecast, told = Forecast(prepared.device, first, prepared.until), None
+    with _explained(trainer):
+        for micro_batches in prepared.batches(first):
+            if told or trainer.step >= prepared.until:
+                break
+            trainer.train_step(micro_batches)
+            trainer.step += 1
+            told = forecast.after(trainer.step)
+    plain = dump_yaml(prepared.settings.model_dump(mode="json"))
+    log.info(f"{plain}dry run: nothing was kept; {_sizes(prepared)}")
+    if told:
+        log.info(told + (", before they are compiled" if prepared.settings.compile == "always" else ""))
+
+
 def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     """Trains under a monitor."""
     settings = prepared.settings
@@ -153,18 +179,27 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     monitor.text("settings", plain)
     trainer.monitor = monitor
     try:
-        trainer.run(prepared.until)
+        with _explained(trainer):
+            trainer.run(prepared.until)
+    finally:
+        monitor.close()
+
+
+@contextlib.contextmanager
+def _explained(trainer: Trainer) -> Iterator[None]:
+    """Says in one line what torch says in many."""
+    try:
+        yield
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"step {trainer.step}: out of memory on {trainer.device}; start a new run with a smaller "
-            "training.batch_size (and a larger training.accumulation) or data.crop_size, or with precision=bfloat16"
+            "training.batch_size (and a larger training.accumulation) or data.crop_size, or with precision=bfloat16 "
+            "or training.activation_checkpointing=true"
         ) from None
     except (
         RuntimeError
     ) as error:  # torch tells of a dead loader process wherever the main one is at that moment
         raise died(error) or error from None
-    finally:
-        monitor.close()
 
 
 def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:

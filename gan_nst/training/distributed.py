@@ -16,7 +16,8 @@ def session(device_type: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    # gloo carries what the processes tell each other from the host, so that no GPU is waited for.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
     try:
         yield
     finally:

@@ -2,8 +2,6 @@
 step.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -22,11 +20,9 @@ class Guard:
         self.closed = torch.zeros((), device=device)
         self._first: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
-    def check(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Closes when one of the scalar values is not finite, and remembers which and when."""
-        stacked = torch.stack([value.detach().float() for value in values.values()])
-        bad = ~torch.isfinite(stacked)
-        names = tuple(values)
+    def check(self, step: int, names: tuple[str, ...], values: Tensor) -> None:
+        """Closes when one of the values, as many as there are names, is not finite, and remembers which and when."""
+        bad = ~torch.isfinite(values)
         if names not in self._first:
             self._first[names] = (
                 torch.zeros_like(bad),

@@ -25,6 +25,10 @@ class TrainingSettings(Section):
     gradient_clip: float | None = Field(
         None, gt=0, description="largest gradient norm of an update; null: no limit"
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="compute the generators' inner results again instead of keeping them: less memory, more time",
+    )
     init_from: Path | None = Field(
         None, description="run or exported generator whose weights the generators start from"
     )

@@ -1,5 +1,6 @@
 """The training loop, written once for every method."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +12,19 @@ from torch import Tensor
 
 from gan_nst.errors import CheckpointError, Interrupted
 from gan_nst.methods.base import Batch, Method, Role, Update
-from gan_nst.precision import autocast
+from gan_nst.precision import autocast, memory_format
 from gan_nst.training import checkpoint, distributed
+from gan_nst.training.compilation import compile_networks
 from gan_nst.training.ema import Ema
+from gan_nst.training.forecast import Forecast
 from gan_nst.training.guard import Guard
 from gan_nst.training.interrupt import StopRequest, stop_on_signals
+from gan_nst.training.memory import peak_memory
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.shares import gradient_shares
+
+log = logging.getLogger(__name__)
 
 BatchesFrom = Callable[[int], Iterator[list[Batch]]]
 """Endlessly, the micro-batches of a step and of the steps after it."""
@@ -50,6 +56,7 @@ class Trainer:
     """Runs a method's updates, step after step, and keeps what makes a run resumable.
 
     header: plain data that every checkpoint carries beside the state: method, settings, translations, data.
+    compiled: whether the networks are compiled, at the first step.
     """
 
     def __init__(
@@ -62,8 +69,9 @@ class Trainer:
         precision: str,
         checkpoints: Path,
         header: dict[str, Any],
+        compiled: bool = False,
     ) -> None:
-        self.method = method.to(device)
+        self.method = method.to(device).to(memory_format=memory_format(device))
         self.settings = settings
         self.device = device
         self.precision = precision
@@ -80,10 +88,15 @@ class Trainer:
         self._batches = batches
         self._checkpoints = checkpoints
         self.header = header
-        self._means: dict[str, tuple[Tensor, int]] = {}
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}  # of an update's values since the last log
         self._batch: Batch = {}
         self._logged = (0, time.perf_counter())
         method.requires_grad_(False)
+        if settings.activation_checkpointing:
+            for generator in method.generators.values():
+                generator.activation_checkpointing = True  # type: ignore[assignment]  # a module to mypy
+        if compiled:
+            compile_networks(method)
 
     def run(self, until: int) -> None:
         """Trains up to step `until`, saving on the way and at the end.
@@ -94,10 +107,13 @@ class Trainer:
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:
             return
+        forecast = Forecast(self.device, self.step, until)
         with stop_on_signals() as request:
             for micro_batches in self._batches(self.step):
                 self.train_step(micro_batches)
                 self.step += 1
+                if told := forecast.after(self.step):
+                    log.info(told)
                 stopping = self._stopping(request)
                 last = self.step >= until or stopping is not None
                 noted = self._act()
@@ -125,6 +141,18 @@ class Trainer:
     def gradient_shares(self) -> dict[str, float]:
         """Each generator loss's share of the gradient, on the pictures of the last step."""
         return gradient_shares(self.method, self.step, self._batch, self.precision, self.device)
+
+    def take_means(self) -> dict[str, float]:
+        """The losses and gradient norms, "<role>/<term>" and "gradient_norm/<role>", as means over the steps since they
+        were last taken; it waits for the device.
+        """
+        means = {
+            name: mean
+            for names, (total, count) in self._sums.items()
+            for name, mean in zip(names, (total / count).tolist(), strict=True)
+        }
+        self._sums = {}
+        return means
 
     def save(self, keep_as: str | None = None) -> None:
         """Writes a checkpoint; none is written of a run that is no longer finite.
@@ -188,21 +216,22 @@ class Trainer:
         parameters = list(role.networks.parameters())
         role.networks.requires_grad_(True)
         optimizer.zero_grad()
-        means: dict[str, Tensor] = {}
+        names: tuple[str, ...] = ()
+        means: list[Tensor] = []
         for batch in micro_batches:
             with autocast(self.precision, self.device):
                 losses = update.losses(batch)
-            torch.stack([loss / len(micro_batches) for loss in losses.values()]).sum().backward()
-            for name, loss in losses.items():
-                means[name] = means.get(name, 0) + loss.detach() / len(micro_batches)
+            names = tuple(f"{update.role}/{name}" for name in losses)
+            terms = torch.stack(list(losses.values())) / len(micro_batches)
+            terms.sum().backward()
+            means.append(terms.detach())
         role.networks.requires_grad_(False)
         distributed.average_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        values = {f"{update.role}/{name}": mean for name, mean in means.items()} | {
-            f"gradient_norm/{update.role}": norm
-        }
-        self.guard.check(self.step, values)
+        names = (*names, f"gradient_norm/{update.role}")
+        values = torch.cat([torch.stack(means).sum(0), norm.reshape(1).to(means[0].dtype)])
+        self.guard.check(self.step, names, values)
         if self.settings.gradient_clip is not None:
             torch._foreach_mul_(gradients, (self.settings.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         for group in optimizer.param_groups:
@@ -211,9 +240,8 @@ class Trainer:
         optimizer.step()
         if update.after is not None:
             update.after()
-        for name, value in values.items():
-            total, count = self._means.get(name, (torch.zeros_like(value), 0))
-            self._means[name] = (total + value, count + 1)
+        total, count = self._sums.get(names, (torch.zeros_like(values), 0))
+        self._sums[names] = (total + values, count + 1)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
@@ -227,8 +255,7 @@ class Trainer:
         device.
         """
         self.guard.raise_if_closed()
-        scalars = {name: (total / count).item() for name, (total, count) in self._means.items()}
-        self._means = {}
+        scalars = self.take_means()
         if self.monitor is None:
             return
         for name, role in self.roles.items():
@@ -240,7 +267,7 @@ class Trainer:
             (self.step - step) * pictures / max(self._logged[1] - since, 1e-9)
         )
         scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
-        scalars["memory/peak_mib"] = _peak_memory(self.device) / 2**20
+        scalars["memory/peak_mib"] = peak_memory(self.device) / 2**20
         self.monitor.log(self.step, scalars | dict(noted))
 
 
@@ -265,14 +292,3 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: the device's for CUDA, else the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

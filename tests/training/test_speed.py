@@ -1,0 +1,242 @@
+"""What keeps a step fast, without a clock: nothing waits, the layout is kept, few graphs are compiled."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gan_nst.errors import SettingsError
+from gan_nst.methods import base
+from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
+from gan_nst.training import compilation, forecast
+from gan_nst.training.cost import step_operations
+from gan_nst.training.forecast import Forecast, duration
+from gan_nst.training.settings import TrainingSettings
+from gan_nst.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+PLAN = base.Plan(steps=20, steps_per_epoch=4)
+SMALL = {
+    "generator": {"width": 4, "blocks": 1},
+    "discriminator": {"width": 4, "layers": 2},
+    "replay": 0,  # its draws are numbers on the host, wherever the networks are
+}
+
+
+def make(compiled=False, upsampling="resize", **training):
+    torch.manual_seed(0)
+    plain = {**SMALL, "generator": {**SMALL["generator"], "upsampling": upsampling}}
+    return Trainer(
+        CycleGan(CycleGanSettings.model_validate(plain), PLAN),
+        TrainingSettings(steps=PLAN.steps, epochs=None, **training),
+        lambda step: iter([]),
+        device=CPU,
+        precision="float32",
+        checkpoints=None,
+        header={},
+        compiled=compiled,
+    )
+
+
+def pictures(count=1, size=32):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        key: torch.rand(count, 3, size, size, generator=generator) * 2 - 1 for key in ("real_a", "real_b")
+    }
+
+
+class Watch(TorchDispatchMode):
+    """Notes every operation that makes the host wait for the device's numbers."""
+
+    WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
+
+    def __init__(self):
+        super().__init__()
+        self.waited = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        if function._opname in self.WAITING:
+            self.waited.append(str(function))
+        return function(*arguments, **(named or {}))
+
+
+def test_a_step_never_waits_for_the_device():
+    trainer = make(gradient_clip=1.0)
+    with Watch() as watch:
+        trainer.train_step([pictures(), pictures()])
+    assert not watch.waited
+
+
+def test_a_log_line_waits_once_an_update_and_for_the_guard():
+    trainer = make()
+    trainer.train_step([pictures()])
+    with Watch() as watch:
+        trainer._log({})
+    assert 1 <= len(watch.waited) <= 3
+
+
+def test_every_convolution_sees_channels_side_by_side():
+    trainer = make()
+    wrong = []
+
+    def look(name):
+        def hook(module, inputs, output):
+            if output.shape[1] > 1 and not output.is_contiguous(memory_format=torch.channels_last):
+                wrong.append(name)
+
+        return hook
+
+    for name, module in trainer.method.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(look(name))
+    trainer.train_step([pictures(2)])
+    assert not wrong
+
+
+def graphs(trainer, steps=3):
+    """How many graphs were compiled after each step, by a compiler that only counts."""
+    counted, after = [], []
+
+    def count(graph, inputs):
+        counted.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    for role in trainer.roles.values():
+        for network in role.networks.values():
+            network.compile(dynamic=False, backend=count)
+    for _ in range(steps):
+        trainer.train_step([pictures()])
+        trainer.step += 1
+        after.append(len(counted))
+    torch._dynamo.reset()
+    return after
+
+
+# torch's compiler looks at its tensors in a way of which torch warns; it hides the warning from all but `-W error`.
+_LOOKS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+@_LOOKS
+def test_few_graphs_are_compiled_and_all_at_the_first_step():
+    # Generators: 2, 3 and 1 pictures; discriminators: judging a fake, learning. Both of a kind share their graphs.
+    assert graphs(make()) == [5, 5, 5]
+
+
+@_LOOKS
+def test_compiled_networks_compute_what_the_others_do():
+    if compilation._why_not(CPU) is not None:
+        pytest.skip("torch's compiler does not work here")
+    plain, fast = make(), make(compiled=True)
+    losses = []
+    for trainer in (plain, fast):
+        trainer.train_step([pictures()])
+        losses.append(trainer.take_means())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for (name, a), b in zip(plain.method.named_parameters(), fast.method.parameters(), strict=True):
+        # In Adam's first step the sign of a gradient is all that counts, so where it is near 0 rounding shows.
+        assert (a - b).abs().median() < 1e-7, name
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("choice", "operations", "works", "resolved"),
+    [
+        ("auto", 1e13, True, "never"),
+        ("auto", 1e18, True, "always"),
+        ("auto", 1e18, False, "never"),
+        ("never", 1e18, True, "never"),
+        ("always", 1, True, "always"),
+    ],
+)
+def test_networks_are_compiled_where_it_pays(monkeypatch, caplog, choice, operations, works, resolved):
+    monkeypatch.setattr(compilation, "_why_not", lambda device: None if works else "no g++")
+    caplog.set_level(logging.INFO)
+    assert compilation.resolve_compile(choice, CPU, operations) == resolved
+    assert ("no g++" in caplog.text) == (not works)
+
+
+def test_asking_for_a_compiler_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(compilation.torch, "compile", lambda f, dynamic: _fails)
+    with pytest.raises(SettingsError, match=r"^compile: always, .*no compiler.*never$"):
+        compilation.resolve_compile("always", CPU, 1)
+
+
+def _fails(x):
+    raise RuntimeError("no compiler\nand many lines")
+
+
+def test_activation_checkpointing_changes_no_number_and_keeps_less():
+    kept = {}
+    trainers = {choice: make(activation_checkpointing=choice) for choice in (False, True)}
+    for choice, trainer in trainers.items():
+        sizes = []
+
+        def pack(x, sizes=sizes):
+            sizes.append((x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()))
+            return x
+
+        trainer.method.generators.requires_grad_(True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            losses = trainer.method.generator_losses(pictures(size=64))
+        assert losses
+        kept[choice] = sum(dict(sizes).values())
+        trainer.method.generators.requires_grad_(False)
+        trainer.train_step([pictures(size=64)])
+    assert kept[True] < 0.5 * kept[False]
+    for a, b in zip(trainers[False].method.parameters(), trainers[True].method.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_operations_of_a_step_are_those_of_its_convolutions():
+    trainer = make(upsampling="transposed")
+    counted = 0
+
+    def hook(module, inputs, output):
+        nonlocal counted
+        # Multiplications and additions: each output (of a transposed convolution: each input) meets the whole kernel.
+        larger = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        one = 2 * larger[:, 0].numel() * module.weight.numel()
+        backward = module.weight.requires_grad + inputs[0].requires_grad
+        counted += one * (1 + backward)
+
+    for module in trainer.method.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(hook)
+    sizes = dict.fromkeys(trainer.method.streams, (2, 3, 32, 32))
+    told = step_operations(trainer.method, 0, sizes)
+    counted = 0
+    trainer.train_step([pictures(2)])
+    assert told == counted
+
+
+def test_counting_operations_leaves_the_method_as_it_was():
+    trainer = make()
+    before = {
+        key: value.clone() for key, value in trainer.method.state_dict().items() if torch.is_tensor(value)
+    }
+    step_operations(trainer.method, 0, dict.fromkeys(trainer.method.streams, (1, 3, 32, 32)))
+    for key, value in trainer.method.state_dict().items():
+        if torch.is_tensor(value):
+            assert torch.equal(value, before[key])
+    assert not any(p.requires_grad for p in trainer.method.parameters())
+
+
+def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
+    clock = iter([100.0, 102.0])  # read after step 11 and after step 15, 0.5 seconds a step
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(forecast, "peak_memory", lambda device: 3 * 2**29)
+    watching = Forecast(CPU, 10, 1000)
+    told = [watching.after(step) for step in range(11, 20)]
+    assert [bool(line) for line in told] == [False] * 4 + [True] + [False] * 4
+    assert told[4] == "about 8 min for 990 steps of 0.5 s, and validation; 1.5 GiB of memory"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(45, "45 s"), (100, "2 min"), (7199, "2 h 0 min"), (12000, "3 h 20 min"), (190800, "2 d 5 h")],
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
