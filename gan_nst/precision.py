@@ -48,6 +48,12 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
+def tune(device: torch.device) -> None:
+    """Lets CUDA's convolutions be chosen by trial: worth its time where pictures of one size come again and again."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """A context in which networks compute in bfloat16, or one that changes nothing."""
     if precision != "bfloat16":

@@ -22,7 +22,7 @@ from gan_nst.data.loader import died
 from gan_nst.data.sampling import mix
 from gan_nst.errors import SettingsError, TrainingError, writing
 from gan_nst.images import write_picture
-from gan_nst.precision import choose_device
+from gan_nst.precision import choose_device, tune
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.monitor import Monitor
@@ -107,6 +107,7 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     if device.type == "cuda" and distributed.processes() > 1:
         device = torch.device("cuda", distributed.local_rank())
         torch.cuda.set_device(device)
+    tune(device)
     if distributed.rank() != 0:
         logging.getLogger("gan_nst").setLevel(logging.WARNING)
     prepared = prepare(start.settings, device, start.payload)

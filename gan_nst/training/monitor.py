@@ -35,12 +35,16 @@ class Monitor:
         _drop_after(self._metrics, start)
         self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
         self._start, self._until = start, until
-        self._began = time.perf_counter()
+        self._began = (start, time.perf_counter())
         self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.shown() else None
         self._losses = ""
 
     def advance(self, step: int) -> None:
         """Moves the progress line."""
+        if (
+            self._began[0] == self._start
+        ):  # the first step, which may compile the networks, says nothing of the others
+            self._began = (step, time.perf_counter())
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, completed=step, losses=self._losses)
@@ -54,13 +58,12 @@ class Monitor:
             with open(self._metrics, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         self._losses = _main_losses(scalars)
-        if self._bar is not None:
-            self.advance(step)
-        else:
+        if self._bar is None:
             speed = scalars.get("speed/pictures_per_second", 0.0)
             log.info(
                 f"step {step}/{self._until}  {self._time_left(step)} left  {speed:.1f} pictures/s  {self._losses}"
             )
+        self.advance(step)
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard."""
@@ -81,8 +84,8 @@ class Monitor:
             self._bar[0].stop()
 
     def _time_left(self, step: int) -> str:
-        done = max(step - self._start, 1)
-        seconds = round((time.perf_counter() - self._began) / done * max(self._until - step, 0))
+        first, since = self._began
+        seconds = round((time.perf_counter() - since) / max(step - first, 1) * max(self._until - step, 0))
         hours, minutes = seconds // 3600, seconds % 3600 // 60
         return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds % 60:02d}s"
 

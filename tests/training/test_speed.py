@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_nst.errors import SettingsError
 from gan_nst.methods import base
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
-from gan_nst.training import compilation, forecast
+from gan_nst.training import compilation, forecast, monitor
 from gan_nst.training.cost import step_operations
 from gan_nst.training.forecast import Forecast, duration
 from gan_nst.training.settings import TrainingSettings
@@ -240,3 +240,15 @@ def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_time_left_leaves_out_the_first_step(monkeypatch, tmp_path, caplog):
+    clock = iter([0.0, 100.0, 110.0])  # the start, the end of a first step that compiles, ten steps later
+    monkeypatch.setattr(monitor.time, "perf_counter", lambda: next(clock))
+    caplog.set_level(logging.INFO)
+    watching = monitor.Monitor(tmp_path, 0, 61)
+    for step in range(1, 11):
+        watching.advance(step)
+    watching.log(11, {})
+    watching.close()
+    assert "step 11/61  0m50s left" in caplog.text

@@ -1,0 +1,59 @@
+"""What a training says of itself before it has gone far: time, memory, and whether it is compiled."""
+
+import re
+
+import pytest
+import yaml
+from helpers_runs import CONFIG
+
+ABOUT = re.compile(
+    r"^about \d+ (s|min) for (\d+) steps of \S+ s, and validation; \d+\.\d GiB of memory", re.M
+)
+
+
+def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(gan_nst, tiny, tmp_path):
+    folder = tmp_path / "run"
+    code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=30", "--out", folder, "--dry-run")
+    assert code == 0
+    assert ABOUT.search(out).group(2) == "30"
+    assert not folder.exists()
+
+
+def test_a_dry_run_of_a_resumed_run_tells_what_is_left(gan_nst, tiny, tmp_path):
+    folder = tmp_path / "run"
+    steps = ["training.steps=30", "training.stop_at=10"]
+    assert gan_nst("train", CONFIG, *tiny, *steps, "--out", folder)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, out, _ = gan_nst("train", "--resume", folder, "--dry-run")
+    assert code == 0
+    assert ABOUT.search(out).group(2) == "20"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_dry_run_too_short_to_forecast_says_nothing_of_time(gan_nst, tiny):
+    code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=3", "--dry-run")
+    assert code == 0
+    assert not ABOUT.search(out)
+
+
+def test_a_training_tells_them_among_its_first_lines(gan_nst, tiny, tmp_path):
+    folder = tmp_path / "run"
+    code, out, _ = gan_nst(
+        "train", CONFIG, *tiny, "training.steps=12", "training.log_every=6", "--out", folder
+    )
+    assert code == 0
+    assert ABOUT.search(out).start() < out.index("step 6/12")
+
+
+def test_a_short_run_is_not_compiled_and_says_so_in_its_settings(gan_nst, tiny, tmp_path):
+    folder = tmp_path / "run"
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=2", "--out", folder)[0] == 0
+    assert yaml.safe_load((folder / "settings.yaml").read_text())["compile"] == "never"
+
+
+@pytest.mark.parametrize("changed", ["compile=never", "training.activation_checkpointing=true"])
+def test_what_changes_no_result_may_change_on_resume(gan_nst, tiny, tmp_path, changed):
+    folder = tmp_path / "run"
+    steps = ["training.steps=4", "training.stop_at=2"]
+    assert gan_nst("train", CONFIG, *tiny, *steps, "--out", folder)[0] == 0
+    assert gan_nst("train", "--resume", folder, changed)[0] == 0
