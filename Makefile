@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
 
-.PHONY: help install train translate evaluate curves tensorboard data test lint clean
+.PHONY: help install train translate evaluate curves tensorboard data bench test lint clean
 
 help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
 	@echo "make translate DOMAIN=photo2cartoon INPUT=folder-or-file OUTPUT=folder [METHOD=...] [DIRECTION=ab]"
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
-	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon"
+	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make install    make test    make lint    make clean"
 
 install: $(STAMP)
@@ -45,6 +45,9 @@ tensorboard: $(STAMP)
 
 data: $(STAMP)
 	@$(BIN)/gan-nst data demo --domain "$(DOMAIN)" --method "$(METHOD)" $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/gan-nst bench $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_nst.commands.adopt import import_generator
+    from gan_nst.commands.bench import benchmark
     from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
     from gan_nst.commands.evaluate import evaluate
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GanNstError": "gan_nst.errors",
     "Translator": "gan_nst.inference.translator",
+    "benchmark": "gan_nst.commands.bench",  # gan_nst.bench is a package
     "curves": "gan_nst.commands.curves",
     "data_demo": "gan_nst.commands.data",
     "data_frames": "gan_nst.commands.data",
@@ -36,6 +38,7 @@ __all__ = [
     "GanNstError",
     "Translator",
     "__version__",
+    "benchmark",
     "curves",
     "data_demo",
     "data_frames",

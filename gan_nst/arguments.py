@@ -50,6 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("--out", type=Path, metavar="FILE.png", help="default: curves.png in the first run")
     curves.set_defaults(command="curves")
 
+    _add_bench(commands)
+
     data = commands.add_parser("data", help="make data sets").add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )
@@ -137,6 +139,25 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     evaluate.set_defaults(command="evaluate")
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bench = commands.add_parser("bench", help="measure how fast this machine trains, loads and translates")
+    bench.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="CONFIG.yaml|section.key=value",
+        help="a training whose step is measured too: a settings file, then overrides of its settings",
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="where to write all of it, to be compared")
+    bench.add_argument(
+        "--rounds",
+        type=_positive,
+        default=5,
+        help="timed steps of each kind (default: 5; slow ones take 3)",
+    )
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    bench.set_defaults(command="bench")
 
 
 def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -110,6 +110,14 @@ def _curves(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from gan_nst.commands.bench import benchmark
+
+    config, overrides = _split(options.arguments)
+    benchmark(config, overrides, json=options.json, rounds=options.rounds, device=options.device)
+    return 0
+
+
 def _data_demo(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_demo, demo_for_training
 
@@ -153,6 +161,7 @@ _COMMANDS = {
     "methods": _methods,
     "evaluate": _evaluate,
     "import": _import,
+    "bench": _bench,
 }
 
 

@@ -142,6 +142,7 @@ def test_public_names():
         "GanNstError",
         "Translator",
         "__version__",
+        "benchmark",
         "curves",
         "data_demo",
         "data_frames",
@@ -178,7 +179,7 @@ def test_the_readmes_make_targets_exist():
     commands = readme_commands("make ")
     assert commands
     assert {command.split()[1] for command in commands} <= targets
-    assert {"install", "train", "translate", "evaluate", "curves", "tensorboard", "data"} <= targets
+    assert {"install", "train", "translate", "evaluate", "bench", "curves", "tensorboard", "data"} <= targets
     assert {"test", "lint", "clean"} <= targets
 
 

@@ -29,7 +29,8 @@ class RunSettings(Section):
         "auto", description="auto: bfloat16 where it is native"
     )
     compile: Literal["auto", "never", "always"] = Field(
-        "auto", description="of the networks, by torch's compiler; auto: where there is one and the run is long"
+        "auto",
+        description="of the networks, by torch's compiler; auto: where there is one and the run is long",
     )
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()

@@ -1,0 +1,16 @@
+"""Sizes at which the whole benchmark takes seconds."""
+
+from gan_nst.bench.loading import LoaderSizes
+from gan_nst.commands.bench import Sizes
+
+TOY = Sizes(
+    step=32,
+    width=4,
+    blocks=1,
+    channels=8,
+    side=16,
+    matrix=64,
+    translated=32,
+    pictures=2,
+    loader=LoaderSizes(stored=40, load=36, crop=32, count=4, seconds=0.05),
+)
