@@ -156,6 +156,11 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=5,
         help="timed steps of each kind (default: 5; slow ones take 3)",
     )
+    bench.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        help="measure compiled networks too, which takes minutes more (default: on CUDA)",
+    )
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     bench.set_defaults(command="bench")
 

@@ -114,7 +114,14 @@ def _bench(options: argparse.Namespace) -> int:
     from gan_nst.commands.bench import benchmark
 
     config, overrides = _split(options.arguments)
-    benchmark(config, overrides, json=options.json, rounds=options.rounds, device=options.device)
+    benchmark(
+        config,
+        overrides,
+        json=options.json,
+        rounds=options.rounds,
+        device=options.device,
+        compiled=options.compiled,
+    )
     return 0
 
 

@@ -1,6 +1,7 @@
 """`gan-nst bench`: how fast this machine trains, loads, translates and starts, beside what it could do at most."""
 
 import logging
+import math
 import os
 import platform
 import re
@@ -30,7 +31,8 @@ from gan_nst.inference.folder import translate_folder
 from gan_nst.inference.translator import Translator
 from gan_nst.methods import base
 from gan_nst.networks import build
-from gan_nst.precision import autocast, choose_device, choose_precision
+from gan_nst.precision import autocast, choose_device, choose_precision, tune
+from gan_nst.training.compilation import resolve_compile
 
 log = logging.getLogger(__name__)
 
@@ -71,21 +73,26 @@ def benchmark(
     json: Path | str | None = None,
     rounds: int = 5,
     device: str = "auto",
+    compiled: bool | None = None,
     sizes: Sizes | None = None,
 ) -> dict[str, Any]:
     """Measures this machine, logs a table, and returns what it writes to `json`; what was not measured is None.
 
     config, overrides: a training whose step is measured too, on random pictures. rounds: of the timed steps; slow ones
-    take fewer, but at least three. sizes: what is measured on, by default what suits the device. Raises GanNstError,
-    one line, for every mistake in what was given, before it measures anything.
+    take fewer, but at least three. compiled: whether steps of compiled networks are measured too, which takes minutes
+    more; by default on CUDA. sizes: what is measured on, by default what suits the device. Raises GanNstError, one
+    line, for every mistake in what was given, before it measures anything.
     """
     on = choose_device(device)
+    tune(on)
+    wanted = "always" if compiled else "auto" if compiled is None and on.type == "cuda" else "never"
+    compiles = resolve_compile(wanted, on, math.inf) == "always"
     sizes = sizes or SIZES[on.type]
     if json is not None and (not Path(json).resolve().parent.is_dir() or Path(json).is_dir()):
         raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
     configured = _configured(config, overrides, device) if config or overrides else None
     try:
-        result = _measure(sizes, on, rounds, configured)
+        result = _measure(sizes, on, rounds, configured, compiles)
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"out of memory on {on}; is another program using it? A configured step needs less with a smaller "
@@ -119,7 +126,7 @@ def _configured(config: Path | str | None, overrides: Sequence[str], device: str
 
 
 def _measure(
-    sizes: Sizes, device: torch.device, rounds: int, configured: _Configured | None
+    sizes: Sizes, device: torch.device, rounds: int, configured: _Configured | None, compiled: bool
 ) -> dict[str, Any]:
     """Everything, in the order of the table."""
     with tempfile.TemporaryDirectory(prefix="gan_nst-bench-") as folder:
@@ -136,7 +143,7 @@ def _measure(
         }
         log.info("measuring CycleGAN's step, which takes most of the time")
         result["cyclegan_step"] = measure_cyclegan(
-            sizes.step, sizes.width, sizes.blocks, result["ceiling"], rounds, device
+            sizes.step, sizes.width, sizes.blocks, result["ceiling"], rounds, device, compiled
         )
         if configured is not None:
             log.info("measuring the configured step")

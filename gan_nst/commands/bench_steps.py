@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gan_nst.bench.ceiling import fastest_float32
+from gan_nst.bench.ceiling import DTYPES, fastest_float32
 from gan_nst.bench.clock import Times, interleaved, waiting
 from gan_nst.bench.memory import Build, Step, peak_mib
 from gan_nst.bench.reference import Reference
@@ -84,14 +84,22 @@ def configured_job(settings: RunSettings, device: torch.device) -> Job:
     return Job(method, settings.training, settings.data.crop_size, device)
 
 
-def candidates(size: int, width: int, blocks: int, device: torch.device) -> dict[str, Candidate]:
-    """What is compared at batch 1, by name; the first is what the others' ratios are to."""
+def candidates(
+    size: int, width: int, blocks: int, device: torch.device, compiled: bool
+) -> dict[str, Candidate]:
+    """What is compared at batch 1, by name; the first is what the others' ratios are to.
+
+    compiled: whether our steps are also compared with their networks compiled.
+    """
     job = cyclegan_job(size, width, blocks, 1, device)
-    return {
-        "reference": Candidate("float32", partial(reference_step, size, width, blocks, device)),
-        "float32": Candidate("float32", partial(our_step, job, "float32")),
-        "bfloat16": Candidate("bfloat16", partial(our_step, job, "bfloat16")),
+    ours = {
+        precision + ("_compiled" if choice else ""): Candidate(
+            precision, partial(our_step, job, precision, choice)
+        )
+        for choice in ([False, True] if compiled else [False])
+        for precision in DTYPES
     }
+    return {"reference": Candidate("float32", partial(reference_step, size, width, blocks, device)), **ours}
 
 
 def reference_step(size: int, width: int, blocks: int, device: torch.device) -> Step:
@@ -167,14 +175,21 @@ def compare(
 
 
 def measure_cyclegan(
-    size: int, width: int, blocks: int, ceiling: Mapping[str, Any], rounds: int, device: torch.device
+    size: int,
+    width: int,
+    blocks: int,
+    ceiling: Mapping[str, Any],
+    rounds: int,
+    device: torch.device,
+    compiled: bool,
 ) -> dict[str, Any]:
     """CycleGAN's step, ours beside the reference's; on CUDA also at larger batches. Pictures per second are those of
     each domain, as a run logs them; the fastest is one of ours.
 
-    ceiling: GFLOP/s of "convolution" and "matrix_product", each by precision.
+    ceiling: GFLOP/s of "convolution" and "matrix_product", each by precision. compiled: whether ours are also taken
+    with compiled networks, the larger batches then with these alone.
     """
-    of = candidates(size, width, blocks, device)
+    of = candidates(size, width, blocks, device, compiled)
     peaks = {name: peak_mib(candidate.build, device) for name, candidate in of.items()}
     times = time_steps({name: candidate.build for name, candidate in of.items()}, rounds, device)
     seconds = times.seconds
@@ -182,7 +197,7 @@ def measure_cyclegan(
     series: dict[str, Any] | None = None
     if device.type == "cuda":
         rate = ceiling["matrix_product"]["bfloat16"]
-        measure = partial(_at_batch, size, width, blocks, rate, rounds, device)
+        measure = partial(_at_batch, size, width, blocks, rate, rounds, device, compiled)
         series = until_out_of_memory(measure, BATCHES)
     return {
         "size": size,
@@ -240,11 +255,18 @@ def measure_configured(job: Job, precision: str, compiled: bool, rounds: int) ->
 
 
 def _at_batch(
-    size: int, width: int, blocks: int, rate: float, rounds: int, device: torch.device, batch: int
+    size: int,
+    width: int,
+    blocks: int,
+    rate: float,
+    rounds: int,
+    device: torch.device,
+    compiled: bool,
+    batch: int,
 ) -> dict[str, Any]:
     """Our step in bfloat16 at a batch size. rate: GFLOP/s of a matrix product."""
     job = cyclegan_job(size, width, blocks, batch, device)
-    build = partial(our_step, job, "bfloat16")
+    build = partial(our_step, job, "bfloat16", compiled)
     peak = peak_mib(build, device)
     seconds = time_steps({"": build}, rounds, device).seconds[""]
     return {

@@ -146,11 +146,17 @@ def test_the_compared_networks_are_alike():
         (method.discriminators["b"], reference.judge_b),
     ):
         assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
-    assert next(iter(candidates(32, 4, 2, CPU))) == "reference"
+    assert next(iter(candidates(32, 4, 2, CPU, False))) == "reference"
+
+
+def test_compiled_networks_are_compared_on_request():
+    plain, more = (list(candidates(32, 4, 1, CPU, choice)) for choice in (False, True))
+    assert plain == ["reference", "float32", "bfloat16"]
+    assert more == [*plain, "float32_compiled", "bfloat16_compiled"]
 
 
 def test_both_ways_take_a_whole_step_and_then_another():
-    for candidate in candidates(32, 4, 1, CPU).values():
+    for candidate in candidates(32, 4, 1, CPU, False).values():
         step = candidate.build()
         step()
         step()
@@ -232,8 +238,8 @@ def test_the_command_prints_the_table_and_writes_the_file(gan_nst, monkeypatch, 
     assert code == 0
     assert out.strip().endswith(as_text(measured[0]))
     assert json.loads((tmp_path / "b.json").read_text())["cyclegan_step"]["bfloat16"]["ratio"] > 0
-    _, device, rounds, configured = given[0]
-    assert (device, rounds) == (CPU, 4)
+    _, device, rounds, configured, compiled = given[0]
+    assert (device, rounds, compiled) == (CPU, 4, False)
     assert configured.job.training.batch_size == 3
     gan_nst("bench")
     assert given[1][3] is None
