@@ -30,7 +30,7 @@ class RunSettings(Section):
     )
     compile: Literal["auto", "never", "always"] = Field(
         "auto",
-        description="of the networks, by torch's compiler; auto: where there is one and the run is long",
+        description="of the networks, by torch's compiler; auto: on a GPU, where there is one and the run is long",
     )
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()

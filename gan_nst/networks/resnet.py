@@ -98,14 +98,6 @@ class Segment(nn.Module):
         return self.convolution(x), trunk
 
 
-def _normalised(
-    segment: Segment, x: Tensor, trunk: Tensor | None, start: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """A segment's result after its norm, and the trunk."""
-    x, trunk = segment(x, trunk, start)
-    return (x if segment.norm is None else segment.norm(x)), trunk
-
-
 class ResnetGenerator(nn.Module):
     """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
     `multiple`.
@@ -153,14 +145,23 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         x, trunk, start = picture, None, self._start(picture)
-        for segment in self.segments.values():
-            assert isinstance(segment, Segment)
+        for part in self._parts():
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x, trunk = checkpoint(_normalised, segment, x, trunk, start, use_reentrant=False)
+                x, trunk = checkpoint(_run, part, x, trunk, start, use_reentrant=False)
             else:
-                x, trunk = _normalised(segment, x, trunk, start)
+                x, trunk = _run(part, x, trunk, start)
         x = full_precision(x)
         return torch.tanh(x if start is None else x + start)
+
+    def _parts(self) -> list[list[Segment]]:
+        """The segments of the way down, of each residual block, and of the way up: what lies between is small."""
+        parts: list[list[Segment]] = [[]]
+        for segment in self.segments.values():
+            assert isinstance(segment, Segment)
+            if segment.keep or segment.entry.startswith("add"):
+                parts.append([])
+            parts[-1].append(segment)
+        return parts
 
     def _start(self, picture: Tensor) -> Tensor | None:
         """What the output is added to, before the tanh: the picture, or what of it survives the down-samplings.
@@ -210,6 +211,17 @@ class ResnetGenerator(nn.Module):
         ]
         norm = InstanceNorm(channels[-1], self.spec.eps, self.spec.affine)
         self.segments[name] = Segment(convolution, entry, scale=scale, halo=halo, norm=norm, keep=keep)
+
+
+def _run(
+    segments: list[Segment], x: Tensor, trunk: Tensor | None, start: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The segments one after the other, each with its norm: the result and the trunk."""
+    for segment in segments:
+        x, trunk = segment(x, trunk, start)
+        if segment.norm is not None:
+            x = segment.norm(x)
+    return x, trunk
 
 
 def _convolution(

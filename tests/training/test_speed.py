@@ -142,19 +142,22 @@ def test_compiled_networks_compute_what_the_others_do():
 
 
 @pytest.mark.parametrize(
-    ("choice", "operations", "works", "resolved"),
+    ("choice", "device", "operations", "works", "resolved"),
     [
-        ("auto", 1e13, True, "never"),
-        ("auto", 1e18, True, "always"),
-        ("auto", 1e18, False, "never"),
-        ("never", 1e18, True, "never"),
-        ("always", 1, True, "always"),
+        ("auto", "cuda", 1e13, True, "never"),
+        ("auto", "cuda", 1e18, True, "always"),
+        ("auto", "cuda", 1e18, False, "never"),
+        ("auto", "cpu", 1e18, True, "never"),
+        ("never", "cuda", 1e18, True, "never"),
+        ("always", "cpu", 1, True, "always"),
     ],
 )
-def test_networks_are_compiled_where_it_pays(monkeypatch, caplog, choice, operations, works, resolved):
+def test_networks_are_compiled_where_it_pays(
+    monkeypatch, caplog, choice, device, operations, works, resolved
+):
     monkeypatch.setattr(compilation, "_why_not", lambda device: None if works else "no g++")
     caplog.set_level(logging.INFO)
-    assert compilation.resolve_compile(choice, CPU, operations) == resolved
+    assert compilation.resolve_compile(choice, torch.device(device), operations) == resolved
     assert ("no g++" in caplog.text) == (not works)
 
 
