@@ -13,7 +13,6 @@ from gan_nst.bench.clock import Times, interleaved, waiting
 from gan_nst.bench.memory import Build, Step, peak_mib
 from gan_nst.bench.reference import Reference
 from gan_nst.commands.settings import RunSettings
-from gan_nst.errors import SettingsError
 from gan_nst.methods import base
 from gan_nst.precision import choose_precision
 from gan_nst.training.cost import step_operations
@@ -48,15 +47,8 @@ class Job:
 
     def operations(self) -> int:
         """Floating-point operations of the step. Raises SettingsError when the networks cannot take the crops."""
-        method, crop = self.build(), self.crop_size
-        sizes = dict.fromkeys(method.streams, (self.training.batch_size, 3, crop, crop))
-        try:
-            return step_operations(method, self.last, sizes) * self.training.accumulation
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise SettingsError(
-                f"data.crop_size: the networks cannot take crops of {crop} pixels ({reason})"
-            ) from None
+        one = step_operations(self.build(), self.last, self.training.batch_size, self.crop_size)
+        return one * self.training.accumulation
 
 
 @dataclass(frozen=True)

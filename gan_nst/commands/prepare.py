@@ -221,17 +221,10 @@ def _operations(method: base.Method, settings: RunSettings) -> int:
             raise SettingsError(
                 f"data.crop_size: {crop} is not a multiple of {multiple}, which the generator's down-samplings need"
             )
-    sizes = dict.fromkeys(method.streams, (training.batch_size, 3, crop, crop))
     first, last = 0, training.steps - 1  # a warm-up may leave networks out
-    try:
-        operations = step_operations(method, last, sizes)
-        if method.updates(first) != method.updates(last):
-            step_operations(method, first, sizes)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(
-            f"data.crop_size: the networks cannot take crops of {crop} pixels ({reason})"
-        ) from None
+    operations = step_operations(method, last, training.batch_size, crop)
+    if method.updates(first) != method.updates(last):
+        step_operations(method, first, training.batch_size, crop)
     return operations * training.accumulation * training.steps
 
 

@@ -208,8 +208,7 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions():
     for module in trainer.method.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(hook)
-    sizes = dict.fromkeys(trainer.method.streams, (2, 3, 32, 32))
-    told = step_operations(trainer.method, 0, sizes)
+    told = step_operations(trainer.method, 0, batch_size=2, crop_size=32)
     counted = 0
     trainer.train_step([pictures(2)])
     assert told == counted
@@ -220,7 +219,7 @@ def test_counting_operations_leaves_the_method_as_it_was():
     before = {
         key: value.clone() for key, value in trainer.method.state_dict().items() if torch.is_tensor(value)
     }
-    step_operations(trainer.method, 0, dict.fromkeys(trainer.method.streams, (1, 3, 32, 32)))
+    step_operations(trainer.method, 0, 1, 32)
     for key, value in trainer.method.state_dict().items():
         if torch.is_tensor(value):
             assert torch.equal(value, before[key])
