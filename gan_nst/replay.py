@@ -65,6 +65,7 @@ def _gather(pictures: Tensor) -> tuple[Tensor, int]:
     """All processes' pictures in the order of their ranks, and where this process's own begin."""
     if not (dist.is_available() and dist.is_initialized()):
         return pictures, 0
+    pictures = pictures.contiguous()  # what is sent lies in memory as what is received does
     parts = [torch.empty_like(pictures) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, pictures.contiguous())
+    dist.all_gather(parts, pictures)
     return torch.cat(parts), dist.get_rank() * len(pictures)

@@ -4,15 +4,15 @@ import gc
 import logging
 import os
 import pickle
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from gan_nst.memory import from_proc, peak_of_process
 
 log = logging.getLogger(__name__)
 
@@ -70,38 +70,16 @@ def anonymous_mib() -> float | None:
     """This process's own memory in MiB, without the files it maps, whose pages go when others need the room; None where
     the system does not tell.
     """
-    return _from_proc("smaps_rollup", "Anonymous")
+    own = from_proc("smaps_rollup", "Anonymous")
+    return None if own is None else own / 2**20
 
 
 def _peak_here(build: Build) -> float | None:
-    before = _from_proc("status", "VmRSS") or _most()
+    before = from_proc("status", "VmRSS") or peak_of_process()
     step = build()
     for _ in range(_STEPS):
         step()
-    return _most() - before
-
-
-def _most() -> float:
-    """The most memory, in MiB, that this process ever had.
-
-    Linux's `ru_maxrss` will not do: a process inherits it from the one that started it.
-    """
-    here = _from_proc("status", "VmHWM")
-    if here is not None:
-        return here
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10
-
-
-def _from_proc(file: str, field: str) -> float | None:
-    """A field of Linux's account of this process, in MiB."""
-    try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self", file).read_text(), re.M)
-    except OSError:
-        return None
-    return None if found is None else int(found[1]) / 2**10
+    return (peak_of_process() - before) / 2**20
 
 
 def _peak_on_cuda(build: Build, device: torch.device) -> float:
@@ -109,9 +87,7 @@ def _peak_on_cuda(build: Build, device: torch.device) -> float:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     step = build()
-    for _ in range(
-        _STEPS
-    ):  # and after them cuDNN has chosen its algorithms, which takes more memory than using them
+    for _ in range(_STEPS):  # cuDNN then has chosen its algorithms, which takes more memory than using them
         step()
     torch.cuda.reset_peak_memory_stats(device)
     step()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 
 from gan_nst import __version__
 from gan_nst.bench.ceiling import DTYPES, convolution_rate, matrix_product_rate
@@ -92,7 +93,9 @@ def benchmark(
         raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
     configured = _configured(config, overrides, device) if config or overrides else None
     try:
-        result = _measure(sizes, on, rounds, configured, compiles)
+        # A training compiles some five graphs, and torch's compiler gives up at eight; here come all of them.
+        with torch._dynamo.config.patch(recompile_limit=64):
+            result = _measure(sizes, on, rounds, configured, compiles)
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"out of memory on {on}; is another program using it? A configured step needs less with a smaller "
@@ -121,8 +124,9 @@ def _configured(config: Path | str | None, overrides: Sequence[str], device: str
     if small:
         log.info(f"on the CPU: the small job of {path}'s on_cpu block")
     job = configured_job(settings, on)
-    job.operations()  # what the networks cannot take, they shall say now
-    return _Configured(job, settings.precision, settings.compile == "always")
+    # What the networks and the compiler cannot do, they shall say now.
+    compiled = resolve_compile(settings.compile, on, job.operations() * (job.last + 1))
+    return _Configured(job, settings.precision, compiled == "always")
 
 
 def _measure(

@@ -19,7 +19,7 @@ from gan_nst.training.cost import step_operations
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16, 32)
 
 _UNPLANNED = 1000  # steps, where the settings leave them to the size of the data set
 _SECONDS = {"cpu": 60.0, "cuda": 30.0, "mps": 30.0}  # after which a comparison takes no further round

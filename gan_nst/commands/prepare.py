@@ -33,7 +33,8 @@ _SHOWN = 20  # pictures of a view that are compared with the pictures themselves
 class Prepared:
     """What a run is made of; settings have their `auto` and their length resolved.
 
-    features: the network that validation compares pictures through; None when there is none.
+    features: the network that validation compares pictures through; None when there is none. until: the last step of
+    this session. growth: how many times as much a step computes in the end as in the beginning, with its warm-up.
     """
 
     settings: RunSettings
@@ -44,6 +45,7 @@ class Prepared:
     batches: Batches
     features: Features | None
     until: int
+    growth: float
 
     @property
     def header(self) -> dict[str, Any]:
@@ -85,7 +87,8 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     torch.manual_seed(settings.seed)
     plan = base.Plan(steps, steps_per_epoch, settings.seed)
     method = base.find(settings.method_name)(settings.method, plan)
-    compiled = resolve_compile(settings.compile, device, _operations(method, settings))
+    at_first, at_last = _operations(method, settings, saved["step"] if saved else 0)
+    compiled = resolve_compile(settings.compile, device, at_last * training.accumulation * steps)
     settings = settings.model_copy(update={"compile": compiled})
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
@@ -107,7 +110,9 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
         f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
     )
-    return Prepared(settings, device, data_set, pictures, method, batches, features, until)
+    return Prepared(
+        settings, device, data_set, pictures, method, batches, features, until, at_last / max(at_first, 1)
+    )
 
 
 def _prepare_validation(
@@ -209,9 +214,9 @@ def _only(folder: Folder, names: set[str]) -> Folder:
     return replace(folder, files=tuple(file for file, name in pairs if name in names))
 
 
-def _operations(method: base.Method, settings: RunSettings) -> int:
-    """Floating-point operations of the planned training in one process. Raises SettingsError when the networks cannot
-    take the crops.
+def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:
+    """Floating-point operations of a micro-batch, in one process: at a step, and at the last one, as a warm-up may
+    leave networks out. Raises SettingsError when the networks cannot take the crops.
     """
     training, crop = settings.training, settings.data.crop_size
     assert training.steps is not None
@@ -221,11 +226,11 @@ def _operations(method: base.Method, settings: RunSettings) -> int:
             raise SettingsError(
                 f"data.crop_size: {crop} is not a multiple of {multiple}, which the generator's down-samplings need"
             )
-    first, last = 0, training.steps - 1  # a warm-up may leave networks out
-    operations = step_operations(method, last, training.batch_size, crop)
-    if method.updates(first) != method.updates(last):
-        step_operations(method, first, training.batch_size, crop)
-    return operations * training.accumulation * training.steps
+    last = training.steps - 1
+    at_last = step_operations(method, last, training.batch_size, crop)
+    if method.updates(step) == method.updates(last):
+        return at_last, at_last
+    return step_operations(method, step, training.batch_size, crop), at_last
 
 
 def _init_generators(method: base.Method, source: Path) -> None:

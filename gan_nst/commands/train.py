@@ -152,20 +152,19 @@ def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
 
 def _rehearse(prepared: Prepared, first: int) -> None:
     """Says what would be trained, and what some steps, which are taken and thrown away, tell of the whole."""
+    settings = prepared.settings
     trainer = _trainer(prepared, Path(), compiled=False)
-    trainer.step = first
+    trainer.step = max((settings.training.steps or 1) - 1, 0)  # any warm-up is over by then
     forecast, told = Forecast(prepared.device, first, prepared.until), None
     with _explained(trainer):
-        for micro_batches in prepared.batches(first):
-            if told or trainer.step >= prepared.until:
+        for step, micro_batches in enumerate(prepared.batches(first), first + 1):
+            if told or step > prepared.until:
                 break
             trainer.train_step(micro_batches)
-            trainer.step += 1
-            told = forecast.after(trainer.step)
-    plain = dump_yaml(prepared.settings.model_dump(mode="json"))
-    log.info(f"{plain}dry run: nothing was kept; {_sizes(prepared)}")
+            told = forecast.after(step)
+    log.info(f"{dump_yaml(settings.model_dump(mode='json'))}dry run: nothing was kept; {_sizes(prepared)}")
     if told:
-        log.info(told + (", before they are compiled" if prepared.settings.compile == "always" else ""))
+        log.info(told + (", before they are compiled" if settings.compile == "always" else ""))
 
 
 def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
@@ -179,6 +178,7 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     monitor = Monitor(run, trainer.step, prepared.until)
     monitor.text("settings", plain)
     trainer.monitor = monitor
+    trainer.forecast = Forecast(trainer.device, trainer.step, prepared.until, prepared.growth)
     try:
         with _explained(trainer):
             trainer.run(prepared.until)

@@ -113,9 +113,8 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         self.spec = spec
         self.multiple = 2**spec.downsamplings
-        self.activation_checkpointing = (
-            False  # keeps what every segment is given, and computes the rest again
-        )
+        # Whether only what each of its parts is given is kept, and the rest computed again.
+        self.activation_checkpointing = False
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
         self._append("stem", _convolution(3, width, 7), "picture", scale, halo=3)

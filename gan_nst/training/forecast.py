@@ -4,17 +4,20 @@ import time
 
 import torch
 
-from gan_nst.training.memory import peak_memory
+from gan_nst.memory import peak_memory
 
 _STEPS = 4  # timed after the first one, which sets everything up
 
 
 class Forecast:
-    """Watches the first steps of a session, from step `start` to step `until`."""
+    """Watches the first steps of a session, from step `start` to step `until`.
 
-    def __init__(self, device: torch.device, start: int, until: int) -> None:
+    growth: how many times as long as these the steps after a warm-up take.
+    """
+
+    def __init__(self, device: torch.device, start: int, until: int, growth: float = 1.0) -> None:
         self._device = device
-        self._start, self._until = start, until
+        self._start, self._until, self._growth = start, until, growth
         self._began = 0.0
 
     def after(self, step: int) -> str | None:
@@ -31,7 +34,7 @@ class Forecast:
         if done == 1:
             self._began = now
             return None
-        seconds = (now - self._began) / _STEPS
+        seconds = (now - self._began) / _STEPS * self._growth
         steps = self._until - self._start
         return (
             f"about {duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "

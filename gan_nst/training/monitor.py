@@ -41,9 +41,8 @@ class Monitor:
 
     def advance(self, step: int) -> None:
         """Moves the progress line."""
-        if (
-            self._began[0] == self._start
-        ):  # the first step, which may compile the networks, says nothing of the others
+        if self._began[0] == self._start:
+            # The first step, which may compile the networks, says nothing of the others.
             self._began = (step, time.perf_counter())
         if self._bar is not None:
             bar, task = self._bar

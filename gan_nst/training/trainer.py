@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.errors import CheckpointError, Interrupted
+from gan_nst.memory import peak_memory
 from gan_nst.methods.base import Batch, Method, Role, Update
 from gan_nst.precision import autocast, memory_format
 from gan_nst.training import checkpoint, distributed
@@ -19,7 +20,6 @@ from gan_nst.training.ema import Ema
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.guard import Guard
 from gan_nst.training.interrupt import StopRequest, stop_on_signals
-from gan_nst.training.memory import peak_memory
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.shares import gradient_shares
@@ -77,10 +77,10 @@ class Trainer:
         self.precision = precision
         self.step = 0
         self.monitor: Monitor | None = None
+        self.forecast: Forecast | None = None
         self.at_interval: Sequence[AtInterval] = ()
-        self.notes: dict[
-            str, Any
-        ] = {}  # plain data of whoever acts at an interval; every checkpoint carries it
+        # Plain data of whoever acts at an interval; every checkpoint carries it.
+        self.notes: dict[str, Any] = {}
         self.roles = method.roles()
         self.optimizers = {name: _optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
@@ -107,12 +107,11 @@ class Trainer:
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:
             return
-        forecast = Forecast(self.device, self.step, until)
         with stop_on_signals() as request:
             for micro_batches in self._batches(self.step):
                 self.train_step(micro_batches)
                 self.step += 1
-                if told := forecast.after(self.step):
+                if self.forecast is not None and (told := self.forecast.after(self.step)):
                     log.info(told)
                 stopping = self._stopping(request)
                 last = self.step >= until or stopping is not None
@@ -146,13 +145,16 @@ class Trainer:
         """The losses and gradient norms, "<role>/<term>" and "gradient_norm/<role>", as means over the steps since they
         were last taken; it waits for the device.
         """
-        means = {
-            name: mean
-            for names, (total, count) in self._sums.items()
-            for name, mean in zip(names, (total / count).tolist(), strict=True)
-        }
+        pooled: dict[str, tuple[float, int]] = {}
+        for names, (
+            totals,
+            count,
+        ) in self._sums.items():  # a warm-up's updates have other terms than those after it
+            for name, total in zip(names, totals.tolist(), strict=True):
+                before, counted = pooled.get(name, (0.0, 0))
+                pooled[name] = (before + total, counted + count)
         self._sums = {}
-        return means
+        return {name: total / count for name, (total, count) in pooled.items()}
 
     def save(self, keep_as: str | None = None) -> None:
         """Writes a checkpoint; none is written of a run that is no longer finite.
@@ -182,6 +184,7 @@ class Trainer:
             self.ema.networks.load_state_dict(payload["ema"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(payload["optimizers"][name])
+                _lay_out(optimizer)
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit the settings: {str(error).splitlines()[0]}"
@@ -279,6 +282,16 @@ def _optimizer(role: Role) -> torch.optim.Adam:
         weight_decay=role.weight_decay,
         fused=True,
     )
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Gives every moment the layout of its weight: fused steps pair them by their places in memory, and a checkpoint of
+    another device or an older version may have them otherwise.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gan_nst.networks import norm
 from gan_nst.networks.norm import InstanceNorm, normalise
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -67,11 +68,35 @@ def test_bfloat16_is_as_exact_as_its_eight_bits(layout):
 
 def test_statistics_from_outside_and_affine_weights_are_used():
     x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
-    norm = InstanceNorm(3, affine=True)
-    torch.nn.init.constant_(norm.scale, 2.0)
-    torch.nn.init.constant_(norm.shift, 0.5)
+    affine = InstanceNorm(3, affine=True)
+    torch.nn.init.constant_(affine.scale, 2.0)
+    torch.nn.init.constant_(affine.shift, 0.5)
     variance, mean = torch.var_mean(x, (2, 3), correction=0)
-    whole = norm(x)
-    part = norm(x[:, :, :4], (mean, variance))
+    whole = affine(x)
+    part = affine(x[:, :, :4], (mean, variance))
     assert torch.allclose(whole, 2 * written_out(x).float() + 0.5, atol=1e-5)
     assert torch.allclose(part, whole[:, :, :4], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_more_is_kept_for_the_gradient_than_the_result(dtype):
+    x = torch.randn(2, 8, 16, 16).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+        normalise(x, 1e-5)
+    assert sum(kept) <= x.nbytes + 2 * 8 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_formula_of_gpus_gives_what_the_kernel_gives(dtype):
+    x = (3 + torch.randn(2, 8, 16, 16)).to(dtype).to(memory_format=torch.channels_last)
+    for one, other in zip(norm._by_formula(x, 1e-5), norm._by_kernel(x, 1e-5), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.allclose(one.float(), other.float(), atol=1e-5 if dtype == torch.float32 else 2 / 64)
+
+
+def test_gradients_in_bfloat16_sum_to_nothing_over_a_channel():
+    x = torch.randn(1, 4, 31, 31).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    g = (1 + torch.randn(1, 4, 31, 31)).bfloat16().to(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad(normalise(x, 1e-5), x, g)
+    assert gradient.float().sum((2, 3)).abs().max() < 0.5  # of 961 values, each rounded to 1/256 of itself

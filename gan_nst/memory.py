@@ -1,0 +1,35 @@
+"""How much memory this process has needed."""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes, at most so far: the device's for CUDA, else the process's."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_process()
+
+
+def peak_of_process() -> int:
+    """Bytes that this process held at most so far.
+
+    Linux's `ru_maxrss` will not do: a process inherits it from the one that started it.
+    """
+    here = from_proc("status", "VmHWM")
+    if here is not None:
+        return here
+    import resource  # only there where processes are a Unix's
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def from_proc(file: str, field: str) -> int | None:
+    """A field of Linux's account of this process, in bytes; None where there is none."""
+    try:
+        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self", file).read_text(), re.M)
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) * 1024
