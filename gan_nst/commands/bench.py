@@ -1,5 +1,6 @@
 """`gan-nst bench`: how fast this machine trains, loads, translates and starts, beside what it could do at most."""
 
+import contextlib
 import logging
 import math
 import os
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo
 
 from gan_nst import __version__
 from gan_nst.bench.ceiling import DTYPES, convolution_rate, matrix_product_rate
@@ -93,8 +93,7 @@ def benchmark(
         raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
     configured = _configured(config, overrides, device) if config or overrides else None
     try:
-        # A training compiles some five graphs, and torch's compiler gives up at eight; here come all of them.
-        with torch._dynamo.config.patch(recompile_limit=64):
+        with _room_for_graphs(compiles or (configured is not None and configured.compiled)):
             result = _measure(sizes, on, rounds, configured, compiles)
     except torch.OutOfMemoryError:
         raise TrainingError(
@@ -105,6 +104,18 @@ def benchmark(
     if json is not None:
         write_whole(Path(json), to_json(result))
     return result
+
+
+def _room_for_graphs(needed: bool) -> contextlib.AbstractContextManager[object]:
+    """Within it torch's compiler takes more than the eight graphs after which it gives up: a training has some five,
+    and here come many trainings.
+    """
+    if not needed:
+        return contextlib.nullcontext()  # the compiler's import alone takes a second
+    import torch._dynamo
+
+    room: contextlib.AbstractContextManager[object] = torch._dynamo.config.patch(recompile_limit=64)
+    return room
 
 
 @dataclass(frozen=True)

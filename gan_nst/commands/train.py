@@ -162,9 +162,11 @@ def _rehearse(prepared: Prepared, first: int) -> None:
                 break
             trainer.train_step(micro_batches)
             told = forecast.after(step)
-    log.info(f"{dump_yaml(settings.model_dump(mode='json'))}dry run: nothing was kept; {_sizes(prepared)}")
+    log.info(f"{dump_yaml(settings.model_dump(mode='json'))}dry run: no run was made; {_sizes(prepared)}")
     if told:
-        log.info(told + (", before they are compiled" if settings.compile == "always" else ""))
+        log.info(told + (", before the networks are compiled" if settings.compile == "always" else ""))
+    elif first >= prepared.until:
+        log.info(f"nothing is left to do: the run is at step {first} of {prepared.until}")
 
 
 def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:

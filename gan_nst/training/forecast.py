@@ -1,6 +1,8 @@
 """How long a training will take and how much memory, told from its own first steps."""
 
 import time
+from itertools import pairwise
+from statistics import median
 
 import torch
 
@@ -18,23 +20,22 @@ class Forecast:
     def __init__(self, device: torch.device, start: int, until: int, growth: float = 1.0) -> None:
         self._device = device
         self._start, self._until, self._growth = start, until, growth
-        self._began = 0.0
+        self._times: list[float] = []
 
     def after(self, step: int) -> str | None:
         """To be called after every step; a line about the whole session, once, when enough steps were timed.
 
-        These two times it waits for the device, as nothing else would tell when a step ended.
+        Until then it waits for the device, as nothing else would tell when a step ended.
         """
-        done = step - self._start
-        if done not in (1, 1 + _STEPS) or step >= self._until:
+        if step - self._start > 1 + _STEPS or step >= self._until:
             return None
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        if done == 1:
-            self._began = now
+        self._times.append(time.perf_counter())
+        if len(self._times) <= _STEPS:
             return None
-        seconds = (now - self._began) / _STEPS * self._growth
+        # The median, as what else the machine does for a moment says nothing of the whole.
+        seconds = median(b - a for a, b in pairwise(self._times)) * self._growth
         steps = self._until - self._start
         return (
             f"about {duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "

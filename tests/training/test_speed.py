@@ -279,7 +279,7 @@ def test_counting_operations_leaves_the_method_as_it_was():
 
 
 def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
-    clock = iter([100.0, 102.0])  # read after step 11 and after step 15, 0.5 seconds a step
+    clock = iter([100.0, 100.5, 101.0, 109.0, 109.5])  # after steps 11 to 15: 0.5 seconds, but for a hiccup
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(forecast, "peak_memory", lambda device: 3 * 2**29)
     watching = Forecast(CPU, 10, 1000, growth=1.0)
@@ -289,7 +289,7 @@ def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
 
 
 def test_a_forecast_made_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
-    clock = iter([0.0, 2.0])
+    clock = iter([0.0, 0.5, 1.0, 1.5, 2.0])
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     watching = Forecast(CPU, 0, 100, growth=3.0)
     told = [watching.after(step) for step in range(1, 6)]
