@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_nst.errors import CheckpointError, Interrupted
 from gan_nst.memory import peak_memory
-from gan_nst.methods.base import Batch, Method, Role, Update
+from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.precision import autocast, memory_format
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import compile_networks
@@ -20,7 +20,9 @@ from gan_nst.training.ema import Ema
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.guard import Guard
 from gan_nst.training.interrupt import StopRequest, stop_on_signals
+from gan_nst.training.means import Means
 from gan_nst.training.monitor import Monitor
+from gan_nst.training.optimizers import make_optimizer, restore_optimizer
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.shares import gradient_shares
 
@@ -82,13 +84,13 @@ class Trainer:
         # Plain data of whoever acts at an interval; every checkpoint carries it.
         self.notes: dict[str, Any] = {}
         self.roles = method.roles()
-        self.optimizers = {name: _optimizer(role) for name, role in self.roles.items()}
+        self.optimizers = {name: make_optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
         self.guard = Guard(device)
+        self.means = Means()  # of "<role>/<term>" and "gradient_norm/<role>", since the last log
         self._batches = batches
         self._checkpoints = checkpoints
         self.header = header
-        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}  # of an update's values since the last log
         self._batch: Batch = {}
         self._logged = (0, time.perf_counter())
         method.requires_grad_(False)
@@ -141,21 +143,6 @@ class Trainer:
         """Each generator loss's share of the gradient, on the pictures of the last step."""
         return gradient_shares(self.method, self.step, self._batch, self.precision, self.device)
 
-    def take_means(self) -> dict[str, float]:
-        """The losses and gradient norms, "<role>/<term>" and "gradient_norm/<role>", as means over the steps since they
-        were last taken; it waits for the device.
-        """
-        pooled: dict[str, tuple[float, int]] = {}
-        for names, (
-            totals,
-            count,
-        ) in self._sums.items():  # a warm-up's updates have other terms than those after it
-            for name, total in zip(names, totals.tolist(), strict=True):
-                before, counted = pooled.get(name, (0.0, 0))
-                pooled[name] = (before + total, counted + count)
-        self._sums = {}
-        return {name: total / count for name, (total, count) in pooled.items()}
-
     def save(self, keep_as: str | None = None) -> None:
         """Writes a checkpoint; none is written of a run that is no longer finite.
 
@@ -183,8 +170,7 @@ class Trainer:
             self.method.to(self.device)
             self.ema.networks.load_state_dict(payload["ema"])
             for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(payload["optimizers"][name])
-                _lay_out(optimizer)
+                restore_optimizer(optimizer, payload["optimizers"][name])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit the settings: {str(error).splitlines()[0]}"
@@ -243,8 +229,7 @@ class Trainer:
         optimizer.step()
         if update.after is not None:
             update.after()
-        total, count = self._sums.get(names, (torch.zeros_like(values), 0))
-        self._sums[names] = (total + values, count + 1)
+        self.means.add(names, values)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
@@ -254,11 +239,11 @@ class Trainer:
         return next((number for number in distributed.gather(request.signal) if number is not None), None)
 
     def _log(self, noted: Mapping[str, float]) -> None:
-        """The means since the last time, and what else was noted; the one place in the loop that waits for the
-        device.
+        """The means since the last time, and what else was noted; after the forecast of the first steps the one
+        place in the loop that waits for the device.
         """
         self.guard.raise_if_closed()
-        scalars = self.take_means()
+        scalars = self.means.take()
         if self.monitor is None:
             return
         for name, role in self.roles.items():
@@ -272,26 +257,6 @@ class Trainer:
         scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
         scalars["memory/peak_mib"] = peak_memory(self.device) / 2**20
         self.monitor.log(self.step, scalars | dict(noted))
-
-
-def _optimizer(role: Role) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        role.networks.parameters(),
-        role.learning_rate(0),
-        role.betas,
-        weight_decay=role.weight_decay,
-        fused=True,
-    )
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives every moment the layout of its weight: fused steps pair them by their places in memory, and a checkpoint of
-    another device or an older version may have them otherwise.
-    """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -143,7 +143,7 @@ def trained(method, tmp_path):
     for batch in batches():
         trainer.train_step([batch])
         trainer.step += 1
-        means = {k: mean for k, mean in trainer.take_means().items() if "norm" not in k}
+        means = {k: mean for k, mean in trainer.means.take().items() if "norm" not in k}
         assert {k.split("/")[0] for k in means if "discriminator_" in k} <= {"discriminator"}
         logged.append({k.split("/")[1]: value for k, value in means.items()})
     return logged, [*method.generators.parameters(), *method.discriminators.parameters()]

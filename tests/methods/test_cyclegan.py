@@ -102,7 +102,7 @@ def test_training_equals_the_plain_loop(tmp_path):
         expected = reference.step(batch["real_a"], batch["real_b"])
         trainer.train_step([batch])
         trainer.step += 1
-        means = trainer.take_means()
+        means = trainer.means.take()
         for name, value in expected.items():
             role = "discriminator" if name.startswith("discriminator") else "generator"
             assert means[f"{role}/{name}"] == pytest.approx(value, abs=1e-10)

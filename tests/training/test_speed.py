@@ -14,6 +14,7 @@ from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
 from gan_nst.training import compilation, forecast, monitor
 from gan_nst.training.cost import step_operations
 from gan_nst.training.forecast import Forecast, duration
+from gan_nst.training.means import Means
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 
@@ -97,13 +98,12 @@ def test_a_log_line_waits_once_an_update_and_for_the_guard(watch):
 
 
 def test_what_is_logged_is_pooled_over_a_change_of_terms():
-    trainer = make()
-    trainer._sums = {
-        ("g/content",): (torch.tensor([10.0]), 10),
-        ("g/adversarial", "g/content"): (torch.tensor([4.0, 2.0]), 1),
-    }
-    assert trainer.take_means() == {"g/adversarial": 4.0, "g/content": pytest.approx(12 / 11)}
-    assert trainer.take_means() == {}
+    means = Means()
+    for _ in range(10):
+        means.add(("g/content",), torch.tensor([1.0]))
+    means.add(("g/adversarial", "g/content"), torch.tensor([4.0, 2.0]))
+    assert means.take() == {"g/adversarial": 4.0, "g/content": pytest.approx(12 / 11)}
+    assert means.take() == {}
 
 
 def test_a_checkpoint_of_another_layout_goes_on_alike():
@@ -185,7 +185,7 @@ def test_compiled_networks_compute_what_the_others_do():
     losses = []
     for trainer in (plain, fast):
         trainer.train_step([pictures()])
-        losses.append(trainer.take_means())
+        losses.append(trainer.means.take())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for (name, a), b in zip(plain.method.named_parameters(), fast.method.parameters(), strict=True):
         # In Adam's first step the sign of a gradient is all that counts, so where it is near 0 rounding shows.
