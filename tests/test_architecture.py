@@ -20,7 +20,7 @@ PACKAGE = PROJECT / "gan_nst"
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
 
 LAYERS = [
-    {"errors", "config", "images", "memory", "precision", "pretrained", "progress"},
+    {"errors", "config", "images", "memory", "photo", "precision", "pretrained", "progress"},
     {"networks", "losses", "replay", "diffaugment", "data"},
     {"methods"},
     {"training", "inference", "evaluation", "bench"},
