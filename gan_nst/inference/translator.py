@@ -1,66 +1,212 @@
 """A generator made usable: any picture in, the translated picture of the same size out."""
 
+import logging
+import tempfile
 from collections.abc import Sequence
-from typing import overload
+from pathlib import Path
+from typing import TypeVar, cast, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from gan_nst.errors import DataError
 from gan_nst.images import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
 from gan_nst.inference.exported import Description
+from gan_nst.inference.reduced import Reduced
+from gan_nst.inference.segments import Statistics, bytes_a_pixel, links, run_with
+from gan_nst.inference.strips import Strips
+from gan_nst.networks import build
+from gan_nst.networks.resnet import ResnetGenerator
+from gan_nst.photo import Pixels
 from gan_nst.precision import autocast, choose_device, choose_precision, memory_format
+from gan_nst.progress import bar
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Pixels)
+
+MEMORY = 3 * 2**29  # bytes
 
 _SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
+_UNKNOWN = 2048.0  # bytes a pixel, of a network that is no generator of ours
 
 
 class Translator:
     """Translates pictures with one generator.
 
-    generator: maps (n, 3, h, w) in [-1, 1] to the same; its `multiple` divides the sizes it takes.
+    generator: maps (n, 3, h, w) in [-1, 1] to the same; its `multiple` divides the sizes it takes. memory: bytes that
+    the network may use at once; what does not fit is translated in parts, with the same result, or, if `fast`,
+    approximately. scratch: the folder that then holds a scratch file; the system's for temporary files by default.
     """
 
     def __init__(
-        self, generator: nn.Module, description: Description, device: str = "auto", precision: str = "auto"
+        self,
+        generator: nn.Module,
+        description: Description,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        memory: int = MEMORY,
+        fast: bool = False,
+        scratch: Path | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.description = description
+        self.memory = memory
+        self.fast = fast
+        self.scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
         layout = memory_format(self.device)
         self.generator = generator.to(self.device).to(memory_format=layout).requires_grad_(False).eval()
         self._multiple = int(getattr(generator, "multiple", 1))
+        self._bytes_a_pixel = _bytes_a_pixel(generator, description)
 
     @overload
     def __call__(self, picture: Image.Image) -> Image.Image: ...
     @overload
-    def __call__(self, picture: Picture) -> Picture: ...
-    def __call__(self, picture: Image.Image | Picture) -> Image.Image | Picture:
-        """The translated picture, as wide and high: a Pillow image for one, an RGB uint8 array (h, w, 3) for
-        one.
+    def __call__(self, picture: P) -> P: ...
+    def __call__(self, picture: Image.Image | P) -> Image.Image | P:
+        """The translated picture, as wide and high: a Pillow image for one, an RGB array (h, w, 3) of uint8 or uint16
+        for one.
         """
         if isinstance(picture, Image.Image):
             return Image.fromarray(self.translate([to_rgb(picture)])[0])
         return self.translate([picture])[0]
 
+    @property
+    def takes_statistics(self) -> bool:
+        """Whether the generator can be normalised by other statistics than its pictures' own, and be computed in
+        strips.
+        """
+        return isinstance(self.generator, ResnetGenerator)
+
     @torch.inference_mode()
-    def translate(self, pictures: Sequence[Picture]) -> list[Picture]:
-        """The translations of pictures of one size, in one pass: RGB uint8 (h, w, 3) in and out."""
+    def translate(self, pictures: Sequence[P], statistics: Statistics | None = None) -> list[P]:
+        """The translations of pictures of one size and type: RGB, (h, w, 3), uint8 or uint16, in and out.
+
+        statistics: what to normalise by instead of the pictures' own statistics. Raises DataError when a picture does
+        not fit the memory, nor any part of it, or the disk not the scratch file.
+        """
         for picture in pictures:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+            known = picture.dtype in (np.uint8, np.uint16)
+            if not known or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
                 raise ValueError(
-                    f"expected RGB uint8 of shape (h, w, 3), got {picture.dtype} {picture.shape}"
+                    f"expected RGB uint8 or uint16 of shape (h, w, 3), got {picture.dtype} {picture.shape}"
                 )
-        batch = to_float(torch.stack([to_tensor(picture) for picture in pictures]).to(self.device))
-        height, width = batch.shape[2:]
-        with autocast(self.precision, self.device):
-            output = self.generator(pad_to_multiple(batch, self._multiple))
-        return [to_picture(x) for x in to_uint8(output[:, :, :height, :width])]
+        if not pictures:
+            return []
+        at_once = self.fits(*pictures[0].shape[:2])
+        found: list[Pixels] = []
+        if at_once == 0:
+            found += [self._in_parts(picture, statistics) for picture in pictures]
+        else:
+            for first in range(0, len(pictures), at_once):
+                found += self._at_once(pictures[first : first + at_once], statistics)
+        return cast(list[P], found)
+
+    def fits(self, height: int, width: int) -> int:
+        """How many pictures of a size may pass the network together; 0 when one is too large to pass it whole."""
+        height, width = (length + missing(length, self._multiple) for length in (height, width))
+        return int(self.memory / (self._bytes_a_pixel * height * width))
 
     def scale_of(self, height: int, width: int) -> float:
         """How many times larger a picture's shorter side is than those of the training."""
         return min(height, width) / self.description.training_scale.load_size
+
+    def _at_once(self, pictures: Sequence[Pixels], statistics: Statistics | None) -> list[Pixels]:
+        batch = torch.stack([self._floats(picture) for picture in pictures])
+        height, width = batch.shape[2:]
+        padded = pad_to_multiple(batch, self._multiple)
+        with autocast(self.precision, self.device):
+            output = self._pass(padded, statistics)
+        return [_to_pixels(x, pictures[0].dtype) for x in output[:, :, :height, :width]]
+
+    def _pass(self, batch: Tensor, statistics: Statistics | None) -> Tensor:
+        if statistics is not None:
+            return run_with(self._resnet(), batch, statistics)
+        output: Tensor = self.generator(batch)
+        return output
+
+    def _in_parts(self, picture: Pixels, statistics: Statistics | None) -> Pixels:
+        height, width = picture.shape[:2]
+        if not self.takes_statistics:
+            needed = self._bytes_a_pixel * height * width / 2**30
+            raise DataError(
+                f"{width}x{height} pixels take about {needed:.1f} GiB at once, and this file cannot translate in "
+                "parts; give the run or its .safetensors, --scale, or --memory"
+            )
+        down, across = (_mirrored(length, self._multiple) for length in (height, width))
+        translated = np.empty_like(picture)
+
+        def rows(span: range) -> Tensor:
+            return self._floats(picture[down[span.start : span.stop]][:, across])[None]
+
+        def sink(span: range, x: Tensor) -> None:
+            last = min(span.stop, height)
+            translated[span.start : last] = _to_pixels(x[0, :, : last - span.start, :width], picture.dtype)
+
+        with bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
+            if self.fast and statistics is None:
+                log.info(f"{width}x{height} pixels: in tiles, approximately")
+                Reduced(self._resnet(), rows, len(down), len(across), memory=self.memory).translate(
+                    sink, report
+                )
+            else:
+                strips = Strips(
+                    self._resnet(),
+                    rows,
+                    len(down),
+                    len(across),
+                    memory=self.memory,
+                    scratch=self.scratch,
+                    statistics=statistics,
+                )
+                log.info(
+                    f"{width}x{height} pixels: in {len(strips.passes)} passes over strips, through "
+                    f"{strips.needed / 1e9:.1f} GB of scratch in {self.scratch}"
+                )
+                strips.translate(sink, report)
+        return translated
+
+    def _resnet(self) -> ResnetGenerator:
+        if not isinstance(self.generator, ResnetGenerator):
+            raise ValueError("this generator takes no statistics")
+        return self.generator
+
+    def _floats(self, pixels: Pixels) -> Tensor:
+        """Pixels (h, w, 3) as float32 (3, h, w) in [-1, 1], on the device."""
+        if pixels.dtype == np.uint8:
+            return to_float(to_tensor(cast(Picture, pixels)).to(self.device))
+        return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).to(self.device) / 32767.5 - 1
+
+
+def _to_pixels(x: Tensor, dtype: np.dtype[np.generic]) -> Pixels:
+    """Float (3, h, w) in [-1, 1] as pixels (h, w, 3), rounded; values outside the range are clipped."""
+    if dtype == np.uint8:
+        return to_picture(to_uint8(x))
+    values = ((x + 1) * 32767.5).round().clamp(0, 65535)
+    return np.ascontiguousarray(values.permute(1, 2, 0).cpu().numpy().astype(np.uint16))
+
+
+def _bytes_a_pixel(generator: nn.Module, description: Description) -> float:
+    if isinstance(generator, ResnetGenerator):
+        return bytes_a_pixel(links(generator))
+    if description.network.get("name") != "resnet":
+        return _UNKNOWN
+    with torch.device("meta"):  # a file of another format still says what its network is
+        network = build(description.network)
+    assert isinstance(network, ResnetGenerator)
+    return bytes_a_pixel(links(network))
+
+
+def _mirrored(length: int, multiple: int) -> NDArray[np.intp]:
+    """Which pixels of a large picture's axis become those of the padded one, as `pad_to_multiple` pads it."""
+    at = np.arange(length + missing(length, multiple))
+    return np.where(at < length, at, 2 * (length - 1) - at)
 
 
 def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
@@ -69,12 +215,13 @@ def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
     By reflection; tiny pictures, which have too little to reflect, repeat their edge.
     """
     height, width = pictures.shape[2:]
-    down = _missing(height, multiple)
-    right = _missing(width, multiple)
+    down = missing(height, multiple)
+    right = missing(width, multiple)
     mode = "reflect" if down < height and right < width else "replicate"
     return F.pad(pictures, (0, right, 0, down), mode=mode) if down or right else pictures
 
 
-def _missing(length: int, multiple: int) -> int:
+def missing(length: int, multiple: int) -> int:
+    """By how many pixels a side is padded."""
     target = max(length, _SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
     return -(-target // multiple) * multiple - length

@@ -36,14 +36,22 @@ class InstanceNorm(nn.Module):
         if statistics is None:
             x = normalise(x, self.eps)
         else:
-            mean, variance = (s.to(x.dtype)[:, :, None, None] for s in statistics)
-            x = (x - mean) * torch.rsqrt(variance + self.eps)
+            full = full_precision(x)
+            mean, variance = (s.to(full.dtype)[:, :, None, None] for s in statistics)
+            x = ((full - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
         if self.scale is None or self.shift is None:
             return x
         return x * self.scale[:, None, None].to(x.dtype) + self.shift[:, None, None].to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, affine={self.scale is not None}"
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the biased variance of each channel of each picture, both (n, c), in float32 or better."""
+    full = full_precision(x)
+    mean = _mean(full)
+    return mean[:, :, 0, 0], _mean((full - mean).square_())[:, :, 0, 0]
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:

@@ -143,12 +143,17 @@ class ResnetGenerator(nn.Module):
             nn.init.zeros_(tail.weight)
 
     def forward(self, picture: Tensor) -> Tensor:
-        x, trunk, start = picture, None, self._start(picture)
+        x, trunk, start = picture, None, self.start(picture)
         for part in self._parts():
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x, trunk = checkpoint(_run, part, x, trunk, start, use_reentrant=False)
             else:
                 x, trunk = _run(part, x, trunk, start)
+        return self.finish(x, start)
+
+    @staticmethod
+    def finish(x: Tensor, start: Tensor | None) -> Tensor:
+        """The translation, from the last segment's result and the start."""
         x = full_precision(x)
         return torch.tanh(x if start is None else x + start)
 
@@ -162,8 +167,9 @@ class ResnetGenerator(nn.Module):
             parts[-1].append(segment)
         return parts
 
-    def _start(self, picture: Tensor) -> Tensor | None:
+    def start(self, picture: Tensor) -> Tensor | None:
         """What the output is added to, before the tanh: the picture, or what of it survives the down-samplings.
+        A part's rows depend on at most 2 * `multiple` rows beyond them.
 
         Instance norms forget how colourful a picture is; the start remembers, and the tail sees it too, so that
         colours can be strengthened in proportion. Whoever starts from the whole picture must first learn to cancel

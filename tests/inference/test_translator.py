@@ -128,7 +128,7 @@ def test_pictures_of_one_size_pass_together():
     ],
 )
 def test_an_array_that_is_no_picture_is_refused(picture):
-    with pytest.raises(ValueError, match=r"expected RGB uint8 of shape \(h, w, 3\), got"):
+    with pytest.raises(ValueError, match=r"expected RGB uint8 or uint16 of shape \(h, w, 3\), got"):
         translator(Shift())(picture)
 
 
