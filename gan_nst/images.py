@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,14 +24,14 @@ Resize = Literal["short_side", "squash", "none"]
 LOOKED_FOR = ".png .jpg .webp and whatever else Pillow reads"
 
 # Formats that Pillow opens but that are no pictures, or whose pixels need another program.
-_NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
+NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @functools.cache
 def picture_suffixes() -> frozenset[str]:
     """The file name endings, lower case with their dot, of the picture formats that Pillow reads."""
     Image.init()
-    readable = set(Image.OPEN) - _NOT_PICTURES
+    readable = set(Image.OPEN) - NOT_PICTURES
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 
@@ -51,17 +52,25 @@ def read_picture(path: Path) -> Picture:
     Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8.
     Raises DataError, one line, for whatever cannot be read whole.
     """
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning)  # odd EXIF and the like: the pixels count
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(image)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within the context whatever goes wrong with a picture file becomes a DataError, one line that names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # odd EXIF and the like: the pixels count
-            with Image.open(path) as image:
-                image.load()
-                return to_rgb(image)
+        yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
         raise DataError(
             f"{path}: not a readable picture ({' '.join(str(error).split()) or type(error).__name__})"
@@ -86,17 +95,29 @@ def write_picture(picture: Picture, path: Path) -> None:
     """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it
     cannot.
     """
+    Image.init()
+    file_format = Image.EXTENSION.get(path.suffix.lower(), "PNG")
+    with written_whole(path) as unfinished:
+        Image.fromarray(picture).save(unfinished, format=file_format)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write into, which takes its place at the end of the context, or is removed when
+    something goes wrong. Folders are made. A failure becomes a DataError, one line with the system's reason.
+    """
     unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.init()
-        file_format = Image.EXTENSION.get(path.suffix.lower(), "PNG")
-        Image.fromarray(picture).save(unfinished, format=file_format)
+        yield unfinished
         os.replace(unfinished, path)
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # Ctrl-C too leaves no half-written file
         with contextlib.suppress(OSError):
             unfinished.unlink()
-        raise DataError(f"{path}: could not be written ({' '.join(str(error).split())})") from None
+        if not isinstance(error, Exception) or isinstance(error, DataError):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: could not be written ({reason})") from None
 
 
 def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:
@@ -124,6 +145,12 @@ def shrink_picture(picture: Picture, size: int | None) -> Picture:
     return resize_picture(picture, min(size or short, short), "short_side")
 
 
+def bands(height: int, width: int, pixels: int = 1 << 19) -> Iterator[slice]:
+    """A picture's rows in slices of about `pixels` pixels, for work whose memory must not grow with the picture."""
+    rows = max(1, pixels // max(1, width))
+    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
+
+
 def to_float(pictures: Tensor) -> Tensor:
     """uint8 pictures (..., h, w) as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
     return pictures.to(torch.float32) / 127.5 - 1
@@ -147,14 +174,19 @@ def to_picture(tensor: Tensor) -> Picture:
 
 def _gray_to_uint8(values: NDArray[np.generic]) -> Picture:
     """Gray values of more than 8 bits, scaled by the range their type or their values show."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    return np.round(values.astype(np.float64) * (255 / white_of(values))).astype(np.uint8)
+
+
+def white_of(values: NDArray[np.generic]) -> int:
+    """What white is among values of more than 8 bits: 65535, or 1 or 255 where floats show it. Raises DataError for
+    values out of any range.
+    """
+    floats = values.dtype.kind == "f"
+    if floats and not np.isfinite(values).all():
         raise DataError("has values that are not finite")
-    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+    largest = values.max(initial=0)
+    if values.min(initial=0) < 0 or largest > 65535:
         raise DataError("has values outside 0 to 65535, whose range is unknown")
-    if values.dtype.kind == "f" and values.max(initial=0) <= 1:
-        scale = 255.0
-    elif values.dtype.kind == "f" and values.max(initial=0) <= 255:
-        scale = 1.0
-    else:
-        scale = 255 / 65535
-    return np.round(values.astype(np.float64) * scale).astype(np.uint8)
+    if floats and largest <= 255:
+        return 1 if largest <= 1 else 255
+    return 65535

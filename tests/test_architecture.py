@@ -20,7 +20,19 @@ PACKAGE = PROJECT / "gan_nst"
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
 
 LAYERS = [
-    {"errors", "config", "images", "memory", "photo", "precision", "pretrained", "progress"},
+    {
+        "errors",
+        "config",
+        "exif",
+        "images",
+        "memory",
+        "photo",
+        "precision",
+        "pretrained",
+        "profiles",
+        "progress",
+        "sixteen",
+    },
     {"networks", "losses", "replay", "diffaugment", "data"},
     {"methods"},
     {"training", "inference", "evaluation", "bench"},
