@@ -16,7 +16,7 @@ from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
 
 _BLEND = 16  # pixels to either side of a cut in which two tiles are blended
-_MARGIN = 48  # pixels beyond, which are computed and thrown away
+_MARGIN = 32  # pixels beyond, which are computed and thrown away
 _LEAST = 64  # pixels between two cuts
 
 

@@ -7,7 +7,7 @@ is many times as large, and is computed again from the last one kept.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,7 @@ class Strips:
         self._device = next(generator.parameters()).device
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
         self._source: Link | None = None  # whose result the pass starts from; None: the picture
+        self._stores: list[Store] = []  # those that are open
         self._result: Store | None = None
         self._trunk: Store | None = None
 
@@ -104,17 +105,20 @@ class Strips:
         heights = [self._strip(way) for way in self.passes]
         require_space(self._scratch, self.needed)
         total, done = sum(way.cost for way in self.passes) * self.height, 0.0
-        for way, height in zip(self.passes, heights, strict=True):
-            for share in self._go(way, height, sink):
-                done += way.cost * share
-                if report is not None:
-                    report(done / total)
+        try:
+            for way, height in zip(self.passes, heights, strict=True):
+                for share in self._go(way, height, sink):
+                    done += way.cost * share
+                    if report is not None:
+                        report(done / total)
+        finally:
+            self._close(set(self._stores))
 
     def _go(self, way: Pass, height: int, sink: Sink) -> Iterator[float]:
         """One pass, in strips whose results have `height` rows; yields the rows of the picture that each took."""
         first, last = way.chain[0], way.chain[-1]
-        result = Store(self._scratch) if way.kept else None
-        trunk = Store(self._scratch) if first.segment.keep else None
+        result = self._store() if way.kept else None
+        trunk = self._store() if first.segment.keep else None
         gathered = Moments()
         of_result = round(self.height * last.scale)
         for top in range(0, of_result, height):
@@ -137,6 +141,18 @@ class Strips:
             if first.segment.keep or first.segment.entry.startswith("add"):
                 self._trunk = trunk
             self._source, self._result = last, result
+            self._close(set(self._stores) - {self._result, self._trunk})
+
+    def _store(self) -> Store:
+        store = Store(self._scratch)
+        self._stores.append(store)
+        return store
+
+    def _close(self, stores: Set[Store | None]) -> None:
+        self._stores = [store for store in self._stores if store not in stores]
+        for store in stores:
+            if store is not None:
+                store.close()
 
     def _compute(self, chain: Sequence[Link], strip: range) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A strip of the chain's result, before its norm, of the trunk it keeps, and of the start."""
