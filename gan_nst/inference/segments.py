@@ -36,16 +36,21 @@ class Link:
     @property
     def cost(self) -> float:
         """Multiplications for each pixel of the picture, roughly."""
-        return sum(weight.numel() for weight in self.segment.convolution.parameters()) * self.scale**2
+        weights = sum(weight.numel() for weight in self.segment.convolution.parameters())
+        return weights * (self.scale if self._resizes else min(self.before, self.scale)) ** 2
 
     @property
     def bytes_a_pixel(self) -> float:
         """Memory that it needs at once for each pixel of the picture: for its input, what the entry makes of it, that
         again with its padding, the result, and what normalising it takes.
         """
-        within = self.scale if self.segment.entry.endswith("resize") else self.before
+        within = self.scale if self._resizes else self.before
         floats = self.inputs * (self.before**2 + 2 * within**2) + 3 * self.channels * self.scale**2
         return floats * _BYTES
+
+    @property
+    def _resizes(self) -> bool:
+        return self.segment.entry.endswith("resize")
 
     @property
     def bytes_kept(self) -> float:
