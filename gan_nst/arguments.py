@@ -1,6 +1,7 @@
 """What may be typed on the command line. Torch is imported by the commands, not here."""
 
 import argparse
+import re
 from pathlib import Path
 
 from gan_nst import __version__
@@ -31,17 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(command="train")
 
-    translate = commands.add_parser("translate", help="translate a picture or a folder of pictures")
-    translate.add_argument("source", type=Path, metavar="RUN|FILE.safetensors")
-    translate.add_argument("input", type=Path, metavar="INPUT", help="picture or folder")
-    translate.add_argument(
-        "--output", type=Path, required=True, metavar="OUT", help="folder; the same tree, as PNG"
-    )
-    translate.add_argument("--direction", metavar="ab|ba", help="default: ab, or the only one the file has")
-    translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    translate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
-    translate.set_defaults(command="translate")
-
+    _add_translate(commands)
     _add_evaluate(commands)
     _add_import(commands)
 
@@ -102,6 +93,83 @@ def make_parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="list the methods, their papers and all settings")
     methods.set_defaults(command="methods")
     return parser
+
+
+def _add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    translate = commands.add_parser("translate", help="translate a picture or a folder of pictures")
+    translate.add_argument(
+        "source", type=Path, metavar="RUN|FILE", help="run, or .safetensors, .onnx or .pt2"
+    )
+    translate.add_argument("input", type=Path, metavar="INPUT", help="picture or folder")
+    translate.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder, which gets the same tree; for one picture a file's name will do",
+    )
+    translate.add_argument("--direction", metavar="ab|ba", help="default: ab, or the only one the file has")
+    translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    translate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+
+    files = translate.add_argument_group("files")
+    files.add_argument(
+        "--format",
+        choices=["png", "jpeg", "webp", "tiff", "avif", "same"],
+        help="same: the input's, where it is one of these (default: png)",
+    )
+    files.add_argument("--suffix", default="", metavar="TEXT", help="added to names: _cartoon, for example")
+    files.add_argument(
+        "--quality", type=_percent, default=92, help="of JPEG, WebP and AVIF, 1 to 100 (default: 92)"
+    )
+    files.add_argument(
+        "--chroma",
+        choices=["4:4:4", "4:2:2", "4:2:0"],
+        default="4:4:4",
+        help="colour resolution of JPEG and AVIF (default: 4:4:4, the full one)",
+    )
+    files.add_argument(
+        "--resume", action="store_true", help="skip pictures whose output is there and no older"
+    )
+    files.add_argument(
+        "--max-pixels",
+        type=_count,
+        default="512M",
+        metavar="N",
+        help="refuse larger pictures; 600M is 600 million (default: 512M)",
+    )
+
+    look = translate.add_argument_group("look")
+    look.add_argument(
+        "--preserve-color",
+        choices=["none", "luma", "statistics"],
+        default="none",
+        help="keep the input's colours: luma changes brightness alone, statistics keeps means and spreads",
+    )
+    look.add_argument(
+        "--strength", type=_share, default=1.0, help="0 is the input, 1 the translation (default: 1)"
+    )
+    look.add_argument(
+        "--scale",
+        type=_part,
+        default=1.0,
+        help="work at this part of the size, and carry the detail back (default: 1)",
+    )
+
+    large = translate.add_argument_group("large pictures")
+    large.add_argument(
+        "--memory",
+        type=_bytes,
+        default="1.5GiB",
+        metavar="SIZE",
+        help="what the network may use; larger pictures are translated in parts, with the same result (default: "
+        "1.5GiB)",
+    )
+    large.add_argument("--fast", action="store_true", help="those parts approximately, in less time")
+    large.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
+    )
+    translate.set_defaults(command="translate")
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -190,6 +258,45 @@ def _positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _whole(text, 0)
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def _part(text: str) -> float:
+    if (value := _share(text)) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    """12000, 600M: pixels, decimal."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", text, re.I)
+    if found is None or (count := int(float(found[1]) * 1000 ** " KMG".index(found[2].upper() or " "))) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number such as 600M, got {text!r}")
+    return count
+
+
+def _bytes(text: str) -> int:
+    """1.5GiB, 800M and 2g are binary, 1500MB is decimal."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?b)?", text, re.I)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a size such as 1.5GiB or 800M, got {text!r}")
+    unit = 1000 if (found[3] or "").lower() == "b" else 1024
+    return int(float(found[1]) * unit ** " KMGT".index(found[2].upper()))
 
 
 def _seconds(text: str) -> float:

@@ -62,6 +62,18 @@ def _translate(options: argparse.Namespace) -> int:
         direction=options.direction,
         device=options.device,
         precision=options.precision,
+        format=options.format,
+        suffix=options.suffix,
+        quality=options.quality,
+        chroma=options.chroma,
+        resume=options.resume,
+        preserve_color=options.preserve_color,
+        strength=options.strength,
+        scale=options.scale,
+        memory=options.memory,
+        fast=options.fast,
+        scratch=options.scratch,
+        max_pixels=options.max_pixels,
     )
     if outcome.failures:
         print(f"gan-nst: {len(outcome.failures)} pictures could not be translated", file=sys.stderr)

@@ -1,12 +1,14 @@
 """A progress bar for long loops; nothing at all unless the command line switches it on."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
 _shown = False
+_drawn = False
 
 
 def show(shown: bool = True) -> None:
@@ -29,3 +31,29 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
     from rich.progress import track as rich_track
 
     yield from rich_track(items, description=description, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Callable[[float], None] | None]:
+    """A bar on standard error, where one is wanted: within the context, call it with the share that is done, 0 to 1.
+
+    It says the time left. Within another one there is none.
+    """
+    global _drawn
+    if not shown() or _drawn:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    _drawn = True
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(description, total=1.0)
+
+            def report(share: float) -> None:
+                progress.update(task, completed=share)
+
+            yield report
+    finally:
+        _drawn = False

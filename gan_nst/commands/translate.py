@@ -7,12 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gan_nst.commands import processes
 from gan_nst.commands.runs import exported_path, find_run
 from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
-from gan_nst.inference.folder import Outcome, translate_folder
-from gan_nst.inference.translator import Translator
+from gan_nst.inference.finishing import Finish, PreserveColor
+from gan_nst.inference.folder import FolderOptions, Outcome, translate_folder
+from gan_nst.inference.folding import fold_resizes
+from gan_nst.inference.outputs import Format, Naming
+from gan_nst.inference.translator import MEMORY, Translator
 from gan_nst.networks import build
+from gan_nst.photo import LARGEST, Chroma, Encoding
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -26,29 +31,82 @@ def translate(
     direction: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    format: Format | None = None,
+    suffix: str = "",
+    quality: int = Encoding.quality,
+    chroma: Chroma = Encoding.chroma,
+    resume: bool = False,
+    preserve_color: PreserveColor = "none",
+    strength: float = 1.0,
+    scale: float = 1.0,
+    memory: int = MEMORY,
+    fast: bool = False,
+    scratch: Path | str | None = None,
+    max_pixels: int = LARGEST,
 ) -> Outcome:
-    """Translates a picture or a folder tree into the folder `output`, and returns what became of it.
+    """Translates a picture or a folder tree into the folder `output`, and returns what became of it; for one picture,
+    `output` may also be the file's name.
 
     source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the
-    file's own, or the run's first. Raises GanNstError, one line, for every mistake in what was given.
+    file's own, or the run's first. format, suffix: see Naming. quality, chroma: see Encoding. resume: leave out what
+    is finished. preserve_color, strength, scale: see Finish. memory, in bytes, fast, scratch: see Translator.
+    max_pixels: pixels that a picture may have. Of several processes that torchrun started, each takes its part.
+    Raises GanNstError, one line, for every mistake in what was given.
     """
-    outcome = translate_folder(
-        load_translator(source, direction, device, precision), Path(pictures), Path(output)
+    options = FolderOptions(
+        Naming(format, suffix),
+        Encoding(quality, chroma),
+        Finish(preserve_color, strength, scale),
+        resume=resume,
+        largest=max_pixels,
+        share=processes.share(),
     )
-    log.info(f"{len(outcome.written)} pictures translated into {output}")
+    translator = load_translator(
+        source, direction, device, precision, memory=memory, fast=fast, scratch=scratch
+    )
+    outcome = translate_folder(translator, Path(pictures), Path(output), options)
+    log.info(_summary(outcome, Path(output), options.share))
+    processes.wait_for_all()
     return outcome
 
 
 def load_translator(
-    source: Path | str, direction: str | None = None, device: str = "auto", precision: str = "auto"
+    source: Path | str,
+    direction: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    memory: int = MEMORY,
+    fast: bool = False,
+    scratch: Path | str | None = None,
 ) -> Translator:
     """A translator, to be called with a picture: from a run, a checkpoint, or an exported generator's file.
 
     A finished run gives its exported generator; one that goes on, the moving average in its newest
     checkpoint.
     """
-    generator, description = _load(Path(source), direction)
-    return Translator(generator, description, device, precision)
+    generator, description = load_generator(Path(source), direction)
+    return Translator(
+        fold_resizes(generator),
+        description,
+        processes.own_device(device),
+        precision,
+        memory=memory,
+        fast=fast,
+        scratch=None if scratch is None else Path(scratch),
+    )
+
+
+def _summary(outcome: Outcome, output: Path, share: tuple[int, int]) -> str:
+    parts = [f"{len(outcome.written)} pictures translated into {output}"]
+    if outcome.finished:
+        parts.append(f"{outcome.finished} were finished already")
+    if outcome.failures:
+        parts.append(f"{len(outcome.failures)} failed")
+    if outcome.untried:
+        parts.append(f"{outcome.untried} are left")
+    number, count = share
+    return (f"process {number + 1} of {count}: " if count > 1 else "") + ", ".join(parts)
 
 
 def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:
@@ -62,9 +120,10 @@ def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:
     return _averaged(payload, translation)
 
 
-def _load(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
-    if source.suffix == ".safetensors":
-        generator, description = load_exported(source)
+def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
+    """The generator that `load_translator` makes a translator of, on the CPU, and its description."""
+    if source.suffix in (".safetensors", ".onnx", ".pt2"):
+        generator, description = _load_file(source)
         if direction not in (None, description.translation):
             raise CheckpointError(
                 f"{source}: translates {description.translation}, not {direction}; leave --direction out"
@@ -91,6 +150,14 @@ def _load(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
         raise CheckpointError(f"{source}: --direction {name} is unknown; it has {', '.join(known)}")
     log.info(f"{source}: translating {name} with the moving average of step {payload['step']}")
     return averaged_generator(payload, name)
+
+
+def _load_file(source: Path) -> tuple[nn.Module, Description]:
+    if source.suffix == ".safetensors":
+        return load_exported(source)
+    from gan_nst.inference.portable import load_portable
+
+    return load_portable(source)
 
 
 def averaged_generator(payload: Mapping[str, Any], name: str) -> tuple[nn.Module, Description]:

@@ -1,141 +1,239 @@
 """A picture or a folder tree in, the same tree of translated pictures out."""
 
+import errno
 import logging
 import os
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from gan_nst.errors import DataError
-from gan_nst.images import LOOKED_FOR, Picture, find_pictures, read_picture, write_picture
+import torch
+
+from gan_nst.errors import DataError, GanNstError
+from gan_nst.inference.batches import batches
+from gan_nst.inference.finishing import Finish, complete, prepare
+from gan_nst.inference.outputs import Naming, is_finished, lie_among_inputs, plan_outputs, remove_unfinished
+from gan_nst.inference.pipeline import ahead, behind
 from gan_nst.inference.translator import Translator
-from gan_nst.progress import track
+from gan_nst.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
+from gan_nst.progress import bar
 
 log = logging.getLogger(__name__)
 
-_PIXELS_A_BATCH = 8 * 256 * 256
-_LARGEST_BATCH = 32
+_READ_AHEAD = 32 * 2**20  # bytes a thread, which a 12-megapixel photograph fills alone
+_WRITE_BEHIND = 64 * 2**20
 _FAR = 2.0  # times larger or smaller than in training
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a folder is translated and written.
+
+    resume: leave out pictures whose output is there and no older. largest: pixels that a picture may have. share: this
+    process's number and how many there are, each of which takes another part of the pictures.
+    """
+
+    naming: Naming = field(default_factory=Naming)
+    encoding: Encoding = field(default_factory=Encoding)
+    finish: Finish = field(default_factory=Finish)
+    resume: bool = False
+    largest: int = LARGEST
+    share: tuple[int, int] = (0, 1)
 
 
 @dataclass
 class Outcome:
-    """What became of a folder: the files written, and one line for each picture that could not be translated."""
+    """What became of a folder: the files written, one line for each picture that could not be translated, how many
+    were finished earlier, and how many were not tried because the disk was full.
+    """
 
     written: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    scales: dict[Path, float] = field(default_factory=dict)
+    finished: int = 0
+    untried: int = 0
 
 
-def translate_folder(translator: Translator, source: Path, output: Path) -> Outcome:
-    """Translates a picture, or every picture under a folder, into `output`, as PNG, keeping the tree.
+def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
+    """The translated photo: of the same size and type, with the alpha and EXIF it had."""
+    return complete(photo, translator.translate([prepare(photo, finish)])[0], finish)
 
-    A picture that cannot be read or written is reported and skipped. Raises DataError when there is nothing
-    to translate, or when a picture would be written over.
+
+def translate_folder(
+    translator: Translator, source: Path, output: Path, options: FolderOptions | None = None
+) -> Outcome:
+    """Translates a picture, or every picture under a folder, into `output`, keeping the tree.
+
+    A picture that cannot be read, translated or written is reported and skipped; a full disk ends the work. Raises
+    DataError when there is nothing to translate, or when a picture would be written over.
     """
-    targets = plan_outputs(source, output)
-    outcome = Outcome()
-    for path, picture in translate_stream(translator, _read(translator, list(targets), outcome)):
-        try:
-            write_picture(picture, targets[path])
-            outcome.written.append(targets[path])
-        except DataError as error:
-            _skip(outcome, error)
-    _warn_of_scale(translator, outcome)
+    options = options or FolderOptions()
+    targets = plan_outputs(source, output, options.naming)
+    number, processes = options.share
+    if (options.resume or processes > 1) and lie_among_inputs(source, output, targets.values()):
+        who = "--resume" if options.resume else "a second process"
+        raise DataError(f"{output}: {who} would take outputs there for inputs; give another folder")
+    own = dict(islice(targets.items(), number, None, processes))
+    remove_unfinished(own.values())
+    wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
+    outcome = Outcome(finished=len(own) - len(wanted))
+    # One picture's own progress is told by the translator, where it takes long.
+    with bar("translating") if number == 0 and len(wanted) > 1 else nullcontext() as report:
+        _Work(translator, wanted, options, outcome, report).run()
     return outcome
 
 
-def translate_stream(
-    translator: Translator, pictures: Iterable[tuple[Path, Picture]]
-) -> Iterator[tuple[Path, Picture]]:
-    """Named pictures of any sizes, translated; pictures of equal size pass the network together.
+@dataclass(frozen=True)
+class _Job:
+    """A picture on its way to the network."""
 
-    The order may change. What waits for company is bounded, whatever the number of sizes.
-    """
-    for batch in _batches(pictures):
-        outputs = translator.translate([picture for _, picture in batch])
-        yield from zip([path for path, _ in batch], outputs, strict=True)
+    path: Path
+    photo: Photo
+    prepared: Pixels
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        parts = (self.photo.pixels, self.photo.alpha, self.prepared)
+        return sum({id(part): part.nbytes for part in parts if part is not None}.values())
 
 
-def _read(translator: Translator, files: Sequence[Path], outcome: Outcome) -> Iterator[tuple[Path, Picture]]:
-    for path in track(files, "translating"):
+@dataclass(frozen=True)
+class _Failed:
+    """A picture that could not be translated, and why. full: because the disk is."""
+
+    line: str
+    full: bool = False
+    size: int = 0
+
+
+class _Work:
+    """A folder's way: threads read and prepare, the caller's runs the network, threads complete and write."""
+
+    def __init__(
+        self,
+        translator: Translator,
+        targets: dict[Path, Path],
+        options: FolderOptions,
+        outcome: Outcome,
+        report: Callable[[float], None] | None,
+    ) -> None:
+        self._translator, self._targets, self._options = translator, targets, options
+        self._outcome, self._report = outcome, report
+        self._far: dict[Path, float] = {}
+
+    def run(self) -> None:
+        """Translates all that can be."""
+        # On the CPU the network wants the cores; a GPU leaves them to the files.
+        threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2))
+        read = ahead(self._read, self._targets, lambda result: result.size, threads, threads * _READ_AHEAD)
+        done = behind(self._network(self._jobs(read)), threads, threads * _WRITE_BEHIND)
+        with closing(read), closing(done):
+            for result in done:
+                self._note(result)
+                if isinstance(result, _Failed) and result.full:
+                    break
+        self._outcome.untried = len(self._targets) - self._done
+        if self._outcome.untried:
+            log.error(
+                f"stopped: the disk is full; {len(self._outcome.written)} of {len(self._targets)} pictures are done; "
+                "free some space and go on with --resume"
+            )
+        self._warn_of_scale()
+
+    def _read(self, path: Path) -> _Job | _Failed:
         try:
-            picture = read_picture(path)
-        except DataError as error:
-            _skip(outcome, error)
-            continue
-        outcome.scales[path] = translator.scale_of(*picture.shape[:2])
-        yield path, picture
+            photo = read_photo(path, self._options.largest)
+            return _Job(path, photo, prepare(photo, self._options.finish))
+        except Exception as error:
+            return _Failed(_reason(path, error))
 
+    def _jobs(self, read: Iterable[_Job | _Failed]) -> Iterator[_Job]:
+        for result in read:
+            if isinstance(result, _Failed):
+                self._note(result)
+                continue
+            scale = self._translator.scale_of(*result.prepared.shape[:2])
+            if not 1 / _FAR <= scale <= _FAR:
+                self._far[result.path] = scale
+            yield result
 
-def _batches(pictures: Iterable[tuple[Path, Picture]]) -> Iterator[list[tuple[Path, Picture]]]:
-    waiting: OrderedDict[tuple[int, ...], list[tuple[Path, Picture]]] = OrderedDict()
-    for path, picture in pictures:
-        group = waiting.setdefault(picture.shape, [])
-        group.append((path, picture))
-        if (
-            len(group) * picture.shape[0] * picture.shape[1] >= _PIXELS_A_BATCH
-            or len(group) == _LARGEST_BATCH
-        ):
-            yield waiting.pop(picture.shape)
-        elif sum(p.size for g in waiting.values() for _, p in g) > 12 * _PIXELS_A_BATCH:
-            yield waiting.popitem(last=False)[1]
-    yield from waiting.values()
+    def _network(self, jobs: Iterable[_Job]) -> Iterator[tuple[Callable[[], Path | _Failed], int]]:
+        """What remains to be done for every picture once the network has seen it, and the bytes that holds."""
+        for batch in batches(jobs, lambda job: job.prepared, self._translator.fits):
+            yield from self._pass(batch)
 
+    def _pass(self, batch: list[_Job]) -> Iterator[tuple[Callable[[], Path | _Failed], int]]:
+        failed = None
+        try:
+            outputs = self._translator.translate([job.prepared for job in batch])
+        except (
+            Exception
+        ) as error:  # its traceback is not kept: it holds the memory that there was too little of
+            failed = _Failed(_reason(batch[0].path, error))
+        if failed is None:
+            for job, output in zip(batch, outputs, strict=True):
+                yield partial(self._write, job.path, job.photo, output), job.size + output.nbytes
+        elif len(batch) > 1:
+            for job in batch:
+                yield from self._pass([job])
+        else:
+            self._note(failed)
 
-def plan_outputs(source: Path, output: Path) -> dict[Path, Path]:
-    """Which picture becomes which PNG file of the folder `output`, which is made; the tree is kept.
+    def _write(self, path: Path, photo: Photo, translated: Pixels) -> Path | _Failed:
+        target = self._targets[path]
+        try:
+            write_photo(complete(photo, translated, self._options.finish), target, self._options.encoding)
+        except Exception as error:
+            return _Failed(_reason(path, error), full=any(map(_is_of_full_disk, _with_causes(error))))
+        return target
 
-    Raises DataError when there is no picture, when the folder cannot be written, or when a picture would be written
-    over.
-    """
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder")
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; --output names a folder")
-    root = source if source.is_dir() else source.parent
-    files = find_pictures(source) if source.is_dir() else [source]
-    if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
-    if not files:
-        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be made ({error.strerror})") from None
-    if not os.access(output, os.W_OK):
-        raise DataError(f"{output}: not writable")
-    relative = [file.relative_to(root) for file in files]
-    shared = Counter(path.with_suffix(".png") for path in relative)
-    inputs = {file.resolve() for file in files}
-    targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    for file, path in zip(files, relative, strict=True):
-        plain = path.with_suffix(".png")
-        target = output / (plain if shared[plain] == 1 else path.with_name(path.name + ".png"))
-        while target in taken:  # a.jpg beside a.png becomes a.jpg.png, which an input may be named too
-            target = target.with_name(target.name + ".png")
-        taken.add(target)
-        if target.resolve() in inputs:
-            raise DataError(f"{target}: would be written over an input; give another folder")
-        targets[file] = target
-    return targets
+    @property
+    def _done(self) -> int:
+        return len(self._outcome.written) + len(self._outcome.failures)
 
+    def _note(self, result: Path | _Failed) -> None:
+        if isinstance(result, Path):
+            self._outcome.written.append(result)
+        else:
+            self._outcome.failures.append(result.line)
+            log.error(f"skipped: {result.line}")
+        if self._report is not None:
+            self._report(self._done / len(self._targets))
 
-def _skip(outcome: Outcome, error: DataError) -> None:
-    outcome.failures.append(str(error))
-    log.error(f"skipped: {error}")
-
-
-def _warn_of_scale(translator: Translator, outcome: Outcome) -> None:
-    if translator.description.training_scale.resize == "none":
-        return  # it was trained on pictures of any scale
-    far = {path: scale for path, scale in outcome.scales.items() if not 1 / _FAR <= scale <= _FAR}
-    if far:
-        path = max(far, key=lambda path: max(far[path], 1 / far[path]))
-        known = translator.description.training_scale.load_size
+    def _warn_of_scale(self) -> None:
+        known = self._translator.description.training_scale
+        if known.resize == "none" or not self._far:  # "none": it was trained on pictures of any scale
+            return
+        path = max(self._far, key=lambda path: max(self._far[path], 1 / self._far[path]))
         log.warning(
-            f"{len(far)} of {len(outcome.scales)} pictures are far from the training scale "
-            f"({path.name}: {far[path]:.2g} times); the generator knows shorter sides near {known} pixels"
+            f"{len(self._far)} of {len(self._targets)} pictures are far from the training scale "
+            f"({path.name}: {self._far[path]:.2g} times); the generator knows shorter sides near "
+            f"{known.load_size} pixels"
         )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a picture could not be translated, in one line. Raises the error again when it is a bug of ours."""
+    if any(map(_is_of_memory, _with_causes(error))):
+        return f"{path}: not enough memory; give less --memory, or --scale 0.5"
+    if not isinstance(error, GanNstError):
+        raise error
+    return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator knows no names
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))  # torch's, on the CPU
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -183,8 +183,9 @@ def test_translate(gan_nst, finished, tmp_path):
         gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"),
         "no such file or folder",
     )
-    one_line(gan_nst("translate", finished, picture, "--output", picture), "is a file")
+    one_line(gan_nst("translate", finished, picture, "--output", picture), "would be written over")
     one_line(gan_nst("translate", finished, picture, "--output", picture.parent), "would be written over")
+    one_line(gan_nst("translate", finished, picture.parent, "--output", picture), "is a file")
     one_line(
         gan_nst("translate", finished, picture, "--output", tmp_path / "out", "--direction", "xy"),
         "xy",

@@ -1,5 +1,6 @@
 """Networks and a translator small enough to know what they must return."""
 
+import numpy as np
 from torch import nn
 
 from gan_nst.inference.exported import Description, TrainingScale
@@ -39,3 +40,7 @@ def describe(load_size=32):
 
 def translator(network, load_size=32, precision="float32"):
     return Translator(network, describe(load_size), device="cpu", precision=precision)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)

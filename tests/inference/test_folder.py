@@ -1,23 +1,23 @@
 """Translating folders: the same tree comes out, nothing is written over, and what cannot be read is told."""
 
+import errno
 import logging
 import os
-from pathlib import Path
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
-from helpers_inference import Blur, Shift, translator
+from helpers_inference import Blur, Shift, noise, translator
 
 from gan_nst.errors import DataError
 from gan_nst.images import find_pictures, read_picture, write_picture
 from gan_nst.inference import folder
-from gan_nst.inference.folder import translate_folder, translate_stream
-from gan_nst.networks import build
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+from gan_nst.inference.finishing import Finish
+from gan_nst.inference.folder import FolderOptions, translate_folder, translate_photo
+from gan_nst.inference.outputs import Naming
+from gan_nst.photo import Encoding, Photo, read_photo, write_photo
 
 
 def fill(root, *names, size=(20, 24)):
@@ -55,12 +55,6 @@ def test_one_picture_will_do(tmp_path, shift):
     outcome = translate_folder(shift, source / "a.jpg", tmp_path / "out")
     assert outcome.written == [tmp_path / "out" / "a.png"]
     assert tree(tmp_path / "out") == {"a.png"}
-
-
-def test_pictures_whose_names_differ_in_the_suffix_alone_keep_it(tmp_path, shift):
-    source = fill(tmp_path / "in", "a.jpg", "a.png", "b.png", "c/a.png")
-    translate_folder(shift, source, tmp_path / "out")
-    assert tree(tmp_path / "out") == {"a.jpg.png", "a.png.png", "b.png", "c/a.png"}
 
 
 @pytest.mark.parametrize(
@@ -131,73 +125,6 @@ def test_a_second_time_gives_the_same_files(tmp_path, shift):
     assert contents(tmp_path / "out") == first
 
 
-def test_what_cannot_be_done_at_all_is_told(tmp_path, shift):
-    source = fill(tmp_path / "in", "a.png")
-    with pytest.raises(DataError, match=r"none: no such file or folder"):
-        translate_folder(shift, tmp_path / "none", tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no pictures \(looked for \.png"):
-        translate_folder(shift, tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(DataError, match="is a file; --output names a folder"):
-        translate_folder(shift, source, source / "a.png")
-    with pytest.raises(DataError, match="cannot be made"):
-        translate_folder(shift, source, source / "a.png" / "out")
-    assert not (tmp_path / "out").exists()
-
-
-SIZES = [(20, 24), (17, 24), (20, 24), (31, 16), (17, 24), (20, 24), (20, 24)]
-
-
-def named(sizes):
-    return [(Path(f"{number}.png"), noise(*size, seed=number)) for number, size in enumerate(sizes)]
-
-
-def test_pictures_of_equal_size_pass_together_and_come_out_as_alone():
-    torch.manual_seed(0)
-    made = translator(build({"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 2}))
-    pictures = named(SIZES)
-    outputs = dict(translate_stream(made, pictures))
-    assert outputs.keys() == {path for path, _ in pictures}
-    for path, picture in pictures:
-        alone = made(picture)
-        assert outputs[path].shape == picture.shape
-        difference = np.abs(outputs[path].astype(int) - alone)
-        assert difference.max() <= 1  # at most the rounding of a sum in another order
-        assert difference.mean() < 0.01
-
-
-def test_batches_are_of_one_size_and_bounded(monkeypatch):
-    network = Blur(1)
-    list(translate_stream(translator(network), named(SIZES)))
-    assert sorted(network.seen) == [(1, 3, 31, 16), (2, 3, 17, 24), (4, 3, 20, 24)]
-    network.seen.clear()
-    monkeypatch.setattr(folder, "_LARGEST_BATCH", 3)
-    list(translate_stream(translator(network), named([(20, 24)] * 7)))
-    assert network.seen == [(3, 3, 20, 24), (3, 3, 20, 24), (1, 3, 20, 24)]
-    network.seen.clear()
-    monkeypatch.setattr(folder, "_PIXELS_A_BATCH", 2 * 20 * 24)
-    list(translate_stream(translator(network), named([(20, 24)] * 3)))
-    assert network.seen == [(2, 3, 20, 24), (1, 3, 20, 24)]
-
-
-def test_what_waits_for_company_is_bounded(monkeypatch):
-    """With every picture of another size the first comes out long before the last goes in."""
-    monkeypatch.setattr(folder, "_PIXELS_A_BATCH", 1000)
-    taken = []
-
-    def pictures():
-        for number in range(200):
-            taken.append(number)
-            yield Path(f"{number}.png"), noise(16 + number % 50, 16 + number // 50, seed=number)
-
-    longest, returned = 0, 0
-    for _ in translate_stream(translator(Shift()), pictures()):
-        returned += 1
-        longest = max(longest, len(taken) - returned)
-    assert returned == 200
-    assert longest < 40
-
-
 def test_pictures_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
     source = fill(tmp_path / "in", "near.png", size=(40, 50))
     fill(source, "large.png", size=(150, 120))
@@ -214,3 +141,291 @@ def test_pictures_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
 def test_no_hidden_leftovers(tmp_path, shift):
     translate_folder(shift, fill(tmp_path / "in", "a.png", "b.png"), tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.png"]
+
+
+def resumed(**more):
+    return FolderOptions(resume=True, **more)
+
+
+def test_options_reach_the_files(tmp_path, shift):
+    write_photo(Photo(noise(20, 24), alpha=noise(20, 24, seed=1)[..., 0]), tmp_path / "in" / "a.png")
+    for quality in (30, 95):
+        options = FolderOptions(Naming("jpeg", f"_{quality}"), Encoding(quality))
+        translate_folder(shift, tmp_path / "in", tmp_path / "out", options)
+    assert tree(tmp_path / "out") == {"a_30.jpg", "a_95.jpg"}
+    small, large = (tmp_path / "out" / name for name in ("a_30.jpg", "a_95.jpg"))
+    assert small.stat().st_size < large.stat().st_size
+    translate_folder(shift, tmp_path / "in", tmp_path / "weak", FolderOptions(finish=Finish(strength=0.0)))
+    np.testing.assert_array_equal(
+        read_photo(tmp_path / "weak" / "a.png").pixels, read_photo(tmp_path / "in" / "a.png").pixels
+    )
+
+
+def test_a_photo_is_translated_as_its_file_is(tmp_path, shift):
+    source = tmp_path / "in" / "a.png"
+    write_photo(Photo(noise(20, 24), alpha=noise(20, 24, seed=1)[..., 0]), source)
+    finish = Finish(strength=0.5)
+    translate_folder(shift, source, tmp_path / "out.png", FolderOptions(finish=finish))
+    photo = translate_photo(shift, read_photo(source), finish)
+    written = read_photo(tmp_path / "out.png")
+    np.testing.assert_array_equal(photo.pixels, written.pixels)
+    np.testing.assert_array_equal(photo.alpha, written.alpha)
+
+
+def test_16_bits_stay(tmp_path, shift):
+    write_photo(Photo(noise(20, 24).astype(np.uint16) * 257), tmp_path / "in" / "a.png")
+    translate_folder(shift, tmp_path / "in", tmp_path / "out")
+    assert read_photo(tmp_path / "out" / "a.png").pixels.dtype == np.uint16
+
+
+def test_too_large_a_picture_is_refused_and_the_rest_done(tmp_path, shift):
+    source = fill(tmp_path / "in", "a.png", size=(20, 24))
+    fill(source, "b.png", size=(30, 40))
+    outcome = translate_folder(shift, source, tmp_path / "out", FolderOptions(largest=1000))
+    assert tree(tmp_path / "out") == {"a.png"}
+    assert "30" in outcome.failures[0]
+    assert "40" in outcome.failures[0]
+
+
+def test_resume_leaves_out_what_is_finished(tmp_path, shift):
+    source, output = fill(tmp_path / "in", "a.png", "b.png", "c.png", "d.png"), tmp_path / "out"
+    translate_folder(shift, source, output)
+    (output / "b.png").unlink()
+    (output / ".b.png.part").write_text("killed here")
+    os.utime(output / "c.png", (1000, 1000))  # older than its input
+    (source / "e.png").write_text("broken")
+    before = contents(output)
+    stamp = (output / "a.png").stat().st_mtime_ns
+    outcome = translate_folder(shift, source, output, resumed())
+    assert sorted(outcome.written) == [output / "b.png", output / "c.png"]
+    assert (outcome.finished, len(outcome.failures)) == (2, 1)
+    assert contents(output).items() >= before.items()
+    assert (output / "a.png").stat().st_mtime_ns == stamp
+    assert sorted(os.listdir(output)) == ["a.png", "b.png", "c.png", "d.png"]
+    assert len(translate_folder(shift, source, output).written) == 4  # without it all are done again
+
+
+def test_resume_among_the_inputs_is_refused(tmp_path, shift):
+    source = fill(tmp_path / "in", "a.jpg")
+    for options in (resumed(), FolderOptions(share=(0, 2))):
+        with pytest.raises(DataError, match="would take outputs there for inputs; give another folder"):
+            translate_folder(shift, source, source, options)
+    translate_folder(shift, source, source / "out", resumed())
+    assert tree(source) == {"a.jpg", "out/a.png"}
+
+
+def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
+    source = fill(tmp_path / "in", *(f"{number}.png" for number in range(11)))
+    written = []
+    for number in range(3):
+        options = resumed(share=(number, 3)) if number == 2 else FolderOptions(share=(number, 3))
+        written.append(translate_folder(shift, source, tmp_path / "out", options).written)
+    assert [len(part) for part in written] == [4, 4, 3]
+    assert sorted(path for part in written for path in part) == find_pictures(tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(source)
+    # What is finished is left out of each share, and changes none of them.
+    (tmp_path / "out" / "0.png").unlink()
+    again = [translate_folder(shift, source, tmp_path / "out", resumed(share=(n, 3))) for n in range(3)]
+    assert [(len(outcome.written), outcome.finished) for outcome in again] == [(1, 3), (0, 4), (0, 3)]
+
+
+def test_more_processes_than_pictures(tmp_path, shift):
+    outcome = translate_folder(
+        shift, fill(tmp_path / "in", "a.png"), tmp_path / "out", FolderOptions(share=(1, 2))
+    )
+    assert outcome.written == outcome.failures == []
+
+
+def full_after(count, monkeypatch):
+    """Lets so many pictures be written; then the disk is full."""
+    replace, written = os.replace, []
+
+    def limited(*paths):
+        if len(written) == count:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(paths)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", limited)
+
+
+def test_a_full_disk_ends_the_work_and_is_told_once(tmp_path, shift, monkeypatch, caplog):
+    source = fill(tmp_path / "in", *(f"{number:03}.png" for number in range(200)))
+    full_after(3, monkeypatch)
+    outcome = translate_folder(shift, source, tmp_path / "out")
+    assert len(outcome.written) == 3
+    assert len(outcome.failures) == 1
+    assert "No space left on device" in outcome.failures[0]
+    assert outcome.untried == 196
+    assert len(caplog.messages) == 2
+    assert "stopped: the disk is full; 3 of 200 pictures are done" in caplog.messages[1]
+    assert len(os.listdir(tmp_path / "out")) == 3  # no `.part` file either
+    monkeypatch.undo()
+    assert len(translate_folder(shift, source, tmp_path / "out", resumed()).written) == 197
+
+
+class Scarce(Shift):
+    """Has memory for batches of so many pixels."""
+
+    def __init__(self, pixels, error):
+        super().__init__()
+        self.pixels, self.error = pixels, error
+
+    def forward(self, x):
+        if x[:, 0].numel() > self.pixels:
+            raise self.error
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"),
+    ],
+)
+def test_what_memory_does_not_hold_is_told_and_the_rest_done(tmp_path, error):
+    source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
+    fill(source, "large.png", size=(64, 64))
+    outcome = translate_folder(translator(Scarce(2 * 24 * 24, error)), source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {
+        "a.png",
+        "b.png",
+        "c.png",
+    }  # three together were too many, one by one not
+    assert outcome.failures == [
+        f"{source / 'large.png'}: not enough memory; give less --memory, or --scale 0.5"
+    ]
+
+
+@pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo"])
+def test_memory_that_runs_out_beside_the_network(tmp_path, shift, monkeypatch, part):
+    real = getattr(folder, part)
+
+    def scarce(*arguments):
+        if any("b.png" in str(argument) or getattr(argument, "exif", None) == b"b" for argument in arguments):
+            raise MemoryError
+        return real(*arguments)
+
+    def marked(path, largest):
+        return Photo(read_picture(path), exif=b"b" if path.name == "b.png" else None)
+
+    monkeypatch.setattr(folder, "read_photo", marked)
+    monkeypatch.setattr(folder, part, scarce)
+    source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
+    outcome = translate_folder(shift, source, tmp_path / "out")
+    assert len(outcome.written) == 2
+    assert outcome.failures == [f"{source / 'b.png'}: not enough memory; give less --memory, or --scale 0.5"]
+
+
+def test_what_the_translator_refuses_is_told_by_name(tmp_path):
+    refusal = DataError("90x90 pixels take about 2 GiB at once")
+    source = fill(tmp_path / "in", "a.png")
+    outcome = translate_folder(translator(Scarce(0, refusal)), source, tmp_path / "out")
+    assert outcome.failures == [f"{source / 'a.png'}: 90x90 pixels take about 2 GiB at once"]
+
+
+@pytest.mark.parametrize("part", ["read_photo", "write_photo"])
+def test_a_bug_in_a_thread_surfaces(tmp_path, shift, monkeypatch, part):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(folder, part, broken)
+    with pytest.raises(ZeroDivisionError):
+        translate_folder(shift, fill(tmp_path / "in", "a.png", "b.png"), tmp_path / "out")
+    assert [t for t in threading.enumerate() if t.name.startswith(("ahead", "behind"))] == []
+
+
+def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
+    """Each takes 20 ms a picture: one after the other 60, all at once 20."""
+    real_read, real_write = folder.read_photo, folder.write_photo
+
+    class Slow(Shift):
+        def forward(self, x):
+            time.sleep(0.02 * len(x))
+            return super().forward(x)
+
+    def slowly(real):
+        def act(*arguments):
+            time.sleep(0.02)
+            return real(*arguments)
+
+        return act
+
+    monkeypatch.setattr(folder, "read_photo", slowly(real_read))
+    monkeypatch.setattr(folder, "write_photo", slowly(real_write))
+    monkeypatch.setattr("gan_nst.inference.batches._LARGEST_BATCH", 2)
+    source = fill(tmp_path / "in", *(f"{number}.png" for number in range(40)), size=(8, 8))
+    began = time.monotonic()
+    translate_folder(translator(Slow()), source, tmp_path / "out")
+    assert time.monotonic() - began < 0.75 * 40 * 0.06
+
+
+@pytest.mark.parametrize("side", ["read", "written"])
+def test_few_pictures_are_held_however_many_there_are(tmp_path, monkeypatch, side):
+    """As many as a slow network, or a slow disk, lets wait: by bytes, for these are large."""
+    held, most, lock = set(), 0, threading.Lock()
+    monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
+    monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
+    monkeypatch.setattr("gan_nst.inference.batches._PIXELS_A_BATCH", 1000)
+
+    class Slow(Shift):
+        def forward(self, x):
+            time.sleep(0.003 if side == "read" else 0)
+            return super().forward(x)
+
+    def read(path, largest):
+        nonlocal most
+        with lock:
+            held.add(path.name)
+            most = max(most, len(held))
+        return Photo(noise(25, 40))
+
+    def write(photo, path, encoding):
+        time.sleep(0.003 if side == "written" else 0)
+        with lock:
+            held.remove(path.name)
+
+    monkeypatch.setattr(folder, "read_photo", read)
+    monkeypatch.setattr(folder, "write_photo", write)
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(300):
+        (source / f"{number}.png").touch()
+    assert len(translate_folder(translator(Slow()), source, tmp_path / "out").written) == 300
+    assert most <= 10  # three wait to be translated, three to be written, one each is worked on
+
+
+def test_same_sizes_pass_together(tmp_path):
+    network = Blur(1)
+    source = fill(tmp_path / "in", *(f"{name}.png" for name in "abcd"))
+    translate_folder(translator(network), source, tmp_path / "out")
+    assert network.seen == [(4, 3, 20, 24)]
+
+
+def test_bad_inputs_are_told_each_in_a_line(tmp_path, shift):
+    source = fill(tmp_path / "in", "good.png", "folder.png/inside.png", "truncated.jpg", size=(60, 60))
+    whole = (source / "truncated.jpg").read_bytes()
+    (source / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (source / "zero.png").touch()
+    (source / "text.png").write_text("I am no picture.")
+    (source / "lies.jpg").write_bytes(
+        (source / "good.png").read_bytes()
+    )  # a PNG, which is read for what it is
+    (source / "broken_link.png").symlink_to(source / "none.png")
+    outcome = translate_folder(shift, source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"good.png", "folder.png/inside.png", "lies.png"}
+    assert len(outcome.failures) == 4
+    for name in ("zero.png", "text.png", "truncated.jpg", "broken_link.png"):
+        (line,) = (line for line in outcome.failures if str(source / name) in line)
+        assert "\n" not in line
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_an_input_that_may_not_be_read(tmp_path, shift):
+    source = fill(tmp_path / "in", "a.png", "b.png")
+    (source / "b.png").chmod(0)
+    outcome = translate_folder(shift, source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.png"}
+    assert "b.png: cannot be read" in outcome.failures[0]

@@ -1,0 +1,280 @@
+"""`gan-nst translate`: its options, its exit codes, Ctrl-C, and several processes at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import ENVIRONMENT, finish, one_line
+from PIL import Image
+
+from gan_nst.arguments import make_parser
+from gan_nst.commands import processes
+from gan_nst.commands.translate import load_translator, translate
+from gan_nst.images import find_pictures
+from gan_nst.inference.exported import Description, TrainingScale, export
+from gan_nst.networks import build
+from gan_nst.photo import read_photo
+
+SMALL = {"name": "resnet", "width": 4, "blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    """The file of a tiny generator."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("generator") / "g.safetensors"
+    described = Description(
+        network=SMALL, translation="ab", training_scale=TrainingScale(load_size=32, crop_size=32), method="x"
+    )
+    export(build(SMALL), described, path)
+    return path
+
+
+def fill(root, *names, size=(33, 40)):
+    rng = np.random.default_rng(0)
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / name)
+    return root
+
+
+def parsed(*options):
+    return make_parser().parse_args(["translate", "run", "in", "--output", "out", *options])
+
+
+def test_sizes_are_read_as_they_are_written():
+    for text, size in {
+        "1.5GiB": 3 * 2**29,
+        "1.5G": 3 * 2**29,
+        "2g": 2**31,
+        "800M": 800 * 2**20,
+        "1500MB": 1_500_000_000,
+        "0.5 TiB": 2**39,
+    }.items():
+        assert parsed("--memory", text).memory == size
+    for text, count in {"600M": 600_000_000, "12000": 12_000, "1.2G": 1_200_000_000, "30k": 30_000}.items():
+        assert parsed("--max-pixels", text).max_pixels == count
+    assert (parsed().memory, parsed().max_pixels) == (3 * 2**29, 512_000_000)
+
+
+def test_the_defaults_typed_are_those_of_the_function():
+    import inspect
+
+    parameters = inspect.signature(translate).parameters
+    typed = vars(parsed())
+    for name in set(parameters) - {"source", "pictures", "output"}:
+        assert typed[name] == parameters[name].default, name
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--memory", "much", "expected a size such as 1.5GiB or 800M, got 'much'"),
+        ("--memory", "-1G", "expected a size"),
+        ("--memory", "2", "expected a size"),
+        ("--max-pixels", "0", "expected a number such as 600M, got '0'"),
+        ("--max-pixels", "6e8", "expected a number such as 600M"),
+        ("--strength", "1.5", "expected a number from 0 to 1, got '1.5'"),
+        ("--strength", "nan", "expected a number from 0 to 1"),
+        ("--scale", "0", "expected a number above 0 and up to 1, got '0'"),
+        ("--quality", "0", "expected a whole number from 1 to 100, got '0'"),
+        ("--quality", "101", "expected a whole number from 1 to 100"),
+        ("--format", "gif", "invalid choice: 'gif'"),
+        ("--chroma", "4:1:1", "invalid choice"),
+        ("--preserve-color", "hue", "invalid choice"),
+    ],
+)
+def test_options_that_make_no_sense(option, value, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(f"{option}={value}")
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_option_reaches_its_place(gan_nst, generator, tmp_path, monkeypatch):
+    from gan_nst.commands import translate as command
+
+    seen = {}
+
+    def spy(translator, source, output, options):
+        seen.update(translator=translator, options=options)
+        return command.Outcome()
+
+    monkeypatch.setattr(command, "translate_folder", spy)
+    options = {
+        "--device": "cpu",
+        "--precision": "bfloat16",
+        "--format": "jpeg",
+        "--suffix": "_x",
+        "--quality": 70,
+        "--chroma": "4:2:0",
+        "--preserve-color": "luma",
+        "--strength": 0.5,
+        "--scale": 0.25,
+        "--memory": "100M",
+        "--max-pixels": 9000,
+        "--scratch": tmp_path,
+    }
+    typed = [part for option in options.items() for part in option]
+    code, _, _ = gan_nst("translate", generator, "in", "--output", "out", *typed, "--fast", "--resume")
+    assert code == 0
+    translator, options = seen["translator"], seen["options"]
+    assert (translator.memory, translator.fast, translator.scratch) == (100 * 2**20, True, tmp_path)
+    assert translator.precision == "bfloat16"
+    assert (options.naming.format, options.naming.suffix) == ("jpeg", "_x")
+    assert (options.encoding.quality, options.encoding.chroma) == (70, "4:2:0")
+    finish = options.finish
+    assert (finish.preserve_color, finish.strength, finish.scale) == ("luma", 0.5, 0.25)
+    assert (options.resume, options.largest, options.share) == (True, 9000, (0, 1))
+
+
+def test_what_was_done_is_told(gan_nst, generator, tmp_path):
+    source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
+    code, out, err = gan_nst("translate", generator, source, "--output", "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "3 pictures translated into out"
+    (source / "c.png").write_text("broken")
+    (tmp_path / "out" / "b.png").unlink()
+    code, out, err = gan_nst("translate", generator, source, "--output", "out", "--resume")
+    assert code == 1
+    assert out.splitlines()[-1] == "1 pictures translated into out, 1 were finished already, 1 failed"
+    assert err.splitlines()[-1] == "gan-nst: 1 pictures could not be translated"
+    assert "c.png" in err.splitlines()[0]
+    assert gan_nst("--quiet", "translate", generator, source / "a.png", "--output", "x/y.jpg") == (0, "", "")
+    assert read_photo(tmp_path / "x" / "y.jpg").pixels.shape == (33, 40, 3)
+
+
+def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
+    source = fill(tmp_path / "in", "a.png")
+
+    def refused(*arguments):
+        return gan_nst("translate", generator, *arguments)
+
+    one_line(refused(source, "--output", source), "would be written over an input")
+    one_line(refused(source / "a.png", "--output", "out.gif"), "out.gif", "written as .png")
+    one_line(refused(source / "a.png", "--output", "x.png", "--format", "jpeg"), "leave --format jpeg out")
+    one_line(refused(source, "--output", source / "a.png"), "is a file")
+    one_line(refused(source / "a.png", "--output", source / "a.png" / "out"), "cannot be made")
+    one_line(refused(source, "--output", "out", "--suffix", "a/b"), "suffix", "'a/b'")
+    one_line(
+        refused(source, "--output", source, "--format", "webp", "--resume"), "--resume", "another folder"
+    )
+
+
+def begin(*arguments, **variables):
+    """Starts `gan-nst ARGUMENTS`, to be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gan_nst", *map(str, arguments)],
+        env={**ENVIRONMENT, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job, which the tests may be, passes on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def test_ctrl_c_leaves_whole_files_and_nothing_else(generator, tmp_path):
+    source = fill(tmp_path / "in", *(f"{number:03}.png" for number in range(200)), size=(256, 256))
+    output = tmp_path / "out"
+    process = begin("translate", generator, source, "--output", output)
+    deadline = time.monotonic() + 60
+    while len(find_pictures(output)) < 5 and time.monotonic() < deadline:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err) == (130, "gan-nst: interrupted\n")
+    done = find_pictures(output)
+    assert 5 <= len(done) < 200
+    assert sorted(os.listdir(output)) == [path.name for path in done]
+    assert all(read_photo(path).pixels.shape == (256, 256, 3) for path in done)
+
+
+def test_processes_share_a_folder(generator, tmp_path):
+    """Two at once, by the environment alone: every picture once."""
+    source = fill(tmp_path / "in", *(f"{number}.png" for number in range(9)), "c/x.png", "c/y.png")
+    arguments = ("translate", generator, source, "--output", tmp_path / "out")
+    started = [begin(*arguments, RANK=str(number), WORLD_SIZE="2") for number in range(2)]
+    results = [finish(process) for process in started]
+    assert [code for code, _, _ in results] == [0, 0]
+    told = [out.splitlines()[-1] for _, out, _ in results]
+    assert told[0].startswith("process 1 of 2: 6 pictures translated")
+    assert told[1].startswith("process 2 of 2: 5 pictures translated")
+    assert len(find_pictures(tmp_path / "out")) == 11
+    alone = translate(generator, source, tmp_path / "alone", precision=load_translator(generator).precision)
+    for path in alone.written:
+        other = tmp_path / "out" / path.relative_to(tmp_path / "alone")
+        np.testing.assert_allclose(read_photo(path).pixels, read_photo(other).pixels, atol=1)
+
+
+def test_torchrun_ends_nobody_for_anothers_broken_picture(generator, tmp_path):
+    """One process's pictures are all broken, so that it is ready, and has failed, at once."""
+    source = fill(tmp_path / "in", *(f"{number:02}.png" for number in range(40)), size=(128, 128))
+    for path in find_pictures(source)[::2]:
+        path.write_bytes(b"")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "gan_nst", "translate", generator, source, "--output", tmp_path / "out"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(find_pictures(tmp_path / "out")) == 20, done.stderr
+    assert "process 1 of 2: 0 pictures translated" in done.stdout
+    assert "process 2 of 2: 20 pictures translated" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({}, (0, 1)), ({"RANK": "2", "WORLD_SIZE": "3"}, (2, 3)), ({"WORLD_SIZE": "1"}, (0, 1))],
+)
+def test_the_share_of_a_process(monkeypatch, variables, found):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert processes.share() == found
+
+
+@pytest.mark.parametrize(("number", "count"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("1", "")])
+def test_an_environment_that_makes_no_sense(gan_nst, generator, monkeypatch, number, count):
+    monkeypatch.setenv("RANK", number)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    one_line(gan_nst("translate", generator, "in", "--output", "out"), f"RANK={number} WORLD_SIZE={count}")
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "gpus", "found"),
+    [
+        ("auto", "4", 2, "cuda:1"),
+        ("cuda", "4", 4, "cuda:3"),
+        ("auto", "1", 4, "auto"),
+        ("cpu", "4", 4, "cpu"),
+        ("cuda:0", "4", 4, "cuda:0"),
+        ("auto", "4", 0, "auto"),
+    ],
+)
+def test_each_process_takes_its_gpu(monkeypatch, device, count, gpus, found):
+    monkeypatch.setenv("RANK", "3" if count == "4" else "0")
+    monkeypatch.setenv("WORLD_SIZE", count)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert processes.own_device(device) == found
+
+
+def test_started_by_hand_nobody_is_waited_for(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    processes.wait_for_all()
