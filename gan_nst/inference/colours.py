@@ -13,7 +13,7 @@ Recolour = Callable[
     [Floats, Floats], Floats
 ]  # of bands of the picture and of its translation, (rows, w, 3), 0 to 1
 
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709's
+_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709's
 
 # IEC 61966-2-1's linear RGB to XYZ, each divided by its white (D65), as CIELAB wants them; then CIELAB's own
 # differences of the three.
@@ -32,8 +32,8 @@ def keep_chroma(picture: Floats, translation: Floats) -> Floats:
 
     Gatys et al., Preserving Color in Neural Artistic Style Transfer, arXiv:1606.05897, section 3.2, who take Y'IQ.
     """
-    luma = np.clip(translation @ LUMA, 0, 1)
-    return _into_gamut(picture + (luma - picture @ LUMA)[..., None], luma)
+    luma = np.clip(translation @ _LUMA, 0, 1)
+    return _into_gamut(picture + (luma - picture @ _LUMA)[..., None], luma)
 
 
 def keep_statistics(picture: Rows, translation: Rows, weights: Rows, height: int, width: int) -> Recolour:

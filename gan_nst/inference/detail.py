@@ -1,10 +1,8 @@
 """Detail that a translation at a smaller size lacks, brought back from the picture."""
 
 import cv2
-import numpy as np
 
 from gan_nst.inference.bandwise import Rows, enlarged, in_floats
-from gan_nst.inference.colours import LUMA
 from gan_nst.photo import Pixels
 from gan_nst.profiles import Floats
 
@@ -16,8 +14,8 @@ def carried_detail(pixels: Pixels, small: Pixels, translated: Pixels) -> Rows:
     """The translation of `small`, which is `pixels` reduced, at full size: enlarged, plus what `pixels` have and
     `small` lacks, times how much of the picture's contrast the translation kept there.
 
-    That gain is the slope of the fast guided filter (He and Sun, arXiv:1505.00996), whose guide is the luma. The
-    filter itself, slope and offset, comes nearer to a translation at full size in PSNR, but draws it as the
+    That gain is the slope of the fast guided filter (He and Sun, arXiv:1505.00996), channel by channel. The filter
+    itself, slope and offset, comes nearer to a translation at full size in PSNR, but draws it as the
     photograph is: without outlines and flat areas, and far from it in LPIPS. Detail without gain (a Laplacian
     pyramid's) brings the photograph's noise into flat areas.
     """
@@ -28,30 +26,26 @@ def carried_detail(pixels: Pixels, small: Pixels, translated: Pixels) -> Rows:
     gain = enlarged(_slope(before, after, len(small)), len(small), height, width)
 
     def give(rows: slice) -> Floats:
-        detail = (picture(rows) - smooth(rows)) @ LUMA
-        whole: Floats = enlarged_translation(rows) + gain(rows) * detail[..., None]
-        return whole
+        return enlarged_translation(rows) + gain(rows) * (picture(rows) - smooth(rows))
 
     return give
 
 
 def _slope(before: Rows, after: Rows, height: int) -> Rows:
-    """The slope of a translation's values over the picture's luma in the neighbourhood of each pixel: (rows, w, 3)."""
+    """The slope of a translation's values over the picture's in the neighbourhood of each pixel: (rows, w, 3)."""
     margin = 2 * _RADIUS  # the slopes are means of slopes, which come from means
 
     def give(rows: slice) -> Floats:
         around = slice(max(0, rows.start - margin), min(height, rows.stop + margin))
-        luma, values = before(around) @ LUMA, after(around)
-        mean, mean_values = _mean(luma), _mean(values)
-        variance = _mean(luma * luma) - mean * mean
-        covariance = _mean(luma[..., None] * values) - mean[..., None] * mean_values
-        slope = _mean(covariance / (np.maximum(variance, 0) + _FLAT)[..., None])
-        return slope[rows.start - around.start : rows.stop - around.start]
+        old, new = before(around), after(around)
+        mean = _mean(old)
+        variance = (_mean(old * old) - mean * mean).clip(min=0)
+        slopes = _mean((_mean(old * new) - mean * _mean(new)) / (variance + _FLAT))
+        return slopes[rows.start - around.start : rows.stop - around.start]
 
     return give
 
 
 def _mean(values: Floats) -> Floats:
     side = 2 * _RADIUS + 1
-    means: Floats = cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    return means
+    return cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
