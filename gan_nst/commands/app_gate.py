@@ -1,0 +1,169 @@
+"""What the page lets through: its own requests, of bounded size, that name no file but its own."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# What the browser's part of Gradio asks for; the rest of Gradio's routes (proxies, history, recordings, links) is shut.
+_READ = re.compile(
+    r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(static|assets|svelte)/.*"
+    r"|/gradio_api/(info|app_id|startup-events|upload_progress|queue/data|theme\.css)/?"
+    r"|/gradio_api/heartbeat/[\w-]+|/gradio_api/file=.+",
+    re.DOTALL,
+)
+_WRITE = re.compile(r"/gradio_api/(upload|queue/join|run/[\w-]+|cancel|reset)/?")
+_FILE = "/gradio_api/file="
+_LARGEST_QUESTION = 256 * 1024  # bytes of JSON
+
+_HEADERS = [
+    # Nothing is loaded from elsewhere, and nothing told there.
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-dns-prefetch-control", b"off"),
+]
+
+Message = dict[str, Any]
+
+
+class Refused(Exception):
+    """A request that is not let through: its HTTP status, and one line that says why."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+class Gate:
+    """An ASGI application in front of another one.
+
+    folder: what the other may open for a visitor lies in it. largest: of an upload, in bytes. hosts: the names by which
+    the page may be asked for; None for any. before_upload: called ahead of each.
+    """
+
+    def __init__(
+        self, app: Any, folder: Path, largest: int, hosts: set[str] | None, before_upload: Callable[[], None]
+    ) -> None:
+        self.app = app
+        self.folder = folder.resolve()
+        self.largest = largest
+        self.hosts = hosts
+        self.before_upload = before_upload
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        try:
+            await self.app(scope, await self._checked(scope, receive), send_guarded)
+        except Refused as refusal:
+            await _discard(receive, 4 * self.largest)
+            body = f"{refusal}\n".encode()
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    async def _checked(self, scope: Message, receive: Any) -> Any:
+        """The request's body, to be read by the application. Raises Refused."""
+        if scope["type"] != "http":
+            raise Refused(404, "no such page")
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self._check_host(headers)
+        method, path = scope["method"], scope["path"]
+        if method in ("GET", "HEAD") and _READ.fullmatch(path):
+            if path.startswith(_FILE) and not self._is_ours(path.removeprefix(_FILE)):
+                raise Refused(403, "no such file here")
+            return receive
+        if method != "POST" or not _WRITE.fullmatch(path):
+            raise Refused(404, "no such page")
+        if "/upload" in path:
+            _check_length(headers, self.largest)
+            self.before_upload()
+            return receive
+        _check_length(headers, _LARGEST_QUESTION)
+        return await self._question(receive)
+
+    def _check_host(self, headers: dict[str, str]) -> None:
+        """Pages of other sites can make a browser ask this one, even by a name of their own that leads here."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.hosts is not None and re.sub(r":\d*$", "", host).lower() not in self.hosts:
+            raise Refused(403, "this page answers to this machine only; --host opens it to others")
+        if origin is not None and origin.split("://")[-1].lower() != host.lower():
+            raise Refused(403, "this page answers to its own requests only")
+
+    async def _question(self, receive: Any) -> Any:
+        """Reads a question whole, sees that it names no file but ours, and hands it on."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Refused(400, "not a whole request")
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        try:
+            named = list(_paths(json.loads(body or b"{}")))
+        except (ValueError, RecursionError):
+            raise Refused(400, "not a readable request") from None
+        if not all(self._is_ours(path) for path in named):
+            raise Refused(403, "no such file here")
+        read = False
+
+        async def replay() -> Message:
+            nonlocal read
+            if read:
+                message: Message = await receive()
+                return message
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return replay
+
+    def _is_ours(self, path: object) -> bool:
+        """Whether a path is that of a file in the folder, links followed."""
+        try:
+            resolved = Path(str(path)).resolve()
+            return isinstance(path, str) and self.folder in resolved.parents and resolved.is_file()
+        except (OSError, ValueError, RuntimeError):
+            return False
+
+
+async def _discard(receive: Any, most: int) -> None:
+    """Reads what a request still sends: a browser that is cut off while it sends does not read the refusal."""
+    while most > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        most -= len(message.get("body", b""))
+
+
+def _check_length(headers: dict[str, str], largest: int) -> None:
+    """The server reads no more than a request says it has; one that does not say is refused."""
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
+        raise Refused(411, "a request that does not say its length")
+    if int(length) > largest:
+        raise Refused(413, f"larger than the {largest} bytes that this page takes")
+
+
+def _paths(value: Any) -> Iterator[Any]:
+    """The paths of all files that a question names, however deep."""
+    if isinstance(value, dict):
+        if "path" in value:
+            yield value["path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _paths(part)
