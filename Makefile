@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
 
-.PHONY: help install train translate evaluate curves tensorboard data bench test lint clean
+.PHONY: help install train translate app evaluate curves tensorboard data bench test lint clean
 
 help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
 	@echo "make translate DOMAIN=photo2cartoon INPUT=folder-or-file OUTPUT=folder [METHOD=...] [DIRECTION=ab]"
+	@echo "make app DOMAIN=photo2cartoon [ARGS=\"--port 8000 ...\"]    (a page to try all its runs)"
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make install    make test    make lint    make clean"
@@ -33,6 +34,9 @@ train: $(STAMP)
 translate: $(STAMP)
 	@test -n "$(INPUT)" && test -n "$(OUTPUT)" || { echo "make translate: give INPUT=folder-or-file and OUTPUT=folder" >&2; exit 2; }
 	@$(BIN)/gan-nst translate "$(RUN)" "$(INPUT)" --output "$(OUTPUT)" $(if $(DIRECTION),--direction "$(DIRECTION)") $(ARGS)
+
+app: $(STAMP)
+	@$(BIN)/gan-nst app "runs/$(DOMAIN)" $(ARGS)
 
 evaluate: $(STAMP)
 	@$(BIN)/gan-nst evaluate "$(RUN)" $(ARGS)

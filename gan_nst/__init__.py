@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_nst.commands.adopt import import_generator
+    from gan_nst.commands.app import app
     from gan_nst.commands.bench import benchmark
     from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GanNstError": "gan_nst.errors",
     "Translator": "gan_nst.inference.translator",
+    "app": "gan_nst.commands.app",
     "benchmark": "gan_nst.commands.bench",  # gan_nst.bench is a package
     "curves": "gan_nst.commands.curves",
     "data_demo": "gan_nst.commands.data",
@@ -38,6 +40,7 @@ __all__ = [
     "GanNstError",
     "Translator",
     "__version__",
+    "app",
     "benchmark",
     "curves",
     "data_demo",

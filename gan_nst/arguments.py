@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("--out", type=Path, metavar="FILE.png", help="default: curves.png in the first run")
     curves.set_defaults(command="curves")
 
+    _add_app(commands)
     _add_bench(commands)
 
     data = commands.add_parser("data", help="make data sets").add_subparsers(
@@ -250,6 +251,36 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     adopt.add_argument("--resize", choices=["short_side", "squash", "none"], help="how pictures were resized")
     adopt.add_argument("--licence", metavar="TEXT", help="that of the weights, for the file to tell")
     adopt.set_defaults(command="import")
+
+
+def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    app = commands.add_parser("app", help="show a page in the browser to try translators on pictures")
+    app.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN|FILE|DIR",
+        help="runs, checkpoints and generators to choose from, or folders with such, runs/DOMAIN for example",
+    )
+    app.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at; 0.0.0.0 is for everybody who reaches this machine (default: 127.0.0.1)",
+    )
+    app.add_argument("--port", type=_natural, default=7860, help="0 for any free one (default: 7860)")
+    app.add_argument(
+        "--max-upload", type=_positive, default=50, metavar="MB", help="of one picture's file (default: 50)"
+    )
+    app.add_argument(
+        "--max-pixels",
+        type=_positive,
+        default=64,
+        metavar="MEGAPIXELS",
+        help="of one picture (default: 64)",
+    )
+    app.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    app.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    app.set_defaults(command="app")
 
 
 def _positive(text: str) -> int:

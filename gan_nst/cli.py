@@ -80,6 +80,36 @@ def _translate(options: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
+def _app(options: argparse.Namespace) -> int:
+    from gan_nst.commands.app import app
+
+    app(
+        options.runs,
+        host=options.host,
+        port=options.port,
+        device=options.device,
+        precision=options.precision,
+        max_upload=options.max_upload,
+        max_pixels=options.max_pixels * 1_000_000,
+    )
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from gan_nst.commands.adopt import import_generator
+
+    import_generator(
+        options.source,
+        options.output,
+        direction=options.direction,
+        load_size=options.load_size,
+        crop_size=options.crop_size,
+        resize=options.resize,
+        licence=options.licence,
+    )
+    return 0
+
+
 def _import(options: argparse.Namespace) -> int:
     from gan_nst.commands.adopt import import_generator
 
@@ -180,6 +210,7 @@ _COMMANDS = {
     "methods": _methods,
     "evaluate": _evaluate,
     "import": _import,
+    "app": _app,
     "bench": _bench,
 }
 

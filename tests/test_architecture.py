@@ -154,6 +154,7 @@ def test_public_names():
         "GanNstError",
         "Translator",
         "__version__",
+        "app",
         "benchmark",
         "curves",
         "data_demo",
