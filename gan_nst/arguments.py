@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from fractions import Fraction
 from pathlib import Path
 
 from gan_nst import __version__
@@ -101,7 +102,7 @@ def _add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     translate.add_argument(
         "source", type=Path, metavar="RUN|FILE", help="run, or .safetensors, .onnx or .pt2"
     )
-    translate.add_argument("input", type=Path, metavar="INPUT", help="picture or folder")
+    translate.add_argument("input", type=Path, metavar="INPUT", help="picture, film or folder")
     translate.add_argument(
         "--output",
         type=Path,
@@ -171,9 +172,36 @@ def _add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
     )
     translate.set_defaults(command="translate")
+    _add_film_options(translate)
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_film_options(translate: argparse.ArgumentParser) -> None:
+    films = translate.add_argument_group(
+        "films", "INPUT or OUT may be a film (.mp4 .mov .mkv .webm .avi); else OUT is a folder for its frames"
+    )
+    films.add_argument(
+        "--crf", type=_natural, default=18, help="quality, 0 (best) to 51 (default: 18, near the original)"
+    )
+    films.add_argument("--every", type=_positive, default=1, metavar="N", help="keep each N-th frame alone")
+    films.add_argument(
+        "--start", type=_moment, default=0.0, metavar="TIME", help="1:30, 90 or 2s, for example"
+    )
+    films.add_argument("--end", type=_moment, metavar="TIME", help="by the same clock")
+    films.add_argument("--frames", action="store_true", help="a folder's pictures are a film's frames")
+    films.add_argument("--fps", type=_rate, default="25", help="of a film made from a folder (default: 25)")
+    films.add_argument(
+        "--window",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="frames that share statistics, against flicker; 1: none do (default: 8)",
+    )
+    films.add_argument(
+        "--smooth", action="store_true", help="follow what moves from frame to frame, against flicker"
+    )
+
+
     evaluate = commands.add_parser(
         "evaluate", help="tell how good a run, a generator or a folder of pictures is"
     )
@@ -331,7 +359,7 @@ def _bytes(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    from gan_nst.data.frames import seconds
+    from gan_nst.data.film import seconds
 
     try:
         return seconds(text)
@@ -343,3 +371,24 @@ def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
     return int(text)
+def _moment(text: str) -> float:
+    from gan_nst.data.film import moment
+
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise argparse.ArgumentTypeError(
+            f"expected frames a second, 25 or 24000/1001, for example, got {text!r}"
+        )
+    return rate
+
+

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -54,7 +55,17 @@ def _train(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     from gan_nst.commands.translate import translate
+    from gan_nst.inference.video import SMOOTHING, VideoOptions
 
+    video = VideoOptions(
+        crf=options.crf,
+        every=options.every,
+        start=options.start,
+        end=math.inf if options.end is None else options.end,
+        fps=options.fps,
+        window=options.window,
+        smooth=SMOOTHING if options.smooth else 0.0,
+    )
     outcome = translate(
         options.source,
         options.input,
@@ -74,9 +85,11 @@ def _translate(options: argparse.Namespace) -> int:
         fast=options.fast,
         scratch=options.scratch,
         max_pixels=options.max_pixels,
+        video=video,
+        frames=options.frames,
     )
     if outcome.failures:
-        print(f"gan-nst: {len(outcome.failures)} pictures could not be translated", file=sys.stderr)
+        print(f"gan-nst: {outcome.trouble}", file=sys.stderr)
     return 1 if outcome.failures else 0
 
 

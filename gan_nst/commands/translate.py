@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gan_nst.commands import processes
+from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
 from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
@@ -16,6 +17,7 @@ from gan_nst.inference.folder import FolderOptions, Outcome, translate_folder
 from gan_nst.inference.folding import fold_resizes
 from gan_nst.inference.outputs import Format, Naming
 from gan_nst.inference.translator import MEMORY, Translator
+from gan_nst.inference.video import VideoOptions
 from gan_nst.networks import build
 from gan_nst.photo import LARGEST, Chroma, Encoding
 from gan_nst.training import checkpoint
@@ -43,6 +45,8 @@ def translate(
     fast: bool = False,
     scratch: Path | str | None = None,
     max_pixels: int = LARGEST,
+    video: VideoOptions | None = None,
+    frames: bool = False,
 ) -> Outcome:
     """Translates a picture or a folder tree into the folder `output`, and returns what became of it; for one picture,
     `output` may also be the file's name.
@@ -50,7 +54,8 @@ def translate(
     source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the
     file's own, or the run's first. format, suffix: see Naming. quality, chroma: see Encoding. resume: leave out what
     is finished. preserve_color, strength, scale: see Finish. memory, in bytes, fast, scratch: see Translator.
-    max_pixels: pixels that a picture may have. Of several processes that torchrun started, each takes its part.
+    max_pixels: pixels that a picture may have. video: how films are translated, and folders that are a film's `frames`.
+    Of several processes that torchrun started, each takes its part.
     Raises GanNstError, one line, for every mistake in what was given.
     """
     options = FolderOptions(
@@ -64,6 +69,16 @@ def translate(
     translator = load_translator(
         source, direction, device, precision, memory=memory, fast=fast, scratch=scratch
     )
+    if wants_film(Path(pictures), Path(output), frames):
+        return translate_film(
+            translator,
+            Path(pictures),
+            Path(output),
+            video or VideoOptions(),
+            options.finish,
+            resume=resume,
+            processes=options.share[1],
+        )
     outcome = translate_folder(translator, Path(pictures), Path(output), options)
     log.info(_summary(outcome, Path(output), options.share))
     processes.wait_for_all()

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOKS = 48  # frames of a sample
+_LEAD = 2.0  # seconds sought ahead of a start, as not every format is sought in exactly
+_SLACK = 0.0005  # seconds that times written in thousandths are off by
 
 
 class Film:
-    """A film file, read front to back. Raises DataError when it is none."""
+    """A film file, read front to back. Raises DataError when it is none.
+
+    container, stream: PyAV's own, of the moving pictures. start: when these begin, by the file's clock; all times here
+    count from it, in seconds. faults: a line for whatever could not be read, known once `frames` has ended.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -34,34 +41,45 @@ class Film:
         if not path.is_file():
             raise DataError(f"{path}: no such film")
         self.path, self._errors = path, av.FFmpegError
+        self.faults: list[str] = []
         try:
-            self._container = av.open(str(path.absolute()))
+            self.container = av.open(str(path.absolute()))
         except (av.FFmpegError, OSError) as error:
             raise DataError(f"{path}: not a readable film ({_reason(error)})") from None
         # FFmpeg takes a sound file's cover for video, and plain text too.
-        streams = [s for s in self._container.streams.video if s.width and not s.disposition & 0x400]
-        if not streams or self._container.format.name == "tty":
+        streams = [s for s in self.container.streams.video if s.width and not s.disposition & 0x400]
+        if not streams or self.container.format.name == "tty":
             self.close()
             raise DataError(f"{path}: has no moving pictures")
-        stream = self._stream = streams[0]
+        stream = self.stream = streams[0]
         stream.thread_type = "AUTO"
         aspect = stream.sample_aspect_ratio or Fraction(1)
         self.width, self.height = round(stream.width * max(aspect, 1)), round(stream.height / min(aspect, 1))
         tick = stream.time_base or Fraction(0)
-        self._start = float((stream.start_time or 0) * tick)
-        self.seconds = float((stream.duration or 0) * tick) or (self._container.duration or 0) / 1e6
-        self._step = float(1 / (stream.average_rate or 25))
+        self.start = float((stream.start_time or 0) * tick)
+        self.seconds = float((stream.duration or 0) * tick) or (self.container.duration or 0) / 1e6
+        self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self._step = float(1 / self.rate)
         self.read = 0.0
 
     def close(self) -> None:
-        self._container.close()
+        self.container.close()
 
-    def frames(self) -> Iterator[tuple[float, "VideoFrame"]]:
-        """The frames with their times in seconds. What is damaged is left out, with a warning at the end."""
-        bar, passed = track(range(math.ceil(self.seconds)), f"reading {self.path.name}"), 0
-        time, damaged, sound, reason = -self._step, 0, True, "no frame in it"
-        packets = self._container.demux(self._stream)
-        while True:
+    def frames(
+        self, start: float = 0.0, end: float = math.inf, doing: str | None = "reading"
+    ) -> Iterator[tuple[float, "VideoFrame"]]:
+        """The frames of start <= time < end, with their times. What is damaged is left out, with a warning at the end.
+
+        doing: what the progress bar says; None draws none.
+        """
+        length = range(math.ceil(self.seconds))
+        bar = track(length, f"{doing} {self.path.name}") if doing else iter(length)
+        time, damaged, sound, reason, passed = -self._step, 0, True, "no frame in it", 0
+        if start > _LEAD:
+            with suppress(self._errors):  # what cannot be sought in is read from its beginning
+                self.container.seek(int((self.start + start - _LEAD) * 1e6))
+        packets = self.container.demux(self.stream)
+        while time < end:
             try:
                 decoded = next(packets).decode()
             except StopIteration:
@@ -70,9 +88,14 @@ class Film:
                 damaged, sound, reason = damaged + 1, False, _reason(error)
                 continue
             for frame in decoded:
-                told = time + self._step if frame.time is None else frame.time - self._start
+                told = time + self._step if frame.time is None else frame.time - self.start
                 time = max(told, time + 0.001)
                 sound = (sound or frame.key_frame) and not frame.is_corrupt
+                if time >= end:
+                    break
+                if time < start - _SLACK:
+                    self.read = time + self._step
+                    continue
                 if not sound:  # what builds on a damaged frame is smeared, up to the next that stands alone
                     damaged += 1
                     continue
@@ -86,20 +109,22 @@ class Film:
         if not self.read:
             raise DataError(f"{self.path}: not a readable film ({reason})")
         if damaged:
-            log.warning(f"{self.path}: {damaged} damaged frames were left out")
-        if self.read < 0.95 * self.seconds - 0.5:
-            log.warning(f"{self.path}: breaks off after {stamp(self.read)} of {stamp(self.seconds)}")
+            self.faults.append(f"{self.path}: {damaged} damaged frames were left out")
+        if self.read < 0.95 * min(self.seconds, end) - 0.5:
+            self.faults.append(f"{self.path}: breaks off after {stamp(self.read)} of {stamp(self.seconds)}")
+        for fault in self.faults:
+            log.warning(fault)
 
     def sample(self) -> Iterator["VideoFrame"]:
         """About `_LOOKS` frames spread over the film, fewer where it is damaged."""
         with suppress(self._errors):
             every = max(1, int(self.seconds / self._step / _LOOKS)) if self.seconds else 25
             if self.seconds < 60:  # too short to have many frames that can be decoded by themselves
-                yield from islice(self._container.decode(self._stream), 0, every * _LOOKS, every)
+                yield from islice(self.container.decode(self.stream), 0, every * _LOOKS, every)
                 return
             for number in range(_LOOKS):
-                self._container.seek(int((self._start + (number + 0.5) / _LOOKS * self.seconds) * 1e6))
-                yield from islice(self._container.decode(self._stream), 1)
+                self.container.seek(int((self.start + (number + 0.5) / _LOOKS * self.seconds) * 1e6))
+                yield from islice(self.container.decode(self.stream), 1)
 
     def rgb(self, frame: "VideoFrame", width: int, height: int) -> Picture:
         """A frame as RGB uint8 of shape (height, width, 3)."""
@@ -115,6 +140,23 @@ def stamp(seconds: float) -> str:
     thousandths = round(seconds * 1000)
     minutes, rest = divmod(thousandths, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
+
+
+def moment(text: str) -> float:
+    """The time that a text names, in seconds: "1:30", "00:01:30.500", "90", "2s". Raises ValueError for others."""
+    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+\.?\d*)", text.strip(), re.ASCII)
+    if match is None:
+        return 0.0 if re.fullmatch(r"0+\.?0*s?", text.strip()) else seconds(text)
+    return 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
+
+
+def seconds(text: str) -> float:
+    """The seconds that a text names: "2s", "0.5", "500ms", "1m". Raises ValueError for anything else and for 0."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *(ms|s|m|)", text.strip(), re.ASCII)
+    value = float(match[1]) * {"ms": 0.001, "m": 60.0}.get(match[2], 1.0) if match else 0.0
+    if not 0 < value < math.inf:
+        raise ValueError(f"expected a time above 0, 2s, 0.5 or 1m for example, got {text!r}")
+    return value
 
 
 def _reason(error: Exception) -> str:

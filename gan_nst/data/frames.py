@@ -34,8 +34,8 @@ Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
 
 _WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
 _REACH = 6  # frames looked at to either side of one: a quarter of a second of film
-_CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
-_SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2
+CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
+SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2
 _BLEND = 5.0  # difference across the reach that half of a half-blended frame has
 _LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
 _DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels
@@ -123,15 +123,6 @@ def take_frames(film: Path, folder: Path, *, every: float = 2.0, size: int | Non
     return frames
 
 
-def seconds(text: str) -> float:
-    """The seconds that a text names: "2s", "0.5", "500ms", "1m". Raises ValueError for anything else and for 0."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *(ms|s|m|)", text.strip(), re.ASCII)
-    value = float(match[1]) * {"ms": 0.001, "m": 60.0}.get(match[2], 1.0) if match else 0.0
-    if not 0 < value < math.inf:
-        raise ValueError(f"expected a time above 0, 2s, 0.5 or 1m for example, got {text!r}")
-    return value
-
-
 class _Look(NamedTuple):
     """A frame of the film, and what its neighbours tell of it.
 
@@ -175,7 +166,7 @@ def _judge(before: list[_Look], after: list[_Look]) -> _Look:
     """The last look of `before`, judged by those before and after it."""
     now, before = before[-1], before[:-1]
     around = [look.change for look in before + after]
-    cut = now.change > max(_CUT, _SPIKE * sum(around) / max(1, len(around)))
+    cut = now.change > max(CUT, SPIKE * sum(around) / max(1, len(around)))
     if cut:  # after a flash the picture is what it was before
         pairs = (_difference(one.small, other.small) for one in before for other in [now, *after])
         cut = min(pairs) > 0.5 * now.change

@@ -55,6 +55,11 @@ class Outcome:
     finished: int = 0
     untried: int = 0
 
+    @property
+    def trouble(self) -> str:
+        """What the failures come to, for the user."""
+        return f"{len(self.failures)} pictures could not be translated"
+
 
 def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
     """The translated photo: of the same size and type, with the alpha and EXIF it had."""

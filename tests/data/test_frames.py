@@ -12,8 +12,8 @@ import pytest
 from gan_nst.data import film as film_module
 from gan_nst.data import frames
 from gan_nst.data.demo import draw_cartoon
-from gan_nst.data.film import stamp
-from gan_nst.data.frames import seconds, take_frames
+from gan_nst.data.film import seconds, stamp
+from gan_nst.data.frames import take_frames
 from gan_nst.data.scenes import make_scene
 from gan_nst.data.titles import shows_text
 from gan_nst.errors import DataError

@@ -1,0 +1,229 @@
+"""A film in, the translated film out: with its sound, its times and its form, and without flicker."""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from gan_nst.errors import DataError, SettingsError
+from gan_nst.images import LOOKED_FOR, find_pictures
+from gan_nst.inference.finishing import Finish, complete, prepare
+from gan_nst.inference.flow import Cuts, Smoother
+from gan_nst.inference.folder import Outcome
+from gan_nst.inference.muxing import FILM_SUFFIXES, Clip, FilmWriter
+from gan_nst.inference.outputs import plan_outputs
+from gan_nst.inference.pipeline import ahead
+from gan_nst.inference.segments import links
+from gan_nst.inference.shots import Footage, Shot, Stills
+from gan_nst.inference.translator import Translator
+from gan_nst.inference.window import Window
+from gan_nst.networks.resnet import ResnetGenerator
+from gan_nst.photo import Photo, write_photo
+from gan_nst.progress import bar
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {*FILM_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}
+)
+
+SMOOTHING = 0.7  # a strength that takes about half of the flicker
+_PIXELS_A_BATCH = 8 * 256 * 256
+_READ_AHEAD = 64 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a film is translated and written.
+
+    crf: quality, 0 (best) to 51. every: each such frame is translated, the others are left out. start, end: the part,
+    in seconds. fps: frames a second of a film made from a folder. window: frames whose statistics are shared; 1: each
+    has its own. smooth: how much of a frame comes from those before, moved along, 0 (nothing) to below 1.
+    """
+
+    crf: int = 18
+    every: int = 1
+    start: float = 0.0
+    end: float = math.inf
+    fps: Fraction = Fraction(25)
+    window: int = 8
+    smooth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise SettingsError(f"crf: expected 0 to 51, got {self.crf}")
+        if self.every < 1 or self.window < 1:
+            raise SettingsError(f"every {self.every}, window {self.window}: both must be at least 1")
+        if not 0 <= self.smooth < 1:
+            raise SettingsError(f"smooth: expected 0 to below 1, got {self.smooth}")
+        if not 0 < self.fps <= 1000:
+            raise SettingsError(f"fps: expected above 0 to 1000, got {self.fps}")
+
+
+@dataclass
+class FilmOutcome(Outcome):
+    """What became of a film: `written` is the film, or its pictures; `failures` are parts that could not be read."""
+
+    frames: int = 0
+
+    @property
+    def trouble(self) -> str:
+        return f"not everything could be read, {len(self.failures)} faults"
+
+
+def is_film(path: Path) -> bool:
+    """Whether a path is named like a film's file."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def translate_video(
+    translator: Translator,
+    source: Path,
+    output: Path,
+    options: VideoOptions | None = None,
+    finish: Finish | None = None,
+) -> FilmOutcome:
+    """Translates a film, or a folder of its frames, into a film, or a folder of frames named 000001.png and so on.
+
+    What an output without a film's suffix names is a folder. A film that is damaged or breaks off is translated as
+    far as it can be read, and the outcome says so. Raises DataError, and leaves no film, when nothing can be read or
+    the output not be written.
+    """
+    options, finish = options or VideoOptions(), finish or Finish()
+    outcome = FilmOutcome()
+    with closing(_source(source, output, options)) as film, _sink(film, output, options, outcome) as sink:
+        if options.window > 1 and not translator.takes_statistics:
+            log.warning("this generator's statistics cannot be shared between frames; --window is left out")
+            options = replace(options, window=1)
+        with (
+            bar(f"translating {source.name}") as report,
+            closing(ahead(_itself, film.shots(), _bytes, 1, _READ_AHEAD)) as shots,
+        ):
+            for shot, photo in stylize(translator, shots, options, finish):
+                sink(shot, photo)
+                outcome.frames += 1
+                if report is not None:
+                    report(shot.share)
+    outcome.failures += film.faults
+    return outcome
+
+
+def stylize(
+    translator: Translator, shots: Iterable[Shot], options: VideoOptions, finish: Finish
+) -> Iterator[tuple[Shot, Photo]]:
+    """The shots with their translations, in order; shared statistics and smoothing begin anew at every cut."""
+    window = Window(options.window, _last_norm(translator)) if options.window > 1 else None
+    smoother = Smoother(options.smooth) if options.smooth else None
+    for batch, begins in _batches(shots, translator.fits):
+        if begins and window is not None:
+            window.reset()
+        if begins and smoother is not None:
+            smoother.reset()
+        pictures = [prepare(shot.photo, finish) for shot in batch]
+        for shot, translated in zip(batch, translator.translate(pictures, window), strict=True):
+            photo = complete(shot.photo, translated, finish)
+            if smoother is not None:
+                photo = replace(photo, pixels=smoother(shot.photo.pixels, photo.pixels))
+            yield shot, photo
+
+
+def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator[tuple[list[Shot], bool]]:
+    """Shots in a row that may pass the network together, and whether they begin a scene."""
+    cuts, batch, begins = Cuts(), list[Shot](), True
+    for shot in shots:
+        pixels, cut = shot.photo.pixels, cuts(shot.photo.pixels)
+        if batch:
+            first = batch[0].photo.pixels
+            height, width = first.shape[:2]
+            most = max(1, min(fits(height, width), _PIXELS_A_BATCH // (height * width)))
+            if cut or len(batch) >= most or (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+                yield batch, begins
+                batch, begins = [], False
+        batch.append(shot)
+        begins = begins or cut
+    if batch:
+        yield batch, begins
+
+
+@contextmanager
+def _sink(
+    film: Footage | Stills, output: Path, options: VideoOptions, outcome: FilmOutcome
+) -> Iterator[Callable[[Shot, Photo], None]]:
+    """Where translations go: within the context, call it with each."""
+    if _names_a_film(output):
+        clip = Clip(film.film, options.start, options.end) if isinstance(film, Footage) else None
+        if clip is not None and output.exists() and output.samefile(clip.film.path):
+            raise DataError(f"{output}: would be written over the input; give another name")
+        with FilmWriter(output, options.crf, clip) as writer:
+            yield lambda shot, photo: writer.add(photo.pixels, shot.form, shot.pts, shot.duration)
+        outcome.written.append(output)
+        return
+    if isinstance(film, Footage):
+        _make_empty(output)
+    names = plan_outputs(film.folder, output) if isinstance(film, Stills) else {}
+
+    def write(shot: Shot, photo: Photo) -> None:
+        number = outcome.frames + 1
+        target = output / f"{number:06}.png" if shot.file is None else names[shot.file]
+        write_photo(photo, target)
+        outcome.written.append(target)
+
+    yield write
+
+
+def _source(source: Path, output: Path, options: VideoOptions) -> Footage | Stills:
+    """What is to be translated."""
+    if not source.exists():
+        raise DataError(f"{source}: no such film or folder")
+    part = options.every, options.start, options.end
+    if not source.is_dir():
+        return Footage(source, *part)
+    files = find_pictures(source)
+    if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
+        files = [file for file in files if output.resolve() not in file.resolve().parents]
+    if not files:
+        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
+    return Stills(source, files, options.fps, *part, same=_names_a_film(output))
+
+
+def _names_a_film(output: Path) -> bool:
+    """Whether an output is a film; else it is a folder. FilmWriter refuses suffixes that it does not know."""
+    return bool(output.suffix) and not output.is_dir()
+
+
+def _make_empty(folder: Path) -> None:
+    """A folder for a film's frames, without earlier ones, which would mix with them."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(
+            f"{folder}: is a file; a film's frames need a folder, a film one of {' '.join(FILM_SUFFIXES)}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = next(
+            (name for name in sorted(os.listdir(folder)) if re.fullmatch(r"\d{6,}\.png", name)), None
+        )
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
+    if earlier is not None:
+        raise DataError(f"{folder}: has frames already ({earlier}); remove them or give another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: not writable")
+
+
+def _last_norm(translator: Translator) -> str:
+    """The name of the generator's last instance norm."""
+    assert isinstance(translator.generator, ResnetGenerator)
+    return [link.name for link in links(translator.generator) if link.segment.norm is not None][-1]
+
+
+def _itself(shot: Shot) -> Shot:
+    return shot
+
+
+def _bytes(shot: Shot) -> int:
+    return shot.photo.pixels.nbytes

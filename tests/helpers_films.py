@@ -1,0 +1,188 @@
+"""Films for tests: small ones written with PyAV, and moving pictures whose motion is known exactly."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+RATE = 10
+SOUND_RATE = 16000
+FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate, with full colours
+
+
+def clouds(height=48, width=64, seed=0):
+    """A picture of soft colours that codecs keep, whose sides meet."""
+    few = np.random.default_rng(seed).uniform(40, 216, (max(2, height // 16), max(2, width // 16), 3))
+    few = np.pad(few, ((2, 2), (2, 2), (0, 0)), mode="wrap")
+    grown = cv2.resize(
+        few,
+        (width * few.shape[1] // (few.shape[1] - 4), height * few.shape[0] // (few.shape[0] - 4)),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    top, left = (grown.shape[0] - height) // 2, (grown.shape[1] - width) // 2
+    return np.clip(grown[top : top + height, left : left + width], 0, 255).astype(np.uint8)
+
+
+def rolling(count=12, height=48, width=64):
+    """Frames of clouds that move to the right."""
+    return [np.roll(clouds(height, width), 4 * number, 1) for number in range(count)]
+
+
+def tone(seconds, loud_from=0.0):
+    """A tone as int16, (1, samples), silent until a time."""
+    at = np.arange(round(SOUND_RATE * seconds)) / SOUND_RATE
+    return (8000 * np.sin(2 * np.pi * 440 * at) * (at >= loud_from)).astype(np.int16)[None]
+
+
+def write_clip(
+    path, frames, *, times=None, sounds=("aac",), loud_from=0.0, begin=0, turn=0, aspect=None, **stream
+):
+    """Writes a film of RGB frames with a sine tone; times: of the frames, in thousandths. stream: what is set on it."""
+    codec, layout = stream.pop("codec", "libx264"), stream.pop("layout", "yuv420p")
+    tick = Fraction(1, 1000) if times else Fraction(1, RATE)
+    quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
+    with av.open(str(path), "w") as film:
+        film.metadata["title"] = "A title"
+        pictures = film.add_stream(codec, rate=RATE, options=quality, time_base=tick)
+        pictures.height, pictures.width = frames[0].shape[:2]
+        pictures.pix_fmt = layout
+        if codec == "mpeg4":
+            pictures.bit_rate = 8_000_000
+        if aspect:
+            pictures.codec_context.sample_aspect_ratio = aspect
+        if turn:
+            pictures.set_display_rotation(turn)
+        heard = [film.add_stream(name, rate=SOUND_RATE, layout="mono") for name in sounds]
+        for number, one in enumerate(heard):
+            one.metadata["language"] = ("eng", "fra")[number]
+        for number, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = round(begin / tick) + (times[number] if times else number)
+            frame.time_base = tick
+            film.mux(pictures.encode(frame))
+        for one in heard:
+            sound = av.AudioFrame.from_ndarray(
+                tone(len(frames) / RATE, loud_from), format="s16", layout="mono"
+            )
+            sound.sample_rate, sound.pts = SOUND_RATE, begin * SOUND_RATE
+            film.mux(one.encode(sound))
+            film.mux(one.encode(None))
+        film.mux(pictures.encode(None))
+    return path
+
+
+@dataclass
+class Read:
+    """A film as it was written. times: of the frames, in seconds. sound: each sound's packets. shape: of a frame."""
+
+    frames: list
+    times: list
+    sound: list
+    shape: tuple
+    rotation: int
+    rate: Fraction
+    tick: Fraction
+    layout: str
+    aspect: Fraction
+    seconds: float
+    metadata: dict
+    kinds: list
+    colours: tuple
+
+
+def read_clip(path):
+    with av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        sounds = [[] for _ in film.streams.audio]
+        for packet in film.demux(*film.streams.audio) if film.streams.audio else ():
+            if packet.size:
+                sounds[packet.stream.index - film.streams.audio[0].index].append(packet)
+        sounds = [[(float(p.pts * p.time_base), bytes(p)) for p in packets] for packets in sounds]
+        told = dict(film.metadata)
+        kinds = [(s.type, s.codec_context.name, s.metadata.get("language", "und")) for s in film.streams]
+        seconds = film.duration / 1e6
+    with av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        decoded = list(film.decode(stream))
+        first = decoded[0]
+        return Read(
+            [frame.reformat(format="rgb24", interpolation=FINE).to_ndarray() for frame in decoded],
+            [frame.time for frame in decoded],
+            sounds,
+            (first.height, first.width),
+            first.rotation,
+            stream.average_rate,
+            stream.time_base,
+            first.format.name,
+            stream.sample_aspect_ratio,
+            seconds,
+            told,
+            kinds,
+            (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
+        )
+
+
+@dataclass
+class Moving:
+    """A picture that moves and grows behind a disc that crosses it.
+
+    frames: with noise, as filmed. clean: without. flows: from each but the first to the one before, exact.
+    visible: the pixels that the frame before shows too. uncovered: those that came into sight beside the disc.
+    edges: a ring around the disc's outline, in each frame.
+    """
+
+    frames: list
+    clean: list
+    flows: list
+    visible: list
+    uncovered: list
+    edges: list
+
+
+def look_up(picture, x, y):
+    """The picture at places between its pixels."""
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    return cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radius=0.18, seed=0):
+    """Films `ground` through a camera that pans and zooms, and a disc cut from `disc`; RGB uint8 pictures."""
+    height, width = size
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(size).astype(np.float32)
+    radius *= height
+    moved, before = Moving([], [], [], [], [], []), None
+    start = np.array([ground.shape[1] - width, ground.shape[0] - height]) / 2
+    for t in range(count):
+        zoom = 1 - 0.002 * t
+        x = (columns - width / 2) * zoom + width / 2 + start[0] + (0.37 * t) * speed / 2.3
+        y = (rows - height / 2) * zoom + height / 2 + start[1] + 0.21 * t
+        at = np.array([width * 0.3 + speed * t * 0.7, height * 0.5 + 0.3 * t])
+        away = np.hypot(columns - at[0], rows - at[1])
+        cover = np.clip(radius - away + 0.5, 0, 1)[..., None]
+        back = look_up(ground, x, y)
+        front = look_up(disc, columns - at[0] + disc.shape[1] / 2, rows - at[1] + disc.shape[0] / 2)
+        clean = back * (1 - cover) + front * cover
+        moved.clean.append(np.rint(clean).astype(np.uint8))
+        moved.frames.append(
+            np.clip(np.rint(clean + rng.normal(0, noise, clean.shape)), 0, 255).astype(np.uint8)
+        )
+        moved.edges.append(np.abs(away - radius) < 4)
+        if t:
+            zoom0, x0, at0 = 1 - 0.002 * (t - 1), 0.37 * (t - 1) * speed / 2.3, before
+            was_x = (x - width / 2 - start[0] - x0) / zoom0 + width / 2
+            was_y = (y - height / 2 - start[1] - 0.21 * (t - 1)) / zoom0 + height / 2
+            flow = np.stack([was_x - columns, was_y - rows], 2)
+            on = away <= radius
+            flow[on] = at0 - at
+            was_x, was_y = columns + flow[..., 0], rows + flow[..., 1]
+            inside = (was_x >= 0) & (was_x <= width - 1) & (was_y >= 0) & (was_y <= height - 1)
+            was_on = np.hypot(was_x - at0[0], was_y - at0[1]) <= radius + 1.5
+            rim = np.abs(away - radius) < 1.5
+            moved.flows.append(flow.astype(np.float32))
+            moved.visible.append(inside & ~rim & (on | ~was_on))
+            moved.uncovered.append(inside & ~on & was_on & ~rim)
+        before = at
+    return moved
