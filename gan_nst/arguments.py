@@ -171,11 +171,10 @@ def _add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     large.add_argument(
         "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
     )
-    translate.set_defaults(command="translate")
     _add_film_options(translate)
+    translate.set_defaults(command="translate")
 
 
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 def _add_film_options(translate: argparse.ArgumentParser) -> None:
     films = translate.add_argument_group(
         "films", "INPUT or OUT may be a film (.mp4 .mov .mkv .webm .avi); else OUT is a folder for its frames"
@@ -202,6 +201,7 @@ def _add_film_options(translate: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evaluate = commands.add_parser(
         "evaluate", help="tell how good a run, a generator or a folder of pictures is"
     )
@@ -358,19 +358,6 @@ def _bytes(text: str) -> int:
     return int(float(found[1]) * unit ** " KMGT".index(found[2].upper()))
 
 
-def _seconds(text: str) -> float:
-    from gan_nst.data.film import seconds
-
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-    return int(text)
 def _moment(text: str) -> float:
     from gan_nst.data.film import moment
 
@@ -392,3 +379,16 @@ def _rate(text: str) -> Fraction:
     return rate
 
 
+def _seconds(text: str) -> float:
+    from gan_nst.data.film import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+    return int(text)

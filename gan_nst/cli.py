@@ -123,21 +123,6 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
-def _import(options: argparse.Namespace) -> int:
-    from gan_nst.commands.adopt import import_generator
-
-    import_generator(
-        options.source,
-        options.output,
-        direction=options.direction,
-        load_size=options.load_size,
-        crop_size=options.crop_size,
-        resize=options.resize,
-        licence=options.licence,
-    )
-    return 0
-
-
 def _evaluate(options: argparse.Namespace) -> int:
     from gan_nst.commands.evaluate import evaluate
 
