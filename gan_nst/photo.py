@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from gan_nst import sixteen
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, SettingsError
 from gan_nst.exif import exif_of
 from gan_nst.images import NOT_PICTURES, bands, reading, white_of, written_whole
 from gan_nst.profiles import srgb_profile, to_srgb, to_srgb16
@@ -37,7 +37,7 @@ FORMATS = {
     ".tiff": "TIFF",
     ".avif": "AVIF",
 }
-_LONGEST_SIDE = {"JPEG": 65535, "WEBP": 16383, "AVIF": 65536}
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # what their libraries write, and read again
 _LONGEST_EXIF = 65533 - 6  # in JPEG
 _ORIENTATION = 0x0112
 
@@ -59,10 +59,18 @@ class Photo:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written: JPEG's, WebP's and AVIF's quality, 1 to 100, and JPEG's and AVIF's chroma."""
+    """How pictures are written: JPEG's, WebP's and AVIF's quality, 1 to 100, and JPEG's and AVIF's chroma. Raises
+    SettingsError.
+    """
 
     quality: int = 92
     chroma: Chroma = "4:4:4"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise SettingsError(f"--quality {self.quality}: must be from 1 to 100")
+        if self.chroma not in get_args(Chroma):
+            raise SettingsError(f"--chroma {self.chroma}: must be one of {', '.join(get_args(Chroma))}")
 
 
 def read_photo(path: Path, largest: int = LARGEST) -> Photo:
@@ -83,7 +91,6 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
         if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
             log.warning(f"{path}: has several pictures; the first one is taken")
         stored = sixteen.stored_as(image)
-        turned = getattr(image, "tag_v2", {}).get(_ORIENTATION)  # Pillow turns what it loads of a TIFF
         deep = sixteen.is_deep(image)
         image.load()  # also where OpenCV decodes it, which fills up what a broken file lacks
         pixels: Pixels
@@ -92,12 +99,11 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
             file.seek(0)
             pixels, alpha = sixteen.decode(file.read(), stored)
         else:
-            turned = None
             pixels, alpha = _gray16(image) if _is_deep_gray(image) else _colour8(image, path)
         if pixels.dtype == np.uint16 and (icc := image.info.get("icc_profile")):
             with _profile_or_not(path):
-                to_srgb16(pixels.view(np.uint16), icc)
-        orientation = turned or _orientation(image)
+                to_srgb16(pixels.view(np.uint16), icc, is_gray=not deep or stored.startswith("L"))
+        orientation = _orientation(image)  # of a TIFF 1 by now: Pillow turned it, and OpenCV too
         exif = exif_of(image)
     return Photo(_upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation), exif)
 
@@ -116,6 +122,9 @@ def write_photo(photo: Photo, path: Path, encoding: Encoding | None = None) -> N
         raise DataError(
             f"{path}: {name} pictures have at most {longest} pixels a side, not {width} x {height}"
         )
+    if name == "JPEG" and len(photo.exif or b"") > _LONGEST_EXIF:
+        log.warning(f"{path}: written without its EXIF, which is larger than JPEG's may be")
+        photo = Photo(photo.pixels, photo.alpha)
     with written_whole(path) as unfinished:
         unfinished.write_bytes(_encode(photo, name, encoding or Encoding()))
 
@@ -235,7 +244,7 @@ def _encode(photo: Photo, name: str, encoding: Encoding) -> bytes:
         alpha = None if photo.alpha is None else photo.alpha.view(np.uint16)
         return sixteen.encode_png(photo.pixels.view(np.uint16), alpha, icc, exif)
     options: dict[str, object] = {"icc_profile": icc}
-    if exif and not (name == "JPEG" and len(exif) > _LONGEST_EXIF):
+    if exif:
         options["exif"] = exif if name == "AVIF" else b"Exif\0\0" + exif
     if name != "PNG":
         options["quality"] = encoding.quality

@@ -68,15 +68,15 @@ def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
     return converted
 
 
-def to_srgb16(pixels: NDArray[np.uint16], icc: bytes) -> None:
-    """Converts RGB pixels of 16 bits, (h, w, 3), to sRGB where they lie; of a gray profile they are gray. Raises
+def to_srgb16(pixels: NDArray[np.uint16], icc: bytes, is_gray: bool) -> None:
+    """Converts RGB pixels of 16 bits, (h, w, 3), to sRGB where they lie; is_gray: they were gray in their file. Raises
     DataError like `to_srgb`.
 
     Exact but for rounding where the profile is curves and a matrix; for other RGB profiles by a table of `_NODES`^3
     colours, which LittleCMS gives at 8 bits: off by less than an 8-bit level.
     """
-    gray = _space(icc) == "GRAY"
-    if not gray and _transform(icc, "RGB") is None:
+    gray = is_gray and _space(icc) == "GRAY"
+    if _transform(icc, "L" if gray else "RGB") is None:
         return
     shaper = _shaper(icc)
     table = None if shaper else _sampled(icc)

@@ -18,6 +18,7 @@ from gan_nst.images import bands
 
 Deep = NDArray[np.uint16]
 _WHITE = 65535
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def stored_as(image: Image.Image) -> str:
@@ -43,9 +44,11 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def decode(data: bytes, stored: str) -> tuple[Deep, Deep | None]:
-    """RGB, (h, w, 3), and alpha, (h, w), of the bytes of a PNG or TIFF of 16 bits, not turned upright. Raises
+    """RGB, (h, w, 3), and alpha, (h, w), of the bytes of a PNG or TIFF of 16 bits; a TIFF's are turned upright. Raises
     ValueError when OpenCV cannot read it.
     """
+    if data.startswith(_PNG):
+        data = _essential(data)
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ValueError("its 16-bit pixels cannot be read")
@@ -60,6 +63,17 @@ def decode(data: bytes, stored: str) -> tuple[Deep, Deep | None]:
             whole = pixels[rows] * (_WHITE / np.maximum(alpha[rows], 1).astype(np.float32))[..., None]
             pixels[rows] = np.minimum(np.rint(whole), _WHITE)
     return pixels, alpha
+
+
+def _essential(data: bytes) -> bytes:
+    """A PNG's chunks that say what its pixels are; of others libpng would print warnings."""
+    kept, start = [_PNG], len(_PNG)
+    while start < len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(data[start : start + 12 + length])
+        start = len(data) if kind == b"IEND" else start + 12 + length
+    return b"".join(kept)
 
 
 def encode_png(pixels: Deep, alpha: Deep | None, icc: bytes, exif: bytes | None) -> bytes:

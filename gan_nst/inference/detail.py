@@ -1,6 +1,7 @@
 """Detail that a translation at a smaller size lacks, brought back from the picture."""
 
 import cv2
+import numpy as np
 
 from gan_nst.inference.bandwise import Rows, enlarged, in_floats
 from gan_nst.photo import Pixels
@@ -40,7 +41,8 @@ def _slope(before: Rows, after: Rows, height: int) -> Rows:
         old, new = before(around), after(around)
         mean = _mean(old)
         variance = (_mean(old * old) - mean * mean).clip(min=0)
-        slopes = _mean((_mean(old * new) - mean * _mean(new)) / (variance + _FLAT))
+        covariance = _mean(old * new) - mean * _mean(new)
+        slopes = _mean((covariance / (variance + _FLAT)).astype(np.float32))
         return slopes[rows.start - around.start : rows.stop - around.start]
 
     return give
