@@ -191,7 +191,8 @@ def test_resume_leaves_out_what_is_finished(tmp_path, shift):
     source, output = fill(tmp_path / "in", "a.png", "b.png", "c.png", "d.png"), tmp_path / "out"
     translate_folder(shift, source, output)
     (output / "b.png").unlink()
-    (output / ".b.png.part").write_text("killed here")
+    for name in "ab":
+        (output / f".{name}.png.part").write_text("killed here")
     os.utime(output / "c.png", (1000, 1000))  # older than its input
     (source / "e.png").write_text("broken")
     before = contents(output)
