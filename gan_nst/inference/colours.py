@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.images import bands
-from gan_nst.inference.bandwise import Rows
+from gan_nst.inference.bandwise import Rows, Size
 from gan_nst.profiles import Floats, from_linear, to_linear
 
 Recolour = Callable[
@@ -36,13 +36,13 @@ def keep_chroma(picture: Floats, translation: Floats) -> Floats:
     return _into_gamut(picture + (luma - picture @ _LUMA)[..., None], luma)
 
 
-def keep_statistics(picture: Rows, translation: Rows, weights: Rows, height: int, width: int) -> Recolour:
+def keep_statistics(picture: Rows, translation: Rows, weights: Rows, size: Size) -> Recolour:
     """Gives the translation the picture's mean and deviation in each channel of CIELAB, pixels counting by `weights`,
     (rows, w, 1): Reinhard et al., Color Transfer between Images, 2001, who take another decorrelated space, whose
     logarithms black pixels have none of.
     """
     theirs, ours = _Moments(), _Moments()
-    for rows in bands(height, width):
+    for rows in bands(*size):
         weight = weights(rows)
         theirs.add(_to_lab(picture(rows)), weight)
         ours.add(_to_lab(translation(rows)), weight)

@@ -3,33 +3,26 @@
 import cv2
 import numpy as np
 
-from gan_nst.inference.bandwise import Rows, enlarged, in_floats
-from gan_nst.photo import Pixels
+from gan_nst.inference.bandwise import Rows, Size, enlarged, reduced
 from gan_nst.profiles import Floats
 
 _RADIUS = 2
 _FLAT = 1e-4  # a variance, of values from 0 to 1, below which a neighbourhood counts as flat: of 2.5 levels
 
 
-def carried_detail(pixels: Pixels, small: Pixels, translated: Pixels) -> Rows:
-    """The translation of `small`, which is `pixels` reduced, at full size: enlarged, plus what `pixels` have and
-    `small` lacks, times how much of the picture's contrast the translation kept there.
+def carried_detail(picture: Rows, translation: Rows, size: Size, small: Size) -> Rows:
+    """A translation of the picture at a small size, at the picture's: enlarged, plus what the picture loses when it is
+    reduced, times how much of the picture's contrast the translation kept there.
 
     That gain is the slope of the fast guided filter (He and Sun, arXiv:1505.00996), channel by channel. The filter
     itself, slope and offset, comes nearer to a translation at full size in PSNR, but draws it as the
     photograph is: without outlines and flat areas, and far from it in LPIPS. Detail without gain (a Laplacian
     pyramid's) brings the photograph's noise into flat areas.
     """
-    height, width = pixels.shape[:2]
-    picture, before, after = in_floats(pixels), in_floats(small), in_floats(translated)
-    smooth = enlarged(before, len(small), height, width)
-    enlarged_translation = enlarged(after, len(small), height, width)
-    gain = enlarged(_slope(before, after, len(small)), len(small), height, width)
-
-    def give(rows: slice) -> Floats:
-        return enlarged_translation(rows) + gain(rows) * (picture(rows) - smooth(rows))
-
-    return give
+    before = reduced(picture, size, small)
+    smooth, whole = enlarged(before, small, size), enlarged(translation, small, size)
+    gain = enlarged(_slope(before, translation, small[0]), small, size)
+    return lambda rows: whole(rows) + gain(rows) * (picture(rows) - smooth(rows))
 
 
 def _slope(before: Rows, after: Rows, height: int) -> Rows:

@@ -14,13 +14,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from gan_nst.errors import SettingsError
-from gan_nst.images import bands
-from gan_nst.inference.bandwise import Rows, in_floats, reduced
+from gan_nst.inference.bandwise import Rows, Size, in_floats, in_pixels, reduced, reduced_size
 from gan_nst.inference.colours import Recolour, keep_chroma, keep_statistics
 from gan_nst.inference.detail import carried_detail
-from gan_nst.inference.hidden import without_hidden_colours
+from gan_nst.inference.hidden import visible_colours
 from gan_nst.photo import Photo, Pixels
-from gan_nst.profiles import from_linear, to_linear
+from gan_nst.profiles import Floats, from_linear, to_linear
 
 PreserveColor = Literal["none", "luma", "statistics"]
 
@@ -46,8 +45,18 @@ class Finish:
 
 
 def prepare(photo: Photo, finish: Finish) -> Pixels:
-    """What the network is given: (h', w', 3), of the type of the photo's pixels."""
-    return reduced(without_hidden_colours(photo), finish.scale)
+    """What the network is given: (h', w', 3), of the type of the photo's pixels; they themselves where nothing is to
+    be done.
+    """
+    if finish.scale == 1 and (photo.alpha is None or photo.alpha.all()):
+        return photo.pixels
+    picture, size = visible_colours(photo), _size(photo)
+    if finish.scale < 1:
+        picture, size = (
+            reduced(picture, size, reduced_size(size, finish.scale)),
+            reduced_size(size, finish.scale),
+        )
+    return in_pixels(picture, size, like=photo.pixels)
 
 
 def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
@@ -59,25 +68,21 @@ def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
         return photo
     if finish == Finish():
         return Photo(translated, photo.alpha, photo.exif)
-    pixels = without_hidden_colours(photo)
-    height, width = pixels.shape[:2]
-    source, translation = in_floats(pixels), in_floats(translated)
+    size, picture, translation = _size(photo), visible_colours(photo), in_floats(translated)
     if finish.scale < 1:
-        translation = carried_detail(pixels, reduced(pixels, finish.scale), translated)
-    recolour = _recolour(photo, source, translation, finish)
-    completed = np.empty_like(pixels)
-    white = np.iinfo(pixels.dtype).max
-    for rows in bands(height, width):
-        before, after = source(rows), translation(rows)
+        translation = carried_detail(picture, translation, size, reduced_size(size, finish.scale))
+    recolour = _recolour(photo, picture, translation, finish)
+
+    def give(rows: slice) -> Floats:
+        before, after = picture(rows), translation(rows)
         if recolour:
             after = recolour(before, after)
-        if finish.strength < 1:
-            mixed = (
-                to_linear(before) * (1 - finish.strength) + to_linear(np.clip(after, 0, 1)) * finish.strength
-            )
-            after = from_linear(mixed)
-        completed[rows] = np.clip(np.rint(after * white), 0, white)
-    return Photo(completed, photo.alpha, photo.exif)
+        if finish.strength == 1:
+            return after
+        light = to_linear(before) * (1 - finish.strength) + to_linear(np.clip(after, 0, 1)) * finish.strength
+        return from_linear(light)
+
+    return Photo(in_pixels(give, size, like=photo.pixels), photo.alpha, photo.exif)
 
 
 def _recolour(photo: Photo, picture: Rows, translation: Rows, finish: Finish) -> Recolour | None:
@@ -85,10 +90,14 @@ def _recolour(photo: Photo, picture: Rows, translation: Rows, finish: Finish) ->
         return keep_chroma
     if finish.preserve_color == "none":
         return None
-    height, width = photo.pixels.shape[:2]
-    weights = _alike(width) if photo.alpha is None else in_floats(photo.alpha[..., None])
-    return keep_statistics(picture, translation, weights, height, width)
+    size = _size(photo)
+    weights = _alike(size[1]) if photo.alpha is None else in_floats(photo.alpha[..., None])
+    return keep_statistics(picture, translation, weights, size)
 
 
 def _alike(width: int) -> Rows:
     return lambda rows: np.ones((rows.stop - rows.start, width, 1), np.float32)
+
+
+def _size(photo: Photo) -> Size:
+    return photo.pixels.shape[0], photo.pixels.shape[1]

@@ -3,46 +3,52 @@
 import numpy as np
 
 from gan_nst.images import bands
-from gan_nst.inference.bandwise import enlarged
-from gan_nst.photo import Photo, Pixels
+from gan_nst.inference.bandwise import Rows, Size, enlarged, in_floats
+from gan_nst.photo import Photo
 from gan_nst.profiles import Floats
 
 _BLOCKS = 1 << 20  # at most about so many
 
 
-def without_hidden_colours(photo: Photo) -> Pixels:
-    """The photo's pixels, those where alpha is 0 replaced by the visible colours around them; its own array where
-    there are none.
+def visible_colours(photo: Photo) -> Rows:
+    """The photo's pixels, those where alpha is 0 replaced by the visible colours around them; white where there are
+    none.
 
     Push-pull (Gortler et al., The Lumigraph, 1996, section 3.4) of the means of blocks of visible colours: what is
     hidden has the colour of its block or, where nothing is seen in it, of the smallest larger one where something is,
     blending into its neighbours.
     """
-    pixels, alpha = photo.pixels, photo.alpha
+    pixels, alpha = in_floats(photo.pixels), photo.alpha
     if alpha is None or alpha.all():
         return pixels
     height, width = alpha.shape
-    white = np.iinfo(pixels.dtype).max
     if not alpha.any():
-        return np.full_like(pixels, white)
+        return lambda rows: np.ones((rows.stop - rows.start, width, 3), np.float32)
     side = int(np.ceil(np.sqrt(height * width / _BLOCKS)))
-    down, across = -(-height // side), -(-width // side)
-    sums = np.zeros((down, across, 4), np.float32)
-    per_band = next(bands(down, across * side * side)).stop
-    for first in range(0, down, per_band):
-        rows = slice(first * side, (first + per_band) * side)
-        weight = alpha[rows, :, None].astype(np.float32) / white
-        seen = np.concatenate([pixels[rows] * weight / white, weight], 2)
-        seen = np.pad(seen, ((0, -len(seen) % side), (0, -width % side), (0, 0)))
-        sums[first : first + per_band] = seen.reshape(-1, side, across, side, 4).sum((1, 3))
-    extended = _extended(sums)
-    colours = enlarged(lambda rows: extended[rows], down, down * side, across * side)
-    filled = pixels.copy()
-    for rows in bands(height, width):
-        hidden = alpha[rows] == 0
+    extended = _extended(_sums(pixels, in_floats(alpha[..., None]), (height, width), side))
+    blocks = extended.shape[0], extended.shape[1]
+    colours = enlarged(lambda rows: extended[rows], blocks, (blocks[0] * side, blocks[1] * side))
+
+    def give(rows: slice) -> Floats:
+        band, hidden = pixels(rows), alpha[rows] == 0
         if hidden.any():
-            filled[rows][hidden] = np.rint(colours(rows)[:, :width][hidden] * white)
-    return filled
+            band[hidden] = colours(rows)[:, :width][hidden]
+        return band
+
+    return give
+
+
+def _sums(colours: Rows, weights: Rows, size: Size, side: int) -> Floats:
+    """The sums, over blocks of `side` pixels a side, of weighted colours and of weights: (h', w', 4)."""
+    down, across = -(-size[0] // side), -(-size[1] // side)
+    sums = np.zeros((down, across, 4), np.float32)
+    for blocks in bands(down, across * side * side):
+        rows = slice(blocks.start * side, min(blocks.stop * side, size[0]))
+        weight = weights(rows)
+        seen = np.concatenate([colours(rows) * weight, weight], 2)
+        seen = np.pad(seen, ((0, -len(seen) % side), (0, -size[1] % side), (0, 0)))
+        sums[blocks] = seen.reshape(-1, side, across, side, 4).sum((1, 3))
+    return sums
 
 
 def _extended(sums: Floats) -> Floats:
@@ -54,5 +60,5 @@ def _extended(sums: Floats) -> Floats:
     height, width = weight.shape[:2]
     even = np.pad(sums, ((0, height % 2), (0, width % 2), (0, 0)))
     coarse = _extended(even.reshape(-(-height // 2), 2, -(-width // 2), 2, 4).sum((1, 3)))
-    blended = enlarged(lambda rows: coarse[rows], len(coarse), 2 * len(coarse), 2 * coarse.shape[1])
+    blended = enlarged(lambda rows: coarse[rows], coarse.shape[:2], even.shape[:2])
     return np.where(weight > 0, means, blended(slice(0, height))[:, :width])
