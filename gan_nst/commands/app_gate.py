@@ -29,11 +29,14 @@ Message = dict[str, Any]
 
 
 class Refused(Exception):
-    """A request that is not let through: its HTTP status, and one line that says why."""
+    """A request that is not let through: its HTTP status, and one line that says why.
 
-    def __init__(self, status: int, line: str) -> None:
+    unread: whether its body is still to come.
+    """
+
+    def __init__(self, status: int, line: str, unread: bool = True) -> None:
         super().__init__(line)
-        self.status = status
+        self.status, self.unread = status, unread
 
 
 class Gate:
@@ -65,7 +68,8 @@ class Gate:
         try:
             await self.app(scope, await self._checked(scope, receive), send_guarded)
         except Refused as refusal:
-            await _discard(receive, 4 * self.largest)
+            if refusal.unread:
+                await _discard(receive, 4 * self.largest)
             body = f"{refusal}\n".encode()
             headers = [
                 (b"content-type", b"text/plain; charset=utf-8"),
@@ -111,14 +115,14 @@ class Gate:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                raise Refused(400, "not a whole request")
+                raise Refused(400, "not a whole request", unread=False)
             body, more = body + message.get("body", b""), message.get("more_body", False)
         try:
             named = list(_paths(json.loads(body or b"{}")))
         except (ValueError, RecursionError):
-            raise Refused(400, "not a readable request") from None
+            raise Refused(400, "not a readable request", unread=False) from None
         if not all(self._is_ours(path) for path in named):
-            raise Refused(403, "no such file here")
+            raise Refused(403, "no such file here", unread=False)
         read = False
 
         async def replay() -> Message:

@@ -1,6 +1,7 @@
 """What the page does with pictures that were uploaded: translates them one at a time, and keeps the results a while."""
 
 import logging
+import re
 import secrets
 import threading
 import zipfile
@@ -93,7 +94,7 @@ class Jobs:
                 with self._turn:
                     made: Result | str = self._one(path, folder / str(at), number, direction, finish, naming)
             except Exception as error:  # whatever a picture does to a network, the page goes on
-                made = _line(error, path)
+                made = self._line(error, path)
             yield made
 
     def _one(
@@ -102,12 +103,19 @@ class Jobs:
         translator = self.offer.translator(number, direction)
         photo = read_photo(path, self.largest)
         translated = translate_photo(translator, photo, finish)
-        result = Result(folder / naming.plain(Path(path.name)), folder / "before.jpg", folder / "after.jpg")
+        result = Result(folder / naming.plain(Path(path.name)), folder / "before.webp", folder / "after.webp")
         folder.mkdir()
         write_photo(translated, result.file)
         write_photo(preview(photo), result.before, Encoding(quality=90))
         write_photo(preview(translated), result.after, Encoding(quality=90))
         return result
+
+    def _line(self, error: Exception, path: Path) -> str:
+        """What a visitor is told: one line, without this machine's folders."""
+        if isinstance(error, GanNstError):
+            return re.sub(re.escape(str(self.store.folder)) + r"/([^/\s]+/)*", "", str(error))
+        log.error(f"{path.name}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return f"{path.name}: could not be translated ({type(error).__name__})"
 
 
 def preview(photo: Photo) -> Photo:
@@ -137,11 +145,3 @@ def archive(results: Sequence[Result], folder: Path) -> Path:
             taken.add(name)
             file.write(result.file, name)
     return path
-
-
-def _line(error: Exception, path: Path) -> str:
-    """What a visitor is told: one line, without this machine's folders."""
-    if isinstance(error, GanNstError):
-        return str(error).replace(str(path), path.name)
-    log.error(f"{path.name}: {type(error).__name__}: {' '.join(str(error).split())}")
-    return f"{path.name}: could not be translated ({type(error).__name__})"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_nst.commands.app_jobs import Jobs, Result, archive
-from gan_nst.errors import GanNstError, SettingsError
+from gan_nst.errors import DataError, GanNstError, SettingsError
 from gan_nst.inference.finishing import Finish
 from gan_nst.inference.outputs import Naming
 
@@ -175,9 +175,8 @@ class _Actions:
         failures: list[str] = []
         files = files or []
         try:
-            yield _working(1, len(files)), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-            finish = _finish(strength, colours, scale)
-            naming = _naming(form)
+            finish, naming = _finish(strength, colours, scale), _naming(form)
+            yield _working(1, len(files)), *_view(results)
             for made in self.jobs.run(files, run, direction, finish, naming):
                 if isinstance(made, Result):
                     results.append(made)
@@ -187,12 +186,13 @@ class _Actions:
                 done = len(results) + len(failures)
                 if done < len(files):
                     yield _working(done + 1, len(files)), *_view(results)
+            if not results:
+                raise DataError(
+                    failures[0] if len(failures) == 1 else "none of these pictures could be translated"
+                )
         except GanNstError as error:
+            yield f"Not translated: {html.escape(str(error))}", *_view([])
             raise _refusal(str(error)) from None
-        if not results:
-            raise _refusal(
-                failures[0] if len(failures) == 1 else "none of these pictures could be translated"
-            )
         yield _said(results, failures), *_view(results, whole=True)
 
     def directions(self, run: int) -> Any:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers_app import Visitor, as_file, visiting, write_generator
-from helpers_data import noise
+from helpers_data import coordinates, noise
 from helpers_runs import finish, one_line, start
 from PIL import Image
 
@@ -101,12 +101,13 @@ def test_several_pictures_come_back_with_one_archive_of_all(visitor, pictures):
         assert [archive.read(name) for name in archive.namelist()] == [content for _, content in results]
 
 
-def test_the_previews_are_before_and_after(visitor, pictures):
-    (upload,) = visitor.upload(pictures / "plain.png")
+def test_the_previews_are_before_and_after(visitor):
+    smooth = coordinates(60, 90) * 2
+    (upload,) = visitor.upload(("smooth.png", png(smooth[..., ::-1])))
     _, output = visitor.translate(upload, strength=0)
     shown = [visitor.http.get(f"gradio_api/file={picture['path']}").content for picture in output["data"][1]]
     before, after = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), int) for content in shown)
-    assert np.abs(before - noise(33, 45, seed=1)).mean() < 12  # it is a JPEG
+    assert np.abs(before - smooth).mean() < 4
     assert np.array_equal(before, after)
 
 
@@ -382,6 +383,26 @@ def test_a_job_that_was_left_halfway_keeps_nobody_waiting(generators, pictures, 
     left = jobs.run([store.folder / "one.png"] * 2, 0, "", Finish(), Naming())
     assert isinstance(next(left), Result)
     assert isinstance(next(jobs.run([store.folder / "one.png"], 0, "", Finish(), Naming())), Result)
+
+
+def test_what_goes_wrong_inside_is_one_line_without_this_machines_folders(tmp_path, caplog):
+    def fail(path, direction):
+        raise errors.pop()
+
+    offer = Offer([Source(write_generator(tmp_path / "one.safetensors"), "one")], fail)
+    store = Store(tmp_path / "store", 10**9)
+    store.folder.mkdir()
+    write_picture(noise(20, 20), store.folder / "one.png")
+    jobs = Jobs(offer, store, 10**6, 10**6, 3)
+    errors = [
+        RuntimeError(f"CUDA out of memory\n{tmp_path}"),
+        DataError(f"{store.folder}/results/a1/0/my one.png: could not be written"),
+    ]
+    assert list(jobs.run([store.folder / "one.png"] * 2, 0, "", Finish(), Naming())) == [
+        "my one.png: could not be written",
+        "one.png: could not be translated (RuntimeError)",
+    ]
+    assert "CUDA out of memory" in caplog.text
 
 
 def test_the_store_lets_the_oldest_files_go(tmp_path):
