@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
 
-.PHONY: help install train translate app evaluate curves tensorboard data bench test lint clean
+.PHONY: help install train translate app export evaluate curves tensorboard data bench test lint clean
 
 help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
 	@echo "make translate DOMAIN=photo2cartoon INPUT=folder-or-file OUTPUT=folder [METHOD=...] [DIRECTION=ab]"
 	@echo "make app DOMAIN=photo2cartoon [ARGS=\"--port 8000 ...\"]    (a page to try all its runs)"
+	@echo "make export DOMAIN=photo2cartoon OUT=FILE.onnx [DIRECTION=ab] [ARGS=\"--precision int8 ...\"]    (or FILE.pt2)"
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make install    make test    make lint    make clean"
@@ -37,6 +38,10 @@ translate: $(STAMP)
 
 app: $(STAMP)
 	@$(BIN)/gan-nst app "runs/$(DOMAIN)" $(ARGS)
+
+export: $(STAMP)
+	@test -n "$(OUT)" || { echo "make export: give OUT=FILE.onnx, FILE.pt2 or FILE.safetensors" >&2; exit 2; }
+	@$(BIN)/gan-nst export "$(RUN)" --to "$(patsubst .%,%,$(suffix $(OUT)))" --out "$(OUT)" $(if $(DIRECTION),--direction "$(DIRECTION)") $(ARGS)
 
 evaluate: $(STAMP)
 	@$(BIN)/gan-nst evaluate "$(RUN)" $(ARGS)

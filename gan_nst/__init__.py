@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
     from gan_nst.commands.evaluate import evaluate
+    from gan_nst.commands.export import export
     from gan_nst.commands.train import train
     from gan_nst.commands.translate import load_translator, translate
     from gan_nst.errors import GanNstError
@@ -30,6 +31,7 @@ _HOMES = {
     "data_frames": "gan_nst.commands.data",
     "data_smooth": "gan_nst.commands.data",
     "evaluate": "gan_nst.commands.evaluate",
+    "export": "gan_nst.commands.export",
     "import_generator": "gan_nst.commands.adopt",
     "load_translator": "gan_nst.commands.translate",
     "train": "gan_nst.commands.train",
@@ -47,6 +49,7 @@ __all__ = [
     "data_frames",
     "data_smooth",
     "evaluate",
+    "export",
     "import_generator",
     "load_translator",
     "train",

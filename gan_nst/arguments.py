@@ -36,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_translate(commands)
     _add_evaluate(commands)
     _add_import(commands)
+    _add_export(commands)
 
     curves = commands.add_parser("curves", help="draw the curves of runs, and say what is wrong with them")
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -309,6 +310,35 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     app.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     app.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     app.set_defaults(command="app")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a generator into a file that other programs run, and check that it does the same",
+        description="Writes a generator into a file that other programs run, for pictures of any size from 1x1, runs the "
+        "file, and compares it with `translate`: in float32 no value may differ by more than 1/255. There are onnx in "
+        "float32, float16 and int8, pt2 (a program of torch.export) in float32 and float16, and safetensors (weights for "
+        "gan-nst itself) in float32 and float16. For pt2 and safetensors, float16 halves the file alone.",
+    )
+    export.add_argument("source", type=Path, metavar="RUN|FILE", help="run, checkpoint or generator's file")
+    export.add_argument("--to", required=True, choices=["onnx", "pt2", "safetensors"])
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="its suffix says the same")
+    export.add_argument("--precision", default="float32", choices=["float32", "float16", "int8"])
+    export.add_argument("--direction", metavar="ab|ba", help="default: ab, or the only one the file has")
+    export.add_argument(
+        "--pixels",
+        default="uint8",
+        choices=["uint8", "float"],
+        help="RGB pictures in and out, (n, 3, h, w): 0 to 255 (default), or float32 of 0 to 1",
+    )
+    export.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures that set int8's scales (default: the run's training pictures, else the demo world's)",
+    )
+    export.set_defaults(command="export")
 
 
 def _positive(text: str) -> int:

@@ -123,6 +123,21 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from gan_nst.commands.export import export
+
+    export(
+        options.source,
+        to=options.to,
+        out=options.out,
+        precision=options.precision,
+        direction=options.direction,
+        pixels=options.pixels,
+        calibrate=options.calibrate,
+    )
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from gan_nst.commands.evaluate import evaluate
 
@@ -208,6 +223,7 @@ _COMMANDS = {
     "methods": _methods,
     "evaluate": _evaluate,
     "import": _import,
+    "export": _export,
     "app": _app,
     "bench": _bench,
 }

@@ -161,6 +161,7 @@ def test_public_names():
         "data_frames",
         "data_smooth",
         "evaluate",
+        "export",
         "import_generator",
         "load_translator",
         "train",

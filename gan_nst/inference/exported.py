@@ -1,22 +1,24 @@
 """An exported generator: one safetensors file that says by itself what it is and how it is used."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from gan_nst.config import Section, validate
 from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.images import Resize
 from gan_nst.networks import build
 
-_KEY = "gan_nst"
+KEY = "gan_nst"  # of the description, in every format
 
 
 class TrainingScale(Section):
@@ -42,22 +44,60 @@ class Description(Section):
     licence: str | None = None
 
 
-def export(generator: nn.Module, description: Description, path: Path) -> None:
-    """Writes the generator's weights as float32 and its description, whole or not at all."""
-    weights = {
-        name: w.detach().to("cpu", torch.float32).contiguous() for name, w in generator.state_dict().items()
-    }
-    text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    unfinished = path.with_suffix(".part")
+class PortableDescription(Description):
+    """What a file that other programs run says of itself beside that."""
+
+    pixels: Literal["uint8", "float"] = Field("uint8", description="RGB in and out: 0 to 255, or 0 to 1")
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    smallest: int = Field(1, ge=1, description="side of the smallest pictures that it takes, in pixels")
+
+
+def to_text(description: Description) -> str:
+    """The description as sorted JSON: the same for equal ones."""
+    return json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+D = TypeVar("D", bound=Description)
+
+
+def told(kind: type[D], text: str, path: Path) -> D:
+    """What a file says of itself. Raises CheckpointError when that is no such description."""
     try:
-        with open(unfinished, "wb") as file:
-            file.write(save(weights, {_KEY: text}))
-            file.flush()
+        return validate(kind, json.loads(text), where=str(path))
+    except (ValueError, RecursionError, SettingsError) as error:
+        raise CheckpointError(
+            f"{path}: what it says of itself is no description of a generator ({str(error).splitlines()[0]})"
+        ) from None
+
+
+def export(
+    generator: nn.Module, description: Description, path: Path, weights: torch.dtype = torch.float32
+) -> None:
+    """Writes the generator's weights, as float32 or in half the bytes as float16, and its description, whole or not at
+    all.
+    """
+    tensors = {name: w.detach().to("cpu", weights).contiguous() for name, w in generator.state_dict().items()}
+    with written(path) as unfinished:
+        unfinished.write_bytes(save(tensors, {KEY: to_text(description)}))
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path`, which takes its place when the context ends, and is gone when it fails.
+
+    Raises CheckpointError for whatever cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        yield unfinished
+        with open(unfinished, "rb") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: could not be written ({error.strerror})") from None
+        raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:
@@ -74,10 +114,17 @@ def load_exported(path: Path) -> tuple[nn.Module, Description]:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({' '.join(str(error).split())})"
         ) from None
-    if _KEY not in metadata:
+    if KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not an exported gan_nst generator")
+    description = told(Description, metadata[KEY], path)
+    return generator_of(description, weights, path), description
+
+
+def generator_of(description: Description, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    """The generator that a file describes, frozen, with the weights that it holds. Raises CheckpointError when they do
+    not fit each other.
+    """
     try:
-        description = validate(Description, json.loads(metadata[_KEY]), where=str(path))
         generator = build(description.network)
         generator.load_state_dict(weights)
     except (ValueError, SettingsError, RuntimeError) as error:
@@ -88,4 +135,4 @@ def load_exported(path: Path) -> tuple[nn.Module, Description]:
         raise CheckpointError(f"{path}: its network, {description.network['name']}, is no generator")
     if not all(torch.isfinite(weight).all() for weight in weights.values()):
         raise CheckpointError(f"{path}: its weights are not finite")
-    return generator.requires_grad_(False).eval(), description
+    return generator.requires_grad_(False).eval()

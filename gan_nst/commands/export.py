@@ -1,0 +1,242 @@
+"""`gan-nst export`: a generator in a file that other programs run, which provably does what `translate` does."""
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gan_nst.commands.runs import find_run
+from gan_nst.commands.subjects import settings_of
+from gan_nst.commands.translate import load_generator
+from gan_nst.data.demo import draw_cartoon, draw_photograph
+from gan_nst.data.folders import locate
+from gan_nst.data.scenes import make_scene
+from gan_nst.errors import CheckpointError, DataError, GanNstError, SettingsError
+from gan_nst.images import (
+    LOOKED_FOR,
+    Picture,
+    find_pictures,
+    read_picture,
+    resize_picture,
+    to_picture,
+    to_tensor,
+)
+from gan_nst.inference import exported
+from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
+from gan_nst.inference.folding import fold_resizes
+from gan_nst.inference.portable_check import Agreement, compare
+from gan_nst.inference.portable_graph import Whole
+from gan_nst.inference.portable_onnx import Session, as_half, require_packages, write_onnx
+from gan_nst.inference.portable_program import run_program, write_program
+from gan_nst.inference.translator import Translator
+from gan_nst.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+Format = Literal["onnx", "pt2", "safetensors"]
+Precision = Literal["float32", "float16", "int8"]
+
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "onnx": ("float32", "float16", "int8"),
+    "pt2": ("float32", "float16"),
+    "safetensors": ("float32", "float16"),
+}
+
+_FURTHEST = 1.0  # of 255, that a float32 file may be from the translator
+_LEAST = {"float16": 35.0, "int8": 20.0}  # dB, of the others
+_COMPARED, _CALIBRATED = 4, 32  # pictures
+_LARGEST = 512  # pixels of their shorter side
+
+
+def export(
+    source: Path | str,
+    *,
+    to: Format,
+    out: Path | str,
+    precision: Precision = "float32",
+    direction: str | None = None,
+    pixels: Literal["uint8", "float"] = "uint8",
+    calibrate: Path | str | None = None,
+) -> Agreement:
+    """Writes a generator into a file, runs that file, and returns how far its pictures are from the translator's.
+
+    source: a run, a checkpoint, or a generator's file. direction: "ab" or "ba"; by default the file's own, or the run's
+    first. to, precision: PRECISIONS says which there are. pixels: what the file takes and gives, RGB of 0 to 255 or of
+    0 to 1. calibrate: the folder of pictures whose activations set int8's scales; by default the run's training
+    pictures, or the demo world's.
+
+    Raises GanNstError, one line, for every mistake in what was given, and where float32 differs by more than 1/255, or
+    another precision by more than its PSNR may be low; nothing is left of the file then, and an older one stays.
+    """
+    source, out = Path(source), Path(out)
+    _check_options(source, to, out, precision, pixels, calibrate)
+    generator, description = load_generator(source, direction)
+    if not hasattr(generator, "spec"):
+        raise CheckpointError(
+            f"{source}: cannot be exported again; give the run or the file that it was made from"
+        )
+    told = PortableDescription(
+        **Description.model_validate(
+            description.model_dump(include=set(Description.model_fields))
+        ).model_dump(),
+        pixels=pixels,
+        precision=precision,
+    )
+    pictures = _Pictures(source, told)
+    examples = (
+        pictures.calibration(None if calibrate is None else Path(calibrate)) if precision == "int8" else []
+    )
+    translator = Translator(fold_resizes(copy.deepcopy(generator)), description, "cpu", "float32")
+    with written(out) as unfinished:
+        run = _write(generator, description, told, to, unfinished, examples)
+        try:
+            agreement = compare(run, translator, pictures.real(), pixels)
+            if to == "onnx" and precision == "float16":
+                on_a_gpu = Whole(as_half(generator), pixels).requires_grad_(False)
+                agreement = min(
+                    agreement, compare(on_a_gpu, translator, pictures.real(), pixels), key=lambda a: a.psnr
+                )
+        except CheckpointError as error:
+            raise CheckpointError(f"{out}: not written, as the file does not work: it {error}") from None
+        _judge(out, agreement, precision)
+        size = unfinished.stat().st_size
+    log.info(f"{out}: {size / 1e6:.1f} MB, {precision}; beside the translator: {agreement}")
+    return agreement
+
+
+def _check_options(
+    source: Path, to: str, out: Path, precision: str, pixels: str, calibrate: Path | str | None
+) -> None:
+    if to not in PRECISIONS:
+        raise SettingsError(f"--to: expected one of {', '.join(PRECISIONS)}, got {to!r}")
+    if precision not in PRECISIONS[to]:
+        there = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in PRECISIONS.items())
+        raise SettingsError(f"--to {to} --precision {precision}: there is no such file; there are {there}")
+    if out.suffix != f".{to}":
+        raise SettingsError(f"{out}: --to {to} writes a .{to} file; give it that suffix")
+    if pixels == "float" and to == "safetensors":
+        raise SettingsError("--pixels: a safetensors file holds weights alone; leave it out")
+    if calibrate is not None and precision != "int8":
+        raise SettingsError(f"--calibrate: only int8 is calibrated, not {precision}; leave it out")
+    if not out.parent.is_dir():
+        raise CheckpointError(f"{out.parent}: no such folder")
+    if out.is_dir():
+        raise CheckpointError(f"{out}: is a folder; give a file's name")
+    if not os.access(out.parent, os.W_OK):
+        raise CheckpointError(f"{out.parent}: not writable")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise SettingsError(f"{out}: would be written over itself; give another name")
+    if to == "onnx":
+        require_packages(to_write=True)
+
+
+def _write(
+    generator: nn.Module,
+    description: Description,
+    told: PortableDescription,
+    to: str,
+    path: Path,
+    examples: Sequence[Picture],
+) -> Callable[[Tensor], Tensor]:
+    """Writes the file, and returns what runs it."""
+    if to == "onnx":
+        write_onnx(generator, told, path, examples)
+        return Session(path).run
+    if to == "pt2":
+        write_program(generator, told, path)
+        return run_program(path)
+    exported.export(generator, description, path, getattr(torch, told.precision))
+    translator = Translator(load_exported(path)[0], description, "cpu", "float32")
+
+    def run(batch: Tensor) -> Tensor:
+        found = translator.translate([to_picture(picture) for picture in batch])
+        return torch.stack([to_tensor(picture) for picture in found])
+
+    return run
+
+
+def _judge(out: Path, agreement: Agreement, precision: str) -> None:
+    """Raises CheckpointError for a file that is too far from the translator."""
+    if precision == "float32" and agreement.largest > _FURTHEST:
+        raise CheckpointError(f"{out}: not written, as it does not agree with the translator: {agreement}")
+    if precision != "float32" and not agreement.psnr >= _LEAST[precision]:
+        raise CheckpointError(
+            f"{out}: not written, as {precision} does not do for this generator: {agreement}, where "
+            f"{_LEAST[precision]:.0f} dB are the least; take float32"
+        )
+
+
+class _Pictures:
+    """The pictures of a generator's input domain: of its run, or of the demo world where those are not at hand."""
+
+    def __init__(self, source: Path, description: Description) -> None:
+        self.scale: TrainingScale = description.training_scale
+        self.domain = description.translation[0]
+        self._payload = _payload(source)
+        if self._payload is not None:
+            translation: dict[str, Any] = self._payload["translations"].get(description.translation, {})
+            self.domain = translation.get("source", self.domain)
+
+    def real(self) -> list[Picture]:
+        """A few that no calibration has seen."""
+        return self._of_run("test", _COMPARED) or self._drawn("test", _COMPARED)
+
+    def calibration(self, folder: Path | None) -> list[Picture]:
+        """Those of a folder, or of the training. Raises DataError when the folder has none."""
+        if folder is None:
+            found = self._of_run("training", _CALIBRATED)
+            log.info(f"calibrating on {'the training' if found else 'the demo world'}'s pictures")
+            return found or self._drawn("train", _CALIBRATED)
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+        files = find_pictures(folder)
+        found = self._read(files, _CALIBRATED)
+        if not found:
+            raise DataError(f"{folder}: no pictures that can be read (looked for {LOOKED_FOR})")
+        return found
+
+    def _of_run(self, split: str, count: int) -> list[Picture]:
+        if self._payload is None:
+            return []
+        try:
+            folders = getattr(locate(settings_of(self._payload).data), split)
+            return self._read(folders[self.domain].files, count)
+        except (GanNstError, KeyError):  # the run's data may be gone
+            return []
+
+    def _read(self, files: Sequence[Path], count: int) -> list[Picture]:
+        """Up to `count`, spread over the files, at the scale of the training."""
+        found = []
+        for file in files[:: max(1, len(files) // count)][:count]:
+            try:
+                picture = read_picture(file)
+            except DataError as error:
+                log.warning(f"{error}; left out")
+                continue
+            size = min(self.scale.load_size, _LARGEST, *picture.shape[:2])
+            found.append(resize_picture(picture, size, "short_side"))
+        return found
+
+    def _drawn(self, split: str, count: int) -> list[Picture]:
+        size = min(max(self.scale.load_size, 32), _LARGEST)
+        scenes = [
+            make_scene(0, f"train-{self.domain}" if split == "train" else split, n) for n in range(count)
+        ]
+        if self.domain == "a":
+            return [draw_photograph(scene, size, n) for n, scene in enumerate(scenes)]
+        return [draw_cartoon(scene, size) for scene in scenes]
+
+
+def _payload(source: Path) -> dict[str, Any] | None:
+    """The checkpoint of the run that a generator is from; None where it lies outside of any."""
+    if source.suffix == ".pt":
+        return checkpoint.load(source)
+    folder = source.parent if source.is_file() else source
+    if not (folder / "checkpoints").is_dir():
+        return None
+    return checkpoint.load_newest(find_run(folder) / "checkpoints")[1]

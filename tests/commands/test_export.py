@@ -1,0 +1,180 @@
+"""`gan-nst export`: a file that does what `translate` does, or no file and one line."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import CONFIG, one_line
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+from gan_nst.commands import export as command
+from gan_nst.commands.translate import load_translator
+from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
+from gan_nst.networks import build
+
+
+def make(path, seed=0, stem=0.3):
+    """An exported generator, tiny and with strong weights."""
+    torch.manual_seed(seed)
+    network = build({"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1, "eps": 1e-2})
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    nn.init.normal_(network.segments["stem"].convolution.weight, std=stem)
+    scale = TrainingScale(load_size=36, crop_size=32)
+    plain = {"network": network.spec.model_dump(), "translation": "ab", "method": "cyclegan"}
+    export(network, Description(**plain, training_scale=scale), path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make(tmp_path / "source.safetensors")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A folder with a picture of awkward size in it."""
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "p.png")
+    return tmp_path / "photos"
+
+
+def translated(gan_nst, source, photo, output):
+    code, _, err = gan_nst("translate", source, photo, "--output", output, "--precision", "float32")
+    assert code == 0, err
+    with Image.open(output / "p.png") as image:
+        return np.array(image).astype(int)
+
+
+def test_an_onnx_file_is_written_checked_and_translates(gan_nst, source, photo, tmp_path):
+    out = tmp_path / "x.onnx"
+    out.write_bytes(b"an older one")
+    code, text, err = gan_nst("export", source, "--to", "onnx", "--out", out)
+    assert code == 0, err
+    assert err == ""
+    (line,) = text.splitlines()
+    assert line.startswith(f"{out}: ")
+    assert "largest difference" in line
+    assert "dB" in line
+    made = translated(gan_nst, out, photo, tmp_path / "made")
+    assert np.abs(made - translated(gan_nst, source, photo, tmp_path / "wanted")).max() <= 1
+    assert sorted(os.listdir(tmp_path)) == [
+        "experiments", "made", "photos", "source.safetensors", "wanted", "x.onnx",
+    ]  # fmt: skip
+    again = gan_nst("export", out, "--to", "pt2", "--out", tmp_path / "y.pt2")
+    one_line(again, out, "cannot be exported again")
+
+
+def test_an_int8_file_is_calibrated_on_what_it_is_given(gan_nst, source, photo, tmp_path, monkeypatch):
+    import onnx
+
+    written = []
+    monkeypatch.setitem(command._LEAST, "int8", 15.0)  # these weights are no trained ones
+    for number, folder in enumerate((photo, photo, None)):
+        out = tmp_path / f"{number}.onnx"
+        more = [] if folder is None else ["--calibrate", folder]
+        code, text, err = gan_nst(
+            "export", source, "--to", "onnx", "--out", out, "--precision", "int8", *more
+        )
+        assert code == 0, err
+        assert ("calibrating on the demo world's pictures" in text) == (folder is None)
+        written.append(out.read_bytes())
+    assert written[0] == written[1] != written[2]
+    model = onnx.load(out)
+    kinds = {w.name: w.data_type for w in model.graph.initializer}
+    weights = [node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    eight = [name for name in weights if kinds.get(name) == onnx.TensorProto.INT8]
+    assert len(eight) == 3  # down1 and the block's two; not the stem, nor the way up
+    assert b".py" not in written[0]
+
+
+def test_a_program_translates(gan_nst, source, photo, tmp_path):
+    out = tmp_path / "x.pt2"
+    code, text, err = gan_nst("export", source, "--to", "pt2", "--out", out)
+    assert code == 0, err
+    assert len(text.splitlines()) == 1
+    made = translated(gan_nst, out, photo, tmp_path / "made")
+    assert np.abs(made - translated(gan_nst, source, photo, tmp_path / "wanted")).max() <= 1
+    assert load_translator(out).takes_statistics
+
+
+def test_a_run_is_exported_and_compared_on_its_own_test_pictures(gan_nst, tiny, tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "ba.safetensors"
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=1", "--out", run)[0] == 0
+    seen = []
+    real = command._Pictures.real
+    monkeypatch.setattr(command._Pictures, "real", lambda self: seen.append(real(self)) or seen[-1])
+    options = ["--to", "safetensors", "--direction", "ba", "--precision", "float16"]
+    code, _, err = gan_nst("export", run, *options, "--out", out)
+    assert code == 0, err
+    with safe_open(out, framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    loaded, told = load_exported(out)
+    assert told.translation == "ba"
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    wanted = load_translator(run, "ba").generator.state_dict()
+    stem = "segments.stem.convolution.weight"
+    assert torch.equal(loaded.state_dict()[stem], wanted[stem].half().float())
+    assert {picture.shape for picture in seen[0]} == {
+        (32, 32, 3)
+    }  # of the test split; the drawn ones have 36 pixels
+
+
+def test_a_file_that_does_not_agree_is_not_left(gan_nst, source, tmp_path, monkeypatch):
+    other = load_exported(make(tmp_path / "other.safetensors", seed=1))[0]
+    write = command.exported.export
+    monkeypatch.setattr(command.exported, "export", lambda generator, *rest: write(other, *rest))
+    out = tmp_path / "x.safetensors"
+    out.write_bytes(b"an older one")
+    for precision, part in (("float32", "does not agree"), ("float16", "float16 does not do")):
+        result = gan_nst("export", source, "--to", "safetensors", "--precision", precision, "--out", out)
+        one_line(result, out, part, "dB")
+        assert out.read_bytes() == b"an older one"
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+
+
+def test_a_generator_too_large_for_float16_is_refused_though_the_cpu_would_run_it(gan_nst, tmp_path):
+    source, out = make(tmp_path / "large.safetensors", stem=2e4), tmp_path / "x.onnx"
+    options = ["--to", "onnx", "--precision", "float16", "--pixels", "float"]
+    one_line(gan_nst("export", source, *options, "--out", out), out, "not written", "not finite")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("x.pt2", ["--to", "pt2", "--precision", "int8"], ["pt2", "int8", "onnx: float32, float16, int8"]),
+        ("x.safetensors", ["--to", "safetensors", "--precision", "int8"], ["no such file"]),
+        ("x.pt", ["--to", "pt2"], ["x.pt", "give it that suffix"]),
+        ("x.onnx", ["--to", "pt2"], ["x.onnx", ".pt2"]),
+        ("none/x.onnx", ["--to", "onnx"], ["none", "no such folder"]),
+        ("folder.onnx", ["--to", "onnx"], ["folder.onnx", "is a folder"]),
+        ("x.onnx", ["--to", "onnx", "--calibrate", "."], ["--calibrate", "float32"]),
+        ("x.onnx", ["--to", "onnx", "--direction", "ba"], ["translates ab, not ba"]),
+        ("x.safetensors", ["--to", "safetensors", "--pixels", "float"], ["--pixels"]),
+        ("source.safetensors", ["--to", "safetensors"], ["over itself"]),
+        (
+            "x.onnx",
+            ["--to", "onnx", "--precision", "int8", "--calibrate", "none"],
+            ["none", "no such folder"],
+        ),
+        ("x.onnx", ["--to", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no pictures"]),
+    ],
+)
+def test_mistakes(gan_nst, source, tmp_path, name, options, parts):
+    (tmp_path / "folder.onnx").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    one_line(gan_nst("export", source, "--out", tmp_path / name, *options), *parts)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_missing_source_is_told(gan_nst, tmp_path):
+    out = tmp_path / "x.onnx"
+    one_line(gan_nst("export", tmp_path / "none", "--to", "onnx", "--out", out), "none", "no such run")
+    missing = tmp_path / "none.safetensors"
+    one_line(gan_nst("export", missing, "--to", "onnx", "--out", out), missing, "no such file")
+    assert gan_nst("export", missing, "--to", "onnx", "--out", out)[1] == ""
