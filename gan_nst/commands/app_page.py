@@ -27,13 +27,15 @@ _FORMATS = [
 ]
 _FONTS = ["system-ui", "sans-serif"]  # none that would be fetched
 _CODE = ["ui-monospace", "monospace"]
-# As wide empty as full; no room kept below few results; nothing to take out of the list of downloads.
+# As wide empty as full; results in as many columns as fit, and no room kept below few; nothing to take out of the list of downloads.
 _STYLE = """
 .gradio-container > main {width: 100%; max-width: 1200px !important; margin: 0 auto}
 #gallery, #gallery .gallery-container, #gallery .grid-wrap {
     height: auto !important; min-height: 0 !important; max-height: none !important
 }
-#gallery .grid-container {padding-top: 32px}
+#gallery .grid-container {
+    padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(100px, 1fr)) !important
+}
 #downloads .label-clear-button {display: none}
 """
 

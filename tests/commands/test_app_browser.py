@@ -124,21 +124,27 @@ def test_a_dropped_picture_comes_back_as_the_file_that_translate_writes(page, ru
 
 
 def test_several_pictures_are_compared_one_by_one(page, tmp_path):
-    paths = [tmp_path / f"{name}.png" for name in ("one", "two")]
+    paths = [tmp_path / f"{name}.png" for name in ("one", "two", "four", "five")]
     for number, path in enumerate(paths):
         write_picture(noise(40, 60, seed=number), path)
     (tmp_path / "three.png").write_bytes(b"no picture")
     drop(page, *paths, tmp_path / "three.png")
     press(page, "go")
-    said(page, "2 pictures translated")
+    said(page, "4 pictures translated")
     said(page, "three.png")
-    page.wait("document.querySelectorAll('#gallery .gallery-item').length == 2")
+    page.wait("document.querySelectorAll('#gallery .gallery-item').length == 4")
     first = page.run("document.querySelector('#compare img').src")
     page.run(
         "document.querySelectorAll('#gallery .gallery-item button, #gallery button.gallery-item')[1].click()"
     )
     page.wait(f"document.querySelector('#compare img').src != {first!r}")
-    assert page.run("document.querySelectorAll('#downloads tr.file').length") == 3  # and all.zip
+    assert page.run("document.querySelectorAll('#downloads tr.file').length") == 5  # and all.zip
+    page.resize(390, 900, mobile=True)
+    time.sleep(0.5)
+    ends = (
+        "[...document.querySelectorAll('#gallery .gallery-item')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert max(page.run(ends)) < 390
 
 
 def test_a_refusal_is_one_line_and_the_page_goes_on(page, tmp_path):
