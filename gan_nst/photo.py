@@ -250,8 +250,6 @@ def _encode(photo: Photo, name: str, encoding: Encoding) -> bytes:
         options["quality"] = encoding.quality
     if name in ("JPEG", "AVIF"):
         options["subsampling"] = encoding.chroma
-    if name == "JPEG":
-        options["optimize"] = True
     file = io.BytesIO()
     Image.fromarray(_eight_bits(photo, opaque=name == "JPEG")).save(file, format=name, **options)
     return file.getvalue()

@@ -223,6 +223,15 @@ def test_jpegs_have_the_chroma_and_quality_asked_for(tmp_path, chroma, sampling)
     assert sizes[0] > 5 * sizes[1]
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_noise_which_nothing_compresses_is_written_too(tmp_path, suffix):
+    """Pillow's JPEG encoder fails on it when it is asked to optimise."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    write_photo(Photo(noise), tmp_path / f"noise{suffix}", Encoding(quality=100))
+    found = read_photo(tmp_path / f"noise{suffix}").pixels
+    assert np.abs(found.astype(int) - noise).mean() < 12
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".avif"])
 def test_quality_makes_files_larger(tmp_path, suffix):
     noise = Photo(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
