@@ -103,7 +103,7 @@ def _app(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
         max_upload=options.max_upload,
-        max_pixels=options.max_pixels * 1_000_000,
+        max_pixels=options.max_pixels,
     )
     return 0
 

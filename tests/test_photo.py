@@ -229,7 +229,7 @@ def test_noise_which_nothing_compresses_is_written_too(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     write_photo(Photo(noise), tmp_path / f"noise{suffix}", Encoding(quality=100))
     found = read_photo(tmp_path / f"noise{suffix}").pixels
-    assert np.abs(found.astype(int) - noise).mean() < 12
+    assert np.abs(found.astype(int) - noise).mean() < 50  # WebP keeps half of the colours' resolution
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".avif"])

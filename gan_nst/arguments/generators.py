@@ -159,10 +159,10 @@ def add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     app.add_argument(
         "--max-pixels",
-        type=positive,
-        default=64,
-        metavar="MEGAPIXELS",
-        help="of one picture (default: 64)",
+        type=count,
+        default="64M",
+        metavar="N",
+        help="of one picture; 100M is 100 million (default: 64M)",
     )
     app.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     app.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])

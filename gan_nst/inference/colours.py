@@ -25,6 +25,7 @@ _FROM_RELATIVE = np.linalg.inv(_RELATIVE).T.astype(np.float32)
 _TO_LAB = _LAB.T.astype(np.float32)
 _FROM_LAB = np.linalg.inv(_LAB).T.astype(np.float32)
 _TOE = 6 / 29
+_TINY = 1e-6
 
 
 def keep_chroma(picture: Floats, translation: Floats) -> Floats:
@@ -60,9 +61,10 @@ class _Moments:
         self.squares: NDArray[np.float64] = np.zeros(3)
 
     def add(self, values: Floats, weight: Floats) -> None:
-        self.count += weight.sum((0, 1), dtype=np.float64)
-        self.sum += (values * weight).sum((0, 1), dtype=np.float64)
-        self.squares += (values.astype(np.float64) ** 2 * weight).sum((0, 1))
+        weights, flat = weight.reshape(-1), values.reshape(-1, 3)
+        self.count += weights.sum(dtype=np.float64)
+        self.sum += weights @ flat
+        self.squares += weights @ (flat * flat)
 
     def mean(self) -> NDArray[np.float64]:
         return self.sum / np.maximum(self.count, 1e-9)
@@ -82,16 +84,17 @@ def _to_lab(rgb: Floats) -> Floats:
 def _from_lab(lab: Floats) -> Floats:
     """sRGB of what `_to_lab` gives; colours that sRGB lacks lose chroma, not their hue."""
     roots = lab @ _FROM_LAB
-    relative: Floats = np.where(roots > _TOE, roots**3, (roots - 4 / 29) * (3 * _TOE**2))
+    relative: Floats = np.where(roots > _TOE, roots * roots * roots, (roots - 4 / 29) * (3 * _TOE**2))
     linear = relative.astype(np.float32) @ _FROM_RELATIVE
     return from_linear(_into_gamut(linear, np.clip(relative[..., 1], 0, 1)))
 
 
 def _into_gamut(colours: Floats, gray: Floats) -> Floats:
     """Colours drawn towards the gray of their own lightness, (rows, w), from 0 to 1, until none is outside 0 to 1."""
-    gray = gray[..., None]
-    difference = colours - gray
-    room = np.where(difference > 0, 1 - gray, gray)
-    share = (room / np.maximum(np.abs(difference), 1e-12)).min(-1, keepdims=True)
-    inside: Floats = gray + difference * np.minimum(share, 1)
+    red, green, blue = np.moveaxis(colours, -1, 0)  # numpy reduces axes of three slowly
+    above = np.maximum(np.maximum(red, green), blue) - gray
+    below = gray - np.minimum(np.minimum(red, green), blue)
+    upper, lower = np.maximum(1 - gray, _TINY), np.maximum(gray, _TINY)
+    share = np.minimum(upper / np.maximum(above, upper), lower / np.maximum(below, lower))[..., None]
+    inside: Floats = gray[..., None] * (1 - share) + colours * share
     return inside
