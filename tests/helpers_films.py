@@ -48,6 +48,8 @@ def write_clip(
         pictures = film.add_stream(codec, rate=RATE, options=quality, time_base=tick)
         pictures.height, pictures.width = frames[0].shape[:2]
         pictures.pix_fmt = layout
+        for name, value in stream.items():
+            setattr(pictures, name, value)
         if codec == "mpeg4":
             pictures.bit_rate = 8_000_000
         if aspect:
