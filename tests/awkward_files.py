@@ -152,7 +152,7 @@ def fixed(*numbers: float) -> bytes:
 def profile(space: bytes, connection: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr") -> bytes:
     """An ICC profile, version 2."""
     tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78), **tags}
-    tags |= {b"wtpt": b"XYZ " + bytes(4) + fixed(*xyz(D50)), b"cprt": b"text" + bytes(4) + b"none\0"}
+    tags |= {b"wtpt": b"XYZ " + bytes(4) + fixed(*0.9 * xyz(D65)), b"cprt": b"text" + bytes(4) + b"none\0"}
     table, data = struct.pack(">I", len(tags)), b""
     for name, content in tags.items():
         table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(data), len(content))

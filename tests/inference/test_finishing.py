@@ -2,12 +2,14 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from gan_nst.errors import SettingsError
-from gan_nst.inference import bandwise, detail
+from gan_nst.images import bands
+from gan_nst.inference import bandwise, colours, detail, hidden
 from gan_nst.inference.finishing import Finish, complete, prepare
 from gan_nst.photo import Photo, read_photo
 
@@ -66,9 +68,6 @@ def from_linear(values):
 @pytest.fixture(autouse=True)
 def _narrow_bands(monkeypatch):
     """Bands of few rows, as large pictures have them."""
-    from gan_nst.images import bands
-    from gan_nst.inference import colours, hidden
-
     for module in (bandwise, colours, hidden):
         monkeypatch.setattr(module, "bands", lambda height, width: bands(height, width, pixels=7 * width))
 
@@ -165,8 +164,6 @@ def test_one_visible_pixel_colours_all_and_none_leaves_white(shape):
 
 
 def test_large_pictures_are_filled_by_blocks(monkeypatch):
-    from gan_nst.inference import hidden
-
     alpha, pixels = ring(np.uint8), np.full((40, 60, 3), 90, np.uint8)
     monkeypatch.setattr(hidden, "_BLOCKS", 100)  # of 5 x 5 pixels, which do not divide every side
     pixels[alpha == 0] = 0
@@ -216,6 +213,23 @@ def test_statistics_become_the_pictures_where_it_is_visible(kind, transparent):
         means = [np.average(v, weights=weights.ravel()) for v in values]
         assert abs(theirs - ours) < 0.3
         assert abs(means[0] - means[1]) < 0.3
+
+
+def test_colours_that_srgb_lacks_keep_their_luminance():
+    """Where they are drawn towards gray, and not cut off channel by channel."""
+    bright = lab(np.random.default_rng(0).random((30, 30, 3)))
+    wide = bright * (1, 2, 2) + (16, 0, 0)  # the package counts L* from -16
+    found = lab(colours._from_lab(wide.astype(np.float32)).astype(float))
+    np.testing.assert_allclose(found[..., 0], bright[..., 0], atol=0.2)
+
+
+def test_reducing_is_the_mean_of_areas_of_any_size():
+    pixels = smooth(np.uint8, 41, 67)
+    give = bandwise.reduced(bandwise.in_floats(pixels), (41, 67), (17, 30))
+    area = cv2.resize(pixels.astype(np.float32) / 255, (30, 17), interpolation=cv2.INTER_AREA)
+    for height in (1, 4, 17):
+        parts = [give(slice(start, min(start + height, 17))) for start in range(0, 17, height)]
+        np.testing.assert_allclose(np.concatenate(parts), area, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["luma", "statistics"])
