@@ -33,6 +33,7 @@ from awkward_files import (
     gray_profile,
     icc_chunk,
     lab_as_srgb,
+    matrix_profile,
     png,
     saved,
     tiff,
@@ -243,6 +244,8 @@ def profiled() -> Iterator[Case]:
     """With a colour profile, right or wrong."""
     linears = {"adobe": (ADOBE, ADOBE_XY, lambda v: v**2.19921875), "p3": (P3, P3_XY, decode_srgb)}
     linears |= {"linear": (LIGHT, SRGB_XY, lambda v: v), "srgb": (SRGB, SRGB_XY, decode_srgb)}
+    near = matrix_profile(SRGB_XY, gamma(2.0))  # near, but not it
+    linears["near"] = (near, SRGB_XY, lambda v: v**2.0)
     for name, (icc, xys, decode) in linears.items():
         eight = to_levels(as_srgb(decode(RGB / 255), xys), np.uint8)
         sixteen = to_levels(as_srgb(decode(RGB16 / 65535), xys), np.uint16)

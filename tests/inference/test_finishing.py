@@ -223,6 +223,14 @@ def test_colours_that_srgb_lacks_keep_their_luminance():
     np.testing.assert_allclose(found[..., 0], bright[..., 0], atol=0.2)
 
 
+def test_enlarging_is_bilinear_between_the_centres_of_pixels():
+    pixels = smooth(np.uint8, 17, 30)
+    give = bandwise.enlarged(bandwise.in_floats(pixels), (17, 30), (41, 67))
+    wanted = cv2.resize(pixels.astype(np.float32) / 255, (67, 41), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(give(slice(0, 41)), wanted, atol=1e-5)
+    np.testing.assert_allclose(give(slice(11, 24)), wanted[11:24], atol=1e-5)
+
+
 def test_reducing_is_the_mean_of_areas_of_any_size():
     pixels = smooth(np.uint8, 41, 67)
     give = bandwise.reduced(bandwise.in_floats(pixels), (41, 67), (17, 30))
