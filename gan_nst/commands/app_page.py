@@ -27,7 +27,8 @@ _FORMATS = [
 ]
 _FONTS = ["system-ui", "sans-serif"]  # none that would be fetched
 _CODE = ["ui-monospace", "monospace"]
-# As wide empty as full; results in as many columns as fit, and no room kept below few; nothing to take out of the list of downloads.
+# As wide empty as full; results in as many columns as fit, and no room kept below few; nothing to take out of the list
+# of downloads.
 _STYLE = """
 .gradio-container > main {width: 100%; max-width: 1200px !important; margin: 0 auto}
 #gallery, #gallery .gallery-container, #gallery .grid-wrap {

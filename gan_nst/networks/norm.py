@@ -38,7 +38,8 @@ class InstanceNorm(nn.Module):
         else:
             full = full_precision(x)
             mean, variance = (s.to(full.dtype)[:, :, None, None] for s in statistics)
-            x = ((full - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
+            inverse = torch.rsqrt(variance + self.eps).masked_fill(_flat(mean, variance, self.eps), 0)
+            x = ((full - mean) * inverse).to(x.dtype)
         if self.scale is None or self.shift is None:
             return x
         return x * self.scale[:, None, None].to(x.dtype) + self.shift[:, None, None].to(x.dtype)
@@ -50,8 +51,11 @@ class InstanceNorm(nn.Module):
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the biased variance of each channel of each picture, both (n, c), in float32 or better."""
     full = full_precision(x)
-    mean = _mean(full)
-    return mean[:, :, 0, 0], _mean((full - mean).square_())[:, :, 0, 0]
+    rough = _mean(full)
+    apart = full - rough
+    rest = _mean(apart)  # what a long sum in float32 has lost
+    variance = _mean(apart.square_()) - rest.square()
+    return (rough + rest)[:, :, 0, 0], variance.clamp_min_(0)[:, :, 0, 0]
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
@@ -100,7 +104,8 @@ def _by_formula(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     full = full_precision(x)
     variance, mean = torch.var_mean(full, (2, 3), correction=0, keepdim=True)
     inverse = torch.rsqrt(variance + eps)
-    return ((full - mean) * inverse).to(x.dtype), inverse
+    y = (full - mean) * inverse.masked_fill(_flat(mean, variance, eps), 0)
+    return y.to(x.dtype), inverse
 
 
 def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -108,8 +113,18 @@ def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     n, c, h, w = x.shape
     full = full_precision(x)
     # The kernel's variance is E[x^2] - E[x]^2, which cancels where the mean is large; so it is taken out first.
-    y, _, inverse = torch.native_group_norm(full - _mean(full), None, None, n, c, h * w, c, eps)
-    return y.to(x.dtype), inverse.view(n, c, 1, 1)
+    mean = _mean(full)
+    y, _, inverse = torch.native_group_norm(full - mean, None, None, n, c, h * w, c, eps)
+    inverse = inverse.view(n, c, 1, 1)
+    flat = _flat(mean, inverse**-2 - eps, eps)
+    return (y.masked_fill_(flat, 0) if flat.any() else y).to(x.dtype), inverse
+
+
+def _flat(mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """Which channels hold one value and rounding. A norm makes 0 of them: their rounding, 1 / sqrt(eps) times as large
+    after every norm, would otherwise decide what becomes of a picture of one colour, of black frames above all.
+    """
+    return variance <= mean.square() * 1e-12 + eps * 1e-6
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -103,6 +103,15 @@ def test_at_the_published_width_too():
     assert np.abs(in_strips(network, 40, picture)(picture).astype(int) - whole(network)(picture)).max() <= 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [0, 17, 200])
+def test_pictures_of_one_colour_pass_too(kind, value):
+    """Rounding is all that varies in them; no norm may make a picture of it."""
+    network, picture = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
+    expected = whole(network)(picture).astype(int)
+    assert np.abs(in_strips(network, 40, picture)(picture) - expected).max() <= 1
+
+
 def test_statistics_of_a_strip_alone_would_be_seen():
     """The negative control: what the parts of the picture would become by themselves is far away."""
     network, picture = generator(), landscape(168, 72)

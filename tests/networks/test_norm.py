@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_nst.networks import norm
-from gan_nst.networks.norm import InstanceNorm, normalise
+from gan_nst.networks.norm import InstanceNorm, moments, normalise
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -100,3 +100,22 @@ def test_gradients_in_bfloat16_sum_to_nothing_over_a_channel():
     g = (1 + torch.randn(1, 4, 31, 31)).bfloat16().to(memory_format=torch.channels_last)
     (gradient,) = torch.autograd.grad(normalise(x, 1e-5), x, g)
     assert gradient.float().sum((2, 3)).abs().max() < 0.5  # of 961 values, each rounded to 1/256 of itself
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1.1, 0), (1.1, 1e-4), (-300, 1)])
+def test_moments_keep_what_long_sums_in_float32_lose(layout, mean, deviation):
+    x = mean + deviation * torch.randn(2, 3, 300, 400, generator=torch.Generator().manual_seed(0))
+    found = moments(x.to(memory_format=LAYOUTS[layout]))
+    exact = x.double()
+    torch.testing.assert_close(found[0].double(), exact.mean((2, 3)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[1].double(), exact.var((2, 3), correction=0), rtol=1e-3, atol=1e-11)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_rounding_of_a_channel_of_one_value_is_not_made_large(given):
+    x = (0.7 + 1e-7 * torch.randn(1, 4, 12, 9)).to(memory_format=torch.channels_last)
+    x[:, 2:] += torch.randn(1, 2, 12, 9)
+    y = InstanceNorm(4, eps=1e-9)(x, moments(x) if given else None)
+    assert (y[:, :2] == 0).all()
+    assert (y[:, 2:].std((2, 3)) > 0.9).all()
