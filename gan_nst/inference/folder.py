@@ -231,7 +231,9 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _is_of_memory(error: BaseException) -> bool:
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))  # torch's, on the CPU
+    return known or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )  # torch's, on the CPU
 
 
 def _is_of_full_disk(error: BaseException) -> bool:
