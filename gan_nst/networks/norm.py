@@ -128,12 +128,12 @@ def _flat(mean: Tensor, variance: Tensor, eps: float) -> Tensor:
 
 
 def _mean(x: Tensor) -> Tensor:
-    """The mean over the pixels, (n, c, 1, 1); on the CPU, of a channels-last tensor, as a matrix product, as torch's
-    own mean takes ten times as long there.
+    """The mean over the pixels, (n, c, 1, 1); on the CPU, of a channels-last tensor, as matrix products, as torch's
+    own mean takes ten times as long there; row by row, as the sum of a million in float32 loses four digits.
     """
     if x.device.type != "cpu":
         return x.mean((2, 3), keepdim=True)
     n, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-    mean = torch.bmm(pixels.new_full((1, 1, h * w), 1 / (h * w)).expand(n, 1, h * w), pixels)
-    return mean.view(n, c, 1, 1)
+    rows = x.permute(0, 2, 3, 1).reshape(n * h, w, c)
+    means = torch.bmm(rows.new_full((1, 1, w), 1 / w).expand(n * h, 1, w), rows)
+    return means.view(n, h, c).mean(1).view(n, c, 1, 1)
