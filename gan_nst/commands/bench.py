@@ -38,7 +38,6 @@ from gan_nst.training.compilation import resolve_compile
 log = logging.getLogger(__name__)
 
 _BUSY = 0.5  # processes that wanted to run during the last minute
-_TOGETHER = 8  # pictures of 256 pixels that a folder's translation takes at once
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def _translate(sizes: Sizes, device: torch.device, rounds: int, work: Path) -> d
     )
     translator = Translator(build(network), description, str(device))
     pictures = [to_tensor(read_picture(file)) for file in find_pictures(source)]
-    batches = torch.stack(pictures).split(_TOGETHER)
+    batches = torch.stack(pictures).split(translator.fits(size, size))
 
     @torch.inference_mode()
     def bare() -> None:

@@ -1,6 +1,7 @@
 """A generator made usable: any picture in, the translated picture of the same size out."""
 
 import logging
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ P = TypeVar("P", bound=Pixels)
 MEMORY = 3 * 2**29  # bytes
 
 _SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
+_TOGETHER = {"cpu": 256**2}  # pixels that pass the network at once; on the CPU more is slower, measured
+_TOGETHER_ELSEWHERE = 8 * 256**2
 _UNKNOWN = 2048.0  # bytes a pixel, of a network that is no generator of ours
 
 
@@ -109,9 +112,10 @@ class Translator:
         return cast(list[P], found)
 
     def fits(self, height: int, width: int) -> int:
-        """How many pictures of a size may pass the network together; 0 when one is too large to pass it whole."""
-        height, width = (length + missing(length, self._multiple) for length in (height, width))
-        return int(self.memory / (self._bytes_a_pixel * height * width))
+        """How many pictures of a size pass the network together best; 0 when one is too large to pass it whole."""
+        pixels = math.prod(length + missing(length, self._multiple) for length in (height, width))
+        together = max(1, _TOGETHER.get(self.device.type, _TOGETHER_ELSEWHERE) // pixels)
+        return min(together, int(self.memory / (self._bytes_a_pixel * pixels)))
 
     def scale_of(self, height: int, width: int) -> float:
         """How many times larger a picture's shorter side is than those of the training."""

@@ -33,7 +33,6 @@ SUFFIXES = frozenset(
 )
 
 SMOOTHING = 0.7  # a strength that takes about half of the flicker
-_PIXELS_A_BATCH = 8 * 256 * 256
 _READ_AHEAD = 64 * 2**20  # bytes
 
 
@@ -139,8 +138,7 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
         pixels, cut = shot.photo.pixels, cuts(shot.photo.pixels)
         if batch:
             first = batch[0].photo.pixels
-            height, width = first.shape[:2]
-            most = max(1, min(fits(height, width), _PIXELS_A_BATCH // (height * width)))
+            most = max(1, fits(*first.shape[:2]))
             if cut or len(batch) >= most or (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
                 yield batch, begins
                 batch, begins = [], False

@@ -162,3 +162,8 @@ def test_the_scale_is_the_shorter_sides():
 def test_a_device_that_is_none_is_told(device):
     with pytest.raises(SettingsError, match="device: "):
         Translator(Shift(), describe(), device=device)
+
+
+def test_on_the_cpu_no_more_pixels_pass_together_than_pay():
+    made = translator(build({"name": "resnet", "width": 4, "blocks": 1}))
+    assert [made.fits(side, side) for side in (64, 256, 1000)] == [16, 1, 1]
