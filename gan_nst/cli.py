@@ -55,7 +55,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     from gan_nst.commands.translate import translate
-    from gan_nst.inference.video import SMOOTHING, VideoOptions
+    from gan_nst.inference.film.video import SMOOTHING, VideoOptions
 
     video = VideoOptions(
         crf=options.crf,

@@ -14,9 +14,9 @@ import numpy as np
 
 from gan_nst.commands.app_runs import Offer
 from gan_nst.errors import DataError, GanNstError
-from gan_nst.inference.finishing import Finish
-from gan_nst.inference.folder import translate_photo
-from gan_nst.inference.outputs import Naming
+from gan_nst.inference.finishing.finish import Finish
+from gan_nst.inference.folder.outputs import Naming
+from gan_nst.inference.folder.translate import translate_photo
 from gan_nst.photo import Encoding, Photo, read_photo, write_photo
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any
 
 from gan_nst.commands.app_jobs import Jobs, Result, archive
 from gan_nst.errors import DataError, GanNstError, SettingsError
-from gan_nst.inference.finishing import Finish
-from gan_nst.inference.outputs import Naming
+from gan_nst.inference.finishing.finish import Finish
+from gan_nst.inference.folder.outputs import Naming
 
 WAITING = 20  # translations in the queue
 

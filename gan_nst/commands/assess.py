@@ -15,7 +15,7 @@ from gan_nst.evaluation.judge import FEWEST, Judge, Judgement, Metrics
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report_scores import SHEETS_BY
 from gan_nst.images import Picture, resize_picture, write_picture
-from gan_nst.inference.batches import translate_stream
+from gan_nst.inference.folder.batches import translate_stream
 from gan_nst.progress import track
 from gan_nst.training.samples import picture_grid
 

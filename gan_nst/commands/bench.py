@@ -28,7 +28,7 @@ from gan_nst.data.demo import make_demo
 from gan_nst.errors import SettingsError, TrainingError
 from gan_nst.images import find_pictures, read_picture, to_float, to_tensor
 from gan_nst.inference.exported import Description, TrainingScale
-from gan_nst.inference.folder import translate_folder
+from gan_nst.inference.folder.translate import translate_folder
 from gan_nst.inference.translator import Translator
 from gan_nst.methods import base
 from gan_nst.networks import build

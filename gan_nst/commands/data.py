@@ -11,7 +11,7 @@ from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
 from gan_nst.errors import DataError, SettingsError
 from gan_nst.images import read_picture, resize_picture, write_picture
-from gan_nst.inference.outputs import plan_outputs
+from gan_nst.inference.folder.outputs import plan_outputs
 from gan_nst.progress import track
 
 log = logging.getLogger(__name__)

@@ -28,11 +28,11 @@ from gan_nst.images import (
 )
 from gan_nst.inference import exported
 from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
-from gan_nst.inference.folding import fold_resizes
-from gan_nst.inference.portable_check import Agreement, compare
-from gan_nst.inference.portable_graph import Whole
-from gan_nst.inference.portable_onnx import Session, as_half, require_packages, write_onnx
-from gan_nst.inference.portable_program import run_program, write_program
+from gan_nst.inference.parts.folding import fold_resizes
+from gan_nst.inference.portable.check import Agreement, compare
+from gan_nst.inference.portable.graph import Whole
+from gan_nst.inference.portable.onnx_file import Session, as_half, require_packages, write_onnx
+from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.training import checkpoint
 

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 from gan_nst.errors import SettingsError
-from gan_nst.inference.finishing import Finish
-from gan_nst.inference.muxing import FILM_SUFFIXES
-from gan_nst.inference.outputs import is_finished
+from gan_nst.inference.film.muxing import FILM_SUFFIXES
+from gan_nst.inference.film.video import FilmOutcome, VideoOptions, is_film, translate_video
+from gan_nst.inference.finishing.finish import Finish
+from gan_nst.inference.folder.outputs import is_finished
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.video import FilmOutcome, VideoOptions, is_film, translate_video
 
 log = logging.getLogger(__name__)
 

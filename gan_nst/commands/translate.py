@@ -12,12 +12,12 @@ from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
 from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
-from gan_nst.inference.finishing import Finish, PreserveColor
-from gan_nst.inference.folder import FolderOptions, Outcome, translate_folder
-from gan_nst.inference.folding import fold_resizes
-from gan_nst.inference.outputs import Format, Naming
+from gan_nst.inference.film.video import VideoOptions
+from gan_nst.inference.finishing.finish import Finish, PreserveColor
+from gan_nst.inference.folder.outputs import Format, Naming
+from gan_nst.inference.folder.translate import FolderOptions, Outcome, translate_folder
+from gan_nst.inference.parts.folding import fold_resizes
 from gan_nst.inference.translator import MEMORY, Translator
-from gan_nst.inference.video import VideoOptions
 from gan_nst.networks import build
 from gan_nst.photo import LARGEST, Chroma, Encoding
 from gan_nst.training import checkpoint
@@ -170,7 +170,7 @@ def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Desc
 def _load_file(source: Path) -> tuple[nn.Module, Description]:
     if source.suffix == ".safetensors":
         return load_exported(source)
-    from gan_nst.inference.portable import load_portable
+    from gan_nst.inference.portable.load import load_portable
 
     return load_portable(source)
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from gan_nst.errors import DataError
 from gan_nst.images import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
 from gan_nst.inference.exported import Description
-from gan_nst.inference.reduced import Reduced
-from gan_nst.inference.segments import Statistics, bytes_a_pixel, links, run_with
-from gan_nst.inference.strips import Strips
+from gan_nst.inference.parts.reduced import Reduced
+from gan_nst.inference.parts.segments import Statistics, bytes_a_pixel, links, run_with
+from gan_nst.inference.parts.strips import Strips
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.photo import Pixels

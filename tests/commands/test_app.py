@@ -27,8 +27,8 @@ from gan_nst.commands.app_runs import Offer, Source, make_offer
 from gan_nst.commands.translate import translate
 from gan_nst.errors import CheckpointError, DataError, SettingsError
 from gan_nst.images import write_picture
-from gan_nst.inference.finishing import Finish
-from gan_nst.inference.outputs import Naming
+from gan_nst.inference.finishing.finish import Finish
+from gan_nst.inference.folder.outputs import Naming
 from gan_nst.photo import Photo
 
 LIMITS = Limits(upload=300_000, pixels=20_000)

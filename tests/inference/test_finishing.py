@@ -9,8 +9,8 @@ from PIL import Image
 
 from gan_nst.errors import SettingsError
 from gan_nst.images import bands
-from gan_nst.inference import bandwise, colours, detail, hidden
-from gan_nst.inference.finishing import Finish, complete, prepare
+from gan_nst.inference.finishing import bandwise, colours, detail, hidden
+from gan_nst.inference.finishing.finish import Finish, complete, prepare
 from gan_nst.photo import Photo, read_photo
 
 KINDS = [np.uint8, np.uint16]

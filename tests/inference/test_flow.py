@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers_films import clouds, moving
 
-from gan_nst.inference.flow import Cuts, Smoother, motion, warp, warping_error
+from gan_nst.inference.film.flow import Cuts, Smoother, motion, warp, warping_error
 
 
 def texture(height, width, seed):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gan_nst.inference.folding import Folded, fold_resizes
-from gan_nst.inference.segments import bytes_a_pixel, links
+from gan_nst.inference.parts.folding import Folded, fold_resizes
+from gan_nst.inference.parts.segments import bytes_a_pixel, links
 from gan_nst.networks import build
 
 

@@ -16,11 +16,11 @@ from torch import nn
 
 from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.inference.exported import KEY, PortableDescription, TrainingScale
-from gan_nst.inference.portable import load_portable
-from gan_nst.inference.portable_check import compare
-from gan_nst.inference.portable_graph import Whole
-from gan_nst.inference.portable_onnx import Session, as_half, require_packages, write_onnx
-from gan_nst.inference.portable_program import run_program, write_program
+from gan_nst.inference.portable.check import compare
+from gan_nst.inference.portable.graph import Whole
+from gan_nst.inference.portable.load import load_portable
+from gan_nst.inference.portable.onnx_file import Session, as_half, require_packages, write_onnx
+from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator, pad_to_multiple
 from gan_nst.networks import build
 

@@ -6,8 +6,8 @@ import torch
 from helpers_inference import describe
 
 from gan_nst.errors import DataError
-from gan_nst.inference.reduced import Reduced
-from gan_nst.inference.segments import bytes_a_pixel, links
+from gan_nst.inference.parts.reduced import Reduced
+from gan_nst.inference.parts.segments import bytes_a_pixel, links
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
 

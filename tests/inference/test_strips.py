@@ -12,10 +12,10 @@ from torch import nn
 from gan_nst.commands.adopt import import_generator
 from gan_nst.errors import DataError
 from gan_nst.images import read_picture
-from gan_nst.inference import scratch
 from gan_nst.inference.exported import load_exported
-from gan_nst.inference.segments import links, run_with
-from gan_nst.inference.strips import Moments, Strips, passes, scratch_bytes
+from gan_nst.inference.parts import scratch
+from gan_nst.inference.parts.segments import links, run_with
+from gan_nst.inference.parts.strips import Moments, Strips, passes, scratch_bytes
 from gan_nst.inference.translator import MEMORY, Translator
 from gan_nst.networks import build
 
@@ -194,7 +194,7 @@ def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, 
             super().close()
             live.pop(id(self), None)
 
-    monkeypatch.setattr("gan_nst.inference.strips.Store", Watched)
+    monkeypatch.setattr("gan_nst.inference.parts.strips.Store", Watched)
     network, picture = generator(blocks=3), landscape(160, 64)
     in_strips(network, 40, picture, scratch=tmp_path)(picture)
     assert most[0] == scratch_bytes(passes(network)) * 160 * 64

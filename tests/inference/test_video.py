@@ -14,13 +14,13 @@ from torch import nn
 
 from gan_nst.errors import DataError, SettingsError
 from gan_nst.images import read_picture, resize_picture, write_picture
-from gan_nst.inference.finishing import Finish
-from gan_nst.inference.flow import warping_error
-from gan_nst.inference.form import Form, as_stored, upright
-from gan_nst.inference.muxing import FilmWriter
-from gan_nst.inference.shots import Shot, Stills
+from gan_nst.inference.film.flow import warping_error
+from gan_nst.inference.film.form import Form, as_stored, upright
+from gan_nst.inference.film.muxing import FilmWriter
+from gan_nst.inference.film.shots import Shot, Stills
+from gan_nst.inference.film.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
+from gan_nst.inference.finishing.finish import Finish
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
 from gan_nst.networks import build
 from gan_nst.photo import Photo
 

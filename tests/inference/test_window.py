@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gan_nst.inference.segments import links, run_with
-from gan_nst.inference.window import Window
+from gan_nst.inference.film.window import Window
+from gan_nst.inference.parts.segments import links, run_with
 from gan_nst.networks import build
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_nst.errors import DataError
-from gan_nst.inference.segments import Link, bytes_a_pixel, links, run
-from gan_nst.inference.strips import Report, Rows, Sink
+from gan_nst.inference.parts.segments import Link, bytes_a_pixel, links, run
+from gan_nst.inference.parts.strips import Report, Rows, Sink
 from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from gan_nst.errors import DataError, SettingsError
 from gan_nst.images import LOOKED_FOR, find_pictures
-from gan_nst.inference.finishing import Finish, complete, prepare
-from gan_nst.inference.flow import Cuts, Smoother
-from gan_nst.inference.folder import Outcome
-from gan_nst.inference.muxing import FILM_SUFFIXES, Clip, FilmWriter
-from gan_nst.inference.outputs import plan_outputs
-from gan_nst.inference.pipeline import ahead
-from gan_nst.inference.segments import links
-from gan_nst.inference.shots import Footage, Shot, Stills
+from gan_nst.inference.film.flow import Cuts, Smoother
+from gan_nst.inference.film.muxing import FILM_SUFFIXES, Clip, FilmWriter
+from gan_nst.inference.film.shots import Footage, Shot, Stills
+from gan_nst.inference.film.window import Window
+from gan_nst.inference.finishing.finish import Finish, complete, prepare
+from gan_nst.inference.folder.outputs import plan_outputs
+from gan_nst.inference.folder.pipeline import ahead
+from gan_nst.inference.folder.translate import Outcome
+from gan_nst.inference.parts.segments import links
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.window import Window
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.photo import Photo, write_photo
 from gan_nst.progress import bar

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gan_nst.data.film import Film, stamp
 from gan_nst.errors import DataError
-from gan_nst.inference.form import Form, form_of, upright
+from gan_nst.inference.film.form import Form, form_of, upright
 from gan_nst.photo import Photo, read_photo
 
 log = logging.getLogger(__name__)

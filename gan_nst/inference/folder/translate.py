@@ -13,10 +13,16 @@ from pathlib import Path
 import torch
 
 from gan_nst.errors import DataError, GanNstError
-from gan_nst.inference.batches import batches
-from gan_nst.inference.finishing import Finish, complete, prepare
-from gan_nst.inference.outputs import Naming, is_finished, lie_among_inputs, plan_outputs, remove_unfinished
-from gan_nst.inference.pipeline import ahead, behind
+from gan_nst.inference.finishing.finish import Finish, complete, prepare
+from gan_nst.inference.folder.batches import batches
+from gan_nst.inference.folder.outputs import (
+    Naming,
+    is_finished,
+    lie_among_inputs,
+    plan_outputs,
+    remove_unfinished,
+)
+from gan_nst.inference.folder.pipeline import ahead, behind
 from gan_nst.inference.translator import Translator
 from gan_nst.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
 from gan_nst.progress import bar

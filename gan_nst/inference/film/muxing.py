@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gan_nst.data.film import Film
 from gan_nst.errors import DataError
-from gan_nst.inference.form import Form, as_stored
-from gan_nst.inference.sound import Sound, told
+from gan_nst.inference.film.form import Form, as_stored
+from gan_nst.inference.film.sound import Sound, told
 from gan_nst.photo import Pixels
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from gan_nst.images import bands
-from gan_nst.inference.bandwise import Rows, Size, enlarged, in_floats
+from gan_nst.inference.finishing.bandwise import Rows, Size, enlarged, in_floats
 from gan_nst.photo import Photo
 from gan_nst.profiles import Floats
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gan_nst.inference.bandwise import Rows, Size, enlarged, reduced
+from gan_nst.inference.finishing.bandwise import Rows, Size, enlarged, reduced
 from gan_nst.profiles import Floats
 
 _RADIUS = 2

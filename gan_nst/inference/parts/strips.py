@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gan_nst.errors import DataError
-from gan_nst.inference.scratch import Store, require_space
-from gan_nst.inference.segments import Link, Statistics, bytes_a_pixel, links
+from gan_nst.inference.parts.scratch import Store, require_space
+from gan_nst.inference.parts.segments import Link, Statistics, bytes_a_pixel, links
 from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.images import bands
-from gan_nst.inference.bandwise import Rows, Size
+from gan_nst.inference.finishing.bandwise import Rows, Size
 from gan_nst.profiles import Floats, from_linear, to_linear
 
 Recolour = Callable[

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.images import Picture, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, to_text, told
-from gan_nst.inference.portable_graph import Whole, make_program
+from gan_nst.inference.portable.graph import Whole, make_program
 from gan_nst.networks.norm import InstanceNorm
 
 _INPUT, _OUTPUT = "pictures", "translated"

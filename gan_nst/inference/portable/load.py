@@ -6,8 +6,8 @@ from torch import nn
 
 from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description
-from gan_nst.inference.portable_onnx import Session
-from gan_nst.inference.portable_program import read_program
+from gan_nst.inference.portable.onnx_file import Session
+from gan_nst.inference.portable.program import read_program
 
 SUFFIXES = (".onnx", ".pt2")
 

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from gan_nst.errors import SettingsError
-from gan_nst.inference.bandwise import Rows, Size, in_floats, in_pixels, reduced, reduced_size
-from gan_nst.inference.colours import Recolour, keep_chroma, keep_statistics
-from gan_nst.inference.detail import carried_detail
-from gan_nst.inference.hidden import visible_colours
+from gan_nst.inference.finishing.bandwise import Rows, Size, in_floats, in_pixels, reduced, reduced_size
+from gan_nst.inference.finishing.colours import Recolour, keep_chroma, keep_statistics
+from gan_nst.inference.finishing.detail import carried_detail
+from gan_nst.inference.finishing.hidden import visible_colours
 from gan_nst.photo import Photo, Pixels
 from gan_nst.profiles import Floats, from_linear, to_linear
 
