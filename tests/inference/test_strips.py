@@ -272,3 +272,15 @@ def test_a_published_generator_on_a_photograph(pretrained_weights, test_data, tm
     picture = read_picture(sorted((test_data / "photo2hayao" / "testA").iterdir())[0])
     expected = whole(network)(picture).astype(int)
     assert np.abs(in_strips(network, 60, picture)(picture) - expected).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_too_strips_make_the_picture_that_the_whole_makes(kind):
+    network, picture = generator(**KINDS[kind]), landscape(168, 72)
+    memory = in_strips(network, 40, picture).memory
+    parts = Translator(network, describe(), "cuda", "float32", memory=memory)
+    assert parts.fits(168, 72) == 0
+    expected = Translator(network, describe(), "cuda", "float32")(picture).astype(int)
+    assert np.abs(parts(picture) - expected).max() <= 1
