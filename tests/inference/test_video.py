@@ -429,11 +429,14 @@ def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_
         for options in (ALONE, VideoOptions(window=1, smooth=SMOOTHING))
     )
     before, after = (warping_error(one, film.flows, film.visible) for one in (plain, smooth))
-    assert after < 0.7 * before
     ghosts = [
         away(one[mask], other[mask])
         for one, other, mask in zip(smooth[1:], plain[1:], film.uncovered, strict=True)
     ]
+    print(
+        f"warping error {before:.2f}, smoothed {after:.2f}; where something is uncovered {np.mean(ghosts):.2f} apart"
+    )
+    assert after < 0.7 * before
     assert np.mean(ghosts) < 1.5
 
 
