@@ -1,5 +1,6 @@
 """A generator made usable: any picture in, the translated picture of the same size out."""
 
+import functools
 import logging
 import math
 import tempfile
@@ -9,17 +10,17 @@ from typing import TypeVar, cast, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from gan_nst.errors import DataError
 from gan_nst.images import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
 from gan_nst.inference.exported import Description
+from gan_nst.inference.parts.padding import missing, pad_to_multiple, padded_places
 from gan_nst.inference.parts.reduced import Reduced
 from gan_nst.inference.parts.segments import Statistics, bytes_a_pixel, links, run_with
 from gan_nst.inference.parts.strips import Strips
+from gan_nst.inference.parts.turning import turned
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.photo import Pixels
@@ -32,7 +33,6 @@ P = TypeVar("P", bound=Pixels)
 
 MEMORY = 3 * 2**29  # bytes
 
-_SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
 _TOGETHER = {"cpu": 256**2}  # pixels that pass the network at once; on the CPU more is slower, measured
 _TOGETHER_ELSEWHERE = 8 * 256**2
 _UNKNOWN = 2048.0  # bytes a pixel, of a network that is no generator of ours
@@ -143,25 +143,26 @@ class Translator:
                 f"{width}x{height} pixels take about {needed:.1f} GiB at once, and this file cannot translate in "
                 "parts; give the run or its .safetensors, --scale, or --memory"
             )
-        down, across = (_mirrored(length, self._multiple) for length in (height, width))
-        translated = np.empty_like(picture)
+        canvas = np.empty_like(picture)
+        source, target, generator = picture, canvas, self._resnet()
+        if width > height:
+            source, target, generator = picture.swapaxes(0, 1), canvas.swapaxes(0, 1), self._turned
+        down, across = padded_places(source.shape[0], source.shape[1], self._multiple)
 
         def rows(span: range) -> Tensor:
-            return self._floats(picture[down[span.start : span.stop]][:, across])[None]
+            return self._floats(source[down[span.start : span.stop]][:, across])[None]
 
         def sink(span: range, x: Tensor) -> None:
-            last = min(span.stop, height)
-            translated[span.start : last] = _to_pixels(x[0, :, : last - span.start, :width], picture.dtype)
+            part = target[span.start : span.stop]
+            part[:] = _to_pixels(x[0, :, : part.shape[0], : part.shape[1]], picture.dtype)
 
         with bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
             if self.fast and statistics is None:
                 log.info(f"{width}x{height} pixels: in tiles, approximately")
-                Reduced(self._resnet(), rows, len(down), len(across), memory=self.memory).translate(
-                    sink, report
-                )
+                Reduced(generator, rows, len(down), len(across), memory=self.memory).translate(sink, report)
             else:
                 strips = Strips(
-                    self._resnet(),
+                    generator,
                     rows,
                     len(down),
                     len(across),
@@ -174,7 +175,11 @@ class Translator:
                     f"{strips.needed / 1e9:.1f} GB of scratch in {self.scratch}"
                 )
                 strips.translate(sink, report)
-        return translated
+        return canvas
+
+    @functools.cached_property
+    def _turned(self) -> ResnetGenerator:
+        return turned(self._resnet())
 
     def _resnet(self) -> ResnetGenerator:
         if not isinstance(self.generator, ResnetGenerator):
@@ -205,27 +210,3 @@ def _bytes_a_pixel(generator: nn.Module, description: Description) -> float:
         network = build(description.network)
     assert isinstance(network, ResnetGenerator)
     return bytes_a_pixel(links(network))
-
-
-def _mirrored(length: int, multiple: int) -> NDArray[np.intp]:
-    """Which pixels of a large picture's axis become those of the padded one, as `pad_to_multiple` pads it."""
-    at = np.arange(length + missing(length, multiple))
-    return np.where(at < length, at, 2 * (length - 1) - at)
-
-
-def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
-    """Pictures (n, c, h, w) grown at the right and bottom to multiples, and to what the networks need.
-
-    By reflection; tiny pictures, which have too little to reflect, repeat their edge.
-    """
-    height, width = pictures.shape[2:]
-    down = missing(height, multiple)
-    right = missing(width, multiple)
-    mode = "reflect" if down < height and right < width else "replicate"
-    return F.pad(pictures, (0, right, 0, down), mode=mode) if down or right else pictures
-
-
-def missing(length: int, multiple: int) -> int:
-    """By how many pixels a side is padded."""
-    target = max(length, _SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
-    return -(-target // multiple) * multiple - length

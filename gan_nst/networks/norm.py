@@ -38,7 +38,7 @@ class InstanceNorm(nn.Module):
         else:
             full = full_precision(x)
             mean, variance = (s.to(full.dtype)[:, :, None, None] for s in statistics)
-            inverse = torch.rsqrt(variance + self.eps).masked_fill(_flat(mean, variance, self.eps), 0)
+            inverse = torch.rsqrt(variance + self.eps).masked_fill(variance <= flat_below(mean, self.eps), 0)
             x = ((full - mean) * inverse).to(x.dtype)
         if self.scale is None or self.shift is None:
             return x
@@ -62,7 +62,8 @@ def normalise(x: Tensor, eps: float) -> Tensor:
     """x, (n, c, h, w), with mean 0 and variance 1 in each channel of each picture; same type and layout.
 
     Not torch's instance norm: on the CPU its gradient is wrong for a single picture in the channels-last layout (seen
-    with torch 2.15), and it is slow for several.
+    with torch 2.15), and it is slow for several. In the contiguous layout, which only networks in training have on the
+    CPU, it is torch's group norm, which does not know of `flat_below`.
     """
     if torch.compiler.is_compiling():
         return _by_formula(x, eps)[0]
@@ -104,7 +105,7 @@ def _by_formula(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     full = full_precision(x)
     variance, mean = torch.var_mean(full, (2, 3), correction=0, keepdim=True)
     inverse = torch.rsqrt(variance + eps)
-    y = (full - mean) * inverse.masked_fill(_flat(mean, variance, eps), 0)
+    y = (full - mean) * inverse.masked_fill(variance <= flat_below(mean, eps), 0)
     return y.to(x.dtype), inverse
 
 
@@ -116,15 +117,17 @@ def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     mean = _mean(full)
     y, _, inverse = torch.native_group_norm(full - mean, None, None, n, c, h * w, c, eps)
     inverse = inverse.view(n, c, 1, 1)
-    flat = _flat(mean, inverse**-2 - eps, eps)
+    flat = inverse**-2 - eps <= flat_below(mean, eps)
     return (y.masked_fill_(flat, 0) if flat.any() else y).to(x.dtype), inverse
 
 
-def _flat(mean: Tensor, variance: Tensor, eps: float) -> Tensor:
-    """Which channels hold one value and rounding. A norm makes 0 of them: their rounding, 1 / sqrt(eps) times as large
-    after every norm, would otherwise decide what becomes of a picture of one colour, of black frames above all.
+def flat_below(mean: Tensor, eps: float) -> Tensor:
+    """The variance up to which a channel of this mean holds one value and rounding.
+
+    A norm makes 0 of such channels: their rounding, 1 / sqrt(eps) times as large after every norm, would otherwise
+    decide what becomes of a picture of one colour, of black frames above all.
     """
-    return variance <= mean.square() * 1e-12 + eps * 1e-6
+    return mean.square() * 1e-12 + eps * 1e-6
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -15,13 +15,15 @@ import torch
 from torch import nn
 
 from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.images import to_tensor
 from gan_nst.inference.exported import KEY, PortableDescription, TrainingScale
+from gan_nst.inference.parts.padding import pad_to_multiple
 from gan_nst.inference.portable.check import compare
 from gan_nst.inference.portable.graph import Whole
 from gan_nst.inference.portable.load import load_portable
 from gan_nst.inference.portable.onnx_file import Session, as_half, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
-from gan_nst.inference.translator import Translator, pad_to_multiple
+from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
 
 SIZES = [(1, 1, 7), (1, 7, 1), (1, 3, 5), (2, 9, 8), (1, 16, 16), (3, 17, 31), (1, 64, 40), (2, 33, 70)]
@@ -199,6 +201,26 @@ def test_the_comparison_sees_what_differs(written_files):
         compare(lambda x: run(x)[..., :-1], translator, real, "uint8")
     with pytest.raises(CheckpointError, match="not finite"):
         compare(lambda x: x.float() * torch.nan, translator, real, "uint8")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64)])
+@pytest.mark.parametrize("value", [0, 17, 255])
+def test_pictures_of_one_colour_agree_too(written_files, size, value):
+    """Their rounding, which every norm would enlarge, is made 0 in the file as in the network."""
+    network, folder = written_files
+    picture = np.full((*size, 3), value, np.uint8)
+    expected = Translator(network, describe(network), "cpu", "float32")(picture)
+    found = Session(folder / "x.onnx").run(to_tensor(picture)[None])[0].permute(1, 2, 0).numpy()
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_what_cannot_be_compared_is_not_proven(written_files, monkeypatch):
+    network, folder = written_files
+    monkeypatch.setattr("gan_nst.inference.portable.check._steady", lambda translator, batch: len(batch) > 1)
+    translator = Translator(network, describe(network), "cpu", "float32")
+    real = [np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)]
+    with pytest.raises(CheckpointError, match="cannot be compared"):
+        compare(Session(folder / "x.onnx").run, translator, real, "uint8")
 
 
 def refused(path):

@@ -77,6 +77,12 @@ def test_the_reduced_picture_is_the_picture_averaged():
     torch.testing.assert_close(way._reduce(), torch.nn.functional.avg_pool2d(picture, 2))
 
 
+@pytest.mark.parametrize("size", [(16, 6000), (6000, 16)])
+def test_thin_pictures_keep_what_the_network_needs(size):
+    picture = torch.rand(1, 3, *size) * 2 - 1
+    assert reduced(generator(), picture, 200**2).isfinite().all()
+
+
 def test_too_little_memory_is_told():
     picture = torch.zeros(1, 3, 400, 400)
     with pytest.raises(DataError, match=r"^a tile takes at least 0\.1 GiB; give --memory$"):

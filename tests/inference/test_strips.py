@@ -70,7 +70,7 @@ def whole(network, precision="float32"):
 def in_strips(network, rows, picture, precision="float32", **options):
     """A translator whose memory holds about so many rows of the picture at once."""
     most = max(at.bytes_a_pixel for at in links(network))
-    memory = int(most * picture.shape[1] * rows)
+    memory = int(most * min(picture.shape[:2]) * rows)
     return Translator(network, describe(), "cpu", precision, memory=memory, **options)
 
 
@@ -83,6 +83,14 @@ def test_strips_make_the_picture_that_the_whole_makes(kind, size):
     expected = whole(network)(picture).astype(int)
     assert np.ptp(expected) > 100
     assert np.abs(parts(picture) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (4000, 3), (3, 900), (2500, 9)])
+def test_thin_pictures_pass_too(size):
+    network, picture = generator(start_from="smoothed"), landscape(*size)
+    parts = in_strips(network, 40, np.empty((16, 16, 3)))
+    assert parts.fits(*size) == 0
+    assert np.abs(parts(picture).astype(int) - whole(network)(picture)).max() <= 1
 
 
 @pytest.mark.parametrize("rows", [29, 33, 38, 47, 61, 90])
@@ -205,7 +213,9 @@ def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, 
 def test_too_little_memory_is_told_before_anything_is_computed(tmp_path):
     network, picture = generator(), landscape(200, 400)
     translator = Translator(network, describe(), "cpu", memory=100_000, scratch=tmp_path)
-    with pytest.raises(DataError, match=r"^a picture 400 pixels wide takes at least 0.1 GiB; give --memory$"):
+    with pytest.raises(
+        DataError, match=r"^a picture 200 pixels across takes at least 0.1 GiB; give --memory$"
+    ):
         translator(picture)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_nst.errors import DataError
+from gan_nst.inference.parts.padding import pad_to_multiple
 from gan_nst.inference.parts.segments import Link, bytes_a_pixel, links, run
 from gan_nst.inference.parts.strips import Report, Rows, Sink
 from gan_nst.networks.norm import moments
@@ -64,16 +65,13 @@ class Reduced:
 
     def _reduce(self) -> Tensor:
         """The picture, its sides divided by the least whole number that lets it pass the network at once."""
-        by = math.ceil(math.sqrt(self.height * self.width / self._pixels))
+        by = min(math.ceil(math.sqrt(self.height * self.width / self._pixels)), self.height, self.width)
         band = max(1, self._pixels // (self.width * by)) * by
         parts = [
             F.avg_pool2d(self.rows(range(top, min(top + band, self.height))), by)
             for top in range(0, self.height - by + 1, band)
         ]
-        small = torch.cat(parts, dim=2)
-        multiple = self.generator.multiple
-        height, width = (length // multiple * multiple for length in small.shape[2:])
-        return small[:, :, :height, :width].to(self._device)
+        return pad_to_multiple(torch.cat(parts, dim=2), self.generator.multiple).to(self._device)
 
     def _learn(self, at: Link, x: Tensor) -> Tensor:
         self._known[at.name] = moments(x)

@@ -201,7 +201,7 @@ class Strips:
         if height < 1:
             least = (beyond + 1 / last.scale) * bytes_a_pixel(way.chain) * self.width
             raise DataError(
-                f"a picture {self.width} pixels wide takes at least {least / 2**30 + 0.05:.1f} GiB; give --memory"
+                f"a picture {self.width} pixels across takes at least {least / 2**30 + 0.05:.1f} GiB; give --memory"
             )
         return height
 

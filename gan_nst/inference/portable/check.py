@@ -11,12 +11,13 @@ from torch import Tensor
 
 from gan_nst.errors import CheckpointError
 from gan_nst.images import Picture, to_float, to_tensor
-from gan_nst.inference.translator import Translator, pad_to_multiple
+from gan_nst.inference.parts.padding import pad_to_multiple
+from gan_nst.inference.translator import Translator
 
 # Batch, height and width: the smallest there is, less than can be reflected, no multiples of anything, and a batch.
 SIZES = ((1, 1, 1), (1, 3, 5), (1, 1, 50), (1, 9, 8), (2, 37, 23), (1, 64, 80))
 
-_DISTURBANCE = 3e-5  # of a range from -1 to 1: much more than float32 rounds off, much less than a step of 255
+_DISTURBANCE = 1e-6  # of a range from -1 to 1: ten times what float32 rounds off
 _STEADY = 1 / 255
 
 
@@ -49,7 +50,7 @@ def compare(
     """How far `run` is from a translator in float32, on noise of awkward sizes and on real pictures.
 
     run: maps pictures (n, 3, h, w), uint8 or (pixels "float") in [0, 1], to the same. Raises CheckpointError when its
-    pictures have another size or are not finite.
+    pictures have another size or are not finite, or when no real picture could be compared.
     """
     source = np.random.default_rng(0)
     noise = [source.integers(0, 256, (n, h, w, 3), np.uint8) for n, h, w in SIZES]
@@ -64,6 +65,8 @@ def compare(
         if is_real:
             squares += float(difference.square().sum(dtype=torch.float64))
             values += difference.numel()
+    if not values:
+        raise CheckpointError("cannot be compared: the network leaves every real picture to rounding")
     psnr = 10 * math.log10(255**2 * values / squares) if squares else math.inf
     return Agreement(largest, psnr, compared, unsteady)
 
@@ -90,8 +93,8 @@ def _difference(
 def _steady(translator: Translator, batch: np.ndarray) -> bool:
     """Whether the network's answer is more than rounding.
 
-    An instance norm divides by the deviation: of a picture of one colour it is zero, and what was rounded off, after a
-    few norms, is all that is left. Two ways of computing the same network then differ as much as two pictures.
+    An instance norm divides by the deviation: where that is next to nothing, what was rounded off, after a few norms,
+    is all that is left. Two ways of computing the same network then differ as much as two pictures.
     """
     multiple = cast(int, getattr(translator.generator, "multiple", 1))
     x = pad_to_multiple(to_float(torch.from_numpy(batch).permute(0, 3, 1, 2)), multiple)

@@ -17,7 +17,7 @@ from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.images import Picture, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, to_text, told
 from gan_nst.inference.portable.graph import Whole, make_program
-from gan_nst.networks.norm import InstanceNorm
+from gan_nst.networks.norm import InstanceNorm, flat_below
 
 _INPUT, _OUTPUT = "pictures", "translated"
 _OPSET = 20
@@ -156,25 +156,41 @@ def _each(value: Any) -> Sequence[Any]:
 
 
 class _OnnxNorm(nn.Module):
-    """An instance norm as the one operator that every runtime has for it, in float32."""
+    """An instance norm by the operator that every runtime has for it, in float32.
 
+    It makes 0 of channels of one value, as ours does, which that operator does not.
+    """
+
+    ones: Tensor
+    zeros: Tensor
     scale: Tensor
     shift: Tensor
 
     def __init__(self, norm: InstanceNorm) -> None:
         super().__init__()
         scale, shift = norm.scale, norm.shift
-        self.register_buffer("scale", torch.ones(norm.channels) if scale is None else scale.detach().float())
-        self.register_buffer("shift", torch.zeros(norm.channels) if shift is None else shift.detach().float())
+        self.affine = scale is not None
+        ones = torch.ones(norm.channels)
+        self.register_buffer("ones", ones)
+        self.register_buffer("zeros", torch.zeros(norm.channels))
+        self.register_buffer("scale", (ones if scale is None else scale.detach().float())[:, None, None])
+        self.register_buffer("shift", (0 * ones if shift is None else shift.detach().float())[:, None, None])
         self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = (x.float(), self.scale, self.shift)
+        full = x.float()
+        mean = full.mean((2, 3), keepdim=True)
         attributes: dict[str, Any] = {"epsilon": self.eps}
         y: Tensor = torch.onnx.ops.symbolic(
-            "InstanceNormalization", inputs, attributes, dtype=torch.float32, shape=x.shape
+            "InstanceNormalization",
+            (full - mean, self.ones, self.zeros),
+            attributes,
+            dtype=torch.float32,
+            shape=x.shape,
         )
-        return y.to(x.dtype)
+        share = y.square().mean((2, 3), keepdim=True)  # variance / (variance + eps)
+        y = torch.where(share * self.eps <= (1 - share) * flat_below(mean, self.eps), 0.0, y)
+        return (y * self.scale + self.shift if self.affine else y).to(x.dtype)
 
 
 def _for_onnx(generator: nn.Module, compute: torch.dtype) -> nn.Module:
