@@ -12,7 +12,7 @@ import torch
 from helpers_inference import Blur, Shift, noise, translator
 
 from gan_nst.errors import DataError
-from gan_nst.images import find_pictures, read_picture, write_picture
+from gan_nst.images import find_pictures, read_picture, to_picture, to_uint8, write_picture
 from gan_nst.inference.finishing.finish import Finish
 from gan_nst.inference.folder import translate as folder
 from gan_nst.inference.folder.outputs import Naming
@@ -327,14 +327,39 @@ def test_what_the_translator_refuses_is_told_by_name(tmp_path):
     assert outcome.failures == [f"{source / 'a.png'}: 90x90 pixels take about 2 GiB at once"]
 
 
-@pytest.mark.parametrize("part", ["read_photo", "write_photo"])
-def test_a_bug_in_a_thread_surfaces(tmp_path, shift, monkeypatch, part):
-    def broken(*_):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo", "network"])
+def test_what_nobody_foresaw_ends_one_picture_alone(tmp_path, monkeypatch, caplog, part):
+    broken = noise(20, 24, seed=1)
 
-    monkeypatch.setattr(folder, part, broken)
-    with pytest.raises(ZeroDivisionError):
-        translate_folder(shift, fill(tmp_path / "in", "a.png", "b.png"), tmp_path / "out")
+    def shows_it(thing):
+        pixels = getattr(thing, "pixels", thing)
+        if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8:
+            return np.array_equal(pixels, broken)
+        return str(thing).endswith("b.png")
+
+    def stumbles(real):
+        def work(*arguments):
+            if any(map(shows_it, arguments)):
+                raise ValueError("so\nit is")
+            return real(*arguments)
+
+        return work
+
+    class Stumbling(Shift):
+        def forward(self, x):
+            if any(np.array_equal(to_picture(to_uint8(one))[:20, :24], broken) for one in x):
+                raise ValueError("so\nit is")
+            return super().forward(x)
+
+    if part != "network":
+        monkeypatch.setattr(folder, part, stumbles(getattr(folder, part)))
+    source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
+    made = translator(Stumbling() if part == "network" else Shift())
+    with caplog.at_level(logging.DEBUG, "gan_nst"):
+        outcome = translate_folder(made, source, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a.png", "c.png"}
+    assert outcome.failures == [f"{source / 'b.png'}: could not be translated (ValueError: so it is)"]
+    assert any(record.exc_info and record.levelno == logging.DEBUG for record in caplog.records)
     assert [t for t in threading.enumerate() if t.name.startswith(("ahead", "behind"))] == []
 
 

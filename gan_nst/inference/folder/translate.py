@@ -227,11 +227,13 @@ class _Work:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a picture could not be translated, in one line. Raises the error again when it is a bug of ours."""
+    """Why a picture could not be translated, in one line. What was not foreseen ends that picture alone too."""
     if any(map(_is_of_memory, _with_causes(error))):
         return f"{path}: not enough memory; give less --memory, or --scale 0.5"
     if not isinstance(error, GanNstError):
-        raise error
+        log.debug(f"{path}: where it went wrong", exc_info=error)
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        return f"{path}: could not be translated ({told})"
     return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator knows no names
 
 
