@@ -106,18 +106,32 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A hidden file beside `path` to write into, which takes its place at the end of the context, or is removed when
     something goes wrong. Folders are made. A failure becomes a DataError, one line with the system's reason.
     """
-    unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        os.replace(unfinished, path)
-    except BaseException as error:  # Ctrl-C too leaves no half-written file
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        if not isinstance(error, Exception) or isinstance(error, DataError):
-            raise
+        with replacing(path) as unfinished:
+            yield unfinished
+    except DataError:
+        raise
+    except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: could not be written ({reason})") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A hidden file beside `path`, which takes its place at the end of the context, or is removed when anything, Ctrl-C
+    too, goes wrong. sync: only once it is on the disk. Raises whatever went wrong.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        yield unfinished
+        if sync:
+            with open(unfinished, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
 
 
 def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:

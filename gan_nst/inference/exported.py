@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from gan_nst.config import Section, validate
 from gan_nst.errors import CheckpointError, SettingsError
-from gan_nst.images import Resize
+from gan_nst.images import Resize, replacing
 from gan_nst.networks import build
 
 KEY = "gan_nst"  # of the description, in every format
@@ -87,17 +86,11 @@ def written(path: Path) -> Iterator[Path]:
 
     Raises CheckpointError for whatever cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.part")
     try:
-        yield unfinished
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with replacing(path, sync=True) as unfinished:
+            yield unfinished
     except OSError as error:
         raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:

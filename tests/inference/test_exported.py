@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 from gan_nst.errors import CheckpointError
-from gan_nst.inference import exported
 from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
 from gan_nst.networks import build
 
@@ -204,7 +203,7 @@ def test_a_file_is_written_whole_or_not_at_all(file, network, monkeypatch, fault
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exported.os, fault, full)
+    monkeypatch.setattr(os, fault, full)
     with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\)"):
         export(generator(1), description(network), file)
     assert os.listdir(file.parent) == [file.name]
