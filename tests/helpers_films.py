@@ -7,6 +7,8 @@ import av
 import cv2
 import numpy as np
 
+from gan_nst.inference.film.flow import warp
+
 RATE = 10
 SOUND_RATE = 16000
 FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate, with full colours
@@ -188,3 +190,20 @@ def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radiu
             moved.uncovered.append(inside & ~on & was_on & ~rim)
         before = at
     return moved
+
+
+def warping_error(outputs, flows, visible):
+    """The temporal warping error of a film, of 255: 0 when everything keeps its colours as it moves.
+
+    The mean, over the frames but the first, of |frame - the frame before, warped| over the pixels that both show
+    (Lai et al. 2018, arXiv:1808.00449, section 4; theirs squares). flows: from each frame but the first to the one
+    before, (h, w, 2); visible: which pixels were, (h, w).
+    """
+    outputs = iter(outputs)
+    before = next(outputs)
+    errors = []
+    for frame, flow, seen in zip(outputs, flows, visible, strict=True):
+        unit = np.iinfo(frame.dtype).max / 255
+        errors.append(np.abs(frame - warp(before, flow))[seen].mean() / unit)
+        before = frame
+    return float(np.mean(errors))

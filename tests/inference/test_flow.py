@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
-from helpers_films import clouds, moving
+from helpers_films import clouds, moving, warping_error
 
-from gan_nst.inference.film.flow import Cuts, Smoother, motion, warp, warping_error
+from gan_nst.inference.film.flow import Cuts, Smoother, motion, warp
 
 
 def texture(height, width, seed):

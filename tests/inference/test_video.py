@@ -8,13 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from helpers_films import RATE, clouds, moving, read_clip, rolling, write_clip
+from helpers_films import RATE, clouds, moving, read_clip, rolling, warping_error, write_clip
 from helpers_inference import Shift, describe, translator
 from torch import nn
 
 from gan_nst.errors import DataError, SettingsError
 from gan_nst.images import read_picture, resize_picture, write_picture
-from gan_nst.inference.film.flow import warping_error
 from gan_nst.inference.film.form import Form, as_stored, upright
 from gan_nst.inference.film.muxing import FilmWriter
 from gan_nst.inference.film.shots import Shot, Stills

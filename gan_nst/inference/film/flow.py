@@ -5,7 +5,6 @@ what comes into sight, behind moving edges and after cuts, the translation stays
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -121,25 +120,6 @@ def warp(picture: NDArray[np.generic], flow: Field, how: int = cv2.INTER_CUBIC) 
         borderMode=cv2.BORDER_REPLICATE,
     )
     return cast(Field, moved)
-
-
-def warping_error(
-    outputs: Iterable[Pixels], flows: Iterable[Field], visible: Iterable[NDArray[np.bool_]]
-) -> float:
-    """The temporal warping error of a film, of 255: 0 when everything keeps its colours as it moves.
-
-    The mean, over the frames but the first, of |frame - the frame before, warped| over the pixels that both show
-    (Lai et al. 2018, arXiv:1808.00449, section 4; theirs squares). flows: from each frame but the first to the one
-    before, (h, w, 2); visible: which pixels were, (h, w).
-    """
-    outputs = iter(outputs)
-    before = next(outputs)
-    errors = []
-    for frame, flow, seen in zip(outputs, flows, visible, strict=True):
-        unit = np.iinfo(frame.dtype).max / 255
-        errors.append(np.abs(frame - warp(before, flow))[seen].mean() / unit)
-        before = frame
-    return float(np.mean(errors))
 
 
 def as_uint8(picture: Pixels) -> NDArray[np.uint8]:
