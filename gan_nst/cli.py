@@ -10,7 +10,7 @@ from typing import TextIO
 
 from gan_nst import progress
 from gan_nst.arguments import make_parser
-from gan_nst.errors import GanNstError, SettingsError
+from gan_nst.errors import GanNstError, SettingsError, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     # argparse takes a command's free arguments only in one piece; those after an option arrive here.
     if any(text.startswith("-") for text in rest) or (rest and not hasattr(options, "arguments")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         options.arguments += rest
     _print_logs(options.quiet)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except GanNstError as error:
-        print(f"gan-nst: {error}", file=sys.stderr)
+        print(f"gan-nst: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("gan-nst: interrupted", file=sys.stderr)
@@ -247,12 +247,20 @@ class _Output(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
+class _OneLine(logging.Formatter):
+    """One message, one line, whatever the file names in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return one_line(super().formatMessage(record))
+
+
 def _print_logs(quiet: bool) -> None:
     """Progress goes to standard output as it is; warnings and errors to standard error, named."""
     out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
+    out.setFormatter(_OneLine())
     err.setLevel(logging.WARNING)
-    err.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    err.setFormatter(_OneLine("%(levelname)s: %(message)s"))
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     root = logging.getLogger("gan_nst")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from gan_nst.errors import one_line
+
 T = TypeVar("T")
 
 _shown = False
@@ -30,7 +32,9 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import track as rich_track
 
-    yield from rich_track(items, description=description, console=Console(stderr=True), transient=True)
+    yield from rich_track(
+        items, description=_shown_as(description), console=Console(stderr=True), transient=True
+    )
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def bar(description: str) -> Iterator[Callable[[float], None] | None]:
     _drawn = True
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(description, total=1.0)
+            task = progress.add_task(_shown_as(description), total=1.0)
 
             def report(share: float) -> None:
                 progress.update(task, completed=share)
@@ -57,3 +61,10 @@ def bar(description: str) -> Iterator[Callable[[float], None] | None]:
             yield report
     finally:
         _drawn = False
+
+
+def _shown_as(description: str) -> str:
+    """The description without what rich, or the terminal, would take for more than text."""
+    from rich.markup import escape
+
+    return escape(one_line(description))

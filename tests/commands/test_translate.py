@@ -12,6 +12,7 @@ import torch
 from helpers_runs import ENVIRONMENT, finish, one_line
 from PIL import Image
 
+from gan_nst import progress
 from gan_nst.arguments import make_parser
 from gan_nst.commands import processes
 from gan_nst.commands.translate import load_translator, translate
@@ -166,6 +167,33 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
     one_line(
         refused(source, "--output", source, "--format", "webp", "--resume"), "--resume", "another folder"
     )
+
+
+@pytest.mark.parametrize("name", ["em\npty.png", "\x1b[31mred.png", "\u202egnp.png", "\udcff.png"])
+def test_whatever_a_file_is_called_a_message_is_one_line(gan_nst, generator, tmp_path, name):
+    shown = name.encode("unicode_escape").decode()
+    source = fill(tmp_path / "in", "good.png")
+    (source / name).write_bytes(b"")
+    code, _, err = gan_nst("translate", generator, source, "--output", tmp_path / "out", "--device", "cpu")
+    assert code == 1
+    first, last = err.splitlines()
+    assert first.startswith(f"error: skipped: {source}/{shown}: not a readable picture")
+    assert last == "gan-nst: 1 pictures could not be translated"
+    missing = gan_nst("translate", generator, source / f"no{name}", "--output", tmp_path / "out")
+    one_line(missing, f"no{shown}: no such file or folder")
+    code, out, err = gan_nst("translate", generator, source / "good.png", "--output", tmp_path / f"to{name}x")
+    assert (code, err) == (0, "")
+    assert f"1 pictures translated into {tmp_path}/to{shown}x" in out.splitlines()
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws, without a terminal too
+    monkeypatch.setattr(progress, "shown", lambda: True)
+    with progress.bar("translating [/x] \x1b[31m.mp4") as report:
+        report(0.5)
+    assert list(progress.track([1], "[/x]\n")) == [1]
+    assert "[/x]" in (text := capsys.readouterr().err)
+    assert "\x1b[31m.mp4" not in text
 
 
 def begin(*arguments, **variables):
