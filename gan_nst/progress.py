@@ -67,4 +67,4 @@ def _shown_as(description: str) -> str:
     """The description without what rich, or the terminal, would take for more than text."""
     from rich.markup import escape
 
-    return escape(one_line(description))
+    return str(escape(one_line(description)))
