@@ -2,13 +2,24 @@
 
 import logging
 import math
+import re
 import resource
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from helpers_films import RATE, clouds, moving, read_clip, rolling, warping_error, write_clip
+from helpers_films import (
+    RATE,
+    SOUND_RATE,
+    clouds,
+    moving,
+    read_clip,
+    rolling,
+    tone,
+    warping_error,
+    write_clip,
+)
 from helpers_inference import Shift, describe, translator
 from torch import nn
 
@@ -536,6 +547,78 @@ def test_a_film_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
     assert failure.startswith(f"{source}: breaks off after 00:00:0")
     after = read_clip(tmp_path / "out.mp4")
     assert_alike(after.frames, read_clip(whole).frames[: outcome.frames])
+
+
+def write_long_sound(path, seconds=8):
+    """A film of 1.2 s of pictures and more of sound, which lies at its file's end."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as film:
+        pictures = film.add_stream("libx264", rate=RATE)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        heard = film.add_stream("aac", rate=SOUND_RATE, layout="mono")
+        for number, picture in enumerate(rolling()):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            film.mux(pictures.encode(frame))
+        sound = av.AudioFrame.from_ndarray(tone(seconds), format="s16", layout="mono")
+        sound.sample_rate, sound.pts = SOUND_RATE, 0
+        for stream, frame in ((heard, sound), (heard, None), (pictures, None)):
+            film.mux(stream.encode(frame))
+    return path
+
+
+def test_sound_that_breaks_off_is_a_fault(tmp_path, caplog):
+    whole = write_long_sound(tmp_path / "whole.mp4")
+    source = tmp_path / "in.mp4"
+    source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    assert translate(whole, tmp_path / "a.mp4").failures == []
+    assert translate(source, tmp_path / "b.mp4", end=1.0).failures == []  # what is left out may be damaged
+    caplog.clear()
+    outcome = translate(source, tmp_path / "out.mp4")
+    assert outcome.frames == 12
+    assert outcome.failures == caplog.messages
+    damaged, broken = (failure.removeprefix(f"{source}: ") for failure in outcome.failures)
+    assert damaged == "1 pieces of its sound are damaged"
+    assert re.fullmatch(r"its sound breaks off after 00:00:05\.\d+ of 00:00:08\.000", broken)
+    assert read_clip(tmp_path / "out.mp4").sound[0]
+
+
+def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
+    """Where it is encoded anew; elsewhere it is copied as it is."""
+    packets = [data for sound in read_clip(clip).sound for _, data in sound]
+    content = clip.read_bytes()
+    for packet in packets[3:6]:
+        assert content.count(packet) >= 1
+        content = content.replace(packet, b"\xff" * len(packet), 1)
+    (tmp_path / "in.mp4").write_bytes(content)
+    outcome = translate(tmp_path / "in.mp4", tmp_path / "out.webm")
+    (failure,) = outcome.failures
+    assert re.fullmatch(r"[1-3] pieces of its sound are damaged", failure.split(": ", 1)[1])
+
+
+def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
+    from gan_nst.inference.film.sound import Sound
+
+    class Failing:
+        def __init__(self, real):
+            self.real = real
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        def demux(self, streams):
+            yield next(self.real.demux(streams))
+            raise av.error.InvalidDataError(1, "broken\nhere")
+
+    begin = Sound._read
+
+    def read(self):
+        self._input = Failing(self._input)
+        return begin(self)
+
+    monkeypatch.setattr(Sound, "_read", read)
+    outcome = translate(clip, tmp_path / "out.mp4")
+    assert outcome.failures == [f"{clip}: its sound breaks off (broken here)"]
+    assert len(read_clip(tmp_path / "out.mp4").frames) == 12
 
 
 @pytest.mark.parametrize(

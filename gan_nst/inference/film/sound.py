@@ -7,7 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from gan_nst.data.film import Film
+from gan_nst.data.film import Film, stamp
 
 if TYPE_CHECKING:
     from av import Packet, Stream
@@ -24,7 +24,8 @@ class Sound:
     """The sound and the subtitles of a film, on their way into `output`; its streams are added there at once.
 
     They are read by themselves, as far as the pictures have come, so that nothing piles up. shift: what is taken from
-    all times, in seconds. start, end: packets are copied from and to there, by the film's own clock.
+    all times, in seconds. start, end: packets are copied from and to there, by the film's own clock. What of them
+    cannot be read becomes a fault of the film's when they end.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class Sound:
         import av
 
         self._av, self._output, self._shift, self._end = av, output, shift, end
+        self._film, self._damaged, self._error = film, 0, ""
+        self._heard: dict[int, float] = {}  # until when each stream was read, by the film's clock
         # What a sound codec needs to swing in comes before 0, for which some would move everything.
         self._start = start if output.format.name in ("mp4", "mov") else max(start, float(shift))
         self._input = av.open(str(film.path.absolute()))
@@ -62,6 +65,10 @@ class Sound:
         self.copy(math.inf)
         for stream in self._anew.values():
             self._output.mux(stream.encode(None))
+        faults = [f"{self._film.path}: {fault}" for fault in self._faults()]
+        self._film.faults += faults
+        for fault in faults:
+            log.warning(fault)
 
     def close(self) -> None:
         self._input.close()
@@ -88,33 +95,53 @@ class Sound:
         copy.disposition = stream.disposition
         return copy
 
+    def _faults(self) -> Iterator[str]:
+        if self._error:
+            yield f"its sound breaks off ({self._error})"
+        if self._damaged:
+            yield f"{self._damaged} pieces of its sound are damaged"
+        for stream in self._input.streams.audio:
+            if stream.index not in self._streams or stream.duration is None or self._error:
+                continue
+            begin = float((stream.start_time or 0) * stream.time_base)
+            end = min(self._end, begin + float(stream.duration * stream.time_base))
+            heard = self._heard.get(stream.index, max(begin, self._start))
+            if heard < end - 0.05 * (end - begin) - 0.5:
+                yield f"its sound breaks off after {stamp(heard - begin)} of {stamp(end - begin)}"
+
     def _read(self) -> Iterator[tuple[float, "Packet"]]:
         """The packets with their times by the output's clock, as far as they can be read."""
         if not self._streams:
             return
         wanted = [stream for stream in self._input.streams if stream.index in self._streams]
-        with suppress(self._av.FFmpegError):
-            if self._start > 0:
-                with suppress(self._av.FFmpegError):
-                    self._input.seek(int(self._start * 1e6))
+        if self._start > 0:
+            with suppress(self._av.FFmpegError):
+                self._input.seek(int(self._start * 1e6))
+        try:
             for packet in self._input.demux(wanted):
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is None:
                     continue
                 time = stamp * packet.time_base
-                half = (packet.duration or 0) * packet.time_base / 2
-                if self._start <= time + half and time < self._end:
+                length = (packet.duration or 0) * packet.time_base
+                self._heard[packet.stream.index] = float(time + length)
+                if self._start <= time + length / 2 and time < self._end:
+                    self._damaged += packet.is_corrupt
                     yield float(time - self._shift), packet
+        except self._av.FFmpegError as error:
+            self._error = " ".join(str(error.strerror or error).split())
 
     def _mux(self, packet: "Packet") -> None:
         ticks = round(self._shift / packet.time_base)
         copy = self._streams[packet.stream.index]
         if packet.stream.index in self._anew:
-            with suppress(self._av.FFmpegError):  # sound that cannot be decoded is a gap
+            try:
                 for frame in packet.decode():
                     if frame.pts is not None:
                         frame.pts -= ticks
                     self._output.mux(copy.encode(frame))
+            except self._av.FFmpegError:  # sound that cannot be decoded is a gap
+                self._damaged += 1
             return
         packet.stream = copy
         packet.pts = packet.pts - ticks if packet.pts is not None else None
