@@ -2,11 +2,10 @@
 
 import argparse
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from gan_nst import progress
 from gan_nst.arguments import make_parser
@@ -54,18 +53,19 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> int:
+    from gan_nst.commands.film import check_options
     from gan_nst.commands.translate import translate
     from gan_nst.inference.film.video import SMOOTHING, VideoOptions
 
-    video = VideoOptions(
-        crf=options.crf,
-        every=options.every,
-        start=options.start,
-        end=math.inf if options.end is None else options.end,
-        fps=options.fps,
-        window=options.window,
-        smooth=SMOOTHING if options.smooth else 0.0,
-    )
+    def given(*names: str) -> dict[str, Any]:
+        return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+    film = given("crf", "every", "start", "end", "fps", "window", "smooth")
+    files = given("format", "suffix", "quality", "chroma")
+    typed = [f"--{name}" for name in (*film, *files)]
+    check_options(options.input, options.output, options.frames, options.resume, typed)
+    if "smooth" in film:
+        film["smooth"] = SMOOTHING
     outcome = translate(
         options.source,
         options.input,
@@ -73,10 +73,7 @@ def _translate(options: argparse.Namespace) -> int:
         direction=options.direction,
         device=options.device,
         precision=options.precision,
-        format=options.format,
-        suffix=options.suffix,
-        quality=options.quality,
-        chroma=options.chroma,
+        **files,
         resume=options.resume,
         preserve_color=options.preserve_color,
         strength=options.strength,
@@ -85,7 +82,7 @@ def _translate(options: argparse.Namespace) -> int:
         fast=options.fast,
         scratch=options.scratch,
         max_pixels=options.max_pixels,
-        video=video,
+        video=VideoOptions(**film),
         frames=options.frames,
     )
     if outcome.failures:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from gan_nst.arguments.kinds import count, moment, natural, part, percent, positive, rate, share, size
 
+# What is not given is no attribute: translate has its own default, and refuses what is given but would do nothing.
+_UNSAID = argparse.SUPPRESS
+
 
 def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     translate = commands.add_parser("translate", help="translate a picture, a film, or a folder of pictures")
@@ -27,16 +30,19 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     files.add_argument(
         "--format",
         choices=["png", "jpeg", "webp", "tiff", "avif", "same"],
+        default=_UNSAID,
         help="same: the input's, where it is one of these (default: png)",
     )
-    files.add_argument("--suffix", default="", metavar="TEXT", help="added to names: _cartoon, for example")
     files.add_argument(
-        "--quality", type=percent, default=92, help="of JPEG, WebP and AVIF, 1 to 100 (default: 92)"
+        "--suffix", default=_UNSAID, metavar="TEXT", help="added to names: _cartoon, for example"
+    )
+    files.add_argument(
+        "--quality", type=percent, default=_UNSAID, help="of JPEG, WebP and AVIF, 1 to 100 (default: 92)"
     )
     files.add_argument(
         "--chroma",
         choices=["4:4:4", "4:2:2", "4:2:0"],
-        default="4:4:4",
+        default=_UNSAID,
         help="colour resolution of JPEG and AVIF (default: 4:4:4, the full one)",
     )
     files.add_argument(
@@ -89,24 +95,32 @@ def _add_film_options(translate: argparse.ArgumentParser) -> None:
         "films", "INPUT or OUT may be a film (.mp4 .mov .mkv .webm .avi); else OUT is a folder for its frames"
     )
     films.add_argument(
-        "--crf", type=natural, default=18, help="quality, 0 (best) to 51 (default: 18, near the original)"
+        "--crf",
+        type=natural,
+        default=_UNSAID,
+        help="quality, 0 (best) to 51 (default: 18, near the original)",
     )
-    films.add_argument("--every", type=positive, default=1, metavar="N", help="keep each N-th frame alone")
     films.add_argument(
-        "--start", type=moment, default=0.0, metavar="TIME", help="1:30, 90 or 2s, for example"
+        "--every", type=positive, default=_UNSAID, metavar="N", help="keep each N-th frame alone"
     )
-    films.add_argument("--end", type=moment, metavar="TIME", help="by the same clock")
+    films.add_argument(
+        "--start", type=moment, default=_UNSAID, metavar="TIME", help="1:30, 90 or 2s, for example"
+    )
+    films.add_argument("--end", type=moment, default=_UNSAID, metavar="TIME", help="by the same clock")
     films.add_argument("--frames", action="store_true", help="a folder's pictures are a film's frames")
-    films.add_argument("--fps", type=rate, default="25", help="of a film made from a folder (default: 25)")
+    films.add_argument("--fps", type=rate, default=_UNSAID, help="of a film made from a folder (default: 25)")
     films.add_argument(
         "--window",
         type=positive,
-        default=8,
+        default=_UNSAID,
         metavar="N",
         help="frames that share statistics, against flicker; 1: none do (default: 8)",
     )
     films.add_argument(
-        "--smooth", action="store_true", help="follow what moves from frame to frame, against flicker"
+        "--smooth",
+        action="store_true",
+        default=_UNSAID,
+        help="follow what moves from frame to frame, against flicker",
     )
 
 

@@ -12,7 +12,7 @@ from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
 from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
-from gan_nst.inference.film.video import VideoOptions
+from gan_nst.inference.film.video import FrameFiles, VideoOptions
 from gan_nst.inference.finishing.finish import Finish, PreserveColor
 from gan_nst.inference.folder.outputs import Format, Naming
 from gan_nst.inference.folder.translate import FolderOptions, Outcome, translate_folder
@@ -76,6 +76,7 @@ def translate(
             Path(output),
             video or VideoOptions(),
             options.finish,
+            FrameFiles(options.naming, options.encoding, options.largest),
             resume=resume,
             processes=options.share[1],
         )

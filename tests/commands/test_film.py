@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_films import clouds, read_clip, rolling, write_clip
+from PIL import Image
 
 from gan_nst.commands import film as film_module
 from gan_nst.commands.film import wants_film
@@ -79,6 +80,104 @@ def test_a_folder_of_frames_is_one_film_when_said(translate, tmp_path, monkeypat
     assert read_picture(tmp_path / "out" / "2.png").shape == (48, 64, 3)
     assert translate(tmp_path / "in", tmp_path / "plain")[0] == 0
     assert len(seen) == 1
+
+
+def fill(folder, count=3):
+    for number in range(count):
+        write_picture(clouds(seed=number), folder / f"{number}.png")
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_frames_are_written_as_asked(translate, clip, tmp_path):
+    for quality in ("5", "95"):
+        asked = (
+            "--format",
+            "jpeg",
+            "--suffix",
+            "_x",
+            "--quality",
+            quality,
+            "--chroma",
+            "4:2:0",
+            "--end",
+            "0.3",
+        )
+        assert translate(clip, tmp_path / quality, *asked)[0] == 0
+        assert names(tmp_path / quality) == [f"00000{number}_x.jpg" for number in (1, 2, 3)]
+        assert translate(fill(tmp_path / "in"), tmp_path / f"f{quality}", "--frames", *asked[:-2])[0] == 0
+        assert names(tmp_path / f"f{quality}") == [f"{number}_x.jpg" for number in range(3)]
+    for one, other in (("5/000001_x.jpg", "95/000001_x.jpg"), ("f5/0_x.jpg", "f95/0_x.jpg")):
+        assert (tmp_path / one).stat().st_size < (tmp_path / other).stat().st_size
+    with Image.open(tmp_path / "95" / "000001_x.jpg") as image:
+        assert (image.format, image.layer[0][1:3]) == ("JPEG", (2, 2))
+    code, _, err = translate(clip, tmp_path / "5", *asked)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "has frames already (000001_x.jpg)" in err
+
+
+def test_no_frame_has_more_pixels_than_are_allowed(translate, clip, tmp_path):
+    source = fill(tmp_path / "in")
+    write_picture(clouds(8, 8), source / "9.png")
+    code, _, err = translate(source, tmp_path / "out", "--frames", "--max-pixels", "100")
+    assert code == 1
+    assert names(tmp_path / "out") == ["9.png"]
+    assert err.count("--max-pixels allows more") == 3
+    code, _, err = translate(clip, tmp_path / "out.mp4", "--max-pixels", "3071")
+    assert code == 2
+    assert "has frames of 64x48 pixels, more than the 3071 that are allowed" in err
+    assert not (tmp_path / "out.mp4").exists()
+    assert translate(clip, tmp_path / "out.mp4", "--max-pixels", "3072", "--end", "0.2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "options", "told"),
+    [
+        *(("clip", "out.mp4", option, "a film") for option in ("--format png", "--suffix x", "--quality 92")),
+        ("clip", "out.mp4", "--chroma 4:4:4", "whose quality is --crf"),
+        ("in", "out.mp4", "--format png", "whose quality is --crf"),
+        *(("in", "out", f"{option} 1", "--frames") for option in ("--every", "--start", "--end", "--window")),
+        ("in", "out", "--smooth --every 2", "--every, --smooth: for a film, and this is none; --frames says"),
+        ("in/0.png", "out", "--smooth", "leave it out"),
+        ("in", "out", "--crf 18", "such as out.mp4"),
+        ("in", "out", "--fps 25", "such as out.mp4"),
+        ("in", "out", "--frames --crf 18", "such as out.mp4"),
+        ("in", "out", "--frames --fps 25", "such as out.mp4"),
+        ("clip", "out", "--crf 18", "such as out.mp4"),
+        ("clip", "out", "--fps 25", "keeps its own times"),
+        ("clip", "out.mp4", "--fps 25", "keeps its own times"),
+        ("clip", "out.mp4", "--frames", "for a folder of pictures"),
+        ("clip", "out", "--resume", "a film's frames are not taken up"),
+        ("in", "out", "--frames --resume", "a film's frames are not taken up"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(translate, clip, tmp_path, source, output, options, told):
+    fill(tmp_path / "in")
+    source = clip if source == "clip" else tmp_path / source
+    code, _, err = translate(source, tmp_path / output, *options.split())
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert told in err
+    assert any(f"{option}: " in err for option in options.split())
+    assert not (tmp_path / output).exists()
+
+
+def test_options_that_do_something_are_not_refused(translate, tmp_path):
+    source = fill(tmp_path / "in", 4)
+    assert translate(source, tmp_path / "a", "--frames", "--fps", "2", "--start", "1s", "--smooth")[0] == 0
+    assert names(tmp_path / "a") == ["2.png", "3.png"]
+    assert translate(source, tmp_path / "b", "--suffix", "_x", "--quality", "3", "--resume")[0] == 0
+    assert names(tmp_path / "b") == [f"{number}_x.png" for number in range(4)]
+
+
+def test_fast_says_what_it_leaves_exact(translate, clip, tmp_path):
+    _, out, _ = translate(clip, tmp_path / "a.mp4", "--fast", "--end", "0.2")
+    assert "--fast is for frames by themselves" in out
+    _, out, _ = translate(clip, tmp_path / "b.mp4", "--fast", "--end", "0.2", "--window", "1")
+    assert "--fast" not in out
 
 
 def test_resume_leaves_a_finished_film(translate, clip, tmp_path):

@@ -69,7 +69,8 @@ def test_the_defaults_typed_are_those_of_the_function():
     parameters = inspect.signature(translate).parameters
     typed = vars(parsed())
     shared = parameters.keys() & typed.keys() - {"source", "output"}
-    assert len(shared) >= 15
+    assert len(shared) >= 12
+    assert not {"format", "suffix", "quality", "chroma"} & typed.keys()  # where not given, the function's
     for name in shared:
         assert typed[name] == parameters[name].default, name
 

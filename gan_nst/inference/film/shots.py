@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gan_nst.data.film import Film, stamp
 from gan_nst.errors import DataError
 from gan_nst.inference.film.form import Form, form_of, upright
-from gan_nst.photo import Photo, read_photo
+from gan_nst.photo import LARGEST, Photo, read_photo
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,9 @@ class Footage:
 class Stills:
     """The pictures of a folder, in the order that the numbers in their names have, as `rate` frames a second.
 
-    every, start, end: see Footage. same: leave out pictures of other sizes than the first. What is left out is a fault,
-    and in a film the picture before it is held. Raises DataError when there is none.
+    every, start, end: see Footage. largest: pixels that a picture may have. same: leave out pictures of other sizes
+    than the first. What is left out is a fault, and in a film the picture before it is held. Raises DataError when
+    there is none.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class Stills:
         start: float = 0.0,
         end: float = math.inf,
         *,
+        largest: int = LARGEST,
         same: bool = False,
     ) -> None:
         self.folder = folder
         self.faults: list[str] = []
+        self._largest = largest
         numbered = enumerate(sorted(files, key=_natural))
         part = [(number, file) for number, file in numbered if start - _SLACK <= number / rate < end - _SLACK]
         self._files, self._rate, self._every, self._same = part[::every], rate, every, same
@@ -104,7 +107,7 @@ class Stills:
         form: Form | None = None
         for number, file in self._files:
             try:
-                photo = read_photo(file)
+                photo = read_photo(file, self._largest)
                 height, width = photo.pixels.shape[:2]
                 if form is None:
                     form = Form(width, height, tick=1 / self._rate, rate=self._rate / self._every)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from gan_nst.inference.film.muxing import FILM_SUFFIXES, Clip, FilmWriter
 from gan_nst.inference.film.shots import Footage, Shot, Stills
 from gan_nst.inference.film.window import Window
 from gan_nst.inference.finishing.finish import Finish, complete, prepare
-from gan_nst.inference.folder.outputs import plan_outputs
+from gan_nst.inference.folder.outputs import Naming, plan_outputs
 from gan_nst.inference.folder.pipeline import ahead
 from gan_nst.inference.folder.translate import Outcome
 from gan_nst.inference.parts.segments import links
 from gan_nst.inference.translator import Translator
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.photo import Photo, write_photo
+from gan_nst.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
 from gan_nst.progress import bar
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,15 @@ class VideoOptions:
             raise SettingsError(f"fps: expected above 0 to 1000, got {self.fps}")
 
 
+@dataclass(frozen=True)
+class FrameFiles:
+    """How frames that are files of their own are read and written. largest: pixels that a frame may have."""
+
+    naming: Naming = field(default_factory=Naming)
+    encoding: Encoding = field(default_factory=Encoding)
+    largest: int = LARGEST
+
+
 @dataclass
 class FilmOutcome(Outcome):
     """What became of a film: `written` is the film, or its pictures; `failures` are parts that could not be read."""
@@ -86,19 +95,28 @@ def translate_video(
     output: Path,
     options: VideoOptions | None = None,
     finish: Finish | None = None,
+    files: FrameFiles | None = None,
 ) -> FilmOutcome:
-    """Translates a film, or a folder of its frames, into a film, or a folder of frames named 000001.png and so on.
+    """Translates a film, or a folder of its frames, into a film, or a folder of frames; a film's are called 000001.png
+    and so on.
 
     What an output without a film's suffix names is a folder. A film that is damaged or breaks off is translated as
     far as it can be read, and the outcome says so. Raises DataError, and leaves no film, when nothing can be read or
     the output not be written.
     """
-    options, finish = options or VideoOptions(), finish or Finish()
+    options, finish, files = options or VideoOptions(), finish or Finish(), files or FrameFiles()
     outcome = FilmOutcome()
-    with closing(_source(source, output, options)) as film, _sink(film, output, options, outcome) as sink:
+    with (
+        closing(_source(source, output, options, files.largest)) as film,
+        _sink(film, output, options, files, outcome) as sink,
+    ):
         if options.window > 1 and not translator.takes_statistics:
             log.warning("this generator's statistics cannot be shared between frames; --window is left out")
             options = replace(options, window=1)
+        if options.window > 1 and translator.fast:
+            log.info(
+                "--fast is for frames by themselves; with a --window, those too large for --memory are exact"
+            )
         with (
             bar(f"translating {source.name}") as report,
             closing(ahead(_itself, film.shots(), _bytes, 1, _READ_AHEAD)) as shots,
@@ -150,10 +168,10 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
 
 @contextmanager
 def _sink(
-    film: Footage | Stills, output: Path, options: VideoOptions, outcome: FilmOutcome
+    film: Footage | Stills, output: Path, options: VideoOptions, files: FrameFiles, outcome: FilmOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
     """Where translations go: within the context, call it with each."""
-    if _names_a_film(output):
+    if names_a_film(output):
         clip = Clip(film.film, options.start, options.end) if isinstance(film, Footage) else None
         if clip is not None and output.exists() and output.samefile(clip.film.path):
             raise DataError(f"{output}: would be written over the input; give another name")
@@ -162,49 +180,57 @@ def _sink(
         outcome.written.append(output)
         return
     if isinstance(film, Footage):
-        _make_empty(output)
-    names = plan_outputs(film.folder, output) if isinstance(film, Stills) else {}
+        _make_empty(output, files.naming)
+    names = plan_outputs(film.folder, output, files.naming) if isinstance(film, Stills) else {}
 
     def write(shot: Shot, photo: Photo) -> None:
-        number = outcome.frames + 1
-        target = output / f"{number:06}.png" if shot.file is None else names[shot.file]
-        write_photo(photo, target)
+        number = Path(f"{outcome.frames + 1:06}")
+        target = output / files.naming.plain(number) if shot.file is None else names[shot.file]
+        write_photo(photo, target, files.encoding)
         outcome.written.append(target)
 
     yield write
 
 
-def _source(source: Path, output: Path, options: VideoOptions) -> Footage | Stills:
-    """What is to be translated."""
+def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> Footage | Stills:
+    """What is to be translated. Raises DataError when there is nothing, or a film's frames have too many pixels."""
     if not source.exists():
         raise DataError(f"{source}: no such film or folder")
     part = options.every, options.start, options.end
     if not source.is_dir():
-        return Footage(source, *part)
+        footage = Footage(source, *part)
+        width, height = footage.film.stream.width, footage.film.stream.height
+        if width * height > largest:
+            footage.close()
+            raise DataError(
+                f"{source}: has frames of {width}x{height} pixels, more than the {largest} that are allowed; "
+                "--max-pixels allows more"
+            )
+        return footage
     files = find_pictures(source)
     if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
         files = [file for file in files if output.resolve() not in file.resolve().parents]
     if not files:
         raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
-    return Stills(source, files, options.fps, *part, same=_names_a_film(output))
+    return Stills(source, files, options.fps, *part, largest=largest, same=names_a_film(output))
 
 
-def _names_a_film(output: Path) -> bool:
+def names_a_film(output: Path) -> bool:
     """Whether an output is a film; else it is a folder. FilmWriter refuses suffixes that it does not know."""
     return bool(output.suffix) and not output.is_dir()
 
 
-def _make_empty(folder: Path) -> None:
-    """A folder for a film's frames, without earlier ones, which would mix with them."""
+def _make_empty(folder: Path, naming: Naming) -> None:
+    """A folder for a film's frames, without earlier ones, of whatever format, which would mix with them."""
     if folder.exists() and not folder.is_dir():
         raise DataError(
             f"{folder}: is a file; a film's frames need a folder, a film one of {' '.join(FILM_SUFFIXES)}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = next(
-            (name for name in sorted(os.listdir(folder)) if re.fullmatch(r"\d{6,}\.png", name)), None
-        )
+        ending = "|".join(map(re.escape, FORMATS))
+        frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?({ending})", re.I)
+        earlier = next(filter(frame.fullmatch, sorted(os.listdir(folder))), None)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
     if earlier is not None:
