@@ -26,7 +26,7 @@ $(STAMP): setup.cfg setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gan_nst needs Python 3.11 or newer; give PYTHON=python3.x")'
 	@echo "installing into $(VENV) (once; torch is large)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable ".[dev]"
 	@touch $@
 
 train: $(STAMP)

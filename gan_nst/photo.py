@@ -85,8 +85,8 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
         width, height = image.size
         if width * height > largest:
             raise DataError(
-                f"has {width} x {height} pixels, {width * height / 1e6:.0f} megapixels, more than the "
-                f"{largest / 1e6:g} that are allowed; --max-pixels allows more"
+                f"has {width} x {height} pixels, {width * height:,}, more than the {largest:,} that are allowed; "
+                "--max-pixels allows more"
             )
         if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
             log.warning(f"{path}: has several pictures; the first one is taken")

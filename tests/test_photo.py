@@ -268,7 +268,7 @@ def test_the_largest_size_is_a_choice(tmp_path, monkeypatch):
 def test_a_bomb_is_refused_before_it_is_decoded(files, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("was decoded"))
     for name in ("bomb.png", "bomb.tif"):
-        with pytest.raises(DataError, match="10000 megapixels"):
+        with pytest.raises(DataError, match="10,000,000,000,"):
             read_photo(files[name])
 
 

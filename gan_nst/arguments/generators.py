@@ -12,7 +12,7 @@ _UNSAID = argparse.SUPPRESS
 def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     translate = commands.add_parser("translate", help="translate a picture, a film, or a folder of pictures")
     translate.add_argument(
-        "source", type=Path, metavar="RUN|FILE", help="run, or .safetensors, .onnx or .pt2"
+        "source", type=Path, metavar="RUN|FILE", help="run, checkpoint, or .safetensors, .onnx or .pt2"
     )
     translate.add_argument("input", type=Path, metavar="INPUT", help="picture, film or folder")
     translate.add_argument(
@@ -82,7 +82,11 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="what the network may use; larger pictures are translated in parts, with the same result (default: "
         "1.5GiB)",
     )
-    large.add_argument("--fast", action="store_true", help="those parts approximately, in less time")
+    large.add_argument(
+        "--fast",
+        action="store_true",
+        help="those parts approximately: in one pass, without a scratch file, in other shades",
+    )
     large.add_argument(
         "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
     )

@@ -1,6 +1,7 @@
 """`gan-nst translate`: a run or an exported generator, and pictures."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from gan_nst.commands import processes
 from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
-from gan_nst.errors import CheckpointError
+from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
-from gan_nst.inference.film.video import FrameFiles, VideoOptions
+from gan_nst.inference.film.video import FrameFiles, VideoOptions, is_film
 from gan_nst.inference.finishing.finish import Finish, PreserveColor
 from gan_nst.inference.folder.outputs import Format, Naming
 from gan_nst.inference.folder.translate import FolderOptions, Outcome, translate_folder
@@ -80,6 +81,7 @@ def translate(
             resume=resume,
             processes=options.share[1],
         )
+    _warn_of_films(Path(pictures))
     outcome = translate_folder(translator, Path(pictures), Path(output), options)
     log.info(_summary(outcome, Path(output), options.share))
     processes.wait_for_all()
@@ -101,6 +103,8 @@ def load_translator(
     A finished run gives its exported generator; one that goes on, the moving average in its newest
     checkpoint.
     """
+    if scratch is not None and not os.path.isdir(scratch):
+        raise SettingsError(f"--scratch {scratch}: no such folder")
     generator, description = load_generator(Path(source), direction)
     return Translator(
         fold_resizes(generator),
@@ -111,6 +115,13 @@ def load_translator(
         fast=fast,
         scratch=None if scratch is None else Path(scratch),
     )
+
+
+def _warn_of_films(folder: Path) -> None:
+    """A folder of pictures may hold films, which are translated one by one."""
+    films = sum(is_film(path) for path in folder.rglob("*")) if folder.is_dir() else 0
+    if films:
+        log.warning(f"{folder}: {films} films in it are left out; give them one by one")
 
 
 def _summary(outcome: Outcome, output: Path, share: tuple[int, int]) -> str:

@@ -141,7 +141,7 @@ class Translator:
             needed = self._bytes_a_pixel * height * width / 2**30
             raise DataError(
                 f"{width}x{height} pixels take about {needed:.1f} GiB at once, and this file cannot translate in "
-                "parts; give the run or its .safetensors, --scale, or --memory"
+                "parts; give the run or its .safetensors, a smaller --scale, or a larger --memory"
             )
         canvas = np.empty_like(picture)
         source, target, generator = picture, canvas, self._resnet()

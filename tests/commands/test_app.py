@@ -1,5 +1,6 @@
 """`gan-nst app`: what the page gives is what `translate` writes, and it opens nothing but what was dropped on it."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -21,7 +22,8 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.app import Limits, serving
-from gan_nst.commands.app_jobs import Jobs, Result, Store, preview
+from gan_nst.commands.app_gate import Gate
+from gan_nst.commands.app_jobs import Jobs, Result, Store, archive, preview
 from gan_nst.commands.app_page import _refusal
 from gan_nst.commands.app_runs import Offer, Source, make_offer
 from gan_nst.commands.translate import translate
@@ -110,6 +112,36 @@ def test_the_previews_are_before_and_after(visitor):
     before, after = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), int) for content in shown)
     assert np.abs(before - smooth).mean() < 4
     assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["before", "after"])
+@pytest.mark.parametrize("form", ["webp", "same"])
+def test_a_preview_is_never_written_over_the_result(visitor, generators, tmp_path, name, form):
+    picture = tmp_path / f"{name}.webp"
+    Image.fromarray(noise(40, 61)).save(picture, lossless=True)
+    (upload,) = visitor.upload(picture)
+    (result,) = visitor.results(upload, form=form)
+    assert result == written(generators[0], picture, tmp_path / "out", format=form)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["3-x.png", "x.png", "x.png"],
+        ["x.png", "x.png", "2-x.png"],
+        ["x.png", "4-x.png", "4-4-x.png", "x.png"],
+    ],
+)
+def test_no_two_files_of_an_archive_share_a_name(tmp_path, names):
+    results = []
+    for number, name in enumerate(names):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir()
+        path.write_text(str(number))
+        results.append(Result(path, path, path))
+    with zipfile.ZipFile(archive(results, tmp_path)) as packed:
+        assert len(set(packed.namelist())) == len(names)
+        assert [packed.read(name).decode() for name in packed.namelist()] == list(map(str, range(len(names))))
 
 
 def test_a_preview_is_small_over_white_and_of_8_bits():
@@ -260,6 +292,51 @@ def test_a_file_or_a_request_too_large_is_refused_and_the_page_goes_on(visitor, 
     assert visitor.http.post("gradio_api/upload", content=pieces).status_code == 411
     assert visitor.join("translate", "x" * 300_000).status_code == 413
     assert visitor.results(*visitor.upload(pictures / "plain.png"))
+
+
+@pytest.mark.parametrize(("path", "kind"), [("queue/join", "json"), ("upload", "form-data; boundary=x")])
+def test_a_length_is_not_overruled_by_chunks(visitor, path, kind):
+    content = b'{"data": "%s"}' % bytes(300_000).replace(b"\0", b"x")
+    head = (
+        f"POST /gradio_api/{path} HTTP/1.1\r\nHost: {visitor.http.base_url.netloc.decode()}\r\n"
+        f"Content-Type: application/{kind}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection((visitor.http.base_url.host, visitor.http.base_url.port)) as line:
+        line.sendall(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content))
+        assert line.recv(100).startswith(b"HTTP/1.1 411 ")
+    assert visitor.http.get("config", headers={"transfer-encoding": "chunked"}).status_code == 411
+
+
+@pytest.mark.parametrize("path", ["queue/join", "upload"])
+def test_what_comes_is_counted_whatever_length_was_said(tmp_path, path):
+    taken, said = [], []
+
+    async def page(scope, receive, send):
+        """Reads all, and when that fails says so, as frameworks do."""
+        try:
+            while (message := await receive()).get("more_body"):
+                taken.append(len(message["body"]))
+        except Exception:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            raise
+
+    async def receive():
+        return {"type": "http.request", "body": bytes(50_000), "more_body": True}
+
+    async def send(message):
+        said.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"5")]
+    scope = {"type": "http", "method": "POST", "path": f"/gradio_api/{path}", "headers": headers}
+    asyncio.run(Gate(page, tmp_path, 500_000, {"localhost"}, lambda: None)(scope, receive, send))
+    assert [message.get("status") for message in said] == [413, None]
+    assert sum(taken) <= 500_000
+
+
+def test_a_question_is_seen_through_whatever_it_calls_itself(visitor):
+    question = {"data": [as_file("/etc/passwd")], "fn_index": visitor.numbers["directions"]}
+    answer = visitor.http.post("gradio_api/run/upload", json=question)
+    assert (answer.status_code, answer.text) == (403, "no such file here\n")
 
 
 def test_too_many_pictures_or_pixels_or_none_is_one_line(visitor, pictures):
@@ -415,6 +492,81 @@ def test_the_store_lets_the_oldest_files_go(tmp_path):
         os.utime(tmp_path / name / "x.png", (1000 - age, 1000 - age))
     store.make_room()
     assert sorted(path.parent.name for path in tmp_path.rglob("*.png")) == ["new", "old"]
+
+
+def test_folders_left_empty_go_and_new_ones_stay(tmp_path):
+    store = Store(tmp_path, 0)
+    fresh = store.new_folder()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.png").write_bytes(bytes(100))
+    assert store.make_room({tmp_path / "a"}) is False
+    assert (tmp_path / "a" / "b" / "x.png").exists()
+    assert store.make_room() is True
+    assert sorted(tmp_path.rglob("*")) == [fresh.parent, fresh]
+
+
+def test_room_is_made_by_several_at_once(tmp_path):
+    store = Store(tmp_path, 2000)
+    errors = []
+
+    def work(number):
+        try:
+            for at in range(100):
+                folder = tmp_path / f"{number}-{at}"
+                folder.mkdir()
+                (folder / "x.png").write_bytes(bytes(100))
+                store.make_room()
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.png")) <= 2000
+
+
+def test_a_file_that_vanishes_is_passed_over(tmp_path, monkeypatch):
+    store = Store(tmp_path, 150)
+    for name in ("gone.png", "kept.png", "old.png"):
+        (tmp_path / name).write_bytes(bytes(100))
+    os.utime(tmp_path / "old.png", (1000, 1000))
+    lstat = Path.lstat
+
+    def vanish(path):
+        if path.name == "gone.png":
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", vanish)
+    store.make_room()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.png"]
+
+
+def test_results_do_not_outgrow_the_store(generators, tmp_path):
+    store = Store(tmp_path / "store", 10**9)
+    store.folder.mkdir()
+    uploads = [store.folder / f"{number}.png" for number in range(4)]
+    for upload in uploads:
+        write_picture(noise(60, 60), upload)
+
+    def run(jobs):
+        return list(jobs.run(uploads, 0, "", Finish(), Naming()))
+
+    jobs = Jobs(make_offer(generators, "cpu"), store, 10**6, 10**6, 4)
+    first = run(jobs)
+    size = sum(path.stat().st_size for path in first[0].file.parent.rglob("*.*"))
+    store.largest = sum(upload.stat().st_size for upload in uploads) + int(2.5 * size)
+    second = run(jobs)  # lets the first results go, and neither its uploads nor what it has made
+    assert all(isinstance(made, Result) and made.file.exists() and made.after.exists() for made in second[:2])
+    assert second[2:] == [
+        f"{n}.png: no room for its result; translate fewer or smaller pictures at a time" for n in (2, 3)
+    ]
+    assert not any(made.file.parent.exists() for made in first)
+    assert all(upload.exists() for upload in uploads)
+    assert sum(path.stat().st_size for path in store.folder.rglob("*.*")) <= store.largest
 
 
 def test_uploads_are_pruned_before_the_next_one(generators):

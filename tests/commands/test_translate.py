@@ -16,6 +16,7 @@ from gan_nst import progress
 from gan_nst.arguments import make_parser
 from gan_nst.commands import processes
 from gan_nst.commands.translate import load_translator, translate
+from gan_nst.errors import SettingsError
 from gan_nst.images import find_pictures
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.networks import build
@@ -309,3 +310,15 @@ def test_started_by_hand_nobody_is_waited_for(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     processes.wait_for_all()
+
+
+def test_a_scratch_folder_that_is_none_is_told_at_once(generator):
+    with pytest.raises(SettingsError, match=r"^--scratch nowhere: no such folder$"):
+        load_translator(generator, scratch="nowhere")
+
+
+def test_films_among_pictures_are_told_of(generator, tmp_path, caplog):
+    fill(tmp_path / "in", "a.png")
+    (tmp_path / "in" / "b.mp4").touch()
+    translate(generator, tmp_path / "in", tmp_path / "out")
+    assert "1 films in it are left out" in caplog.text

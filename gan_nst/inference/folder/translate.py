@@ -141,11 +141,17 @@ class _Work:
         threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2))
         read = ahead(self._read, self._targets, lambda result: result.size, threads, threads * _READ_AHEAD)
         done = behind(self._network(self._jobs(read)), threads, threads * _WRITE_BEHIND)
-        with closing(read), closing(done):
-            for result in done:
-                self._note(result)
-                if isinstance(result, _Failed) and result.full:
-                    break
+        try:
+            with closing(read), closing(done):
+                for result in done:
+                    self._note(result)
+                    if isinstance(result, _Failed) and result.full:
+                        break
+        except KeyboardInterrupt:
+            log.info(
+                f"{len(self._outcome.written)} of {len(self._targets)} pictures are done; --resume goes on"
+            )
+            raise
         self._outcome.untried = len(self._targets) - self._done
         if self._outcome.untried:
             log.error(
@@ -223,6 +229,7 @@ class _Work:
             f"{len(self._far)} of {len(self._targets)} pictures are far from the training scale "
             f"({path.name}: {self._far[path]:.2g} times); the generator knows shorter sides near "
             f"{known.load_size} pixels"
+            + (f"; --scale {1 / self._far[path]:.2g} works there" if self._far[path] > 1 else "")
         )
 
 
