@@ -1,5 +1,6 @@
 """What the page lets through: its own requests, of bounded size, that name no file but its own."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ _READ = re.compile(
     re.DOTALL,
 )
 _WRITE = re.compile(r"/gradio_api/(upload|queue/join|run/[\w-]+|cancel|reset)/?")
+_UPLOAD = re.compile(r"/gradio_api/upload/?")
 _FILE = "/gradio_api/file="
 _LARGEST_QUESTION = 256 * 1024  # bytes of JSON
 
@@ -43,63 +45,74 @@ class Gate:
     """An ASGI application in front of another one.
 
     folder: what the other may open for a visitor lies in it. largest: of an upload, in bytes. hosts: the names by which
-    the page may be asked for; None for any. before_upload: called ahead of each.
+    the page may be asked for; None for any. make_room: called ahead of each upload and after it, in a thread.
     """
 
     def __init__(
-        self, app: Any, folder: Path, largest: int, hosts: set[str] | None, before_upload: Callable[[], None]
+        self, app: Any, folder: Path, largest: int, hosts: set[str] | None, make_room: Callable[[], object]
     ) -> None:
         self.app = app
         self.folder = folder.resolve()
         self.largest = largest
         self.hosts = hosts
-        self.before_upload = before_upload
+        self.make_room = make_room
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
 
+        body = _Body(receive)
+
         async def send_guarded(message: Message) -> None:
+            if body.left < 0:  # what the application says of a body cut short
+                return
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
         try:
-            await self.app(scope, await self._checked(scope, receive), send_guarded)
+            await self._let_in(scope, body, send_guarded)
         except Refused as refusal:
             if refusal.unread:
                 await _discard(receive, 4 * self.largest)
-            body = f"{refusal}\n".encode()
+            said = f"{refusal}\n".encode()
             headers = [
                 (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", str(len(body)).encode()),
+                (b"content-length", str(len(said)).encode()),
                 (b"connection", b"close"),
             ]
             await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await send({"type": "http.response.body", "body": said})
 
-    async def _checked(self, scope: Message, receive: Any) -> Any:
-        """The request's body, to be read by the application. Raises Refused."""
+    async def _let_in(self, scope: Message, body: "_Body", send: Any) -> None:
+        """Hands a request on to the application. Raises Refused."""
         if scope["type"] != "http":
             raise Refused(404, "no such page")
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         self._check_host(headers)
+        if "transfer-encoding" in headers:  # it would overrule the length; no browser sends one
+            raise Refused(411, "a request that does not say its length")
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD") and _READ.fullmatch(path):
             if path.startswith(_FILE) and not self._is_ours(path.removeprefix(_FILE)):
                 raise Refused(403, "no such file here")
-            return receive
+            await self.app(scope, body.receive, send)
+            return
         if method != "POST" or not _WRITE.fullmatch(path):
             raise Refused(404, "no such page")
-        if "/upload" in path:
-            _check_length(headers, self.largest)
-            self.before_upload()
-            return receive
-        _check_length(headers, _LARGEST_QUESTION)
-        return await self._question(receive)
+        if not _UPLOAD.fullmatch(path):
+            body.bound(headers, _LARGEST_QUESTION)
+            await self.app(scope, await self._question(body), send)
+            return
+        body.bound(headers, self.largest)
+        await asyncio.to_thread(self.make_room)
+        try:
+            await self.app(scope, body, send)
+        finally:  # others may have uploaded meanwhile
+            await asyncio.to_thread(self.make_room)
 
     def _check_host(self, headers: dict[str, str]) -> None:
         """Pages of other sites can make a browser ask this one, even by a name of their own that leads here."""
@@ -111,12 +124,13 @@ class Gate:
 
     async def _question(self, receive: Any) -> Any:
         """Reads a question whole, sees that it names no file but ours, and hands it on."""
-        body, more = b"", True
+        body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] != "http.request":
                 raise Refused(400, "not a whole request", unread=False)
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
         try:
             named = list(_paths(json.loads(body or b"{}")))
         except (ValueError, RecursionError):
@@ -131,7 +145,7 @@ class Gate:
                 message: Message = await receive()
                 return message
             read = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return replay
 
@@ -144,6 +158,33 @@ class Gate:
             return False
 
 
+class _Body:
+    """What a request sends, message by message, counted: what it said of its length is not relied on."""
+
+    def __init__(self, receive: Any) -> None:
+        self.receive = receive
+        self.largest = self.left = 0  # bytes
+
+    def bound(self, headers: dict[str, str], largest: int) -> None:
+        """Lets so many bytes come. Raises Refused for a request that says it has more, or does not say."""
+        length = headers.get("content-length", "")
+        if not length.isdecimal():
+            raise Refused(411, "a request that does not say its length")
+        self.largest = self.left = largest
+        if int(length) > largest:
+            raise self._too_large()
+
+    async def __call__(self) -> Message:
+        message: Message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise self._too_large()
+        return message
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"larger than the {self.largest} bytes that this page takes")
+
+
 async def _discard(receive: Any, most: int) -> None:
     """Reads what a request still sends: a browser that is cut off while it sends does not read the refusal."""
     while most > 0:
@@ -151,15 +192,6 @@ async def _discard(receive: Any, most: int) -> None:
         if message["type"] != "http.request" or not message.get("more_body", False):
             return
         most -= len(message.get("body", b""))
-
-
-def _check_length(headers: dict[str, str], largest: int) -> None:
-    """The server reads no more than a request says it has; one that does not say is refused."""
-    length = headers.get("content-length", "")
-    if not length.isdecimal():
-        raise Refused(411, "a request that does not say its length")
-    if int(length) > largest:
-        raise Refused(413, f"larger than the {largest} bytes that this page takes")
 
 
 def _paths(value: Any) -> Iterator[Any]:

@@ -1,11 +1,14 @@
 """What the page does with pictures that were uploaded: translates them one at a time, and keeps the results a while."""
 
+import contextlib
 import logging
+import os
 import re
 import secrets
+import shutil
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,21 +42,45 @@ class Store:
     def __init__(self, folder: Path, largest: int) -> None:
         self.folder = folder.resolve()
         self.largest = largest
+        self._lock = threading.Lock()  # uploads and translations make room from threads of their own
 
-    def make_room(self) -> None:
-        """Deletes the oldest files, and folders left empty, until the rest is at most `largest` bytes."""
-        found = [(path, path.lstat()) for path in self.folder.rglob("*") if not path.is_dir()]
-        total = sum(about.st_size for _, about in found)
-        for path, about in sorted(found, key=lambda pair: pair[1].st_mtime):
-            if total <= self.largest:
-                return
-            path.unlink(missing_ok=True)
-            total -= about.st_size
+    def make_room(self, keep: Collection[Path] = ()) -> bool:
+        """Deletes the oldest files, and the folders that leaves empty, until the rest is at most `largest` bytes.
+
+        keep: files and folders that stay, whatever their age. Returns whether the rest is that small now.
+        """
+        stays = set(keep)
+        with self._lock:
+            found = sorted(self._files())
+            total = sum(size for _, size, _ in found)
+            for _, size, path in found:
+                if total <= self.largest:
+                    break
+                if stays.isdisjoint((path, *path.parents)):
+                    self._delete(path)
+                    total -= size
+        return total <= self.largest
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """When each file was written, its bytes, and its path; what vanishes meanwhile is passed over."""
+        for folder, _, names in os.walk(self.folder):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):
+                    about = path.lstat()
+                    yield about.st_mtime, about.st_size, path
+
+    def _delete(self, path: Path) -> None:
+        """Deletes a file, and the folders it was the last one in; new folders, still empty, are somebody's."""
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            while (path := path.parent) != self.folder:
+                path.rmdir()
 
     def new_folder(self) -> Path:
         """An empty folder whose name nobody guesses."""
         folder = self.folder / "results" / secrets.token_hex(16)
-        folder.mkdir(parents=True)
+        with self._lock:
+            folder.mkdir(parents=True)
         return folder
 
     def uploaded(self, name: object) -> Path:
@@ -87,27 +114,41 @@ class Jobs:
         if len(uploads) > self.count:
             raise DataError(f"{len(uploads)} pictures; this page takes {self.count} at a time")
         paths = [self.store.uploaded(upload) for upload in uploads]
-        self.store.make_room()
-        folder = self.store.new_folder()
-        for at, path in enumerate(paths):
+        kept = set(paths)
+        self.store.make_room(kept)
+        for path in paths:
             try:
                 with self._turn:
-                    made: Result | str = self._one(path, folder / str(at), number, direction, finish, naming)
+                    made: Result | str = self._one(path, kept, number, direction, finish, naming)
             except Exception as error:  # whatever a picture does to a network, the page goes on
                 made = self._line(error, path)
             yield made
 
     def _one(
-        self, path: Path, folder: Path, number: object, direction: object, finish: Finish, naming: Naming
+        self, path: Path, kept: set[Path], number: object, direction: object, finish: Finish, naming: Naming
     ) -> Result:
+        """The result, whose folder joins those that are kept. Raises DataError where the store has no room for it."""
         translator = self.offer.translator(number, direction)
         photo = read_photo(path, self.largest)
         translated = translate_photo(translator, photo, finish)
-        result = Result(folder / naming.plain(Path(path.name)), folder / "before.webp", folder / "after.webp")
-        folder.mkdir()
-        write_photo(translated, result.file)
-        write_photo(preview(photo), result.before, Encoding(quality=90))
-        write_photo(preview(translated), result.after, Encoding(quality=90))
+        folder = self.store.new_folder()
+        previews = folder / "previews"  # apart from the result, which may be called anything
+        previews.mkdir()
+        result = Result(
+            folder / naming.plain(Path(path.name)), previews / "before.webp", previews / "after.webp"
+        )
+        try:
+            write_photo(translated, result.file)
+            write_photo(preview(photo), result.before, Encoding(quality=90))
+            write_photo(preview(translated), result.after, Encoding(quality=90))
+            if not self.store.make_room({*kept, folder}):
+                raise DataError(
+                    f"{path.name}: no room for its result; translate fewer or smaller pictures at a time"
+                )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        kept.add(folder)
         return result
 
     def _line(self, error: Exception, path: Path) -> str:
@@ -141,7 +182,9 @@ def archive(results: Sequence[Result], folder: Path) -> Path:
     taken: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:  # pictures are compressed already
         for at, result in enumerate(results, 1):
-            name = result.file.name if result.file.name not in taken else f"{at}-{result.file.name}"
+            name = result.file.name
+            while name in taken:
+                name = f"{at}-{name}"
             taken.add(name)
             file.write(result.file, name)
     return path
