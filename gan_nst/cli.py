@@ -251,11 +251,18 @@ class _OneLine(logging.Formatter):
         return one_line(super().formatMessage(record))
 
 
+class _Lines(logging.Formatter):
+    """Messages of one line or of a table's lines, with nothing that would move the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return "\n".join(map(one_line, super().formatMessage(record).split("\n")))
+
+
 def _print_logs(quiet: bool) -> None:
     """Progress goes to standard output as it is; warnings and errors to standard error, named."""
     out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
-    out.setFormatter(_OneLine())
+    out.setFormatter(_Lines())
     err.setLevel(logging.WARNING)
     err.setFormatter(_OneLine("%(levelname)s: %(message)s"))
     logging.addLevelName(logging.WARNING, "warning")
