@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gan_nst.commands import processes
 from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
-from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.errors import CheckpointError, SettingsError, one_line
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
 from gan_nst.inference.film.video import FrameFiles, VideoOptions, is_film
 from gan_nst.inference.finishing.finish import Finish, PreserveColor
@@ -83,7 +83,7 @@ def translate(
         )
     _warn_of_films(Path(pictures))
     outcome = translate_folder(translator, Path(pictures), Path(output), options)
-    log.info(_summary(outcome, Path(output), options.share))
+    log.info(one_line(_summary(outcome, Path(output), options.share)))
     processes.wait_for_all()
     return outcome
 
