@@ -62,8 +62,8 @@ def normalise(x: Tensor, eps: float) -> Tensor:
     """x, (n, c, h, w), with mean 0 and variance 1 in each channel of each picture; same type and layout.
 
     Not torch's instance norm: on the CPU its gradient is wrong for a single picture in the channels-last layout (seen
-    with torch 2.15), and it is slow for several. In the contiguous layout, which only networks in training have on the
-    CPU, it is torch's group norm, which does not know of `flat_below`.
+    with torch 2.15), and it is slow for several. On the CPU, channels that hold one value (`flat_below`) become 0 in
+    inference mode alone, and in the layout that it has there, channels last.
     """
     if torch.compiler.is_compiling():
         return _by_formula(x, eps)[0]
@@ -117,8 +117,10 @@ def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     mean = _mean(full)
     y, _, inverse = torch.native_group_norm(full - mean, None, None, n, c, h * w, c, eps)
     inverse = inverse.view(n, c, 1, 1)
-    flat = inverse**-2 - eps <= flat_below(mean, eps)
-    return (y.masked_fill_(flat, 0) if flat.any() else y).to(x.dtype), inverse
+    if torch.is_inference_mode_enabled():  # a training would wait for the answer, at every norm
+        flat = inverse**-2 - eps <= flat_below(mean, eps)
+        y = y.masked_fill_(flat, 0) if flat.any() else y
+    return y.to(x.dtype), inverse
 
 
 def flat_below(mean: Tensor, eps: float) -> Tensor:

@@ -116,6 +116,7 @@ def test_moments_keep_what_long_sums_in_float32_lose(layout, mean, deviation):
 def test_the_rounding_of_a_channel_of_one_value_is_not_made_large(given):
     x = (0.7 + 1e-7 * torch.randn(1, 4, 12, 9)).to(memory_format=torch.channels_last)
     x[:, 2:] += torch.randn(1, 2, 12, 9)
-    y = InstanceNorm(4, eps=1e-9)(x, moments(x) if given else None)
+    with torch.inference_mode():
+        y = InstanceNorm(4, eps=1e-9)(x, moments(x) if given else None)
     assert (y[:, :2] == 0).all()
     assert (y[:, 2:].std((2, 3)) > 0.9).all()
