@@ -114,9 +114,10 @@ class Browser:
 
     def upload(self, selector, *paths):
         """Gives files to an <input type=file>."""
+        paths = [str(path.resolve()) for path in paths]  # the browser refuses to read one with ".." in it
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+        self.send("DOM.setFileInputFiles", nodeId=node, files=paths)
 
     def fetch(self, address):
         """The bytes that the page gets from an address."""

@@ -7,6 +7,13 @@ import pytest
 from gan_nst.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _no_handlers_stay():
+    """The command line's handlers write to the streams of their own test, which are closed after it."""
+    yield
+    logging.getLogger("gan_nst").handlers.clear()
+
+
 @pytest.fixture
 def gan_nst(capfd, in_project):
     """Runs the command line in this process: exit code, standard output, standard error."""
@@ -16,5 +23,4 @@ def gan_nst(capfd, in_project):
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 
-    yield run
-    logging.getLogger("gan_nst").handlers.clear()
+    return run
