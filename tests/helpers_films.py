@@ -39,15 +39,25 @@ def tone(seconds, loud_from=0.0):
 
 
 def write_clip(
-    path, frames, *, times=None, sounds=("aac",), loud_from=0.0, begin=0, turn=0, aspect=None, **stream
+    path,
+    frames,
+    *,
+    rate=RATE,
+    times=None,
+    sounds=("aac",),
+    loud_from=0.0,
+    begin=0,
+    turn=0,
+    aspect=None,
+    **stream,
 ):
     """Writes a film of RGB frames with a sine tone; times: of the frames, in thousandths. stream: what is set on it."""
     codec, layout = stream.pop("codec", "libx264"), stream.pop("layout", "yuv420p")
-    tick = Fraction(1, 1000) if times else Fraction(1, RATE)
+    tick = Fraction(1, 1000) if times else 1 / Fraction(rate)
     quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
     with av.open(str(path), "w") as film:
         film.metadata["title"] = "A title"
-        pictures = film.add_stream(codec, rate=RATE, options=quality, time_base=tick)
+        pictures = film.add_stream(codec, rate=rate, options=quality, time_base=tick)
         pictures.height, pictures.width = frames[0].shape[:2]
         pictures.pix_fmt = layout
         for name, value in stream.items():
@@ -68,7 +78,7 @@ def write_clip(
             film.mux(pictures.encode(frame))
         for one in heard:
             sound = av.AudioFrame.from_ndarray(
-                tone(len(frames) / RATE, loud_from), format="s16", layout="mono"
+                tone(len(frames) / rate, loud_from), format="s16", layout="mono"
             )
             sound.sample_rate, sound.pts = SOUND_RATE, begin * SOUND_RATE
             film.mux(one.encode(sound))

@@ -19,7 +19,10 @@ from gan_nst.data.titles import shows_text
 from gan_nst.errors import DataError
 from gan_nst.images import find_pictures, read_picture, write_picture
 
-av = pytest.importorskip("av")
+pytest.importorskip("av", reason="PyAV is not installed")
+
+import av
+from helpers_films import write_clip
 
 WIDTH, HEIGHT, RATE = 128, 96, 24
 
@@ -60,21 +63,8 @@ def card(*lines, ink=255, ground=0, size=(WIDTH, HEIGHT), scale=0.45):
     return picture
 
 
-def write_film(path, pictures, *, codec="libx264", aspect=None, turned=0, rate=RATE):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options={"crf": "18", "preset": "ultrafast"})
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = "yuv420p", RATE
-        if codec == "mpeg4":
-            stream.bit_rate = 8_000_000
-        if aspect:
-            stream.codec_context.sample_aspect_ratio = aspect
-        if turned:
-            stream.set_display_rotation(turned)
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+def write_film(path, pictures, *, rate=RATE, **stream):
+    return write_clip(path, pictures, rate=rate, sounds=(), gop_size=RATE, **stream)
 
 
 def away(picture, other):
@@ -269,7 +259,7 @@ def test_pixels_become_square(tmp_path, aspect):
 @pytest.mark.parametrize("turned", [90, -90, 180])
 def test_a_film_is_turned_as_it_says(tmp_path, turned):
     film = write_film(
-        tmp_path / "film.mp4", [np.rot90(p, -turned // 90).copy() for p in still(0)], turned=turned
+        tmp_path / "film.mp4", [np.rot90(p, -turned // 90).copy() for p in still(0)], turn=turned
     )
     assert scene_of(take_frames(film, tmp_path / "out").kept[0]) == 0
 
