@@ -60,6 +60,11 @@ def one_line(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: `1 picture`, `2 pictures`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path."""

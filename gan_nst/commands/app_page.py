@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_nst.commands.app_jobs import Jobs, Result, archive
-from gan_nst.errors import DataError, GanNstError, SettingsError
+from gan_nst.errors import DataError, GanNstError, SettingsError, counted
 from gan_nst.inference.finishing.finish import Finish
 from gan_nst.inference.folder.outputs import Naming
 
@@ -256,8 +256,9 @@ def _working(at: int, count: int) -> str:
 
 def _said(results: list[Result], failures: list[str]) -> str:
     """One line of what became of all pictures, and one for each that failed."""
-    count = f"{len(results)} pictures" if len(results) > 1 else "1 picture"
-    lines = [f"Done: {count} translated."] + [f"- not translated: {html.escape(line)}" for line in failures]
+    lines = [f"Done: {counted(len(results), 'picture')} translated."] + [
+        f"- not translated: {html.escape(line)}" for line in failures
+    ]
     return "\n\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gan_nst.commands import processes
 from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
-from gan_nst.errors import CheckpointError, SettingsError, one_line
+from gan_nst.errors import CheckpointError, SettingsError, counted, one_line
 from gan_nst.inference.exported import Description, TrainingScale, load_exported
 from gan_nst.inference.film.video import FrameFiles, VideoOptions, is_film
 from gan_nst.inference.finishing.finish import Finish, PreserveColor
@@ -121,17 +121,17 @@ def _warn_of_films(folder: Path) -> None:
     """A folder of pictures may hold films, which are translated one by one."""
     films = sum(is_film(path) for path in folder.rglob("*")) if folder.is_dir() else 0
     if films:
-        log.warning(f"{folder}: {films} films in it are left out; give them one by one")
+        log.warning(f"{folder}: leaving out {counted(films, 'film')} in it; give them one by one")
 
 
 def _summary(outcome: Outcome, output: Path, share: tuple[int, int]) -> str:
-    parts = [f"{len(outcome.written)} pictures translated into {output}"]
+    parts = [f"{counted(len(outcome.written), 'picture')} translated into {output}"]
     if outcome.finished:
-        parts.append(f"{outcome.finished} were finished already")
+        parts.append(f"{outcome.finished} finished already")
     if outcome.failures:
         parts.append(f"{len(outcome.failures)} failed")
     if outcome.untried:
-        parts.append(f"{outcome.untried} are left")
+        parts.append(f"{outcome.untried} left")
     number, count = share
     return (f"process {number + 1} of {count}: " if count > 1 else "") + ", ".join(parts)
 

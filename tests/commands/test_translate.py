@@ -148,8 +148,8 @@ def test_what_was_done_is_told(gan_nst, generator, tmp_path):
     (tmp_path / "out" / "b.png").unlink()
     code, out, err = gan_nst("translate", generator, source, "--output", "out", "--resume")
     assert code == 1
-    assert out.splitlines()[-1] == "1 pictures translated into out, 1 were finished already, 1 failed"
-    assert err.splitlines()[-1] == "gan-nst: 1 pictures could not be translated"
+    assert out.splitlines()[-1] == "1 picture translated into out, 1 finished already, 1 failed"
+    assert err.splitlines()[-1] == "gan-nst: 1 picture could not be translated"
     assert "c.png" in err.splitlines()[0]
     assert gan_nst("--quiet", "translate", generator, source / "a.png", "--output", "x/y.jpg") == (0, "", "")
     assert read_photo(tmp_path / "x" / "y.jpg").pixels.shape == (33, 40, 3)
@@ -181,12 +181,14 @@ def test_whatever_a_file_is_called_a_message_is_one_line(gan_nst, generator, tmp
     assert code == 1
     first, last = err.splitlines()
     assert first.startswith(f"error: skipped: {source}/{shown}: not a readable picture")
-    assert last == "gan-nst: 1 pictures could not be translated"
+    assert last == "gan-nst: 1 picture could not be translated"
     missing = gan_nst("translate", generator, source / f"no{name}", "--output", tmp_path / "out")
     one_line(missing, f"no{shown}: no such file or folder")
-    code, out, err = gan_nst("translate", generator, source / "good.png", "--output", tmp_path / f"to{name}x")
+    code, out, err = gan_nst(
+        "translate", generator, source / "good.png", "--output", tmp_path / f"to{name} x"
+    )
     assert (code, err) == (0, "")
-    assert f"1 pictures translated into {tmp_path}/to{shown}x" in out.splitlines()
+    assert f"1 picture translated into {tmp_path}/to{shown} x" in out.splitlines()
 
 
 def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
@@ -322,7 +324,7 @@ def test_films_among_pictures_are_told_of(generator, tmp_path, caplog):
     fill(tmp_path / "in", "a.png")
     (tmp_path / "in" / "b.mp4").touch()
     translate(generator, tmp_path / "in", tmp_path / "out")
-    assert "1 films in it are left out" in caplog.text
+    assert "leaving out 1 film in it" in caplog.text
 
 
 def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):

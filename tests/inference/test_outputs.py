@@ -104,6 +104,7 @@ def test_what_cannot_be(tmp_path):
         ((source, source / "a.png" / "out"), "cannot be made"),
         ((source / "a.png", source / "a.png" / "out.png"), "a.png: cannot be made"),
         ((source / "a.png", tmp_path / "out.gif"), r"out\.gif: pictures are written as \.png \.jpg"),
+        ((source / "a.png", tmp_path / "out.jpgg"), r"out\.jpgg: pictures .* to be a folder, make it first"),
         ((source / "a.png", source / "a.png"), "would be written over an input"),
         ((source, source), "would be written over an input; give another folder"),
     ]:

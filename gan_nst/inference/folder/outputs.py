@@ -57,7 +57,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
     naming = naming or Naming()
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir() and names_a_picture(output):
+    if not source.is_dir() and (names_a_picture(output) or _has_an_ending(output)):
         _check_name(output, naming)
         _make_folder(output.parent)
         return _without_inputs({source: output})
@@ -113,10 +113,17 @@ def remove_unfinished(targets: Iterable[Path]) -> None:
             target.with_name(f".{target.name}.part").unlink()
 
 
+def _has_an_ending(output: Path) -> bool:
+    """Whether an output looks like a file's name, of a format mistyped or unknown."""
+    return 3 <= len(output.suffix) <= 5 and output.suffix[1:].isalpha() and not output.is_dir()
+
+
 def _check_name(output: Path, naming: Naming) -> None:
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
-        raise DataError(f"{output}: pictures are written as {' '.join(FORMATS)}")
+        raise DataError(
+            f"{output}: pictures are written as {' '.join(FORMATS)}; if it is to be a folder, make it first"
+        )
     if naming.suffix:
         raise SettingsError(f"{output}: names the file already; leave --suffix out, or give a folder")
     if naming.format not in (None, "same") and suffix not in _SUFFIXES[naming.format]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from gan_nst.errors import DataError, GanNstError
+from gan_nst.errors import DataError, GanNstError, counted
 from gan_nst.inference.finishing.finish import Finish, complete, prepare
 from gan_nst.inference.folder.batches import batches
 from gan_nst.inference.folder.outputs import (
@@ -64,7 +64,7 @@ class Outcome:
     @property
     def trouble(self) -> str:
         """What the failures come to, for the user."""
-        return f"{len(self.failures)} pictures could not be translated"
+        return f"{counted(len(self.failures), 'picture')} could not be translated"
 
 
 def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
