@@ -123,12 +123,20 @@ def _under(folder: Path) -> list[Path]:
             found.append(Path(root))
             folders.clear()
         else:
-            found += [Path(root, name) for name in sorted(files) if Path(name).suffix in FILES]
+            found += filter(_is_offered, (Path(root, name) for name in sorted(files)))
     if not found:
         raise CheckpointError(
             f"{folder}: nothing that translates here (looked for runs and {' '.join(FILES)})"
         )
     return found
+
+
+def _is_offered(path: Path) -> bool:
+    """Whether a file found in a folder is an exported generator, as far as its name and its header say."""
+    if path.suffix == ".safetensors" and _translation(path) is None:
+        log.warning(f"{path}: left out, as it holds no generator that can be read")
+        return False
+    return path.suffix in FILES
 
 
 def _translates(path: Path) -> bool:

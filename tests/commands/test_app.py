@@ -14,10 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers_app import Visitor, as_file, visiting, write_generator
 from helpers_data import coordinates, noise
 from helpers_runs import finish, one_line, start
 from PIL import Image
+from safetensors.torch import save_file
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 
@@ -424,6 +426,15 @@ def test_a_folder_offers_all_that_translates_in_it_newest_first(tmp_path):
     for wrong in (tmp_path / "nothing", runs / "20260101-000000"):
         with pytest.raises(CheckpointError, match=wrong.name):
             make_offer([wrong])
+
+
+def test_a_file_that_holds_no_generator_is_not_offered(tmp_path, caplog):
+    good = write_generator(tmp_path / "good.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:100])
+    save_file({"x": torch.zeros(1)}, tmp_path / "features.safetensors")
+    assert [source.path for source in make_offer([tmp_path]).sources] == [good]
+    for name in ("cut", "features"):
+        assert f"{name}.safetensors: left out, as it holds no generator" in caplog.text
 
 
 def test_one_picture_at_a_time_whoever_asks(pictures, tmp_path):
