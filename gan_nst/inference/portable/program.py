@@ -70,7 +70,7 @@ def read_program(path: Path) -> tuple[nn.Module, PortableDescription]:
             }
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a readable .pt2 file ({' '.join(str(error).split())})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
