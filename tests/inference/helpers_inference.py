@@ -1,8 +1,10 @@
 """Networks and a translator small enough to know what they must return."""
 
 import numpy as np
+import pytest
 from torch import nn
 
+from gan_nst.errors import CheckpointError
 from gan_nst.inference.exported import Description, TrainingScale
 from gan_nst.inference.translator import Translator
 
@@ -44,3 +46,13 @@ def translator(network, load_size=32, precision="float32"):
 
 def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def refusal(load, path):
+    """What is said, in one line that names the file, of one that cannot be loaded."""
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message

@@ -6,12 +6,14 @@ import os
 import pickle
 import sys
 import zipfile
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers_inference import refusal
 from torch import nn
 
 from gan_nst.errors import CheckpointError, SettingsError
@@ -223,13 +225,7 @@ def test_what_cannot_be_compared_is_not_proven(written_files, monkeypatch):
         compare(Session(folder / "x.onnx").run, translator, real, "uint8")
 
 
-def refused(path):
-    with pytest.raises(CheckpointError) as caught:
-        load_portable(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message
+refused = partial(refusal, load_portable)
 
 
 def altered(folder, target, change):
