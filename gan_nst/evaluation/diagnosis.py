@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from gan_nst.errors import counted
 from gan_nst.evaluation import trends
 from gan_nst.evaluation.advice import lower_rate, rebalance, scaled, weaker_discriminator
 from gan_nst.evaluation.curves import History, Series, family, measures, roles, shares, total, validations
@@ -34,9 +35,8 @@ _FEWEST_POINTS = 5
 _COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: 0.45 at least; a constant picture: 0
 _UNCHANGED = 0.01  # 2.5 gray levels; sound: 0.18 on the demo, 0.05 on photo2hayao, 0.02 on monet2photo
 _INVERTED = -0.2  # sound: 0.66 to 0.99; negatives: -1
-_CHECKERBOARD = (
-    3.0  # sound: 0.7 to 2.4, at most 2.9 on 8 pictures; transposed: 3.9 to 5.5, at least 3.2 on 8 pictures
-)
+# Sound: 0.7 to 2.4, at most 2.9 on 8 pictures; transposed: 3.9 to 5.5, at least 3.2 on 8 pictures.
+_CHECKERBOARD = 3.0
 
 _SILENT = 0.001  # of the role's gradient norm: its direction is lost in the noise of the others
 _DROWNING = 0.95
@@ -64,9 +64,7 @@ def diagnose(history: History) -> list[Finding]:
 
 
 def describe(findings: Iterable[Finding], history: History | None = None) -> str:
-    """The findings as lines to print, two a finding; when there are none one line that says so, and over what when the
-    history is given.
-    """
+    """The findings as lines to print, two each; without any, one line that says so, and over what, given the history."""
     lines = []
     for finding in findings:
         lines += [f"{finding.level}, step {finding.step}: {finding.evidence}", f"  try: {finding.advice}"]
@@ -80,7 +78,7 @@ def describe(findings: Iterable[Finding], history: History | None = None) -> str
     few = "" if count > 2 else ", too few to tell much"
     return (
         f"Nothing alarming was found over {history.last_step()} of {history.steps} steps and "
-        f"{count} {'validation' if count == 1 else 'validations'}{few}."
+        f"{counted(count, 'validation')}{few}."
     )
 
 
@@ -95,8 +93,7 @@ def _not_finite(history: History) -> Iterator[Finding]:
         return
     first = min(broken, key=lambda key: float(broken[key][0]))
     count, others = len(broken[first]), len(broken) - 1
-    also = "was 1 other value" if others == 1 else f"were {others} other values"
-    more = f", and so {also}" if others else ""
+    more = f", and so {'was' if others == 1 else 'were'} {counted(others, 'other value')}" if others else ""
     yield Finding(
         "not finite",
         "alarm",
