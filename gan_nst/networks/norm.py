@@ -104,9 +104,8 @@ def _by_formula(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The norm and the inverse deviation, (n, c, 1, 1), in float32 or better until the end."""
     full = full_precision(x)
     variance, mean = torch.var_mean(full, (2, 3), correction=0, keepdim=True)
-    inverse = torch.rsqrt(variance + eps)
-    y = (full - mean) * inverse.masked_fill(variance <= flat_below(mean, eps), 0)
-    return y.to(x.dtype), inverse
+    inverse = torch.rsqrt(variance + eps).masked_fill(variance <= flat_below(mean, eps), 0)
+    return ((full - mean) * inverse).to(x.dtype), inverse
 
 
 def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -120,3 +120,15 @@ def test_the_rounding_of_a_channel_of_one_value_is_not_made_large(given):
         y = InstanceNorm(4, eps=1e-9)(x, moments(x) if given else None)
     assert (y[:, :2] == 0).all()
     assert (y[:, 2:].std((2, 3)) > 0.9).all()
+
+
+def test_the_formulas_gradient_is_that_of_what_it_computes_where_channels_are_flat_too(monkeypatch):
+    monkeypatch.setattr(norm, "_by_kernel", norm._by_formula)  # as on a GPU
+    x = torch.randn(1, 3, 5, 7)
+    x[:, 1] = 0.25
+    weights = torch.randn_like(x)
+    found, wanted = (x.clone(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
+    (norm._Normalise.apply(found, 1e-5)[0] * weights).sum().backward()
+    (norm._by_formula(wanted, 1e-5)[0] * weights).sum().backward()
+    torch.testing.assert_close(found.grad, wanted.grad, atol=1e-5, rtol=1e-4)
+    assert not found.grad[:, 1].any()
