@@ -60,6 +60,11 @@ def one_line(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def reason(error: BaseException) -> str:
+    """What another library's error says, or the system's word for it, in one line that goes into brackets."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
 def counted(number: int, thing: str) -> str:
     """A number of things: `1 picture`, `2 pictures`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
@@ -72,5 +77,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"{path}: could not be written ({error.strerror or error}); free space and resume"
+            f"{path}: could not be written ({reason(error)}); free space and resume"
         ) from None

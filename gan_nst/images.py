@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, reason
 
 Picture = NDArray[np.uint8]
 Resize = Literal["short_side", "squash", "none"]
@@ -72,9 +72,7 @@ def reading(path: Path) -> Iterator[None]:
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
-        raise DataError(
-            f"{path}: not a readable picture ({' '.join(str(error).split()) or type(error).__name__})"
-        ) from None
+        raise DataError(f"{path}: not a readable picture ({reason(error)})") from None
 
 
 def to_rgb(image: Image.Image) -> Picture:
@@ -113,8 +111,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     except DataError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: could not be written ({reason})") from None
+        raise DataError(f"{path}: could not be written ({reason(error)})") from None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_nst.errors import WeightsError
+from gan_nst.errors import WeightsError, reason
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def fetch(wanted: Pretrained) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(wanted.url, str(target), beginning if stem else None)
     except (OSError, HTTPException, RuntimeError) as error:
-        raise WeightsError(
-            f"{wanted.url}: could not be downloaded ({' '.join(str(error).split())})"
-        ) from None
+        raise WeightsError(f"{wanted.url}: could not be downloaded ({reason(error)})") from None
     return target
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from gan_nst.errors import SettingsError, one_line
+from gan_nst.errors import SettingsError, counted, one_line
 from gan_nst.inference.film.muxing import FILM_SUFFIXES
 from gan_nst.inference.film.video import (
     FilmOutcome,
@@ -89,7 +89,7 @@ def translate_film(
         log.info(f"{output}: was finished already")
         return FilmOutcome(finished=1)
     outcome = translate_video(translator, source, output, options, finish, files)
-    log.info(one_line(f"{outcome.frames} frames translated into {output}"))
+    log.info(one_line(f"{counted(outcome.frames, 'frame')} translated into {output}"))
     return outcome
 
 

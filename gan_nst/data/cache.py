@@ -21,7 +21,7 @@ from gan_nst.data.folders import Folder
 from gan_nst.data.pictures import CachedPictures, Entry, Pictures
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, reason
 from gan_nst.images import Picture, read_picture, resize_picture
 from gan_nst.progress import track
 
@@ -146,9 +146,8 @@ def _update(
         with FileLock(index.with_suffix(".lock")):
             return _update_locked(index, files, settings, what, view)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise DataError(
-            f"{folder}: the cache cannot be written: {reason}; free space, or use data.cache=never"
+            f"{folder}: the cache cannot be written: {reason(error)}; free space, or use data.cache=never"
         ) from None
 
 

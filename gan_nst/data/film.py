@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, reason
 from gan_nst.images import Picture
 from gan_nst.progress import track
 
@@ -45,7 +45,7 @@ class Film:
         try:
             self.container = av.open(str(path.absolute()))
         except (av.FFmpegError, OSError) as error:
-            raise DataError(f"{path}: not a readable film ({_reason(error)})") from None
+            raise DataError(f"{path}: not a readable film ({reason(error)})") from None
         # FFmpeg takes a sound file's cover for video, and plain text too.
         streams = [s for s in self.container.streams.video if s.width and not s.disposition & 0x400]
         if not streams or self.container.format.name == "tty":
@@ -66,15 +66,15 @@ class Film:
         self.container.close()
 
     def frames(
-        self, start: float = 0.0, end: float = math.inf, doing: str | None = "reading"
+        self, start: float = 0.0, end: float = math.inf, shown: bool = True
     ) -> Iterator[tuple[float, "VideoFrame"]]:
         """The frames of start <= time < end, with their times. What is damaged is left out, with a warning at the end.
 
-        doing: what the progress bar says; None draws none.
+        shown: whether with a progress bar.
         """
         length = range(math.ceil(self.seconds))
-        bar = track(length, f"{doing} {self.path.name}") if doing else iter(length)
-        time, damaged, sound, reason, passed = -self._step, 0, True, "no frame in it", 0
+        bar = track(length, f"reading {self.path.name}") if shown else iter(length)
+        time, damaged, sound, why, passed = -self._step, 0, True, "no frame in it", 0
         if start > _LEAD:
             with suppress(self._errors):  # what cannot be sought in is read from its beginning
                 self.container.seek(int((self.start + start - _LEAD) * 1e6))
@@ -85,7 +85,7 @@ class Film:
             except StopIteration:
                 break
             except self._errors as error:  # of one piece; after one that reading cannot pass, iteration stops
-                damaged, sound, reason = damaged + 1, False, _reason(error)
+                damaged, sound, why = damaged + 1, False, reason(error)
                 continue
             for frame in decoded:
                 told = time + self._step if frame.time is None else frame.time - self.start
@@ -107,7 +107,7 @@ class Film:
         for _ in bar:  # a bar that is gone does not cross the warnings
             pass
         if not self.read:
-            raise DataError(f"{self.path}: not a readable film ({reason})")
+            raise DataError(f"{self.path}: not a readable film ({why})")
         if damaged:
             self.faults.append(f"{self.path}: {damaged} damaged frames were left out")
         if self.read < 0.95 * min(self.seconds, end) - 0.5:
@@ -157,7 +157,3 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"expected a time above 0, 2s, 0.5 or 1m for example, got {text!r}")
     return value
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.config import read_yaml
-from gan_nst.errors import DataError, SettingsError
+from gan_nst.errors import DataError, SettingsError, reason
 from gan_nst.evaluation.scores import more_is_better
 
 Values = NDArray[np.float64]
@@ -180,7 +180,7 @@ def _read_metrics(path: Path) -> dict[str, Series]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(f"{path}: cannot be read ({reason(error)})") from None
     told: dict[str, dict[int, float]] = {}
     for step, key, value in _entries(text):
         told.setdefault(key, {})[step] = value

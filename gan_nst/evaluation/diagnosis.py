@@ -64,7 +64,7 @@ def diagnose(history: History) -> list[Finding]:
 
 
 def describe(findings: Iterable[Finding], history: History | None = None) -> str:
-    """The findings as lines to print, two each; without any, one line that says so, and over what, given the history."""
+    """The findings as lines to print, two each; without any, one line that says so, and of what, given the history."""
     lines = []
     for finding in findings:
         lines += [f"{finding.level}, step {finding.step}: {finding.evidence}", f"  try: {finding.advice}"]

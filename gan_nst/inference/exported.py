@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan_nst.config import Section, validate
-from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.errors import CheckpointError, SettingsError, reason
 from gan_nst.images import Resize, replacing
 from gan_nst.networks import build
 
@@ -90,7 +90,7 @@ def written(path: Path) -> Iterator[Path]:
         with replacing(path, sync=True) as unfinished:
             yield unfinished
     except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({error.strerror or error})") from None
+        raise CheckpointError(f"{path}: could not be written ({reason(error)})") from None
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:
@@ -104,9 +104,7 @@ def load_exported(path: Path) -> tuple[nn.Module, Description]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable safetensors file ({' '.join(str(error).split())})"
-        ) from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({reason(error)})") from None
     if KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not an exported gan_nst generator")
     description = told(Description, metadata[KEY], path)

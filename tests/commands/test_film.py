@@ -196,7 +196,7 @@ def test_what_breaks_off_ends_with_1_and_what_is_wrong_with_2(translate, clip, t
     code, _, err = translate(broken, tmp_path / "out.mp4")
     assert code == 1
     assert "breaks off after" in err
-    assert err.splitlines()[-1] == "gan-nst: not everything could be read, 1 faults"
+    assert err.splitlines()[-1] == "gan-nst: not everything could be read, 1 fault"
     assert read_clip(tmp_path / "out.mp4").frames
     (tmp_path / "text.mp4").write_text("no film\n" * 100)
     for source, target in (

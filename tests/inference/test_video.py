@@ -501,7 +501,6 @@ def test_what_is_no_film_is_told(tmp_path, clip):
     assert "no such film or folder" in refused(tmp_path / "none.mp4", out)
     assert "no pictures (looked for" in refused(tmp_path / "folder", out)
     assert "no frame after 00:00:05.000; it is 00:00:01.200 long" in refused(clip, out, start=5.0)
-    assert "must come before" in refused(clip, out, start=1.0, end=0.5)
 
 
 def test_what_cannot_be_written_is_told(tmp_path, clip):
@@ -577,7 +576,7 @@ def test_sound_that_breaks_off_is_a_fault(tmp_path, caplog):
     assert outcome.frames == 12
     assert outcome.failures == caplog.messages
     damaged, broken = (failure.removeprefix(f"{source}: ") for failure in outcome.failures)
-    assert damaged == "1 pieces of its sound are damaged"
+    assert damaged == "1 piece of its sound damaged"
     assert re.fullmatch(r"its sound breaks off after 00:00:05\.\d+ of 00:00:08\.000", broken)
     assert read_clip(tmp_path / "out.mp4").sound[0]
 
@@ -592,7 +591,7 @@ def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
     (tmp_path / "in.mp4").write_bytes(content)
     outcome = translate(tmp_path / "in.mp4", tmp_path / "out.webm")
     (failure,) = outcome.failures
-    assert re.fullmatch(r"[1-3] pieces of its sound are damaged", failure.split(": ", 1)[1])
+    assert re.fullmatch(r"[1-3] pieces? of its sound damaged", failure.split(": ", 1)[1])
 
 
 def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
@@ -623,7 +622,17 @@ def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
 
 @pytest.mark.parametrize(
     "options",
-    [{"crf": 52}, {"every": 0}, {"window": 0}, {"smooth": 1.0}, {"smooth": -0.1}, {"fps": Fraction(0)}],
+    [
+        {"crf": 52},
+        {"every": 0},
+        {"window": 0},
+        {"smooth": 1.0},
+        {"smooth": -0.1},
+        {"fps": Fraction(0)},
+        {"start": 2.0, "end": 1.0},
+        {"start": 2.0, "end": 2.0},
+        {"start": float("nan")},
+    ],
 )
 def test_options_out_of_their_range_are_refused(options):
     with pytest.raises(SettingsError):

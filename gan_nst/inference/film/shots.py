@@ -40,8 +40,6 @@ class Footage:
     """
 
     def __init__(self, path: Path, every: int = 1, start: float = 0.0, end: float = math.inf) -> None:
-        if not start < end:
-            raise DataError(f"{path}: --start {stamp(start)} must come before --end {stamp(end)}")
         self.film = Film(path)
         self.faults = self.film.faults
         self._every, self._start, self._end = every, start, end
@@ -52,7 +50,7 @@ class Footage:
     def shots(self) -> Iterator[Shot]:
         film, form, number = self.film, None, 0
         last = min(self._end, film.seconds or math.inf)
-        for time, frame in film.frames(self._start, self._end, doing=None):
+        for time, frame in film.frames(self._start, self._end, shown=False):
             number += 1
             if (number - 1) % self._every:
                 continue

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from gan_nst.data.film import Film, stamp
+from gan_nst.errors import counted, reason
 
 if TYPE_CHECKING:
     from av import Packet, Stream
@@ -99,7 +100,7 @@ class Sound:
         if self._error:
             yield f"its sound breaks off ({self._error})"
         if self._damaged:
-            yield f"{self._damaged} pieces of its sound are damaged"
+            yield f"{counted(self._damaged, 'piece')} of its sound damaged"
         for stream in self._input.streams.audio:
             if stream.index not in self._streams or stream.duration is None or self._error:
                 continue
@@ -119,17 +120,17 @@ class Sound:
                 self._input.seek(int(self._start * 1e6))
         try:
             for packet in self._input.demux(wanted):
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is None:
+                at = packet.pts if packet.pts is not None else packet.dts
+                if at is None:
                     continue
-                time = stamp * packet.time_base
+                time = at * packet.time_base
                 length = (packet.duration or 0) * packet.time_base
                 self._heard[packet.stream.index] = float(time + length)
                 if self._start <= time + length / 2 and time < self._end:
                     self._damaged += packet.is_corrupt
                     yield float(time - self._shift), packet
         except self._av.FFmpegError as error:
-            self._error = " ".join(str(error.strerror or error).split())
+            self._error = reason(error)
 
     def _mux(self, packet: "Packet") -> None:
         ticks = round(self._shift / packet.time_base)

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from gan_nst.errors import DataError, SettingsError
-from gan_nst.images import LOOKED_FOR, find_pictures
+from gan_nst.errors import DataError, SettingsError, counted
 from gan_nst.inference.film.flow import Cuts, Smoother
 from gan_nst.inference.film.muxing import FILM_SUFFIXES, Clip, FilmWriter
 from gan_nst.inference.film.shots import Footage, Shot, Stills
 from gan_nst.inference.film.window import Window
 from gan_nst.inference.finishing.finish import Finish, complete, prepare
-from gan_nst.inference.folder.outputs import Naming, plan_outputs
+from gan_nst.inference.folder.outputs import Naming, inputs, make_folder, plan_outputs
 from gan_nst.inference.folder.pipeline import ahead
 from gan_nst.inference.folder.translate import Outcome
 from gan_nst.inference.parts.segments import links
@@ -58,6 +57,8 @@ class VideoOptions:
             raise SettingsError(f"crf: expected 0 to 51, got {self.crf}")
         if self.every < 1 or self.window < 1:
             raise SettingsError(f"every {self.every}, window {self.window}: both must be at least 1")
+        if not self.start < self.end:
+            raise SettingsError(f"start {self.start:g}, end {self.end:g}: the part must end after its start")
         if not 0 <= self.smooth < 1:
             raise SettingsError(f"smooth: expected 0 to below 1, got {self.smooth}")
         if not 0 < self.fps <= 1000:
@@ -81,7 +82,7 @@ class FilmOutcome(Outcome):
 
     @property
     def trouble(self) -> str:
-        return f"not everything could be read, {len(self.failures)} faults"
+        return f"not everything could be read, {counted(len(self.failures), 'fault')}"
 
 
 def is_film(path: Path) -> bool:
@@ -207,12 +208,9 @@ def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> 
                 "--max-pixels allows more"
             )
         return footage
-    files = find_pictures(source)
-    if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
-    if not files:
-        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
-    return Stills(source, files, options.fps, *part, largest=largest, same=names_a_film(output))
+    return Stills(
+        source, inputs(source, output), options.fps, *part, largest=largest, same=names_a_film(output)
+    )
 
 
 def names_a_film(output: Path) -> bool:
@@ -226,17 +224,15 @@ def _make_empty(folder: Path, naming: Naming) -> None:
         raise DataError(
             f"{folder}: is a file; a film's frames need a folder, a film one of {' '.join(FILM_SUFFIXES)}"
         )
+    make_folder(folder)
+    ending = "|".join(map(re.escape, FORMATS))
+    frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?({ending})", re.I)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ending = "|".join(map(re.escape, FORMATS))
-        frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?({ending})", re.I)
         earlier = next(filter(frame.fullmatch, sorted(os.listdir(folder))), None)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
     if earlier is not None:
         raise DataError(f"{folder}: has frames already ({earlier}); remove them or give another folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"{folder}: not writable")
 
 
 def _last_norm(translator: Translator) -> str:

@@ -59,17 +59,13 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
         raise DataError(f"{source}: no such file or folder")
     if not source.is_dir() and (names_a_picture(output) or _has_an_ending(output)):
         _check_name(output, naming)
-        _make_folder(output.parent)
+        make_folder(output.parent)
         return _without_inputs({source: output})
     if output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file; --output names a folder")
     root = source if source.is_dir() else source.parent
-    files = find_pictures(source) if source.is_dir() else [source]
-    if source.resolve() in output.resolve().parents:  # an earlier output inside the input is no input
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
-    if not files:
-        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
-    _make_folder(output)
+    files = inputs(source, output) if source.is_dir() else [source]
+    make_folder(output)
     relative = [file.relative_to(root) for file in files]
     shared = Counter(naming.plain(path) for path in relative)
     targets: dict[Path, Path] = {}
@@ -82,6 +78,16 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
         taken.add(target)
         targets[file] = target
     return _without_inputs(targets)
+
+
+def inputs(source: Path, output: Path) -> list[Path]:
+    """The pictures of a folder, but for those of an earlier output inside it. Raises DataError when there are none."""
+    files = find_pictures(source)
+    if source.resolve() in output.resolve().parents:
+        files = [file for file in files if output.resolve() not in file.resolve().parents]
+    if not files:
+        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
+    return files
 
 
 def names_a_picture(output: Path) -> bool:
@@ -130,7 +136,8 @@ def _check_name(output: Path, naming: Naming) -> None:
         raise SettingsError(f"{output}: its name says {suffix}; leave --format {naming.format} out")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder that is not there. Raises DataError when it cannot be made or written into."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.errors import CheckpointError, SettingsError, reason
 from gan_nst.images import Picture, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, to_text, told
 from gan_nst.inference.portable.graph import Whole, make_program
@@ -287,4 +287,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return reason(error)[:200]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gan_nst.errors import CheckpointError
+from gan_nst.errors import CheckpointError, reason
 from gan_nst.inference.exported import KEY, PortableDescription, generator_of, to_text, told
 from gan_nst.inference.portable.graph import Whole, make_program
 
@@ -71,10 +71,10 @@ def read_program(path: Path) -> tuple[nn.Module, PortableDescription]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, zipfile.BadZipFile, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a readable .pt2 file ({' '.join(str(error).split())})") from None
+        raise CheckpointError(f"{path}: not a readable .pt2 file ({reason(error)})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: a program whose weights cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
+            f"{path}: a program whose weights cannot be read ({type(error).__name__}: {reason(error)})"
         ) from None
     return generator_of(description, weights, path), description
 
