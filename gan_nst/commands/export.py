@@ -80,27 +80,21 @@ def export(
         raise CheckpointError(
             f"{source}: cannot be exported again; give the run or the file that it was made from"
         )
-    told = PortableDescription(
-        **Description.model_validate(
-            description.model_dump(include=set(Description.model_fields))
-        ).model_dump(),
-        pixels=pixels,
-        precision=precision,
-    )
+    plain = Description(**description.model_dump(include=set(Description.model_fields)))
+    told = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
     pictures = _Pictures(source, told)
     examples = (
         pictures.calibration(None if calibrate is None else Path(calibrate)) if precision == "int8" else []
     )
-    translator = Translator(fold_resizes(copy.deepcopy(generator)), description, "cpu", "float32")
+    translator = Translator(fold_resizes(copy.deepcopy(generator)), plain, "cpu", "float32")
+    real = pictures.real()
     with written(out) as unfinished:
-        run = _write(generator, description, told, to, unfinished, examples)
+        run = _write(generator, plain, told, to, unfinished, examples)
         try:
-            agreement = compare(run, translator, pictures.real(), pixels)
+            agreement = compare(run, translator, real, pixels)
             if to == "onnx" and precision == "float16":
                 on_a_gpu = Whole(as_half(generator), pixels).requires_grad_(False)
-                agreement = min(
-                    agreement, compare(on_a_gpu, translator, pictures.real(), pixels), key=lambda a: a.psnr
-                )
+                agreement = min(agreement, compare(on_a_gpu, translator, real, pixels), key=lambda a: a.psnr)
         except CheckpointError as error:
             raise CheckpointError(f"{out}: not written, as the file does not work: it {error}") from None
         _judge(out, agreement, precision)
@@ -233,10 +227,11 @@ class _Pictures:
 
 
 def _payload(source: Path) -> dict[str, Any] | None:
-    """The checkpoint of the run that a generator is from; None where it lies outside of any."""
+    """The checkpoint of the run that a generator is from; None where there is none that can be read."""
     if source.suffix == ".pt":
         return checkpoint.load(source)
     folder = source.parent if source.is_file() else source
-    if not (folder / "checkpoints").is_dir():
+    try:
+        return checkpoint.load_newest(find_run(folder) / "checkpoints")[1]
+    except CheckpointError:  # the generator is at hand all the same
         return None
-    return checkpoint.load_newest(find_run(folder) / "checkpoints")[1]

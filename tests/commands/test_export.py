@@ -137,6 +137,24 @@ def test_a_file_that_does_not_agree_is_not_left(gan_nst, source, tmp_path, monke
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
+def test_a_program_becomes_the_file_that_it_was_made_from(gan_nst, source, tmp_path):
+    assert gan_nst("export", source, "--to", "pt2", "--out", tmp_path / "x.pt2")[0] == 0
+    back = tmp_path / "back.safetensors"
+    code, _, err = gan_nst("export", tmp_path / "x.pt2", "--to", "safetensors", "--out", back)
+    assert (code, err) == (0, "")
+    assert back.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("left", [[], [b"damaged"]])
+def test_a_run_without_a_checkpoint_that_can_be_read_is_exported(gan_nst, source, tmp_path, left):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for content in left:
+        (run / "checkpoints" / "step-0000001.pt").write_bytes(content)
+    source.rename(run / "generator.safetensors")
+    assert gan_nst("export", run, "--to", "pt2", "--out", tmp_path / "x.pt2")[0] == 0
+
+
 def test_a_generator_too_large_for_float16_is_refused_though_the_cpu_would_run_it(gan_nst, tmp_path):
     source, out = make(tmp_path / "large.safetensors", stem=1e4), tmp_path / "x.onnx"
     options = ["--to", "onnx", "--precision", "float16", "--pixels", "float"]

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-_SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
+SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
 
 
 def missing(length: int, multiple: int) -> int:
     """By how many pixels a side is padded: to a multiple, and to what the networks need."""
-    target = max(length, _SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
+    target = max(length, SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
     return -(-target // multiple) * multiple - length
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export import export as trace
 
-_SMALLEST = 16  # pixels, and two of the network's lowest resolution: as the translator pads
+from gan_nst.images import to_float, to_uint8
+from gan_nst.inference.parts.padding import SMALLEST
 
 
 class Whole(nn.Module):
@@ -28,7 +29,7 @@ class Whole(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         height, width = pictures.shape[2:]
-        x = pictures.to(torch.float32) / 127.5 - 1 if self.pixels == "uint8" else pictures * 2 - 1
+        x = to_float(pictures) if self.pixels == "uint8" else pictures * 2 - 1
         rows, columns = self._places(height, width, x.device)
         x = x.index_select(2, rows).index_select(3, columns)
         y: Tensor = self.generator(x.to(self.compute))
@@ -36,7 +37,7 @@ class Whole(nn.Module):
         y = y.to(torch.float32).index_select(2, torch.arange(height, device=y.device))
         y = y.index_select(3, torch.arange(width, device=y.device))
         if self.pixels == "uint8":
-            return ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            return to_uint8(y)
         return ((y + 1) / 2).clamp(0, 1)
 
     def _places(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -50,7 +51,7 @@ class Whole(nn.Module):
         return _mirrored(rows, height, enough), _mirrored(columns, width, enough)
 
     def _grown(self, length: int) -> int:
-        target = cast(int, torch.sym_max(length, max(_SMALLEST, 2 * self.multiple)))
+        target = cast(int, torch.sym_max(length, max(SMALLEST, 2 * self.multiple)))
         return (target + self.multiple - 1) // self.multiple * self.multiple
 
 

@@ -9,8 +9,6 @@ from gan_nst.inference.exported import Description
 from gan_nst.inference.portable.onnx_file import Session
 from gan_nst.inference.portable.program import read_program
 
-SUFFIXES = (".onnx", ".pt2")
-
 
 def load_portable(path: Path) -> tuple[nn.Module, Description]:
     """The generator in an .onnx or .pt2 file that `gan-nst export` wrote, on the CPU, and what the file says of itself.
