@@ -17,7 +17,7 @@ from gan_nst.commands.app_gate import Gate
 from gan_nst.commands.app_jobs import Jobs, Store
 from gan_nst.commands.app_page import look, make_page
 from gan_nst.commands.app_runs import Offer, make_offer
-from gan_nst.errors import SettingsError
+from gan_nst.errors import SettingsError, reason
 from gan_nst.training.interrupt import stop_on_signals
 
 log = logging.getLogger(__name__)
@@ -152,14 +152,10 @@ def _bind(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise SettingsError(
-            f"--host {host} --port {port}: cannot be listened on ({_cause(error)}); give another --port, 0 for any"
+            f"--host {host} --port {port}: cannot be listened on ({reason(error)}); give another --port, 0 for any"
         ) from None
-
-
-def _cause(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _address(host: str, listening: socket.socket) -> str:

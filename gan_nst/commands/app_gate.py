@@ -41,6 +41,16 @@ class Refused(Exception):
         self.status, self.unread = status, unread
 
 
+def file_in(folder: Path, path: object) -> Path | None:
+    """The file that a visitor's text names, links followed, if it lies in a folder, which is resolved; else None."""
+    try:
+        found = Path(str(path)).resolve()
+        ours = isinstance(path, str | Path) and folder in found.parents and found.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return found if ours else None
+
+
 class Gate:
     """An ASGI application in front of another one.
 
@@ -150,12 +160,7 @@ class Gate:
         return replay
 
     def _is_ours(self, path: object) -> bool:
-        """Whether a path is that of a file in the folder, links followed."""
-        try:
-            resolved = Path(str(path)).resolve()
-            return isinstance(path, str) and self.folder in resolved.parents and resolved.is_file()
-        except (OSError, ValueError, RuntimeError):
-            return False
+        return file_in(self.folder, path) is not None
 
 
 class _Body:

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gan_nst.commands.app_gate import file_in
 from gan_nst.commands.app_runs import Offer
 from gan_nst.errors import DataError, GanNstError
 from gan_nst.inference.finishing.finish import Finish
@@ -85,13 +86,10 @@ class Store:
 
     def uploaded(self, name: object) -> Path:
         """The file of an upload. Raises DataError for what is no file of this folder, whatever it points to."""
-        try:
-            path = Path(str(name)).resolve()
-            if self.folder in path.parents and path.is_file():
-                return path
-        except (OSError, ValueError, RuntimeError):
-            pass
-        raise DataError("no such upload here; drop the picture again")
+        path = file_in(self.folder, name)
+        if path is None:
+            raise DataError("no such upload here; drop the picture again")
+        return path
 
 
 class Jobs:

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +13,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from gan_nst.commands.runs import RUNS, find_run
-from gan_nst.commands.translate import load_translator
+from gan_nst.commands.translate import FILES, load_translator
 from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.inference.translator import Translator
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-FILES = (".safetensors", ".onnx", ".pt2")  # of exported generators
 _KEPT = 3  # translators in memory
 
 
@@ -68,18 +68,24 @@ class Offer:
     def directions(self, number: object) -> list[tuple[str, str]]:
         """A source's directions in words, and the texts by which they are asked for. Raises GanNstError."""
         source = self.sources[self._known(number)]
-        return [(source.wording(direction), direction or "") for direction in source.directions]
+        with _without_folders(source):
+            return [(source.wording(direction), direction or "") for direction in source.directions]
 
     def translator(self, number: object, direction: object) -> Translator:
         """The translator of a source and a direction, both of which came from a visitor. Raises GanNstError."""
         at = self._known(number)
-        chosen = next((d for d in self.sources[at].directions if (d or "") == direction), _NONE)
-        if isinstance(chosen, _Nothing):
-            raise SettingsError("this run does not translate in that direction; choose one of those shown")
-        if (at, chosen) not in self._kept:
-            while len(self._kept) >= _KEPT:
-                self._kept.popitem(last=False)  # before the next one needs the memory
-            self._kept[at, chosen] = self._load(self.sources[at].path, chosen)
+        source = self.sources[at]
+        with _without_folders(source):
+            known = {given or "": given for given in source.directions}
+            if not isinstance(direction, str) or direction not in known:
+                raise SettingsError(
+                    "this run does not translate in that direction; choose one of those shown"
+                )
+            chosen = known[direction]
+            if (at, chosen) not in self._kept:
+                while len(self._kept) >= _KEPT:
+                    self._kept.popitem(last=False)  # before the next one needs the memory
+                self._kept[at, chosen] = self._load(source.path, chosen)
         self._kept.move_to_end((at, chosen))
         return self._kept[at, chosen]
 
@@ -89,11 +95,14 @@ class Offer:
         return number
 
 
-class _Nothing:
-    """No direction, where None is one."""
-
-
-_NONE = _Nothing()
+@contextmanager
+def _without_folders(source: Source) -> Iterator[None]:
+    """What cannot be loaded is logged as it is; a visitor is not told this machine's folders."""
+    try:
+        yield
+    except CheckpointError as error:
+        log.error(str(error))
+        raise CheckpointError(f"{source.title}: cannot be loaded now; choose another") from None
 
 
 def make_offer(runs: Sequence[Path | str], device: str = "auto", precision: str = "auto") -> Offer:

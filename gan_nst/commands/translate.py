@@ -25,6 +25,8 @@ from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
 
+FILES = (".safetensors", ".onnx", ".pt2")  # of exported generators
+
 
 def translate(
     source: Path | str,
@@ -149,7 +151,7 @@ def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:
 
 def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
     """The generator that `load_translator` makes a translator of, on the CPU, and its description."""
-    if source.suffix in (".safetensors", ".onnx", ".pt2"):
+    if source.suffix in FILES:
         generator, description = _load_file(source)
         if direction not in (None, description.translation):
             raise CheckpointError(

@@ -404,6 +404,16 @@ def test_translators_are_loaded_once_and_few_are_kept(tmp_path):
     assert loaded == ["0", "1", "2", "3", "1"]
 
 
+def test_a_generator_that_is_gone_tells_no_folder(tmp_path, caplog):
+    (tmp_path / "secret").mkdir()
+    path = write_generator(tmp_path / "secret" / "x.safetensors")
+    offer = make_offer([path])
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"^secret/x\.safetensors: cannot be loaded now"):
+        offer.translator(0, "")
+    assert f"{path}: no such" in caplog.text
+
+
 def test_a_folder_offers_all_that_translates_in_it_newest_first(tmp_path):
     runs = tmp_path / "runs" / "horse2zebra" / "cyclegan"
     for stamp in ("20240101-000000", "20250101-000000"):
@@ -611,6 +621,7 @@ def test_what_cannot_be_served_is_one_line(gan_nst, generators, tmp_path):
         one_line(gan_nst("app", generators[0], "--port", port), port, "in use", "--port")
     one_line(gan_nst("app", generators[0], "--port", 99999), "99999")
     one_line(gan_nst("app", generators[0], "--host", "203.0.113.9", "--port", 0), "203.0.113.9")
+    one_line(gan_nst("app", generators[0], "--host", "a" * 64, "--port", 0), "aaaa")
 
 
 def test_a_missing_gradio_is_one_line(gan_nst, generators, monkeypatch):
