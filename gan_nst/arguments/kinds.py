@@ -37,7 +37,7 @@ def part(text: str) -> float:
 
 def count(text: str) -> int:
     """12000, 600M: pixels, decimal."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", text, re.I)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmg]?)", text, re.I)
     if found is None or (count := int(float(found[1]) * 1000 ** " KMG".index(found[2].upper() or " "))) < 1:
         raise argparse.ArgumentTypeError(f"expected a number such as 600M, got {text!r}")
     return count
@@ -45,7 +45,7 @@ def count(text: str) -> int:
 
 def size(text: str) -> int:
     """1.5GiB, 800M and 2g are binary, 1500MB is decimal."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?b)?", text, re.I)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt])(i?b)?", text, re.I)
     if found is None:
         raise argparse.ArgumentTypeError(f"expected a size such as 1.5GiB or 800M, got {text!r}")
     unit = 1000 if (found[3] or "").lower() == "b" else 1024

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import CheckpointError
+from gan_nst.images import replacing
 
 RUNS = Path("runs")
 
@@ -66,13 +67,11 @@ def feature_cache(data: DataSettings) -> Path | None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
-    unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: could not be written ({error.strerror})") from None
 
 

@@ -1,6 +1,7 @@
 """`gan-nst evaluate` and `gan-nst curves`: what they judge, write, refuse, and leave alone."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from gan_nst.commands import evaluate as command
 from gan_nst.commands import record
+from gan_nst.commands.runs import write_whole
 from gan_nst.commands.train import train
 from gan_nst.evaluation import figure, report
 from gan_nst.evaluation.judge import Judge
@@ -270,6 +272,13 @@ def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypat
     assert code == 130
     assert "Traceback" not in err
     assert contents(run) == before
+
+
+def test_a_file_whose_writing_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    interrupt(monkeypatch, os, "replace", 1)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "report.html", "a page")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_without_its_best_checkpoint_is_judged_by_the_last(gan_nst, run):

@@ -85,6 +85,8 @@ def test_the_defaults_typed_are_those_of_the_function():
         ("--memory", "2", "expected a size"),
         ("--max-pixels", "0", "expected a number such as 600M, got '0'"),
         ("--max-pixels", "6e8", "expected a number such as 600M"),
+        ("--max-pixels", "9" * 400, "expected a number such as 600M"),
+        ("--memory", "9" * 400 + "G", "expected a size"),
         ("--strength", "1.5", "expected a number from 0 to 1, got '1.5'"),
         ("--strength", "nan", "expected a number from 0 to 1"),
         ("--scale", "0", "expected a number above 0 and up to 1, got '0'"),
