@@ -13,7 +13,8 @@ _HEAD = b"Exif\0\0"  # what JPEG and Pillow put before it
 _DESCRIPTIVE = {
     Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
     Base.Copyright, Base.Rating, Base.RatingPercent, Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords,
-    Base.XPSubject, IFD.Exif, IFD.GPSInfo,
+    Base.XPSubject, Base.DocumentName, Base.PageName, Base.XResolution, Base.YResolution, Base.ResolutionUnit,
+    Base.PrintImageMatching, IFD.Exif, IFD.GPSInfo,
 }  # fmt: skip
 
 
