@@ -5,6 +5,7 @@ inside.
 import contextlib
 import functools
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,9 @@ def read_picture(path: Path) -> Picture:
 def reading(path: Path) -> Iterator[None]:
     """Within the context whatever goes wrong with a picture file becomes a DataError, one line that names it."""
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would keep its reader waiting
+            raise DataError("not a file, but a pipe, a socket or a device")
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

@@ -194,6 +194,26 @@ def test_a_tiff_keeps_what_its_directory_says_of_the_picture(tmp_path):
     assert kept.get(0x0112, 1) == 1
 
 
+@pytest.mark.parametrize("first", ["x.jpg", "x.tif"])
+def test_a_tiff_keeps_its_resolution_and_what_its_pages_are_called(tmp_path, first):
+    told = {
+        269: "A document",
+        285: "Its page",
+        282: 300.0,
+        283: 150.0,
+        296: 2,
+        0xC4A5: b"PrintIM\x000300\0\0",
+    }
+    given = Image.Exif()
+    given.update(told)
+    Image.fromarray(RGB).save(tmp_path / first, exif=given)
+    for again in ("again.tif", "third.png"):
+        write_photo(read_photo(tmp_path / first), tmp_path / again)
+        with Image.open(tmp_path / again) as image:
+            kept = image.getexif()
+            assert {tag: kept.get(tag) for tag in told} == told
+
+
 def test_an_srgb_profile_changes_no_pixel(tmp_path):
     for values in np.random.default_rng(0).integers(0, 65536, (60, 60, 3)).astype(np.uint16), RGB:
         (tmp_path / "x.png").write_bytes(png(values, icc_chunk(SRGB)))
@@ -278,6 +298,9 @@ def test_files_that_are_none_are_told(tmp_path):
         read_photo(tmp_path / "none.png")
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
         read_photo(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: not a file, but a pipe"):
+        read_photo(tmp_path / "pipe.png")
     (tmp_path / "x.png").write_bytes(png(RGB))
     (tmp_path / "x.png").chmod(0)
     with modes_hold(), pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):

@@ -223,7 +223,7 @@ def test_too_little_disk_is_told_before_anything_is_computed(monkeypatch, tmp_pa
     usage = scratch.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: usage)
     picture = landscape(160, 64)
-    with pytest.raises(DataError, match=r"0\.0 GB free, and the scratch file takes .* GB; give a folder"):
+    with pytest.raises(DataError, match=r"0 MB free, and the scratch file takes \d+ MB; give a folder"):
         in_strips(generator(), 40, picture, scratch=tmp_path)(picture)
 
 

@@ -76,6 +76,6 @@ def require_space(folder: Path, needed: int) -> None:
         raise DataError(f"{folder}: cannot hold a scratch file ({error.strerror}); give --scratch") from None
     if free < needed:
         raise DataError(
-            f"{folder}: {free / 1e9:.1f} GB free, and the scratch file takes {needed / 1e9:.1f} GB; give a folder on "
+            f"{folder}: {free / 1e6:,.0f} MB free, and the scratch file takes {needed / 1e6:,.0f} MB; give a folder on "
             "another disk with --scratch, more --memory, or --fast"
         )

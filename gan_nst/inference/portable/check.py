@@ -39,8 +39,8 @@ class Agreement:
             f" ({self.unsteady} more are left to rounding by the network itself)" if self.unsteady else ""
         )
         return (
-            f"largest difference {self.largest:.2g}/255, PSNR {self.psnr:.1f} dB, "
-            f"over {self.pictures} pictures{skipped}"
+            f"largest difference {self.largest:.2g}/255 over {self.pictures} pictures{skipped}, "
+            f"PSNR {self.psnr:.1f} dB over the real ones"
         )
 
 
