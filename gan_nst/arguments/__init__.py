@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from gan_nst import __version__
+from gan_nst.arguments.data import add_data
 from gan_nst.arguments.generators import add_app, add_export, add_translate
-from gan_nst.arguments.kinds import natural, positive, seconds
+from gan_nst.arguments.kinds import positive
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,52 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_app(commands)
     _add_bench(commands)
 
-    data = commands.add_parser("data", help="make data sets").add_subparsers(
-        title="commands", required=True, metavar="COMMAND"
-    )
-    demo = data.add_parser("demo", help="draw the demo world: photographs and cartoons of made-up scenes")
-    demo.add_argument("folder", type=Path, nargs="?", metavar="DIR")
-    demo.add_argument(
-        "--domain", help="instead of DIR: datasets/DOMAIN, at the size its training loads, if it has none"
-    )
-    demo.add_argument(
-        "--method", default="cyclegan", help="whose settings tell that size (default: cyclegan)"
-    )
-    demo.add_argument(
-        "--size", type=positive, default=256, help="side of the pictures in pixels (default: 256)"
-    )
-    demo.add_argument(
-        "--count", type=positive, default=400, help="training pictures of each domain (default: 400)"
-    )
-    demo.add_argument("--seed", type=natural, default=0, help="other scenes for another seed (default: 0)")
-    demo.set_defaults(command="data demo")
-
-    frames = data.add_parser("frames", help="take stills from a film, without duplicates, black and credits")
-    frames.add_argument("film", type=Path, metavar="FILM")
-    frames.add_argument("folder", type=Path, metavar="DIR", help="where the stills go; it may hold others")
-    frames.add_argument(
-        "--every",
-        type=seconds,
-        default=2.0,
-        metavar="TIME",
-        help="another still of a long scene (default: 2s)",
-    )
-    frames.add_argument(
-        "--size", type=positive, default=256, metavar="PIXELS", help="shorter side, at most (default: 256)"
-    )
-    frames.set_defaults(command="data frames")
-    smooth = data.add_parser(
-        "smooth", help="write edge-smoothed pictures, CartoonGAN's negatives, to look at"
-    )
-    smooth.add_argument("folder", type=Path, metavar="DIR", help="picture or folder")
-    smooth.add_argument("output", type=Path, metavar="OUT", help="folder; the same tree, as PNG")
-    smooth.add_argument(
-        "--size",
-        type=positive,
-        metavar="PIXELS",
-        help="resize the shorter side first, as data.load_size does",
-    )
-    smooth.set_defaults(command="data smooth")
+    add_data(commands)
 
     methods = commands.add_parser("methods", help="list the methods, their papers and all settings")
     methods.set_defaults(command="methods")
