@@ -1,0 +1,115 @@
+"""Work in forked processes that have torch loaded: they may crash, hang or be killed, and the campaign goes on."""
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended. value: what its function returned. error: the traceback of what it raised. signal: that killed
+    it, its time being over (`timed_out`) or not. output: its standard output and error.
+    """
+
+    value: Any = None
+    error: str | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    output: str = ""
+
+    @property
+    def problem(self) -> str | None:
+        """Why this is no proper end, in one line; None when the function returned."""
+        if self.timed_out:
+            return "hung"
+        if self.signal is not None:
+            return f"died of {signal.Signals(self.signal).name}"
+        return None if self.error is None else self.error.strip().splitlines()[-1]
+
+
+class Child:
+    """A function running in a forked process, the leader of a group of its own."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any, cwd: Path | None = None) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by wait)
+        self._reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(writer)
+            return
+        os.setsid()
+        os.close(self._reader)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(self._output.fileno(), stream)
+        try:
+            if cwd is not None:
+                os.chdir(cwd)
+            told = (function(*arguments), None)
+        except BaseException:
+            told = (None, traceback.format_exc())
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(told, pipe)
+        os._exit(0)
+
+    def kill(self) -> None:
+        """Kills it and whatever it started, as a power cut does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether it has ended, or returned from its function."""
+        return bool(select.select([self._reader], [], [], 0)[0])
+
+    def wait(self, seconds: float) -> Ending:
+        """Its ending; it is killed when it takes longer."""
+        until, told = time.monotonic() + seconds, b""
+        timed_out = False
+        while True:
+            if not select.select([self._reader], [], [], max(0.0, until - time.monotonic()))[0]:
+                timed_out = True
+                break
+            if not (part := os.read(self._reader, 1 << 16)):
+                break
+            told += part
+        os.close(self._reader)
+        if timed_out:
+            self.kill()
+        _, status = os.waitpid(self.pid, 0)
+        self.kill()  # what it left running
+        self._output.seek(0)
+        output = self._output.read().decode(errors="replace")
+        self._output.close()
+        killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        value, error = pickle.loads(told) if told and killed is None else (None, None)
+        return Ending(value, error, killed, timed_out, output)
+
+
+def in_child(function: Callable[..., Any], *arguments: Any, seconds: float = 60) -> Ending:
+    """Runs a function in a forked process to its end, which comes after that many seconds at the latest."""
+    return Child(function, *arguments).wait(seconds)
+
+
+def command(*arguments: object) -> int:
+    """Runs `gan-nst ARGUMENTS` within this process and returns its exit code; for a child."""
+    from gan_nst.cli import main
+
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as error:  # argparse's
+        return int(error.code or 0)

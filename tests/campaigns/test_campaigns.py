@@ -1,0 +1,20 @@
+"""The short form of every campaign: nothing injected may break anything. `make campaign` is the long form."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+NAMES = ["kills", "disk", "pictures", "fuzz", "hostile"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_of_a_short_campaign_survives(name):
+    result = subprocess.run(
+        [sys.executable, RUN, "--short", name], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    survived, injected = result.stdout.strip().splitlines()[-1].removeprefix(f"{name} ").split("/")
+    assert survived == injected != "0"
