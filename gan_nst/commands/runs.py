@@ -28,7 +28,7 @@ def new_run(domain: str, method: str, out: Path | None) -> Path:
         _make(out)
         return out
     parent = RUNS / domain / method
-    _clean_latest(parent)
+    _clean_killed(parent)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         run = parent / (stamp if number == 0 else f"{stamp}-{number}")
@@ -118,7 +118,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def _alone(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock in a file for the time of the context; a process that is killed holds none.
+    """Holds the lock in a file for the time of the context. A process that is killed holds none; its file stays.
 
     Raises CheckpointError, with `refusal` where another process holds it.
     """
@@ -132,6 +132,8 @@ def _alone(path: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 
@@ -145,12 +147,12 @@ def _remove_unfinished(run: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _clean_latest(parent: Path) -> None:
-    """Removes what the run before left unfinished, unless it is still at work."""
-    before = parent / "latest"
-    if (before / "checkpoints").is_dir():
-        with suppress(CheckpointError), training_in(before.resolve()):
-            pass
+def _clean_killed(parent: Path) -> None:
+    """Removes what killed trainings left unfinished in runs beside a new one."""
+    for lock in parent.glob(f"*/{_LOCK}"):
+        if not lock.parent.is_symlink():
+            with suppress(CheckpointError), training_in(lock.parent):  # unless it is at work
+                pass
 
 
 def _make(folder: Path, shared: bool = True) -> None:

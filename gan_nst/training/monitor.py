@@ -134,7 +134,7 @@ def _append(path: Path, line: str) -> None:
 
 def _drop_after(path: Path, step: int) -> None:
     """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
-    if not path.exists():
+    if not path.is_file():
         return
     with open(path, "rb") as lines, replacing(path) as unfinished, open(unfinished, "wb") as kept:
         kept.writelines(line for line in lines if _is_until(line, step))
