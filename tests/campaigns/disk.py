@@ -107,7 +107,8 @@ def _same_tree(place: Callable[[str], Path] | None = None) -> Callable[[Path], s
     expected: list[set[str]] = []
 
     def after(place: Path) -> str | None:
-        found = {str(path.relative_to(place)) for path in place.rglob("*") if ".lock" not in path.name}
+        paths = [str(path.relative_to(place)) for path in place.rglob("*")]
+        found = {path for path in paths if ".lock" not in path and ".cache" not in path}
         if not expected:
             expected.append(found)
         if differs := sorted(found ^ expected[0]):
