@@ -81,11 +81,11 @@ _REMEDIES = {
 }
 
 
-def unwritten(path: Path, error: BaseException) -> str:
+def unwritten(path: Path, error: BaseException, what: str = "could not be written") -> str:
     """Says that a path could not be written, why, and what helps."""
     number = getattr(error, "errno", None)
     remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
-    return f"{path}: could not be written ({reason(error)}){remedy}"
+    return f"{path}: {what} ({reason(error)}){remedy}"
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def import_generator(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(unwritten(output.parent, error)) from None
+        raise CheckpointError(unwritten(output.parent, error, "cannot be made")) from None
     export(generator, description, output)
     _tell(source, output, foreign, description)
     return description

@@ -161,7 +161,7 @@ def _make(folder: Path, shared: bool = True) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise CheckpointError(unwritten(folder, error)) from None
+        raise CheckpointError(unwritten(folder, error, "cannot be made")) from None
 
 
 def _point_latest(parent: Path, run: Path) -> None:

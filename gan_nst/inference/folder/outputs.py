@@ -141,7 +141,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(unwritten(folder, error)) from None
+        raise DataError(unwritten(folder, error, "cannot be made")) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: not writable")
 
