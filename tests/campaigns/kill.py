@@ -55,12 +55,13 @@ def campaign(plan, tally) -> None:
     import_all()
     draw = random.Random(plan.seed)
     training = Job(plan.folder)
-    chains, others = (70, 10) if plan.long else (2, 1)
+    least, others = (200, 10) if plan.long else (5, 1)
     began = time.monotonic()
     training.begin(training.place("timed"), "data.workers=1").wait(_SECONDS)
     lasts = time.monotonic() - began
-    for number in range(chains):
-        _chain(training, f"chain-{number}", random.Random(draw.random()), lasts, tally)
+    kills = 0
+    while kills < least:
+        kills += _chain(training, f"chain-{kills}", random.Random(draw.random()), lasts, tally)
     for number in range(others):
         for pair in (_two_at_once, _two_in_one_folder, _two_resume_one_run):
             tally.count(f"{pair.__name__[1:]} {number}", pair(training, f"pair-{number}"))
@@ -70,8 +71,10 @@ def campaign(plan, tally) -> None:
         _kill_demo(training, f"demo-{number}", random.Random(draw.random()), tally)
 
 
-def _chain(training: Job, name: str, draw: random.Random, lasts: float, tally) -> None:
-    """A run that is killed some times, here and there copied to another place, and then goes on to its end."""
+def _chain(training: Job, name: str, draw: random.Random, lasts: float, tally) -> int:
+    """A run that is killed some times, here and there copied to another place, and then goes on to its end; how many
+    times it was killed.
+    """
     place, told, kills = training.place(name), [name], 0
     problem = None
     while kills < KILLS_A_CHAIN and problem is None:
@@ -108,6 +111,7 @@ def _chain(training: Job, name: str, draw: random.Random, lasts: float, tally) -
     for _ in range(kills):
         tally.count("; ".join(told), problem)
     clear(place)
+    return kills
 
 
 def _two_at_once(training: Job, name: str) -> str | None:

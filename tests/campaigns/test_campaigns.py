@@ -1,5 +1,6 @@
 """The short form of every campaign: nothing injected may break anything. `make campaign` is the long form."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ RUN = Path(__file__).with_name("run.py")
 NAMES = ["kills", "disk", "pictures", "fuzz", "hostile"]
 
 
+@pytest.mark.timeout(1200)  # a minute where nothing else runs
 @pytest.mark.parametrize("name", NAMES)
 def test_all_of_a_short_campaign_survives(name):
+    if name in ("kills", "disk") and not shutil.which("cc"):
+        pytest.skip("faults at system calls need a C compiler")
     result = subprocess.run(
         [sys.executable, RUN, "--short", name], capture_output=True, text=True, check=False
     )
