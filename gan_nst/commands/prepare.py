@@ -210,8 +210,8 @@ def _open_views(
 
 
 def _only(folder: Folder, names: set[str]) -> Folder:
-    pairs = zip(folder.files, folder.names, strict=True)
-    return replace(folder, files=tuple(file for file, name in pairs if name in names))
+    kept = np.array([name in names for name in folder.each_name()], bool)
+    return replace(folder, files=folder.files.select(kept))
 
 
 def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:
