@@ -30,9 +30,7 @@ class Names(Sequence[str]):
         """Texts that follow each other in `letters`, each up to its end (n,). Raises ValueError for ends that do not
         rise to the letters' end.
         """
-        if np.diff(ends, prepend=0, append=len(letters)).min() < 0 or (
-            len(ends) and ends[-1] != len(letters)
-        ):
+        if np.diff(ends, prepend=0).min(initial=0) < 0 or ends[-1:].sum() != len(letters):
             raise ValueError("the ends do not fit the letters")
         names = cls.__new__(cls)
         names._set(letters, ends)
