@@ -103,6 +103,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         rank=distributed.rank(),
         processes=distributed.processes(),
         device=device,
+        timeout=settings.data.timeout,
     )
     settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
     until = min(steps, settings.training.stop_at or steps)
