@@ -118,13 +118,13 @@ def _parse(content: bytes, path: Path) -> Index:
     status = path.with_name(data).lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size < end:
         raise ValueError("the data is not all there")
-    sides = np.stack([rows["height"], rows["width"]])
+    sides = np.stack([rows["height"], rows["width"], rows["side"]])
     if (sides < 0).any() or (sides > _LARGEST).any() or (rows["offset"] < 0).any():
         raise ValueError("a picture of no size")
     if (rows["offset"] > end - lengths(rows)).any():
         raise ValueError("a picture beyond the data")
     told = {int(row): str(text) for row, text in problems.items()}
     without = np.flatnonzero(rows["height"] == 0)
-    if set(without.tolist()) != told.keys():
+    if set(without.tolist()) != told.keys() or (np.delete(sides.min(0), without) == 0).any():
         raise ValueError("a picture without pixels")
     return Index(data, end, names, rows, told)

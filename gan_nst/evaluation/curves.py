@@ -206,7 +206,7 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, float]]:
         except (ValueError, RecursionError):
             continue
         step = told.get("step") if isinstance(told, dict) else None
-        if not isinstance(step, int) or isinstance(step, bool) or abs(step) >= 2**53:
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             continue
         for key, value in told.items():
             if key == "step" or isinstance(value, bool):

@@ -597,6 +597,8 @@ LIES = {
     "a huge picture": lying("height", 2**31 - 1),
     "a negative picture": lying("width", -3),
     "no pixels and no problem": lying("height", 0),
+    "no width": lying("width", 0),
+    "a negative side before": lying("side", -5),
     "a problem of no row": lambda index: replace(index, problems={77: "x"}),
 }
 
