@@ -23,7 +23,7 @@ from gan_nst.data.index import ROW, Index, stamp
 from gan_nst.data.pictures import CachedPictures, Pictures
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.images import Picture, read_picture, resize_picture
 from gan_nst.progress import track
 
@@ -111,9 +111,9 @@ def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tup
         OSError,
         NotImplementedError,
     ) as error:  # filelock raises the latter where a file system has no locks
-        told = f"{where}: the cache cannot be written: {reason(error)}"
+        told = unwritten(where, error, "the cache cannot be written")
         if settings.cache != "auto":
-            raise DataError(f"{told}; free space there, or use data.cache=never") from None
+            raise DataError(f"{told}, or use data.cache=never") from None
         log.warning(f"{told}; pictures are decoded anew every time (data.cache=FOLDER caches elsewhere)")
         return _check(folder.files, settings, what), None
 

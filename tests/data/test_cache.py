@@ -309,9 +309,10 @@ def test_a_full_disk_is_told_or_done_without_and_given_back(
         pictures, good = open_pictures(files, settings, "a")
         assert isinstance(pictures, DecodedPictures)
         assert good == files
-        assert any("No space left on device; pictures are decoded anew" in m for m in caplog.messages)
+        told = "(No space left on device); free space on that disk; pictures are decoded anew"
+        assert any(f"{folder}: the cache cannot be written {told}" in m for m in caplog.messages)
     else:
-        told = r"No space left on device; free space there, or use data\.cache=never"
+        told = r"\(No space left on device\); free space on that disk, or use data\.cache=never"
         with pytest.raises(DataError, match=told):
             open_pictures(files, settings, "a")
     monkeypatch.undo()
@@ -574,9 +575,9 @@ def test_a_file_system_without_locks_is_told(tmp_path, files, settings, monkeypa
 
     monkeypatch.setattr(building.FileLock, "acquire", unable)
     assert isinstance(open_pictures(files, settings, "a")[0], DecodedPictures)
-    assert any("cannot be written: no" in message.lower() for message in caplog.messages)
+    assert any("cannot be written (no" in message.lower() for message in caplog.messages)
     named = settings.model_copy(update={"cache": str(tmp_path / "c")})
-    with pytest.raises(DataError, match=r"cannot be written: [Nn]o .*data\.cache=never"):
+    with pytest.raises(DataError, match=r"cannot be written \([Nn]o .*data\.cache=never"):
         open_pictures(files, named, "a")
 
 
