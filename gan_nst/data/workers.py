@@ -87,7 +87,7 @@ class Loading:
             if "DataLoader timed out" in str(error):
                 failure = DataError(
                     f"no batch came for {self._timeout:g} s (data.timeout), and the loader processes are at "
-                    f"{self._pictures()}; see whether their disk answers, and resume"
+                    f"{self._pictures() or 'no picture'}; see whether their disk answers, and resume"
                 )
                 self._kill_the_busy()
             elif "DataLoader worker (pid" in str(error):
@@ -126,7 +126,7 @@ class Loading:
         draws = [draw for process, draw in self._noted.at() if pid in (None, process)]
         files = [str(file) for draw in draws for file in dict.fromkeys(self._samples.files(draw).values())]
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return ", ".join(files[:_SHOWN]) + more or "no picture"
+        return ", ".join(files[:_SHOWN]) + more
 
     def _how_any(self) -> str:
         """How the process died of which torch tells."""
@@ -138,9 +138,11 @@ class Loading:
         return "it is gone"
 
     def _how(self, code: int | None, pid: int | None) -> str:
+        how = f"exit code {code}"
         with contextlib.suppress(ValueError, TypeError):
-            return f"killed by {signal.Signals(-(code or 0)).name} at {self._pictures(pid)}"
-        return f"exit code {code} at {self._pictures(pid)}"
+            how = f"killed by {signal.Signals(-(code or 0)).name}"
+        pictures = self._pictures(pid)
+        return f"{how} at {pictures}" if pictures else how
 
     def _kill_the_busy(self) -> None:
         """Kills the processes within a sample; whoever is not is left to torch, as it may hold a lock."""
