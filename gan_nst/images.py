@@ -3,6 +3,7 @@ inside.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import stat
@@ -37,14 +38,60 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The picture files under a folder, by name, sorted; hidden files and folders are left out."""
-    found, suffixes = [], picture_suffixes()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                found.append(Path(root, name))
+    """The picture files under a folder, by name, sorted; hidden files and folders are left out.
+
+    Links are followed, but no folder is searched twice. Raises DataError for a folder that cannot be searched.
+    """
+    return [Path(folder, name) for name in picture_names(folder)]
+
+
+def picture_names(folder: Path) -> Iterator[str]:
+    """The paths of the picture files of `find_pictures` below their folder, in its order, one after the other: a
+    million need not be held.
+    """
+    if not folder.is_dir():
+        return
+    searched: set[tuple[int, int]] = set()  # links can lead back to where one has been
+    waiting = [iter([("", True)])]
+    while waiting:
+        name, is_folder = next(waiting[-1], (None, False))
+        if name is None:
+            waiting.pop()
+        elif not is_folder:
+            yield name
+        else:
+            waiting.append(iter(_listed(folder, name, searched)))
+
+
+def _listed(folder: Path, below: str, searched: set[tuple[int, int]]) -> list[tuple[str, bool]]:
+    """The pictures and the folders of a folder, sorted, each with whether it is a folder; nothing the second time."""
+    here, found, suffixes = folder / below, [], picture_suffixes()
+    try:
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in searched:
+            return []
+        searched.add((status.st_dev, status.st_ino))
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                is_folder = _is_folder(entry)
+                if is_folder or os.path.splitext(entry.name)[1].lower() in suffixes:
+                    found.append((f"{below}/{entry.name}" if below else entry.name, is_folder))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or here}: cannot be searched for pictures ({reason(error)})"
+        ) from None
     return sorted(found)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself: whoever reads it is told so
+            return False
+        raise
 
 
 def read_picture(path: Path) -> Picture:

@@ -26,10 +26,12 @@ def peak_of_process() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def from_proc(file: str, field: str) -> int | None:
-    """A field of Linux's account of this process, in bytes; None where there is none."""
+def from_proc(file: str, field: str, process: int | None = None) -> int | None:
+    """A field of Linux's account of a process, this one or another, in bytes; None where there is none."""
     try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self", file).read_text(), re.M)
+        found = re.search(
+            rf"^{field}:\s+(\d+) kB", Path("/proc", str(process or "self"), file).read_text(), re.M
+        )
     except OSError:
         return None
     return None if found is None else int(found[1]) * 1024

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers_root import modes_hold
 from PIL import Image
 
 from gan_nst import images
@@ -318,3 +319,40 @@ def test_linked_folders_are_searched(tmp_path):
     (tmp_path / "searched" / "link").symlink_to(tmp_path / "real")
     assert find_pictures(tmp_path / "searched") == [tmp_path / "searched" / "link" / "x.png"]
     assert find_pictures(tmp_path / "none") == []
+
+
+def test_links_that_lead_in_circles_end(tmp_path):
+    """Eight folders with links to each other: followed to the end they have 8! paths."""
+    for name in "abcdefgh":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").write_bytes(b"")
+        for other in "abcdefgh":
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    (tmp_path / "up").symlink_to(tmp_path)
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    found = find_pictures(tmp_path)
+    assert len(found) == 9
+    assert {path.name for path in found} == {"self.png", *(f"{name}.png" for name in "abcdefgh")}
+    with pytest.raises(DataError, match=r"self\.png"):
+        read_picture(tmp_path / "self.png")
+
+
+def test_the_order_is_that_of_the_paths(tmp_path):
+    for name in ("a/b.png", "a.png", "a-b/c.png", "a!.png", "a/b/c.png", "a b/0.png", "é.png", "a\n.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_pictures(tmp_path)
+    assert found == sorted(found)
+    assert len(found) == 8
+
+
+def test_a_folder_that_cannot_be_searched_is_told(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "x.png").write_bytes(b"")
+    (tmp_path / "shut").mkdir(mode=0)
+    try:
+        told = r"shut: cannot be searched for pictures \(Permission denied\)$"
+        with modes_hold(), pytest.raises(DataError, match=told):
+            find_pictures(tmp_path)
+    finally:
+        (tmp_path / "shut").chmod(0o700)

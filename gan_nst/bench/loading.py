@@ -15,10 +15,10 @@ import torch
 from gan_nst.bench.memory import anonymous_mib, apart
 from gan_nst.data.cache import open_pictures
 from gan_nst.data.demo import make_demo
+from gan_nst.data.files import Files
 from gan_nst.data.folders import DOMAINS, Folder
 from gan_nst.data.loader import Batches, Samples, StreamLike
 from gan_nst.data.settings import DataSettings
-from gan_nst.images import find_pictures
 
 _LARGER = 4  # times as many pictures, to see whether memory grows with them
 _WARM = 4  # batches
@@ -116,7 +116,7 @@ def _batches(
 
 
 def _folder(root: Path) -> Folder:
-    return Folder(root, tuple(find_pictures(root)))
+    return Folder(root, Files.found(root))
 
 
 @contextmanager

@@ -103,6 +103,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         rank=distributed.rank(),
         processes=distributed.processes(),
         device=device,
+        timeout=settings.data.timeout,
     )
     settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
     until = min(steps, settings.training.stop_at or steps)
@@ -210,8 +211,8 @@ def _open_views(
 
 
 def _only(folder: Folder, names: set[str]) -> Folder:
-    pairs = zip(folder.files, folder.names, strict=True)
-    return replace(folder, files=tuple(file for file, name in pairs if name in names))
+    kept = np.array([name in names for name in folder.each_name()], bool)
+    return replace(folder, files=folder.files.select(kept))
 
 
 def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:

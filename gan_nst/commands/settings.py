@@ -53,6 +53,7 @@ _FREE = {
     "data.test_a",
     "data.test_b",
     "data.workers",
+    "data.timeout",
     "data.cache",
     "training.activation_checkpointing",
     "training.stop_at",

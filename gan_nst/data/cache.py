@@ -1,5 +1,4 @@
-"""Pictures decoded once: uint8 at load size in one memory-mapped file, kept up to date with the files behind
-it.
+"""Pictures decoded once: uint8 at load size in one file, kept up to date with the files behind it.
 
 A view is what is made of each picture before it is kept: "picture", the picture itself, or another of `VIEWS`.
 """
@@ -8,20 +7,23 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from numpy.typing import NDArray
 
+from gan_nst.data.building import bring_up_to_date
+from gan_nst.data.files import Files
 from gan_nst.data.folders import Folder
-from gan_nst.data.pictures import CachedPictures, Entry, Pictures
+from gan_nst.data.index import ROW, Index, stamp
+from gan_nst.data.pictures import CachedPictures, Pictures
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.images import Picture, read_picture, resize_picture
 from gan_nst.progress import track
 
@@ -32,23 +34,39 @@ VIEWS: Mapping[str, Callable[[Picture], Picture]] = {
     "smoothed": smooth_edges,
 }
 
-_FORMAT = 3
+_FORMAT = 4
 _SHOWN = 10  # broken files named in an error
 
 
 class DecodedPictures:
-    """Pictures decoded anew at each access, for data sets larger than the disk's free space."""
+    """Pictures decoded anew at each access, for data sets larger than the disk's free space.
 
-    def __init__(self, files: Sequence[Path], settings: DataSettings, view: str) -> None:
-        self._files = list(files)
-        self._settings = settings
-        self._view = view
+    rows: (n,) of `index.ROW`; taking a picture raises DataError when its file is no longer what it was then.
+    """
+
+    def __init__(self, files: Files, settings: DataSettings, view: str, rows: NDArray[Any]) -> None:
+        self._files, self._settings, self._view = files, settings, view
+        self._stamps = np.stack([rows["bytes"], rows["time"]], 1)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Picture:
-        return _decode(self._files[index], self._settings, self._view)[0]
+        file = self._files[index]
+        try:
+            picture = _decode(file, self._settings, self._view)[0]
+        finally:  # whatever comes of a file that is another one
+            now = stamp(file)
+            if now != tuple(self._stamps[index]):
+                raise DataError(
+                    f"{file}: {'changed' if now[0] >= 0 else 'vanished'} since this training began; put it back and "
+                    "resume, or start anew (with data.cache=auto or a folder, a training keeps what it has read)"
+                )
+        return picture
+
+    def file(self, index: int) -> Path:
+        """The file that a picture is read from."""
+        return self._files[index]
 
 
 def open_pictures(
@@ -60,28 +78,47 @@ def open_pictures(
     what: names the set in progress bars and messages. Raises DataError with a list of the files that are
     broken or smaller than the crop, unless `skip_broken` leaves them out.
     """
-    files = folder.files
-    where = _cache_folder(files, settings, view)
-    if where is None:
-        good, broken = _check(files, settings, what)
-        pictures: Pictures = DecodedPictures(good, settings, view)
-    else:
-        pictures, good, broken = _update(where, files, settings, what, view)
+    index, data = _opened(folder, settings, what, view)
+    broken = _unusable(folder.files, index, settings)
     if broken and not settings.skip_broken:
+        lines = list(broken.values())
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise DataError(
-            f"{what}: {len(broken)} of {len(files)} pictures cannot be used (data.skip_broken=true leaves them out): "
-            + "; ".join(broken[:_SHOWN])
-            + more
+            f"{what}: {len(broken)} of {len(index.names)} pictures cannot be used (data.skip_broken=true leaves them "
+            f"out): {'; '.join(lines[:_SHOWN])}{more}"
         )
-    for line in broken:
+    for line in broken.values():
         log.warning(f"left out: {line}")
-    if not good:
-        raise DataError(f"{what}: no usable pictures among {len(files)}")
-    return pictures, replace(folder, files=tuple(good))
+    good = np.setdiff1d(np.arange(len(index.names)), list(broken))
+    if not len(good):
+        raise DataError(f"{what}: no usable pictures among {len(index.names)}")
+    files, rows = folder.files.select(good), index.rows[good]
+    pictures: Pictures = DecodedPictures(files, settings, view, rows)
+    if data is not None:
+        pictures = CachedPictures(data, rows, pictures)
+    return pictures, replace(folder, files=files)
 
 
-def _cache_folder(files: Sequence[Path], settings: DataSettings, view: str) -> Path | None:
+def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tuple[Index, Path | None]:
+    """What is known of a folder's pictures, a row for each, and the file that has their pixels, if there is one."""
+    where = _cache_folder(folder, settings, view)
+    if where is None:
+        return _check(folder.files, settings, what), None
+    path = _index_path(where, folder, settings, view)
+    try:
+        return bring_up_to_date(path, folder.files, lambda file: _decode(file, settings, view), what)
+    except (
+        OSError,
+        NotImplementedError,
+    ) as error:  # filelock raises the latter where a file system has no locks
+        told = unwritten(where, error, "the cache cannot be written")
+        if settings.cache != "auto":
+            raise DataError(f"{told}, or use data.cache=never") from None
+        log.warning(f"{told}; pictures are decoded anew every time (data.cache=FOLDER caches elsewhere)")
+        return _check(folder.files, settings, what), None
+
+
+def _cache_folder(of: Folder, settings: DataSettings, view: str) -> Path | None:
     """Where the cache goes, or None for no cache."""
     if settings.cache == "never":
         return None
@@ -89,9 +126,9 @@ def _cache_folder(files: Sequence[Path], settings: DataSettings, view: str) -> P
         return Path(settings.cache)
     # An upper bound for pictures up to twice as long as high; "none" keeps sizes that only decoding tells.
     side = settings.load_size if settings.resize != "none" else 1024
-    needed = len(files) * side * side * 2 * 3
+    needed = len(of.files) * side * side * 2 * 3
     folder = settings.root / ".cache"
-    if _index_path(folder, files, settings, view).exists():  # what lies there already takes no new room
+    if _index_path(folder, of, settings, view).exists():  # what lies there already takes no new room
         return folder
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
@@ -101,10 +138,16 @@ def _cache_folder(files: Sequence[Path], settings: DataSettings, view: str) -> P
         return None
     if needed > 0.5 * shutil.disk_usage(existing).free:
         log.warning(
-            f"{folder}: not enough free disk to cache {len(files)} pictures; they are decoded anew every time"
+            f"{folder}: not enough free disk to cache {len(of.files)} pictures; they are decoded anew every time"
         )
         return None
     return folder
+
+
+def _index_path(where: Path, of: Folder, settings: DataSettings, view: str) -> Path:
+    """The folder and the decoding settings name a cache; which files it holds may change."""
+    name = json.dumps([_FORMAT, str(of.root.absolute()), settings.load_size, settings.resize, view])
+    return where / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".index")
 
 
 def _decode(file: Path, settings: DataSettings, view: str) -> tuple[Picture, int]:
@@ -113,169 +156,29 @@ def _decode(file: Path, settings: DataSettings, view: str) -> tuple[Picture, int
     return VIEWS[view](resize_picture(picture, settings.load_size, settings.resize)), min(picture.shape[:2])
 
 
-def _too_small(file: Path | str, side: int, settings: DataSettings) -> str | None:
-    if side >= settings.crop_size or (settings.upscale and settings.resize != "none"):
-        return None
-    way = "data.upscale=true enlarges it" if settings.resize != "none" else "data.resize=short_side fits it"
-    return f"{file}: {side} pixels are smaller than data.crop_size={settings.crop_size} ({way})"
-
-
-def _check(files: Sequence[Path], settings: DataSettings, what: str) -> tuple[list[Path], list[str]]:
-    good, broken = [], []
-    for file in track(files, f"checking {what}"):
+def _check(files: Files, settings: DataSettings, what: str) -> Index:
+    """What decoding each file once tells of it."""
+    index = Index(names=files.names, rows=np.zeros(len(files), ROW))
+    for number, file in enumerate(track(files, f"checking {what}")):
+        index.rows[number]["bytes"], index.rows[number]["time"] = stamp(file)
         try:
-            problem = _too_small(file, _decode(file, settings, "picture")[1], settings)
+            index.rows[number]["side"] = _decode(file, settings, "picture")[1]
         except DataError as error:
-            problem = str(error)
-        if problem is None:
-            good.append(file)
-        else:
-            broken.append(problem)
-    return good, broken
+            index.problems[number] = str(error)
+    return index
 
 
-def _update(
-    folder: Path, files: Sequence[Path], settings: DataSettings, what: str, view: str
-) -> tuple[Pictures, list[Path], list[str]]:
-    """Brings the cache of these files up to date: decodes the new and the changed, keeps the rest, drops the
-    removed.
-    """
-    index = _index_path(folder, files, settings, view)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(index.with_suffix(".lock")):
-            return _update_locked(index, files, settings, what, view)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: the cache cannot be written: {reason(error)}; free space, or use data.cache=never"
-        ) from None
-
-
-def _index_path(folder: Path, files: Sequence[Path], settings: DataSettings, view: str) -> Path:
-    """A parent folder and the decoding settings name a cache; which files it holds may change."""
-    parent = os.path.commonpath([str(file.absolute().parent) for file in files])
-    name = json.dumps([_FORMAT, parent, settings.load_size, settings.resize, view])
-    return folder / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".json")
-
-
-def _update_locked(
-    index: Path, files: Sequence[Path], settings: DataSettings, what: str, view: str
-) -> tuple[Pictures, list[Path], list[str]]:
-    data, known = _read_index(index)
-    current = [_unchanged(known.get(str(file.absolute())), file) for file in files]
-    current = [None if _is_mended(entry, settings) else entry for entry in current]
-    if None in current:
-        data, current = _build(
-            index, data, known, list(zip(files, current, strict=True)), settings, what, view
+def _unusable(files: Files, index: Index, settings: DataSettings) -> dict[int, str]:
+    """By the number of its file, why a picture cannot be used, in their order."""
+    found = dict(index.problems)
+    if not settings.upscale or settings.resize == "none":
+        way = (
+            "data.upscale=true enlarges it" if settings.resize != "none" else "data.resize=short_side fits it"
         )
-    good, entries, unusable = [], [], []
-    for file, entry in zip(files, current, strict=True):
-        assert entry is not None
-        problem = entry.problem or _too_small(file, entry.side, settings)
-        if problem is None:
-            good.append(file)
-            entries.append(entry)
-        else:
-            unusable.append(problem)
-    return CachedPictures(data, entries), good, unusable
-
-
-def _build(
-    index: Path,
-    old_data: Path,
-    known: dict[str, Entry],
-    wanted: Sequence[tuple[Path, Entry | None]],
-    settings: DataSettings,
-    what: str,
-    view: str,
-) -> tuple[Path, list[Entry | None]]:
-    """Writes a data file of its own name, copying what is known and decoding the rest, then points the index to it.
-
-    Whoever has the old file open keeps reading the old pictures from it. Other splits of the folder are kept.
-    """
-    data = index.with_name(f"{index.stem}-{secrets.token_hex(4)}.bin")
-    names = {str(file.absolute()) for file, _ in wanted}
-    others = [e for e in known.values() if e.path not in names and _unchanged(e, Path(e.path))]
-    old = (
-        np.memmap(old_data, np.uint8, "r") if any(e.length for e in known.values()) else np.empty(0, np.uint8)
-    )
-    try:
-        with open(data, "wb") as output:
-
-            def copy(entry: Entry) -> Entry:
-                offset = output.tell()
-                output.write(old[entry.offset : entry.offset + entry.length].tobytes())
-                return replace(entry, offset=offset)
-
-            def decode(file: Path) -> Entry:
-                path, stamp, offset = str(file.absolute()), _stamp(file), output.tell()
-                try:
-                    picture, side = _decode(file, settings, view)
-                except DataError as error:
-                    return Entry(path, *stamp, 0, offset, 0, 0, str(error))
-                output.write(picture.tobytes())
-                return Entry(path, *stamp, side, offset, *picture.shape[:2])
-
-            kept = [copy(entry) for entry in others]
-            built = [
-                copy(entry) if entry is not None else decode(file)
-                for file, entry in track(wanted, f"decoding {what}")
-            ]
-            output.flush()
-            os.fsync(output.fileno())
-        _write_index(index, data, [*kept, *built])
-    except BaseException:
-        data.unlink(missing_ok=True)
-        raise
-    for other in index.parent.glob(f"{index.stem}-*.bin"):
-        if other != data:
-            other.unlink(missing_ok=True)
-    return data, list(built)
-
-
-def _is_mended(entry: Entry | None, settings: DataSettings) -> bool:
-    """Whether a file that could not be read can be now, without having changed: its permissions were set, say."""
-    if entry is None or entry.problem is None:
-        return False
-    try:
-        _decode(Path(entry.path), settings, "picture")
-    except DataError:
-        return False
-    return True
-
-
-def _unchanged(entry: Entry | None, file: Path) -> Entry | None:
-    """The entry, when the file is still as it was decoded."""
-    return entry if entry is not None and _stamp(file) == (entry.bytes, entry.time) else None
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        status = file.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _read_index(path: Path) -> tuple[Path, dict[str, Entry]]:
-    """The data file and the entries by path; no entries when there is no index, or the data is not what it says."""
-    try:
-        content = json.loads(path.read_text())
-        data = path.with_name(Path(content["data"]).name)
-        entries = [Entry(*fields) for fields in content["entries"]]
-        if data.stat().st_size >= max((e.offset + e.length for e in entries), default=0):
-            return data, {entry.path: entry for entry in entries}
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return path, {}
-
-
-def _write_index(path: Path, data: Path, entries: Sequence[Entry]) -> None:
-    unfinished = path.with_suffix(".json.part")
-    try:
-        unfinished.write_text(
-            json.dumps({"data": data.name, "entries": [astuple(entry) for entry in entries]})
-        )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        for number in np.flatnonzero(index.rows["side"] < settings.crop_size).tolist():
+            side = index.rows["side"][number]
+            found.setdefault(
+                number,
+                f"{files[number]}: {side} pixels are smaller than data.crop_size={settings.crop_size} ({way})",
+            )
+    return dict(sorted(found.items()))

@@ -2,14 +2,18 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from gan_nst.data.files import Files
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
-from gan_nst.images import LOOKED_FOR, find_pictures
+from gan_nst.images import LOOKED_FOR, picture_names
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +25,15 @@ class Folder:
     """Pictures under one root, sorted; `names` are their paths below it, without the suffix."""
 
     root: Path
-    files: tuple[Path, ...]
+    files: Files
 
     @property
     def names(self) -> list[str]:
-        return [file.relative_to(self.root).with_suffix("").as_posix() for file in self.files]
+        return list(self.each_name())
+
+    def each_name(self) -> Iterator[str]:
+        """The names one after the other, as a list of a million takes 100 MB."""
+        return (os.path.splitext(name)[0] for name in self.files.names)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def pairs(folders: Mapping[str, Folder]) -> list[tuple[Path, Path]]:
 
 def has_pictures(settings: DataSettings) -> bool:
     """Whether the data set's own folder holds any picture."""
-    return bool(find_pictures(settings.root / settings.domain))
+    return any(picture_names(settings.root / settings.domain))
 
 
 def locate(settings: DataSettings) -> DataSet:
@@ -109,7 +117,9 @@ def fingerprint(data_set: DataSet) -> str:
     """Changes when the training pictures' names change; the same data at another path has the same."""
     digest = hashlib.sha256()
     for domain in DOMAINS:
-        digest.update("\n".join([domain, *data_set.training[domain].names]).encode(errors="surrogateescape"))
+        digest.update(domain.encode())
+        for name in data_set.training[domain].each_name():
+            digest.update(f"\n{name}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -138,7 +148,7 @@ def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
 
 
 def _folder(path: Path | None) -> Folder | None:
-    return None if path is None else Folder(path, tuple(find_pictures(path)))
+    return None if path is None else Folder(path, Files.found(path))
 
 
 def _nothing_found(settings: DataSettings, domain: str) -> str:
@@ -151,14 +161,14 @@ def _nothing_found(settings: DataSettings, domain: str) -> str:
 
 def _cut(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
     """Parts a folder by the hash of each name, so that adding pictures moves none from one part to the other."""
-    kept: list[Path] = []
-    cut: list[Path] = []
-    for file, name in zip(folder.files, folder.names, strict=True):
-        place = (
-            int.from_bytes(hashlib.sha256(f"{number}/{name}".encode(errors="surrogateescape")).digest()[:8])
-            / 2**64
-        )
-        (cut if place < share else kept).append(file)
-    if not kept:  # of very few pictures the last stays for training
-        kept, cut = cut, kept
-    return Folder(folder.root, tuple(kept)), Folder(folder.root, tuple(cut))
+    places = np.fromiter((_place(number, name) for name in folder.each_name()), np.float64, len(folder.files))
+    cut = places < share
+    if cut.all():  # of very few pictures the last stays for training
+        cut = ~cut
+    return Folder(folder.root, folder.files.select(~cut)), Folder(folder.root, folder.files.select(cut))
+
+
+def _place(number: int, name: str) -> float:
+    """Where a name's hash lies between 0 and 1."""
+    digest = hashlib.sha256(f"{number}/{name}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8]) / 2**64

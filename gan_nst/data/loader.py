@@ -2,20 +2,26 @@
 seen.
 """
 
-import signal
+import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from gan_nst.data.augment import Augmentation
 from gan_nst.data.pictures import Pictures
 from gan_nst.data.sampling import mix, picture_index
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError, GanNstError, SettingsError
+from gan_nst.data.workers import Died, Loading
+from gan_nst.errors import DataError
 from gan_nst.images import to_float, to_tensor
+
+log = logging.getLogger(__name__)
+
+_DEATHS = 3  # of loader processes one after the other, without a batch between them
 
 
 class StreamLike(Protocol):
@@ -49,10 +55,23 @@ class Samples(Dataset[dict[str, Tensor]]):
         sample = {}
         for key, stream in self._streams.items():
             leader = stream.tied_to or key
-            pictures = self._pictures[stream.domain, stream.view]
-            index = picture_index(self._seed, leader, draw, len(pictures))
+            pictures, index = self._drawn(key, draw)
             sample[key] = to_tensor(self._augment(pictures[index], mix(self._seed, leader, "augment", draw)))
         return sample
+
+    def files(self, draw: int) -> dict[str, Path]:
+        """The file that every stream's picture of a draw comes from."""
+        found = {}
+        for key in self._streams:
+            pictures, index = self._drawn(key, draw)
+            found[key] = pictures.file(index)
+        return found
+
+    def _drawn(self, key: str, draw: int) -> tuple[Pictures, int]:
+        """The pictures that a stream draws from, and the index of its draw among them."""
+        stream = self._streams[key]
+        pictures = self._pictures[stream.domain, stream.view]
+        return pictures, picture_index(self._seed, stream.tied_to or key, draw, len(pictures))
 
 
 class Batches:
@@ -73,7 +92,9 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
         device: torch.device | None = None,
+        timeout: float = 0.0,
     ) -> None:
+        """timeout: seconds after which a batch that does not come is told; 0: never."""
         self._samples = samples
         self._batch_size = batch_size
         self._accumulation = accumulation
@@ -81,42 +102,54 @@ class Batches:
         self._rank = rank
         self._processes = processes
         self._device = device or torch.device("cpu")
+        self._timeout = timeout
 
     def __call__(self, step: int) -> Iterator[list[dict[str, Tensor]]]:
         """Endlessly, the micro-batches of step `step` and of the steps after it: float (n, 3, crop, crop) in
         [-1, 1].
+
+        Loader processes that die or leak are started anew, with a warning. Raises DataError when they die again and
+        again, when a batch takes longer than the timeout, and for pictures that cannot be read.
         """
+        deaths = 0
+        while True:
+            loading = Loading(
+                self._samples,
+                self._draws_from(step),
+                self._workers,
+                pin_memory=self._device.type == "cuda",
+                timeout=self._timeout,
+            )
+            again = (
+                None  # why the processes are started once more; at the same step they make the same batches
+            )
+            try:
+                while again is None:
+                    yield [self._to_device(loading.batch()) for _ in range(self._accumulation)]
+                    step, deaths = step + 1, 0
+                    again = loading.leak()
+            except Died as error:
+                again, deaths = f"a loader process died ({error})", deaths + 1
+            finally:
+                loading.close()
+            if deaths == _DEATHS:
+                raise DataError(f"{again}; resume, with fewer data.workers if memory is short")
+            log.warning(
+                f"{again}; step {step}: the loader's processes are started anew, which changes no batch"
+            )
+
+    def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         cuda = self._device.type == "cuda"
-        loader = DataLoader(
-            self._samples,
-            batch_sampler=self._draws_from(step),
-            num_workers=self._workers,
-            pin_memory=cuda,
-            worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
-        )
-        micro_batches = []
-        failure: GanNstError
-        try:
-            for batch in loader:
-                micro_batches.append(
-                    {k: to_float(x.to(self._device, non_blocking=cuda)) for k, x in batch.items()}
-                )
-                if len(micro_batches) == self._accumulation:
-                    yield micro_batches
-                    micro_batches = []
-        except (DataError, SettingsError) as error:
-            # A worker's error arrives with its traceback; its last line is the message.
-            message = str(error).strip().splitlines()[-1]
-            failure = type(error)(message.removeprefix(f"gan_nst.errors.{type(error).__name__}: "))
-            # Its frames would keep the loader, whose processes then end late.
-            error.__traceback__ = None
-        except RuntimeError as error:
-            told = died(error)
-            if told is None:
-                raise
-            failure = told
-        raise failure
+        return {key: to_float(x.to(self._device, non_blocking=cuda)) for key, x in batch.items()}
+
+    def files(self, step: int) -> dict[str, list[Path]]:
+        """The files of this process's pictures at a step, by stream, in the order of the draws."""
+        drawn = [
+            self._samples.files(draw)
+            for micro_batch in range(self._accumulation)
+            for draw in self.draws(step, micro_batch)
+        ]
+        return {key: [files[key] for files in drawn] for key in drawn[0]}
 
     def draws(self, step: int, micro_batch: int) -> list[int]:
         """The draw indices of one micro-batch of a step, in this process."""
@@ -131,14 +164,8 @@ class Batches:
 
 
 def died(error: RuntimeError) -> DataError | None:
-    """What to say of torch's error when it tells of a loader process that died; None for any other."""
+    """What to say of torch's error when it tells of a loader process that died as it started; None for any other."""
     if "DataLoader worker (pid" not in str(error):
         return None
     reason = str(error).splitlines()[0]
     return DataError(f"a loader process died ({reason}); resume, with fewer data.workers if memory is short")
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and a supervisor's SIGTERM reach every process of a group; the main one alone decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

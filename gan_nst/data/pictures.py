@@ -1,14 +1,20 @@
-"""Training pictures by index, and the memory-mapped file that holds them decoded."""
+"""Training pictures by index, and the file that holds them decoded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import os
+import weakref
+import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gan_nst.data.index import lengths
 from gan_nst.errors import DataError
 from gan_nst.images import Picture
+
+log = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
@@ -18,47 +24,65 @@ class Pictures(Protocol):
 
     def __getitem__(self, index: int) -> Picture: ...
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One file as it was when decoded: its size and time tell a change; `side` is its shorter side before
-    resizing. A file that could not be decoded has a `problem` and no pixels.
-    """
-
-    path: str
-    bytes: int
-    time: int
-    side: int
-    offset: int
-    height: int
-    width: int
-    problem: str | None = None
-
-    @property
-    def length(self) -> int:
-        return self.height * self.width * 3
+    def file(self, index: int) -> Path:
+        """The file that a picture was read from."""
 
 
 class CachedPictures:
-    """Pictures from the memory-mapped file; processes that read it share its memory."""
+    """Pictures from the file that holds them decoded; processes that read it share its memory, which is the system's.
 
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
-        self._path = path
-        self._places = np.array([(e.offset, e.height, e.width) for e in entries], np.int64).reshape(-1, 3)
-        self._data = np.memmap(path, np.uint8, "r") if len(entries) else np.empty(0, np.uint8)
+    It is read, not mapped: a file cut short under a mapping kills its reader. A picture whose checksum differs from the
+    one it was written with is decoded anew.
+
+    rows: (n,) of `index.ROW`. decoded: the same pictures from the files they are of.
+    """
+
+    def __init__(self, path: Path, rows: NDArray[Any], decoded: Pictures) -> None:
+        self._path, self._rows, self._decoded = path, rows, decoded
+        self._warned = False
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> Picture:
-        offset, height, width = self._places[index].tolist()
-        return np.array(self._data[offset : offset + height * width * 3]).reshape(height, width, 3)
+        row = self._rows[index]
+        content = _read(self._file, int(lengths(row)), int(row["offset"]))
+        if zlib.crc32(content) != row["checksum"]:
+            if not self._warned:
+                log.warning(
+                    f"{self._path}: damaged, the picture of {self.file(index)} first; what is damaged is decoded anew "
+                    "every time; delete the file and resume to have it written anew"
+                )
+            self._warned = True
+            return self._decoded[index]
+        return np.frombuffer(content, np.uint8).reshape(row["height"], row["width"], 3)
 
-    def __reduce__(self) -> tuple[object, ...]:  # a process that does not share memory maps the file itself
-        return _reopen, (self._path, self._places)
+    def file(self, index: int) -> Path:
+        """The file that a picture was read from."""
+        return self._decoded.file(index)
+
+    def __reduce__(self) -> tuple[object, ...]:  # a process that is no fork of this one opens the file itself
+        return _reopen, (self._path, self._rows, self._decoded)
 
 
-def _reopen(path: Path, places: np.ndarray) -> CachedPictures:
-    if not path.exists():
-        raise DataError(f"{path}: the cache was rebuilt by another run; start again")
-    return CachedPictures(path, [Entry("", 0, 0, 0, *place) for place in places.tolist()])
+def _reopen(path: Path, rows: NDArray[Any], decoded: Pictures) -> CachedPictures:
+    try:
+        return CachedPictures(path, rows, decoded)
+    except FileNotFoundError:
+        raise DataError(f"{path}: the cache was begun anew by another run; start again") from None
+
+
+def _read(file: int, length: int, offset: int) -> bytearray:
+    """So many bytes from there on; fewer where the file is shorter or cannot be read."""
+    content = bytearray(length)
+    view, done = memoryview(content), 0
+    try:
+        while done < length and (count := os.preadv(file, [view[done:]], offset + done)):
+            done += count
+    except OSError:
+        pass
+    view.release()
+    del content[done:]
+    return content

@@ -23,6 +23,7 @@ def picture_index(seed: int, stream: str, draw: int, count: int) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _order(seed: int, stream: str, round_number: int, count: int) -> NDArray[np.int64]:
+def _order(seed: int, stream: str, round_number: int, count: int) -> NDArray[np.int32]:
     generator = torch.Generator().manual_seed(mix(seed, stream, round_number))
-    return torch.randperm(count, generator=generator).numpy()  # a list would take four times the memory
+    # A list would take eight times the memory, of which every loader process has its own.
+    return torch.randperm(count, generator=generator).to(torch.int32).numpy()

@@ -39,6 +39,9 @@ class DataSettings(Section):
     workers: int | Literal["auto"] = Field(
         "auto", description="loader processes; auto: none on CPU, up to 4 for a GPU"
     )
+    timeout: float = Field(
+        300.0, ge=0, description="seconds that a batch may take, after which its pictures are named; 0: any"
+    )
     cache: str = Field(
         "auto", description="auto: in data.root/.cache when the disk has room; never; or a folder"
     )

@@ -2,6 +2,8 @@
 
 import json
 import math
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,31 +177,36 @@ def _read_metrics(path: Path) -> dict[str, Series]:
     """The series of a metrics.jsonl by key; none when there is no such file. Raises DataError when it cannot be
     read.
     """
+    steps: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    values: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as lines:  # of weeks, more than one would hold
+            for step, key, value in _entries(lines):
+                steps[key].append(step)
+                values[key].append(value)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({reason(error)})") from None
-    told: dict[str, dict[int, float]] = {}
-    for step, key, value in _entries(text):
-        told.setdefault(key, {})[step] = value
-    found = {}
-    for key, by_step in told.items():
-        steps = sorted(by_step)
-        found[key] = Series(np.array(steps, float), np.array([by_step[step] for step in steps], float))
-    return found
+    return {key: _series(np.array(steps[key]), np.array(values[key])) for key in steps}
 
 
-def _entries(text: str) -> Iterator[tuple[int, str, float]]:
+def _series(steps: Values, values: Values) -> Series:
+    """The values in the order of their steps; of those of one step the last."""
+    order = np.argsort(steps, kind="stable")
+    last = order[np.diff(steps[order], append=np.inf) > 0]
+    return Series(steps[last], values[last])
+
+
+def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, float]]:
     """(step, key, value) for every number in lines of metrics; nan for one that is not finite."""
-    for line in text.splitlines():
+    for line in lines:
         try:
             told = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         step = told.get("step") if isinstance(told, dict) else None
-        if not isinstance(step, int) or isinstance(step, bool):
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             continue
         for key, value in told.items():
             if key == "step" or isinstance(value, bool):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from matplotlib.typing import LineStyleType
+from numpy.typing import NDArray
 
 from gan_nst.errors import DataError
 from gan_nst.evaluation import curves
@@ -26,6 +27,7 @@ _WIDTH, _HEIGHT, _HEADING = 4.0, 2.9, 0.45  # inches, of a panel and of the line
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 _DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _WIDE = 4  # more entries than these take a legend of two columns
+_SHOWN = 500  # columns of a panel in which a line is drawn; it has fewer pixels
 _DECADES = 1.0  # terms that lie further apart than these are drawn over a logarithmic scale
 
 # Whatever a user's own matplotlib settings are, the same histories give the same bytes.
@@ -204,7 +206,7 @@ def _draw_terms(axes: Axes, lines: Sequence[_Line]) -> None:
         replace(line, series=Series(line.series.steps, curves.smooth(line.series.values))) for line in lines
     ]
     for line in lines:
-        axes.plot(line.series.steps, line.series.values, color=line.colour, alpha=0.3, linewidth=0.7)
+        _plot(axes, line.series, color=line.colour, alpha=0.3, linewidth=0.7)
     _draw_lines(axes, smoothed)
     raw = np.concatenate([line.series.values for line in lines])
     levels = np.array(
@@ -221,13 +223,7 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line]) -> None:
     """Lines, with a legend of what tells them apart within a run."""
     for line in lines:
         few = np.isfinite(line.series.values).sum() < 20
-        axes.plot(
-            line.series.steps,
-            line.series.values,
-            color=line.colour,
-            linestyle=line.dash,
-            marker="." if few else "",
-        )
+        _plot(axes, line.series, color=line.colour, linestyle=line.dash, marker="." if few else "")
     handles = {
         line.label: Line2D(
             [], [], color=line.colour if _alone(lines) else "0.3", linestyle=line.dash, label=line.label
@@ -236,6 +232,29 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line]) -> None:
     }
     if len(handles) > 1 or (_alone(lines) and "" not in handles):
         axes.legend(handles=list(handles.values()), loc="best", ncols=2 if len(handles) > _WIDE else 1)
+
+
+def _plot(axes: Axes, series: Series, **style: Any) -> None:
+    """A line, of as many of its points as can be seen."""
+    shown = _extremes(series)
+    axes.plot(series.steps[shown], series.values[shown], **style)
+
+
+def _extremes(series: Series) -> NDArray[np.int64]:
+    """The indices of a long series' least and greatest value in each of the columns that a panel has: a line through
+    them covers what the line through all of them would cover. All indices of a short one.
+    """
+    count = len(series.steps)
+    if count <= 2 * _SHOWN:
+        return np.arange(count)
+    first, last = series.steps[0], series.steps[-1]
+    columns = np.floor((series.steps - first) / (last - first) * (_SHOWN - 1))
+    kept = []
+    for part in np.split(np.arange(count), np.flatnonzero(np.diff(columns)) + 1):
+        told = part[np.isfinite(series.values[part])]
+        values = series.values[told]
+        kept += sorted({told[values.argmin()], told[values.argmax()]}) if len(told) else [part[0]]
+    return np.array(kept)
 
 
 def _make_room(axes: Axes) -> None:
@@ -256,7 +275,8 @@ def _draw_score(axes: Axes, lines: Sequence[_Line]) -> None:
     for line in lines:
         validation = line.interval
         assert validation is not None
-        interval = validation.steps, validation.low, validation.high
+        shown = _extremes(line.series)
+        interval = validation.steps[shown], validation.low[shown], validation.high[shown]
         axes.fill_between(*interval, color=line.colour, alpha=0.15, linewidth=0)
         axes.vlines(*interval, color=line.colour, alpha=0.25, linewidth=1)
         best = validation.best()
@@ -278,6 +298,7 @@ def _draw_measure(axes: Axes, lines: Sequence[_Line], good: float | None) -> Non
 def _draw_stack(axes: Axes, lines: Sequence[_Line]) -> None:
     """Shares upon each other; together they are 1."""
     steps = curves.total(line.series for line in lines).steps
+    steps = steps[:: max(1, len(steps) // _SHOWN)]
     values = [line.series.values[np.isin(line.series.steps, steps)] for line in lines]
     if len(steps) == 1:  # a single step would have no area
         steps, values = np.array([0.9, 1]) * steps[0], [value.repeat(2) for value in values]

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from gan_nst.commands.runs import RUNS
 from gan_nst.data.demo import make_demo
+from gan_nst.data.index import read_index
 
 STEPS = 12
 OVERRIDES = [
@@ -114,7 +115,7 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 def unfinished(place: Path) -> list[str]:
     """Temporary files that lie in a place: those of writing, and caches that no index points to."""
     left = [path for path in place.rglob("*") if path.name.endswith(".part") or ".latest-" in path.name]
-    known = {json.loads(path.read_text())["data"] for path in place.glob("datasets/.cache/*.json")}
+    known = {read_index(path).data for path in place.glob("datasets/.cache/*.index")}
     left += [path for path in place.glob("datasets/.cache/*.bin") if path.name not in known]
     return [str(path.relative_to(place)) for path in left]
 
@@ -141,6 +142,8 @@ def _read_whole(path: Path) -> None:
     elif path.suffix == ".png":
         with Image.open(path) as image:
             image.load()
+    elif path.suffix == ".index":
+        assert len(read_index(path).names)
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".yaml":

@@ -1,27 +1,35 @@
 """The cache: decodes once, follows its files, survives what interrupts it, and changes no pixel."""
 
+import fcntl
+import logging
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers_data import fill, noise, tiny_settings
 
-from gan_nst.data import cache
+from gan_nst.data import building, cache
 from gan_nst.data.cache import CachedPictures, DecodedPictures
+from gan_nst.data.files import Files
 from gan_nst.data.folders import Folder
+from gan_nst.data.index import read_index, write_index
 from gan_nst.errors import DataError
 from gan_nst.images import read_picture, resize_picture, write_picture
 
 
 def open_pictures(files, settings, what):
     """The pictures of these files, and the files that are left."""
-    pictures, folder = cache.open_pictures(Folder(files[0].parent, tuple(files)), settings, what)
-    assert folder.root == files[0].parent
+    root = files[0].parent
+    pictures, folder = cache.open_pictures(Folder(root, Files.of(root, files)), settings, what)
+    assert folder.root == root
     return pictures, list(folder.files)
 
 
@@ -177,13 +185,13 @@ def test_a_truncated_data_file_is_rebuilt(tmp_path, files, settings, decoded):
 def test_a_spoilt_index_is_rebuilt(tmp_path, files, settings, decoded, content):
     open_pictures(files, settings, "a")
     decoded.clear()
-    (index,) = (tmp_path / ".cache").glob("*.json")
+    (index,) = (tmp_path / ".cache").glob("*.index")
     index.write_text(content)
     assert same(open_pictures(files, settings, "a")[0], files, settings)
     assert len(decoded) == len(files)
 
 
-@pytest.mark.parametrize("lost", ["*.bin", "*.json"])
+@pytest.mark.parametrize("lost", ["*.bin", "*.index"])
 def test_a_lost_part_is_rebuilt(tmp_path, files, settings, lost):
     open_pictures(files, settings, "a")
     (part,) = (tmp_path / ".cache").glob(lost)
@@ -277,14 +285,40 @@ def test_pictures_smaller_than_the_crop_are_refused_unless_enlarging_is_allowed(
         open_pictures(files, unresized, "a")
 
 
-def test_a_full_disk_is_told_with_what_to_do(tmp_path, files, settings, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "replace"])
+@pytest.mark.parametrize("how", ["auto", "folder"])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_full_disk_is_told_or_done_without_and_given_back(
+    tmp_path, files, monkeypatch, caplog, call, how, before
+):
+    folder = tmp_path / ".cache"
+    settings = tiny_settings(tmp_path, cache="auto" if how == "auto" else str(folder))
+    if before:
+        open_pictures(files[:before], settings, "a")
+    there = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix != ".lock"}
+    failed, real = [], getattr(os, call)
 
-    monkeypatch.setattr(cache.os, "fsync", full)
-    with pytest.raises(DataError, match=r"No space left on device; free space, or use data\.cache=never"):
-        open_pictures(files, settings, "a")
-    assert not list((tmp_path / ".cache").glob("*.part"))
+    def filling(*arguments):
+        if not failed:  # what is given back is room again
+            failed.append(True)
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, filling)
+    if how == "auto":
+        pictures, good = open_pictures(files, settings, "a")
+        assert isinstance(pictures, DecodedPictures)
+        assert good == files
+        told = "(No space left on device); free space on that disk; pictures are decoded anew"
+        assert any(f"{folder}: the cache cannot be written {told}" in m for m in caplog.messages)
+    else:
+        told = r"\(No space left on device\); free space on that disk, or use data\.cache=never"
+        with pytest.raises(DataError, match=told):
+            open_pictures(files, settings, "a")
+    monkeypatch.undo()
+    assert failed
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"} == there
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
 
 
 def test_auto_decodes_on_the_fly_where_the_disk_is_nearly_full(
@@ -310,15 +344,15 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
     program = textwrap.dedent(f"""
         import sys, time, pathlib
         from gan_nst.data.cache import open_pictures
+        from gan_nst.data.files import Files
         from gan_nst.data.folders import Folder
         from gan_nst.data.settings import DataSettings
-        from gan_nst.images import find_pictures
         root = pathlib.Path({str(tmp_path)!r})
         settings = DataSettings(root=root, load_size=10, crop_size=8)
         (root / sys.argv[1]).touch()
         while len(list(root.glob("ready-*"))) < 2:
             time.sleep(0.001)
-        folder = Folder(root, tuple(find_pictures(root / "pictures")))
+        folder = Folder(root / "pictures", Files.found(root / "pictures"))
         pictures, good = open_pictures(folder, settings, "a")
         print(len(good.files), sum(int(pictures[index].sum()) for index in range(len(pictures))))
     """)
@@ -335,11 +369,20 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
     assert outputs == [f"60 {total}\n"] * 2
 
 
-def test_cached_pictures_can_be_sent_to_another_process(files, settings):
-    pictures, _ = open_pictures(files[1:4], settings, "a")
+def test_cached_pictures_can_be_sent_to_another_process(tmp_path):
+    files, settings = fill(tmp_path / "pictures", 4, (60, 70)), tiny_settings(tmp_path, load_size=50)
+    pictures, _ = open_pictures(files[:3], settings, "a")
     packed = pickle.dumps(pictures)
-    assert len(packed) < 1000  # it maps the file there, rather than carry the pictures
-    assert same(pickle.loads(packed), files[1:4], settings)
+    # It opens the file there, rather than carry the pictures.
+    assert len(packed) < 0.1 * sum(pictures[index].nbytes for index in range(3))
+    assert same(pickle.loads(packed), files[:3], settings)
+    open_pictures(files, settings, "a")  # what another run adds changes nothing
+    assert same(pickle.loads(packed), files[:3], settings)
+    for path in (tmp_path / ".cache").glob("*.bin"):
+        path.unlink()
+    assert same(pictures, files[:3], settings)
+    with pytest.raises(DataError, match="begun anew by another run"):
+        pickle.loads(packed)
 
 
 def test_changing_a_picture_taken_from_it_changes_nothing_in_it(files, settings):
@@ -364,8 +407,244 @@ def test_a_broken_file_does_not_rebuild_the_cache_until_it_is_mended(tmp_path, f
 
 def test_a_reader_of_a_rebuilt_cache_never_sees_other_pictures(files, settings):
     reader = open_pictures(files[1:], settings, "a")[0]
-    expected, sent = reader[0], pickle.dumps(reader)
+    expected, sent = [reader[index] for index in range(4)], pickle.dumps(reader)
+    for file in files[1:3]:
+        touch(file, noise(30, 20, 9))
     open_pictures(files, settings, "a")
-    assert np.array_equal(reader[0], expected)
-    with pytest.raises(DataError, match="rebuilt by another run"):
-        pickle.loads(sent)
+    for one in (reader, pickle.loads(sent)):  # in a loader process that starts later, too
+        assert all(np.array_equal(one[index], expected[index]) for index in range(4))
+
+
+@pytest.mark.parametrize("how", ["auto", "never"])
+def test_a_picture_knows_its_file(tmp_path, files, how):
+    files[1].write_bytes(b"")
+    settings = tiny_settings(tmp_path, cache=how, skip_broken=True)
+    pictures, good = open_pictures(files, settings, "a")
+    for one in (pictures, pickle.loads(pickle.dumps(pictures))):
+        assert [one.file(index) for index in range(len(one))] == good
+
+
+@pytest.mark.parametrize("kept_every", [0.0, 60.0])
+def test_an_interrupted_build_goes_on_where_it_was(files, settings, monkeypatch, decoded, kept_every):
+    monkeypatch.setattr(building, "_KEPT_EVERY", kept_every)
+    count_and_read = cache.read_picture
+
+    def interrupted(path):
+        if path == files[3]:
+            raise KeyboardInterrupt
+        return count_and_read(path)
+
+    monkeypatch.setattr(cache, "read_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_pictures(files, settings, "a")
+    monkeypatch.setattr(cache, "read_picture", count_and_read)
+    decoded.clear()
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert decoded == ["003.png", "004.png"]
+
+
+def killed_after(pictures, files, settings, kept_every):
+    """Leaves what a process leaves that is killed while it decodes."""
+    if os.fork() == 0:
+        try:
+            building._KEPT_EVERY = kept_every
+            left, read = [pictures], cache.read_picture
+
+            def deadly(path):
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return read(path)
+
+            cache.read_picture = deadly
+            open_pictures(files, settings, "a")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("kept_every", [0.0, 60.0])
+def test_a_killed_build_leaves_nothing_after_the_next_start(
+    tmp_path, files, settings, decoded, before, kept_every
+):
+    def data():
+        return {path.name: path.read_bytes() for path in (tmp_path / ".cache").glob("*.bin")}
+
+    if before:
+        open_pictures(files[:before], settings, "a")
+    whole = data()
+    killed_after(2, files, settings, kept_every)
+    decoded.clear()
+    if before:  # nothing needs building
+        assert same(open_pictures(files[:before], settings, "a")[0], files[:before], settings)
+        assert not kept_every or data() == whole
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert len(decoded) == 5 - before - (0 if kept_every else 2)
+    assert sorted(path.suffix for path in (tmp_path / ".cache").iterdir()) == [".bin", ".index", ".lock"]
+    assert data_file(tmp_path).stat().st_size == 5 * 10 * 12 * 3
+
+
+def test_stray_files_of_a_killed_build_are_removed_though_nothing_needs_building(tmp_path, files, settings):
+    open_pictures(files, settings, "a")
+    (index,) = (tmp_path / ".cache").glob("*.index")
+    strays = [index.with_name(f"{index.stem}-0123abcd.bin"), index.with_name(f".{index.name}.part")]
+    for stray in strays:
+        stray.write_bytes(b"x")
+    other = tmp_path / ".cache" / "0000-0123abcd.bin"
+    other.write_bytes(b"of another cache")
+    open_pictures(files, settings, "a")
+    assert not any(stray.exists() for stray in strays)
+    assert other.exists()
+
+
+def test_a_cache_of_which_little_is_in_use_is_begun_anew(tmp_path, files, settings):
+    pictures, _ = open_pictures(files, settings, "a")
+    first, size = data_file(tmp_path), data_file(tmp_path).stat().st_size
+    expected = pictures[4]
+    for number in range(8):
+        touch(files[number % 5], noise(12, 14, 70 + number))
+        assert same(open_pictures(files, settings, "a")[0], files, settings)
+        assert data_file(tmp_path).stat().st_size <= 2 * size + size // 5
+        assert number > 0 or data_file(tmp_path) == first  # added to
+    assert data_file(tmp_path) != first
+    np.testing.assert_array_equal(pictures[4], expected)
+
+
+def test_damaged_pixels_are_never_shown(tmp_path, files, settings, caplog):
+    pictures, _ = open_pictures(files, settings, "a")
+    path = data_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    for place in (400, 500, len(content) - 1):  # two in the second picture, one in the last
+        content[place] ^= 4
+    path.write_bytes(content)
+    assert same(pictures, files, settings)
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert len([m for m in caplog.messages if "damaged, the picture of" in m and "001.png first" in m]) == 2
+    files[1].unlink()
+    with pytest.raises(DataError, match=r"001\.png: vanished since this training began"):
+        pictures[1]
+
+
+def test_a_data_file_cut_short_while_it_is_read_kills_nobody(tmp_path, files, settings):
+    pictures, _ = open_pictures(files, settings, "a")
+    os.truncate(data_file(tmp_path), 100)
+    assert same(pictures, files, settings)
+
+
+@pytest.mark.parametrize("change", ["vanish", "pixels", "broken", "time"])
+def test_a_file_that_changes_while_training_is_told_or_does_no_harm(files, settings, change):
+    cached, _ = open_pictures(files, settings, "a")
+    decoded, _ = open_pictures(files, settings.model_copy(update={"cache": "never"}), "a")
+    before = cached[2]
+    if change == "vanish":
+        files[2].unlink()
+    elif change == "pixels":
+        touch(files[2], noise(12, 14, 99))
+    elif change == "broken":
+        files[2].write_bytes(b"no picture")
+    else:
+        os.utime(files[2], ns=(5, 5))
+    what = "vanished" if change == "vanish" else "changed"
+    told = rf"002\.png: {what} since this training began; put it back"
+    with pytest.raises(DataError, match=told) as caught:
+        decoded[2]
+    assert "\n" not in str(caught.value)
+    np.testing.assert_array_equal(cached[2], before)
+    np.testing.assert_array_equal(decoded[1], cached[1])
+
+
+def test_waiting_for_another_process_is_told(files, settings, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(building, "_PATIENCE", 0.01)
+    open_pictures(files, settings, "a")
+    (path,) = (tmp_path / ".cache").glob("*.lock")
+    lock = os.open(path, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    timer = threading.Timer(0.3, os.close, [lock])
+    timer.start()
+    with caplog.at_level(logging.INFO, "gan_nst"):
+        assert same(open_pictures(files, settings, "the cartoons")[0], files, settings)
+    timer.join()
+    assert any("waiting for another process, which prepares the cartoons" in m for m in caplog.messages)
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("no flock here")])
+def test_a_file_system_without_locks_is_told(tmp_path, files, settings, monkeypatch, caplog, error):
+    def unable(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(building.FileLock, "acquire", unable)
+    assert isinstance(open_pictures(files, settings, "a")[0], DecodedPictures)
+    assert any("cannot be written (no" in message.lower() for message in caplog.messages)
+    named = settings.model_copy(update={"cache": str(tmp_path / "c")})
+    with pytest.raises(DataError, match=r"cannot be written \([Nn]o .*data\.cache=never"):
+        open_pictures(files, named, "a")
+
+
+def lying(column, value):
+    def lie(index):
+        rows = index.rows.copy()
+        rows[column][1] = value
+        return replace(index, rows=rows)
+
+    return lie
+
+
+LIES = {
+    "another cache's data": lambda index: replace(index, data="../../pictures/000.png"),
+    "more data than there is": lambda index: replace(index, end=index.end + 1),
+    "beyond the data": lying("offset", 10**15),
+    "before the data": lying("offset", -1),
+    "a huge picture": lying("height", 2**31 - 1),
+    "a negative picture": lying("width", -3),
+    "no pixels and no problem": lying("height", 0),
+    "no width": lying("width", 0),
+    "a negative side before": lying("side", -5),
+    "a problem of no row": lambda index: replace(index, problems={77: "x"}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_not_believed(tmp_path, files, settings, decoded, caplog, lie):
+    open_pictures(files, settings, "a")
+    (path,) = (tmp_path / ".cache").glob("*.index")
+    write_index(path, LIES[lie](read_index(path)))
+    before = files[0].read_bytes()
+    decoded.clear()
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert len(decoded) == 5
+    assert any("damaged, or not of a cache" in message for message in caplog.messages)
+    assert files[0].read_bytes() == before
+
+
+def test_data_behind_a_link_is_not_written_to(tmp_path, files, settings):
+    open_pictures(files[:3], settings, "a")
+    path, outside = data_file(tmp_path), tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    whole = outside.read_bytes()
+    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert outside.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, CachedPictures), (os.mkdir, DecodedPictures)])
+def test_an_index_that_is_no_file_keeps_nobody_waiting(tmp_path, files, settings, make, kind):
+    open_pictures(files, settings, "a")
+    (index,) = (tmp_path / ".cache").glob("*.index")
+    index.unlink()
+    make(index)
+    pictures, _ = open_pictures(files, settings, "a")
+    assert isinstance(pictures, kind)
+    assert same(pictures, files, settings)
+
+
+def test_any_bit_of_an_index_that_is_flipped_is_noticed(tmp_path, files, settings):
+    open_pictures(files, settings, "a")
+    (path,) = (tmp_path / ".cache").glob("*.index")
+    whole = path.read_bytes()
+    assert len(read_index(path).names) == 5
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert not len(read_index(path).names), place
+        path.write_bytes(whole[:place])
+        assert not len(read_index(path).names), place

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 
+from gan_nst.data.files import Files
 from gan_nst.data.folders import DataSet, Folder, fingerprint, has_pictures, locate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
@@ -195,7 +196,7 @@ def test_one_picture_without_its_counterpart_makes_them_no_pairs(tmp_path, extra
 
 
 def test_no_test_pictures_are_no_pairs(tmp_path):
-    nothing = {domain: Folder(tmp_path, ()) for domain in "ab"}
+    nothing = {domain: Folder(tmp_path, Files.of(tmp_path, [])) for domain in "ab"}
     assert DataSet(nothing, nothing, nothing).pairs("test") == []
 
 

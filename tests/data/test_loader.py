@@ -3,14 +3,18 @@
 import itertools
 import multiprocessing
 import os
+import signal
+import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers_data import coordinates, noise, tiny_settings
 
+from gan_nst.data import workers as workers_module
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.sampling import picture_index
 from gan_nst.errors import DataError, SettingsError
@@ -26,10 +30,18 @@ class Stream:
     tied_to: str | None = None
 
 
+class Held(list):
+    """Pictures held in memory, and the names of the files that they would be read from."""
+
+    def file(self, index):
+        range(len(self))[index]
+        return Path(f"{index}.png")
+
+
 STREAMS = {"real_a": Stream("a"), "real_b": Stream("b")}
 PICTURES = {
-    ("a", "picture"): [noise(12, 14, number) for number in range(7)],
-    ("b", "picture"): [noise(13, 12, 100 + number) for number in range(5)],
+    ("a", "picture"): Held(noise(12, 14, number) for number in range(7)),
+    ("b", "picture"): Held(noise(13, 12, 100 + number) for number in range(5)),
 }
 
 
@@ -163,6 +175,25 @@ def test_tied_streams_get_the_same_picture_crop_and_flip():
     assert any(not torch.equal(untied[n]["b_smoothed"], 255 - untied[n]["real_b"]) for n in range(30))
 
 
+@pytest.mark.parametrize(("batch_size", "accumulation", "rank"), [(1, 1, 0), (2, 3, 0), (2, 2, 1)])
+def test_the_files_of_a_step_are_those_whose_pictures_it_shows(batch_size, accumulation, rank):
+    flat = {
+        key: Held(np.full((12, 12, 3), number, np.uint8) for number in range(count))
+        for key, count in ((("a", "picture"), 7), (("b", "picture"), 5))
+    }
+    streams = {**STREAMS, "again": Stream("b", tied_to="real_b")}
+    batches = Batches(
+        samples(pictures=flat, streams=streams), batch_size, accumulation, rank=rank, processes=2
+    )
+    for step, micro_batches in enumerate(steps(batches, 3, 4), 3):
+        shown = {
+            key: [f"{int((x[0, 0, 0] + 1) * 127.5 + 0.5)}.png" for batch in micro_batches for x in batch[key]]
+            for key in streams
+        }
+        assert {key: [file.name for file in files] for key, files in batches.files(step).items()} == shown
+        assert shown["again"] == shown["real_b"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_leaves_torchs_random_state_alone(workers):
     batches = Batches(samples(augmentations=[{"name": "GaussNoise", "p": 1.0}]), 2, workers=workers)
@@ -186,6 +217,9 @@ class Broken:
         if index == 2:
             self.fault()
         return noise(12, 12)
+
+    def file(self, index):
+        return Path(f"{index}.png")
 
 
 def gone():
@@ -217,12 +251,123 @@ def test_an_augmentation_that_does_not_fit_is_told_in_one_line(workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_process_that_dies_is_told():
-    with pytest.raises(
-        DataError, match=r"a loader process died \(.*\); resume, with fewer data\.workers"
-    ) as caught:
-        steps(batches_of(partial(os._exit, 9), 1), 0, 4)
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        (partial(os._exit, 9), r"exit code 9"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), r"killed by SIGKILL"),
+    ],
+)
+def test_processes_that_die_again_and_again_are_told_with_their_pictures(caplog, fault, how):
+    told = rf"a loader process died \({how} at 2\.png\); resume, with fewer data\.workers"
+    # Any batch before it would begin the count anew.
+    first = next(draw for draw in range(4) if picture_index(0, "real_a", draw, 4) == 2)
+    with pytest.raises(DataError, match=told) as caught:
+        steps(batches_of(fault, 1), first, 1)
     assert "\n" not in str(caught.value)
+    assert len([m for m in caplog.messages if "started anew" in m]) == 2
+    assert multiprocessing.active_children() == []
+
+
+class Haunted(Held):
+    """Pictures one of which is a trap, as often as it may snap: `snaps` counts down over all processes."""
+
+    def __init__(self, pictures, trap, snaps):
+        super().__init__(pictures)
+        self.trap, self.left = trap, multiprocessing.Value("i", snaps)
+
+    def __getitem__(self, index):
+        with self.left.get_lock():
+            snaps = index == 2 and self.left.value > 0
+            self.left.value -= snaps
+        if snaps:
+            self.trap()
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_process_that_dies_is_started_anew_and_changes_no_batch(caplog, accumulation):
+    pictures = {
+        key: Haunted(held, lambda: os.kill(os.getpid(), signal.SIGKILL), 2 if key[0] == "a" else 0)
+        for key, held in PICTURES.items()
+    }
+    undisturbed = steps(Batches(samples(), 2, accumulation), 3, 12)
+    haunted = steps(Batches(samples(pictures=pictures), 2, accumulation, workers=2), 3, 12)
+    assert all(equal(x, y) for x, y in zip(undisturbed, haunted, strict=True))
+    assert pictures["a", "picture"].left.value == 0
+    assert any("killed by SIGKILL at 2.png" in message for message in caplog.messages)
+
+
+def test_a_death_interrupts_no_step():
+    expected, stream = steps(Batches(samples(), 2), 0, 8), Batches(samples(), 2, workers=2)(0)
+    taken = []
+    for number in range(8):
+        taken.append(next(stream))
+        if number in (1, 4):
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+            for _ in range(50):  # a step, in which torch's handler would raise
+                time.sleep(0.002)
+    stream.close()
+    assert all(equal(x, y) for x, y in zip(expected, taken, strict=True))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Torch waits for a process that hangs no longer than a moment."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+def hang():
+    while True:
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_that_stalls_is_told_in_time_with_its_pictures(impatient, workers):
+    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken(hang)})
+    began = time.monotonic()
+    told = r"no batch came for 1 s \(data\.timeout\), and the loader processes are at 2\.png"
+    with pytest.raises(DataError, match=told) as caught:
+        steps(Batches(broken, 1, workers=workers, timeout=1.0), 0, 4)
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(caught.value)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_stalled_process_does_not_outlive_its_loader(impatient):
+    stalls = {("a", "picture"): Broken(hang)}
+    stream = Batches(samples(streams={"real_a": Stream("a")}, pictures=stalls), 1, workers=2)(3)
+    order = [picture_index(0, "real_a", draw, 4) for draw in range(3, 11)]
+    for _ in range(order.index(2)):
+        next(stream)
+    stream.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_without_processes_a_stall_is_told_by_a_warning(caplog):
+    slow = batches_of(partial(time.sleep, 0.5), 0)
+    slow._timeout = 0.1
+    steps(slow, 0, 4)
+    assert any(m == "no batch came for 0.1 s (data.timeout); it waits for 2.png" for m in caplog.messages), (
+        caplog.messages
+    )
+
+
+def test_a_process_that_leaks_is_told_and_started_anew_and_changes_no_batch(monkeypatch, caplog):
+    monkeypatch.setattr(workers_module, "_LEAK", 30 << 20)
+    monkeypatch.setattr(workers_module, "_LOOKED_EVERY", 0.0)
+    leaked = []
+    pictures = {
+        key: Haunted(held, lambda: leaked.append(np.ones(20 << 20, np.uint8)), 10 if key[0] == "a" else 0)
+        for key, held in PICTURES.items()
+    }
+    expected = steps(Batches(samples(), 2), 0, 40)
+    leaking = steps(Batches(samples(pictures=pictures), 2, workers=2), 0, 40)
+    assert all(equal(x, y) for x, y in zip(expected, leaking, strict=True))
+    warned = [m for m in caplog.messages if m.startswith("a loader process grew from ")]
+    assert warned
+    assert all("started anew" in message for message in warned)
 
 
 def message_of(batches):

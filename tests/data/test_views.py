@@ -11,6 +11,7 @@ from helpers_data import fill, noise, tiny_settings
 from gan_nst.data import cache
 from gan_nst.data.cache import VIEWS, CachedPictures, DecodedPictures
 from gan_nst.data.demo import draw_cartoon, make_scene
+from gan_nst.data.files import Files
 from gan_nst.data.folders import Folder
 from gan_nst.data.loader import Batches, Samples
 from gan_nst.data.smoothing import smooth_edges
@@ -37,10 +38,14 @@ def settings(tmp_path):
     return tiny_settings(tmp_path, load_size=32, crop_size=24)
 
 
+def folder_of(files):
+    return Folder(files[0].parent, Files.of(files[0].parent, files))
+
+
 def open_view(files, settings, view="smoothed"):
     """The view of these files' pictures, and the files that are left."""
-    pictures, folder = cache.open_pictures(Folder(files[0].parent, tuple(files)), settings, "b", view)
-    return pictures, list(folder.files)
+    pictures, left = cache.open_pictures(folder_of(files), settings, "b", view)
+    return pictures, list(left.files)
 
 
 def assert_smoothed(pictures, files, settings):
@@ -71,7 +76,7 @@ def test_a_view_has_a_cache_of_its_own(tmp_path, files, settings):
 
 
 def test_pictures_themselves_are_the_view_that_is_opened_without_asking(files, settings):
-    default, _ = cache.open_pictures(Folder(files[0].parent, tuple(files)), settings, "b")
+    default, _ = cache.open_pictures(folder_of(files), settings, "b")
     named, _ = open_view(files, settings, "picture")
     assert all(np.array_equal(default[index], named[index]) for index in range(len(files)))
     assert set(VIEWS) == {"picture", "smoothed"}

@@ -1,6 +1,7 @@
 """Reading a run's history: what is told, what is broken, and what belongs together."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from gan_nst.errors import DataError
 from gan_nst.evaluation.curves import (
     Series,
+    _read_metrics,
     family,
     measures,
     read_run,
@@ -193,3 +195,32 @@ def test_smoothing_takes_noise_away_and_keeps_gaps():
     assert gaps.tolist() == [0, 100, 499]
     assert smooth(np.array([])).shape == (0,)
     assert np.isnan(smooth(np.full(30, np.nan))).all()
+
+
+def test_long_metrics_are_read_in_little_more_memory_than_their_numbers_take(tmp_path):
+    """A run of weeks has a hundred thousand lines."""
+    lines, terms = 10_000, [f"generator/term_{n}" for n in range(12)]
+    with open(tmp_path / "metrics.jsonl", "w") as file:
+        for step in range(lines):
+            file.write(
+                json.dumps({"step": step, **{term: step / (n + 1) for n, term in enumerate(terms)}}) + "\n"
+            )
+        file.write('{"step": 10000, "gener')
+    tracemalloc.start()
+    found = _read_metrics(tmp_path / "metrics.jsonl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 12
+    np.testing.assert_array_equal(found["generator/term_1"].values, np.arange(lines) / 2)
+    assert peak < 4 * 16 * lines * len(terms)  # a step and a value; twice while an array grows
+
+
+def test_of_a_step_told_twice_the_later_line_holds_wherever_it_stands(tmp_path):
+    told = [(30, 3.0), (10, 1.0), (20, 2.0), (10, 1.5), (30, float("nan")), (20, 2.5)]
+    lines = [json.dumps({"step": step, "x/y": value}) for step, value in told]
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(["[" * 100_000, *lines, "\0\0\0", '{"step": 1e400, "x/y": 1}'])
+    )
+    series = _read_metrics(tmp_path / "metrics.jsonl")["x/y"]
+    assert series.steps.tolist() == [10, 20, 30]
+    np.testing.assert_array_equal(series.values, [1.5, 2.5, np.nan])

@@ -1,0 +1,91 @@
+"""Measures how a training starts on folders of very many pictures: python tests/campaigns/load.py [COUNT]
+
+The listing, the stamps and the pictures are faked where they are asked of the system; all that is kept of them is real.
+The last line has the bytes that each file takes; the exit code is 1 when they are more than the design says.
+"""
+
+import ctypes
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent.parent)]
+
+from gan_nst.data import building, cache, files  # noqa: E402
+from gan_nst.data.folders import fingerprint, locate  # noqa: E402
+from gan_nst.data.loader import Batches, Samples  # noqa: E402
+from gan_nst.data.settings import DataSettings  # noqa: E402
+from gan_nst.memory import from_proc, peak_of_process  # noqa: E402
+from gan_nst.methods.base import Stream  # noqa: E402
+
+NAME = "{:04d}/picture-{:07d}.jpg"
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+# Of a file: its letters and 16 bytes for each of two selections of names, its row, its stamp, and its place in the
+# order of two rounds; and half as much again for what the allocator does not give back. At the peak an index is there
+# thrice: read or built, selected, and as what is written.
+HELD = 1.5 * (len(NAME.format(0, 0)) + 2 * 16 + 40 + 16 + 2 * 4)
+PEAK = 3 * HELD
+
+
+def measure(count: int) -> dict[str, float]:
+    """Seconds of each stage, and the bytes held in the end and at the peak beside what the libraries take."""
+    files.picture_names = lambda folder: (NAME.format(n // 1000, n) for n in range(count))
+    building.stamp = cache.stamp = lambda file: (1000, 10**18)
+    cache._decode = lambda file, settings, view: (PICTURE, 300)
+    told: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for domain in "AB":
+            Path(folder, "x", f"train{domain}").mkdir(parents=True)
+        settings = DataSettings(root=Path(folder), domain="x", load_size=8, crop_size=8)
+        warm = Samples({("a", "picture"): [PICTURE]}, {"real_a": Stream("a")}, settings, 0)
+        next(Batches(warm, 1)(0))  # imports what only a first batch imports
+        before = from_proc("status", "VmRSS") or 0
+        began = time.perf_counter()
+
+        def stage(name: str) -> None:
+            nonlocal began
+            told[name], began = time.perf_counter() - began, time.perf_counter()
+
+        data_set = locate(settings)
+        stage("list and cut")
+        fingerprint(data_set)
+        stage("fingerprint")
+        for name in ("decode", "open again"):
+            pictures = {
+                (domain, "picture"): cache.open_pictures(folder, settings, domain)[0]
+                for domain, folder in data_set.training.items()
+            }
+            stage(name)
+        batches = Batches(Samples(pictures, {"real_a": Stream("a"), "real_b": Stream("b")}, settings, 0), 1)(
+            0
+        )
+        for _ in range(100):
+            next(batches)
+        stage("first 100 batches")
+        ctypes.CDLL(None).malloc_trim(0)  # what has been freed is no longer held
+        told["held"] = (from_proc("status", "VmRSS") or 0) - before
+        told["peak"] = peak_of_process() - before
+    return told
+
+
+def main() -> int:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
+    told = measure(count)
+    held, peak = told["held"] / (2 * count), told["peak"] / (2 * count)
+    for name, value in told.items():
+        print(f"{name}: {value / 2**20:.0f} MiB" if name in ("held", "peak") else f"{name}: {value:.1f} s")
+    print(json.dumps(told))
+    print(
+        f"{2 * count:,} files: {held:.0f} bytes each held (bound {HELD:.0f}), {peak:.0f} at the peak ({PEAK:.0f})"
+    )
+    return int(held > HELD or peak > PEAK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

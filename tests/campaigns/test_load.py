@@ -1,0 +1,25 @@
+"""What a training holds of its files grows with them as slowly as the design says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import load
+import pytest
+
+FEWER, MORE = 10_000, 50_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_a_file_takes_few_bytes():
+    told = []
+    for count in (FEWER, MORE):  # what does not grow with the files does not count
+        done = subprocess.run(
+            [sys.executable, Path(load.__file__), str(count)], capture_output=True, text=True, check=False
+        )
+        assert not done.stderr
+        told.append(json.loads(done.stdout.splitlines()[-2]))
+    grown = {key: (told[1][key] - told[0][key]) / (2 * (MORE - FEWER)) for key in ("held", "peak")}
+    assert 40 < grown["held"] < load.HELD
+    assert grown["peak"] < load.PEAK
