@@ -70,6 +70,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def sized(number: float) -> str:
+    """A number of bytes: `117 MB`, `1.5 GB`, of a thousand each."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path."""
