@@ -1,10 +1,15 @@
-"""A web server on this machine, for archives, that can do whatever goes wrong with one."""
+"""A web server on this machine, for archives, that can do whatever goes wrong with one.
 
+As a program, `helpers_server.py FILE SPEED`, it serves one file, tells the address, and ends with its input.
+"""
+
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -154,3 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
                 yield body[place : place + step]
 
         return pieces()
+
+
+if __name__ == "__main__":
+    with serving(
+        files={"/pets.zip": Path(sys.argv[1]).read_bytes()}, speed=float(sys.argv[2]) or None
+    ) as site:
+        print(site.address, flush=True)
+        sys.stdin.read()

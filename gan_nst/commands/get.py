@@ -115,14 +115,17 @@ def _working(folder: Path) -> Iterator[Path]:
     What was left by a process that was killed is removed.
     """
     place = Path(os.path.realpath(folder))
-    work = place.with_name(f".{place.name}.download")
+    work = place.parent / f".{place.name}.download"
     try:
-        _refuse_full(folder)
+        if not work.exists():
+            _refuse_taken(folder)
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / "lock", timeout=0):
-            _refuse_full(folder)
-            _clear(work)
             try:
+                _clear(work)
+                if _is_taken(folder):  # what a process left that was killed when its work was done
+                    _forget_download(work)
+                _refuse_taken(folder)
                 yield work
             finally:
                 _clear(work)
@@ -134,8 +137,12 @@ def _working(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder}: could not be made ({reason(error)})") from None
 
 
-def _refuse_full(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _refuse_taken(folder: Path) -> None:
+    if _is_taken(folder):
         raise DataError(
             f"{folder}: holds something already; move it away, or give another folder with --into"
         )
@@ -179,7 +186,7 @@ def _tell(wanted: _Wanted, folder: Path, arranged: Arranged, left_out: int, foun
     if arranged.guessed:
         a, b = arranged.guessed
         log.info(
-            f"{a} became domain a and {b} domain b, by their names; swap trainA and trainB if you want the reverse"
+            f"{a} became trainA and {b} became trainB, by their names; swap them if you want the reverse"
         )
     if wanted.known is not None:
         known = wanted.known

@@ -63,9 +63,11 @@ def download(addresses: Sequence[str], target: Path, *, sha256: str | None, larg
             problems.append(f"{address}: its SHA-256 is {found}, expected {sha256}")
         except _Refused as error:
             problems.append(f"{address}: {error}")
-    advice = "try again later, or fetch it by other means and give its path"
     if partial.size:
         advice = f"{sized(partial.size)} of it stay, and the same command goes on from there"
+    else:
+        partial.discard()
+        advice = "try again later, or fetch it by other means and give its path"
     raise DataError(f"{'; '.join(problems)}; {advice}")
 
 
@@ -149,11 +151,11 @@ def _begin(answer: HTTPResponse, address: str, partial: Partial, start: int) -> 
 def _make_sure_it_fits(total: int, partial: Partial, largest: int) -> None:
     if total > largest:
         raise _Refused(f"{sized(total)}; allow more than {sized(largest)} with --max-size")
-    free = shutil.disk_usage(partial.path.parent).free
-    if free < total - partial.size:
+    free, needed = shutil.disk_usage(partial.path.parent).free, 2 * total - partial.size
+    if free < needed:
         raise DataError(
-            f"{partial.path.parent}: {sized(free)} free on its disk, the archive needs {sized(total - partial.size)} "
-            "more; free space, or give a folder on another disk"
+            f"{partial.path.parent}: {sized(free)} free, the archive and its pictures need {sized(needed)}; "
+            "free space, or give a folder on another disk"
         )
 
 
