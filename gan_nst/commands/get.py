@@ -20,7 +20,7 @@ from gan_nst.data.download import download
 from gan_nst.data.known import KNOWN, KnownSet
 from gan_nst.data.members import ArchiveRefused
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError, SettingsError, counted, one_line, reason
+from gan_nst.errors import DataError, SettingsError, counted, one_line, reason, unwritten
 from gan_nst.pretrained import digest
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _working(folder: Path) -> Iterator[Path]:
     except Timeout:
         raise DataError(f"{folder}: another gan-nst data get is making it; wait for its end") from None
     except OSError as error:
-        raise DataError(f"{folder}: could not be made ({reason(error)})") from None
+        raise DataError(unwritten(folder, error, "could not be made")) from None
 
 
 def _is_taken(folder: Path) -> bool:

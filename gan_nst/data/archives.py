@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from gan_nst.data.members import ArchiveRefused, Member, read_members
-from gan_nst.errors import DataError, one_line, reason
+from gan_nst.errors import DataError, one_line, reason, unwritten
 from gan_nst.images import picture_suffixes
 
 _MEMBERS = 1_000_000
@@ -97,7 +97,7 @@ def _write(member: Member, path: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise ArchiveRefused(f"{member.name} is in it twice, if only in another case") from None
     except OSError as error:
-        raise DataError(f"{path}: could not be written ({reason(error)}); free space and try again") from None
+        raise DataError(unwritten(path, error)) from None
 
 
 def _data(member: Member) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.images import replacing
 from gan_nst.pretrained import digest
 
@@ -78,6 +78,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{path}: could not be written ({reason(error)}); free space, then the same command goes on from there"
-        ) from None
+        raise DataError(f"{unwritten(path, error)}; then the same command goes on") from None

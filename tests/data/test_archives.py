@@ -193,6 +193,22 @@ def test_a_bomb_is_stopped_early(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "a.png").stat().st_size <= max(3 << 20, 100 * len(data)) < 10 << 20
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zip-encrypted.zip", "encrypted; unpack it yourself"),
+        ("zip-bz2.zip", "compressed in a rare way; unpack it yourself"),
+        ("tar-hard-link-up.tar", "a link to ../../../x"),
+        ("tar-sparse.tar", "a file with holes"),
+        ("page.zip", "a web page, no archive"),
+        ("noise.zip", "neither a zip nor a tar"),
+    ],
+)
+def test_refusals_say_what_to_do(take, name, reason):
+    with pytest.raises(ArchiveRefused, match=reason):
+        take(dict(hostile_archives())[name])
+
+
 def test_too_many_members(take, monkeypatch):
     monkeypatch.setattr(archives, "_MEMBERS", 11)
     with pytest.raises(ArchiveRefused, match="more than 11 members"):
