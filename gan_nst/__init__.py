@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
     from gan_nst.commands.evaluate import evaluate
     from gan_nst.commands.export import export
+    from gan_nst.commands.get import data_get
     from gan_nst.commands.train import train
     from gan_nst.commands.translate import load_translator, translate
     from gan_nst.errors import GanNstError
@@ -29,6 +30,7 @@ _HOMES = {
     "curves": "gan_nst.commands.curves",
     "data_demo": "gan_nst.commands.data",
     "data_frames": "gan_nst.commands.data",
+    "data_get": "gan_nst.commands.get",
     "data_smooth": "gan_nst.commands.data",
     "evaluate": "gan_nst.commands.evaluate",
     "export": "gan_nst.commands.export",
@@ -47,6 +49,7 @@ __all__ = [
     "curves",
     "data_demo",
     "data_frames",
+    "data_get",
     "data_smooth",
     "evaluate",
     "export",

@@ -189,6 +189,18 @@ def _data_demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_get(options: argparse.Namespace) -> int:
+    if options.source is None:
+        from gan_nst.data.known import describe_known
+
+        print(describe_known())
+        return 0
+    from gan_nst.commands.get import data_get
+
+    data_get(options.source, options.into, sha256=options.sha256, max_size=options.max_size)
+    return 0
+
+
 def _data_frames(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_frames
 
@@ -216,6 +228,7 @@ _COMMANDS = {
     "curves": _curves,
     "data demo": _data_demo,
     "data frames": _data_frames,
+    "data get": _data_get,
     "data smooth": _data_smooth,
     "methods": _methods,
     "evaluate": _evaluate,

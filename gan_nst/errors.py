@@ -71,6 +71,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def sized(number: float) -> str:
+    """A number of bytes: `117 MB`, `1.5 GB`, of a thousand each."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
 _REMEDIES = {
     errno.ENOSPC: "free space on that disk",
     errno.EDQUOT: "free space, as the quota is used up",

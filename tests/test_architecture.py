@@ -159,6 +159,7 @@ def test_public_names():
         "curves",
         "data_demo",
         "data_frames",
+        "data_get",
         "data_smooth",
         "evaluate",
         "export",

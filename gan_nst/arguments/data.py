@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gan_nst.arguments.kinds import natural, positive, seconds
+from gan_nst.arguments.kinds import natural, positive, seconds, size
 
 
 def add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -11,6 +11,7 @@ def add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         title="commands", required=True, metavar="COMMAND"
     )
     _add_demo(data)
+    _add_get(data)
     _add_frames(data)
     _add_smooth(data)
 
@@ -32,6 +33,26 @@ def _add_demo(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     demo.add_argument("--seed", type=natural, default=0, help="other scenes for another seed (default: 0)")
     demo.set_defaults(command="data demo")
+
+
+def _add_get(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    get = data.add_parser("get", help="fetch a data set: a well-known one by its name, or any archive")
+    get.add_argument(
+        "source",
+        nargs="?",
+        metavar="NAME|ADDRESS|FILE",
+        help="a known set, or the http(s) address or path of a zip or tar (default: list the known sets)",
+    )
+    get.add_argument("--into", type=Path, metavar="DIR", help="a new folder (default: datasets/NAME)")
+    get.add_argument("--sha256", metavar="HEX", help="what the archive's SHA-256 must be")
+    get.add_argument(
+        "--max-size",
+        type=size,
+        default="20GiB",
+        metavar="SIZE",
+        help="largest archive, and most that may come out of it (default: 20GiB)",
+    )
+    get.set_defaults(command="data get")
 
 
 def _add_frames(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -106,11 +106,16 @@ def locate_test(folder: Path) -> dict[str, Folder]:
     for domain in DOMAINS:
         given = _in_layouts(folder, "test", domain)
         if given is None or not given.files:
-            letter = domain.upper()
-            layouts = f"test{letter}, test/{letter}, test/{domain}, test_{letter}"
-            raise DataError(f"{folder}: no test pictures of domain {domain} (looked for {layouts})")
+            looked = ", ".join(layouts("test", domain))
+            raise DataError(f"{folder}: no test pictures of domain {domain} (looked for {looked})")
         found[domain] = given
     return found
+
+
+def layouts(split: str, domain: str) -> tuple[str, ...]:
+    """Where a split's pictures of a domain may lie below a data set's folder; the first that exists counts."""
+    letter = domain.upper()
+    return f"{split}{letter}", f"{split}/{letter}", f"{split}/{domain}", f"{split}_{letter}"
 
 
 def fingerprint(data_set: DataSet) -> str:
@@ -137,14 +142,8 @@ def _find_split(settings: DataSettings, split: str) -> dict[str, Folder | None]:
 
 
 def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
-    letter = domain.upper()
-    layouts = [
-        base / f"{split}{letter}",
-        base / split / letter,
-        base / split / domain,
-        base / f"{split}_{letter}",
-    ]
-    return _folder(next((path for path in layouts if path.is_dir()), None))
+    places = (base / place for place in layouts(split, domain))
+    return _folder(next((path for path in places if path.is_dir()), None))
 
 
 def _folder(path: Path | None) -> Folder | None:

@@ -1,0 +1,382 @@
+"""`gan-nst data get`, as it is typed: whole data sets or nothing, whatever ends it."""
+
+import contextlib
+import gzip
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import helpers_server
+import pytest
+from campaigns.children import Child
+from filelock import FileLock
+from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_runs import one_line
+from helpers_server import Fault, serving
+
+import gan_nst as package
+from gan_nst.data import download, known
+from gan_nst.data.folders import locate
+from gan_nst.data.settings import DataSettings
+from gan_nst.errors import DataError
+from gan_nst.errors import one_line as escaped
+
+PETS = zip_of(data_set("pets/"))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(download, "_WAITS", (0.0,) * 4)
+
+
+@pytest.fixture
+def site():
+    with serving(files={"/pets.zip": PETS}) as site:
+        yield site
+
+
+def there(folder):
+    """All files below a folder, hidden ones too, but for the project's experiments."""
+    found = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("experiments")}
+
+
+def under(top, files):
+    return {f"{top}/{name}": data for name, data in files.items()}
+
+
+def test_an_address(gan_nst, site, in_project):
+    code, out, err = gan_nst("data", "get", site.address + "/pets.zip?from=here")
+    assert (code, err) == (0, "")
+    assert (
+        "datasets/pets: 3 pictures in trainA, 3 pictures in trainB, 3 pictures in testA, 3 pictures in testB"
+        in out
+    )
+    assert hashlib.sha256(PETS).hexdigest() in out
+    assert "next: gan-nst data check datasets/pets, then make train DOMAIN=pets" in out
+    assert there(in_project) == under("datasets/pets", data_set())
+    assert locate(DataSettings(domain="pets")).cut == {"validation"}
+
+
+def test_a_file_stays_where_it_is(gan_nst, in_project):
+    (in_project / "my pets.tar.gz").write_bytes(tar_of(data_set(), gzip.compress))
+    code, out, err = gan_nst("data", "get", "my pets.tar.gz")
+    assert (code, err) == (0, "")
+    assert "make train DOMAIN='my pets'" in out
+    assert there(in_project) == {
+        "my pets.tar.gz": tar_of(data_set(), gzip.compress),
+        **under("datasets/my pets", data_set()),
+    }
+
+
+def test_into_another_folder(gan_nst, site, in_project):
+    (in_project / "there").mkdir()
+    (in_project / "far" / "away").mkdir(parents=True)
+    (in_project / "link").symlink_to("far/away/pets")
+    for into in ("there", "deep/down/pets", "link"):
+        code, out, err = gan_nst("data", "get", site.address + "/pets.zip", "--into", into)
+        assert (code, err) == (0, "")
+        assert f"{into}: 3 pictures in trainA" in out
+    assert "gan-nst train --domain link --method cyclegan data.root=." in out
+    places = ("there", "deep/down/pets", "far/away/pets")
+    assert there(in_project) == {
+        name: data for place in places for name, data in under(place, data_set()).items()
+    }
+
+
+def test_a_known_set(gan_nst, site, in_project, monkeypatch):
+    entry = known.KnownSet("pets", "cats", "dogs", "nobody", len(PETS), hashlib.sha256(PETS).hexdigest())
+    monkeypatch.setitem(known.KNOWN, "pets", entry)
+    monkeypatch.setattr(known, "_MIRRORS", (site.address + "/gone/{}.zip", site.address + "/{}.zip"))
+    code, out, err = gan_nst("data", "get", "pets")
+    assert (code, err) == (0, "")
+    assert "a: cats; b: dogs; from nobody, whose terms hold" in out
+    assert "no SHA-256 is known" not in out
+    site.files["/pets.zip"] = zip_of(data_set(count=1))
+    one_line(
+        gan_nst("data", "get", "pets", "--into", "again"),
+        "gone/pets.zip: HTTP Error 404",
+        "its SHA-256 is",
+        entry.sha256,
+    )
+    assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_the_table_is_sound():
+    assert {"horse2zebra", "monet2photo", "apple2orange", "maps", "facades", "grumpifycat"} <= set(
+        known.KNOWN
+    )
+    for name, entry in known.KNOWN.items():
+        assert entry.name == name
+        assert entry.size > 10**7
+        assert entry.sha256 is None or (len(entry.sha256) == 64 and int(entry.sha256, 16))
+        assert all(address.endswith(f"/{name}.zip") for address in entry.addresses)
+
+
+def test_without_a_source_the_known_sets_are_listed(gan_nst):
+    code, out, err = gan_nst("data", "get")
+    assert (code, err) == (0, "")
+    assert all(name in out for name in known.KNOWN)
+    assert "horse2zebra              117 MB  horses | zebras (ImageNet)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["horse2zebr"], ["horse2zebr: neither", "did you mean horse2zebra?"]),
+        (["kittens"], ["kittens: neither", "known are apple2orange"]),
+        (["nothing.zip"], ["nothing.zip: neither"]),
+        (["."], [".: neither"]),
+        (["file:///etc/passwd"], ["only http and https", "give its path"]),
+        (["ftp://example.org/x.zip"], ["only http and https"]),
+        (["http:///x.zip"], ["no proper address"]),
+        (["http://[::1/x.zip"], ["no proper address"]),
+        (["http://127.0.0.1:1"], ["gives the data set no name", "--into datasets/NAME"]),
+        (["http://127.0.0.1:1/..%2f..%2f.x.zip"], ["gives the data set no name"]),
+        (["http://127.0.0.1:1/x.zip"], ["http://127.0.0.1:1/x.zip: Connection refused", "by other means"]),
+        (["http://127.0.0.1:1/x.zip", "--sha256", "123"], ["123: no SHA-256", "64 digits"]),
+        (["horse2zebra", "--into", "/"], ["/: holds something already"]),
+        (["horse2zebra", "--into", "."], [".: holds something already"]),
+        (["horse2zebra", "--into", "file/below"], ["file/below: could not be made"]),
+        (["horse2zebra", "--into", "file"], ["file: holds something already"]),
+    ],
+)
+def test_mistakes(gan_nst, in_project, arguments, parts):
+    (in_project / "file").write_text("mine")
+    one_line(gan_nst("data", "get", *arguments), *parts)
+    assert there(in_project) == {"file": b"mine"}
+
+
+def test_a_folder_that_holds_something_stays_as_it_is(gan_nst, site, in_project):
+    (in_project / "datasets" / "pets").mkdir(parents=True)
+    (in_project / "datasets" / "pets" / ".mine").write_text("mine")
+    one_line(
+        gan_nst("data", "get", site.address + "/pets.zip"), "datasets/pets: holds something already", "--into"
+    )
+    assert there(in_project) == {"datasets/pets/.mine": b"mine"}
+    assert site.requests == []
+
+
+def test_a_folder_that_is_filled_meanwhile_stays_as_it_is(gan_nst, in_project, monkeypatch):
+    (in_project / "pets.zip").write_bytes(PETS)
+    real = package.data_get.__globals__["unpack"]
+
+    def unpack(*arguments, **options):
+        (in_project / "datasets" / "pets").mkdir(parents=True)
+        (in_project / "datasets" / "pets" / "mine").write_text("mine")
+        return real(*arguments, **options)
+
+    monkeypatch.setitem(package.data_get.__globals__, "unpack", unpack)
+    one_line(gan_nst("data", "get", "pets.zip"), "datasets/pets: could not be made (Directory not empty)")
+    assert there(in_project) == {"pets.zip": PETS, "datasets/pets/mine": b"mine"}
+
+
+def problem_with(name, data, folder):
+    """What is wrong with how an archive was refused: in one line that names it, and nothing is left of it."""
+    (folder / name).write_bytes(data)
+    try:
+        package.data_get(name, "into")
+        return "was not refused"
+    except package.GanNstError as error:
+        if not (str(error).startswith(f"{name}: ") and len(escaped(str(error))) < 500):
+            return str(error)
+    except Exception as error:
+        return repr(error)
+    (folder / name).unlink()
+    left = there(folder)
+    return f"left {list(left)}" if left or any(path.is_symlink() for path in folder.glob("[!e]*")) else None
+
+
+def test_hostile_archives_leave_nothing(in_project):
+    outside = [Path(name) for name in ("/tmp/absolute.png", "/tmp/x.png", "../up.png", "../../up.png")]
+    before = [path.exists() for path in outside]
+    problems = {name: problem_with(name, data, in_project) for name, data in hostile_archives()}
+    assert len(problems) > 130
+    assert {name: problem for name, problem in problems.items() if problem is not None} == {}
+    assert [path.exists() for path in outside] == before
+
+
+@pytest.mark.parametrize("name", ["zip-up.zip", "cut-50.tar.gz", "page.zip"])
+def test_a_hostile_download_leaves_nothing(gan_nst, site, in_project, name):
+    site.files["/x"] = dict(hostile_archives())[name]
+    one_line(gan_nst("data", "get", site.address + "/x"), site.address + "/x")
+    assert there(in_project) == {}
+
+
+def test_what_is_no_data_set_stays_to_be_unpacked_by_hand(gan_nst, site, in_project):
+    site.files["/x.zip"] = zip_of({f"{name}/1.png": picture() for name in ("one", "two", "three")})
+    archive = "datasets/.x.download/archive"
+    one_line(
+        gan_nst("data", "get", site.address + "/x.zip"), "one (1 picture), three", archive, "data.a=FOLDER"
+    )
+    assert {name for name in there(in_project) if "lock" not in name and "json" not in name} == {archive}
+    assert there(in_project)[archive] == site.files["/x.zip"]
+
+
+def test_after_a_full_disk_nothing_is_downloaded_twice(gan_nst, site, in_project, monkeypatch):
+    def full(*arguments, **options):
+        raise DataError(
+            "datasets/.pets.download/unpacked/0.png: could not be written (No space left on device)"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setitem(package.data_get.__globals__, "unpack", full)
+        one_line(gan_nst("data", "get", site.address + "/pets.zip"), "No space left on device")
+    assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
+    assert len(site.requests) == 1
+    assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_two_plain_folders(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(zip_of({f"{name}/1.png": picture() for name in ("dogs", "cats")}))
+    code, out, err = gan_nst("data", "get", "pets.zip")
+    assert (code, err) == (0, "")
+    assert "cats became trainA and dogs became trainB, by their names" in out
+
+
+def test_a_set_that_cannot_be_trained_on_is_told(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(zip_of(data_set(splits=("testA", "testB"))))
+    code, out, err = gan_nst("data", "get", "pets.zip")
+    assert code == 0
+    assert "no trainA and no trainB" in err
+    assert "next:" not in out
+
+
+def test_sizes_and_sums(gan_nst, site, in_project):
+    (in_project / "pets.zip").write_bytes(PETS)
+    one_line(
+        gan_nst("data", "get", "pets.zip", "--max-size", "0.5k"), "pets.zip: more comes out of it than 512"
+    )
+    one_line(
+        gan_nst("data", "get", "pets.zip", "--sha256", "0" * 64), "pets.zip: its SHA-256 is", "expected 000"
+    )
+    one_line(gan_nst("data", "get", site.address + "/pets.zip", "--max-size", "1k"), "2 kB", "--max-size")
+    one_line(
+        gan_nst("data", "get", site.address + "/pets.zip", "--sha256", "0" * 64),
+        "its SHA-256 is",
+        "expected 000",
+    )
+    assert there(in_project) == {"pets.zip": PETS}
+    right = hashlib.sha256(PETS).hexdigest().upper()
+    assert gan_nst("data", "get", site.address + "/pets.zip", "--sha256", right)[0] == 0
+
+
+def test_one_at_a_time(gan_nst, site, in_project):
+    work = in_project / "datasets" / ".pets.download"
+    work.mkdir(parents=True)
+    with FileLock(work / "lock"):
+        one_line(
+            gan_nst("data", "get", site.address + "/pets.zip"), "datasets/pets: another gan-nst data get"
+        )
+    assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
+    assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_two_at_once_make_one_set(site, in_project):
+    site.speed = 20_000
+    results = []
+
+    def get():
+        try:
+            package.data_get(site.address + "/pets.zip")
+            results.append("done")
+        except package.GanNstError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count("done") == 1
+    assert all("another gan-nst" in text or "holds something" in text for text in results if text != "done")
+    assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_ctrl_c_keeps_what_has_arrived(gan_nst, site, in_project, monkeypatch):
+    site.faults = [Fault(after=1000)]
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", interrupted)
+        code, _, err = gan_nst("data", "get", site.address + "/pets.zip")
+        assert (code, err) == (130, "gan-nst: interrupted\n")
+    code, out, err = gan_nst("data", "get", site.address + "/pets.zip")
+    assert (code, err) == (0, "")
+    assert "going on with" in out
+    assert site.requests[-1] == ("/pets.zip", "bytes=1000-")
+    assert there(in_project) == under("datasets/pets", data_set())
+
+
+@contextlib.contextmanager
+def served_elsewhere(folder, speed):
+    """The address of the pets on a server that is a process of its own, so that this one has no threads to fork."""
+    (folder / "served").write_bytes(PETS)
+    command = [sys.executable, helpers_server.__file__, folder / "served", str(speed)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield server.stdout.readline().strip() + "/pets.zip"
+        server.stdin.close()
+
+
+CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "socket.connect"}
+
+
+def die_at(number, address):
+    """Gets the pets, but is killed right before its n-th change of files or connection."""
+    left = [number]
+
+    def hook(event, arguments):
+        elsewhere = (
+            event == "open" and os.path.isabs(str(arguments[0])) and str(Path.cwd()) not in str(arguments[0])
+        )
+        if event in CHANGES and not elsewhere:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    package.data_get(address)
+
+
+def test_killed_anywhere_the_same_command_goes_on(in_project, tmp_path_factory):
+    """Before each change of a file: the set is there whole or not at all, and nothing stays of the first try."""
+    with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), 0) as address:
+        for number in range(1, 500):
+            ending = Child(die_at, number, address).wait(60)
+            found = {
+                name: data for name, data in there(in_project).items() if name.startswith("datasets/pets/")
+            }
+            assert found in ({}, under("datasets/pets", data_set())), number
+            if found:  # killed while it cleared away; so does the next
+                with contextlib.suppress(package.GanNstError):
+                    package.data_get(address)
+            else:
+                package.data_get(address)
+            assert there(in_project) == under("datasets/pets", data_set()), number
+            shutil.rmtree("datasets")
+            if ending.problem is None:
+                break
+            assert ending.problem == "died of SIGKILL", ending
+    assert 50 < number < 400
+
+
+def test_killed_again_and_again_it_gets_on(in_project, tmp_path_factory):
+    sizes = [0]
+    with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), len(PETS) / 2) as address:
+        for _ in range(20):
+            child = Child(package.data_get, address)
+            if (ending := child.wait(0.6)).problem is None:
+                break
+            assert ending.timed_out, ending
+            sizes.append(Path("datasets/.pets.download/archive.part").stat().st_size)
+            assert sizes[-1] >= sizes[-2]
+    assert 3 <= len(sizes) < 15
+    assert there(in_project) == under("datasets/pets", data_set())

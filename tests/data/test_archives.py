@@ -1,0 +1,256 @@
+"""What comes out of archives: the pictures of honest ones, whole, and nothing at all of the others."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+
+from gan_nst.data import archives, members
+from gan_nst.data.archives import unpack
+from gan_nst.data.members import ArchiveRefused
+from gan_nst.errors import DataError
+
+KINDS = {
+    "zip": zip_of,
+    "deflated": lambda files: zip_of(files, zipfile.ZIP_DEFLATED),
+    "tar": tar_of,
+    "ustar": lambda files: tar_of(files, form=tarfile.USTAR_FORMAT),
+    "gnu": lambda files: tar_of(files, form=tarfile.GNU_FORMAT),
+    "gz": lambda files: tar_of(files, gzip.compress),
+    "bz2": lambda files: tar_of(files, bz2.compress),
+    "xz": lambda files: tar_of(files, lzma.compress),
+}
+
+
+def taken(folder):
+    """The files below a folder, by name."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def take(tmp_path):
+    """Unpacks bytes: the files that came out, and how many did not. Nothing may appear beside the folder."""
+
+    def take(data, largest=1 << 30):
+        around = tmp_path / "around"
+        (around / "inside").mkdir(parents=True)
+        (tmp_path / "archive").write_bytes(data)
+        unpacked = unpack(tmp_path / "archive", around / "inside" / "out", largest=largest, called="archive")
+        assert {p.name for p in around.rglob("*")} - {p.name for p in (around / "inside").rglob("*")} == {
+            "inside"
+        }
+        files = taken(around / "inside" / "out")
+        assert {PurePosixPath(name) for name in files} == set(unpacked.pictures)
+        return files, unpacked.left_out
+
+    return take
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_honest_archives_give_their_pictures(take, kind):
+    files = data_set("some/where/") | {
+        f"trainA/{'long ' * (18 if kind == 'ustar' else 40)}.png": picture(7),
+        "trainA/π 漢字.JPG": picture(8),
+    }
+    assert take(KINDS[kind](files)) == (files, 0)
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_names_that_look_odd_but_are_no_harm(take, kind):
+    names = [
+        "2011-05-26 17:48:57.jpg",
+        "a..b.png",
+        "...png.png/..x/1.png",
+        "con.png",
+        "-rf.png",
+        "$(id).png",
+        "a'b\".png",
+    ]
+    files = {f"trainA/{name}": picture(number) for number, name in enumerate(names)}
+    hidden = [name for name in files if "/." in name]
+    expected = {name: data for name, data in files.items() if name not in hidden}
+    assert take(KINDS[kind](files)) == (expected, len(hidden))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_dots_in_front_of_names(take, kind):
+    files = data_set("set/")
+    assert take(KINDS[kind]([(f"./{name}", data) for name, data in files.items()])) == (files, 0)
+
+
+def test_names_that_are_no_text_stay_what_they_are(take):
+    info = tarfile.TarInfo("trainA/caf\udce9.png")
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
+        info.size = len(picture())
+        archive.addfile(info, io.BytesIO(picture()))
+    files, _ = take(file.getvalue())
+    assert [os.fsencode(name) for name in files] == [b"trainA/caf\xe9.png"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_only_pictures_come_out(take, kind):
+    files = data_set()
+    others = {
+        "README.txt": b"hello",
+        "trainA/.hidden.png": picture(),
+        ".git/x.png": picture(),
+        "__MACOSX/trainA/._0.png": b"\0\5\x16\7",
+        "trainA/Thumbs.db": b"db",
+        "trainA/run.py": b"import os",
+        "trainA/weights.pkl": b"\x80\x04N.",
+    }
+    assert take(KINDS[kind](files | others)) == (files, len(others))
+
+
+def test_modes_owners_and_times_of_an_archive_are_not_taken_over(tmp_path):
+    for number, mode in enumerate((0o6777, 0o000, 0o4755)):
+        entry, member = zipfile.ZipInfo("a.png"), tarfile.TarInfo("a.png")
+        entry.external_attr = (stat.S_IFREG | mode) << 16
+        entry.create_system = 3
+        member.mode, member.uid, member.mtime = mode, 12345, 1
+        for kind, data in {"zip": zip_of([(entry, picture())]), "tar": tar_of([(member, picture())])}.items():
+            archive, folder = tmp_path / f"{number}.{kind}", tmp_path / f"{number}-{kind}"
+            archive.write_bytes(data)
+            unpack(archive, folder, largest=1 << 30, called="archive")
+            plain = tmp_path / "plain"
+            plain.write_bytes(b"")
+            found = (folder / "a.png").stat()
+            assert (found.st_mode, found.st_uid) == (plain.stat().st_mode, os.getuid())
+            assert found.st_mtime > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_cut_anywhere_gives_all_or_nothing(tmp_path, kind):
+    """A tar may lack the empty blocks at its end, which say nothing."""
+    files = data_set(count=1)
+    data = KINDS[kind](files)
+    given = 0
+    for cut in sorted(
+        {len(data) * part // 60 for part in range(60)} | {len(data) - byte for byte in (1, 2, 4, 8, 20)}
+    ):
+        (tmp_path / "archive").write_bytes(data[:cut])
+        folder = tmp_path / f"out{cut}"
+        try:
+            unpack(tmp_path / "archive", folder, largest=1 << 30, called="archive")
+        except ArchiveRefused:
+            continue
+        assert taken(folder) == files, cut
+        given += 1
+    assert given == 0 or kind in ("tar", "ustar", "gnu")
+
+
+@pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz", "xz"])
+def test_a_damaged_archive_gives_its_pictures_or_a_refusal(tmp_path, kind):
+    """Any other exception, or a file anywhere else, is a defect. Zip and gzip also notice that a picture changed."""
+    files = data_set(count=1)
+    whole = np.frombuffer(KINDS[kind](files), np.uint8)
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        data = whole.copy()
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.choice([0, 255, 0x2E, 0x2F, data[place] ^ (1 << rng.integers(8))])
+        (tmp_path / "archive").write_bytes(data.tobytes())
+        folder = tmp_path / f"out{number}"
+        try:
+            unpack(tmp_path / "archive", folder, largest=1 << 30, called="archive")
+        except ArchiveRefused:
+            continue
+        if kind != "tar":
+            assert set(taken(folder).values()) <= set(files.values()), number
+    assert {path.name[:3] for path in tmp_path.iterdir()} <= {"arc", "out"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz"])
+def test_more_than_is_allowed_does_not_come_out(take, kind):
+    files = {"trainA/a.png": bytes(3000), "trainB/b.png": bytes(3000)}
+    with pytest.raises(ArchiveRefused, match="more comes out of it than 5 kB; allow more with --max-size"):
+        take(KINDS[kind](files), largest=5000)
+
+
+def test_pictures_that_compress_well_are_no_bomb(take):
+    files = {f"trainA/{number}.bmp": bytes(1 << 20) for number in range(20)}
+    assert take(KINDS["gz"](files)) == (files, 0)
+
+
+def test_a_bomb_is_stopped_early(tmp_path, monkeypatch):
+    """What was written until then is no more than the limit."""
+    monkeypatch.setattr(members, "_SMALL", 3 << 20)
+    data = zip_of({"a.png": bytes(20 << 20)}, zipfile.ZIP_DEFLATED)
+    (tmp_path / "bomb.zip").write_bytes(data)
+    with pytest.raises(ArchiveRefused, match="more than 100 times its size"):
+        unpack(tmp_path / "bomb.zip", tmp_path / "out", largest=1 << 40, called="bomb.zip")
+    assert (tmp_path / "out" / "a.png").stat().st_size <= max(3 << 20, 100 * len(data)) < 10 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zip-encrypted.zip", "encrypted; unpack it yourself"),
+        ("zip-bz2.zip", "compressed in a rare way; unpack it yourself"),
+        ("tar-hard-link-up.tar", "a link to ../../../x"),
+        ("tar-sparse.tar", "a file with holes"),
+        ("page.zip", "a web page, no archive"),
+        ("noise.zip", "neither a zip nor a tar"),
+    ],
+)
+def test_refusals_say_what_to_do(take, name, reason):
+    with pytest.raises(ArchiveRefused, match=reason):
+        take(dict(hostile_archives())[name])
+
+
+def test_too_many_members(take, monkeypatch):
+    monkeypatch.setattr(archives, "_MEMBERS", 11)
+    with pytest.raises(ArchiveRefused, match="more than 11 members"):
+        take(tar_of(data_set()))
+
+
+@pytest.mark.parametrize("kind", ["tar", "gz"])
+def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
+    def peak(count):
+        (tmp_path / "archive").write_bytes(KINDS[kind]({f"{number}.txt": b"" for number in range(count)}))
+        tracemalloc.start()
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(3000) < peak(300) + 200_000
+
+
+BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
+
+
+@pytest.mark.parametrize("name", [*BOMBS, "tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"])
+def test_memory_does_not_grow_with_a_bomb(tmp_path, name):
+    (tmp_path / "archive").write_bytes(dict(hostile_archives())[name])
+    tracemalloc.start()
+    with pytest.raises(ArchiveRefused):
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    tracemalloc.stop()
+
+
+def test_a_full_disk_is_told_by_the_path_and_is_no_damage(tmp_path, monkeypatch):
+    (tmp_path / "archive").write_bytes(zip_of(data_set()))
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(
+        DataError, match=r"0\.png: could not be written \(No space left on device\); free"
+    ) as raised:
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert not isinstance(raised.value, ArchiveRefused)

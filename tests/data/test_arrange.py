@@ -1,0 +1,87 @@
+"""Where a data set lies in what came out of an archive."""
+
+from pathlib import PurePosixPath
+
+import pytest
+
+from gan_nst.data.arrange import arrange
+from gan_nst.data.folders import locate
+from gan_nst.data.settings import DataSettings
+from gan_nst.errors import DataError
+
+
+@pytest.fixture
+def arranged(tmp_path):
+    """Arranges pictures of some names: the result, and where each has come to."""
+
+    def arranged(*names):
+        names = [name for name in names if name]
+        for name in names:
+            (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "from" / name).write_text(name)
+        found = arrange(tmp_path / "from", [PurePosixPath(name) for name in names], tmp_path / "set")
+        files = (path for path in (tmp_path / "set").rglob("*") if path.is_file())
+        return found, {path.relative_to(tmp_path / "set").as_posix(): path.read_text() for path in files}
+
+    return arranged
+
+
+@pytest.mark.parametrize("top", ["", "set/", "a/b/c/"])
+@pytest.mark.parametrize("layout", ["{0}{1}", "{0}/{1}", "{0}_{1}", "{0}/{2}"])
+def test_known_layouts_wherever_they_lie(arranged, tmp_path, top, layout):
+    names = {
+        (split, domain): f"{top}{layout.format(split, domain, domain.lower())}/deep/1.png"
+        for split in ("train", "val", "test")
+        for domain in "AB"
+    }
+    found, files = arranged(*names.values(), f"{top}docs/figure.png")
+    assert files == {f"{split}{domain}/deep/1.png": name for (split, domain), name in names.items()}
+    assert found.counts == dict.fromkeys(["trainA", "trainB", "valA", "valB", "testA", "testB"], 1)
+    assert (found.left_out, found.guessed) == (1, ())
+    assert set(locate(DataSettings(root=tmp_path, domain="set")).cut) == set()
+
+
+def test_the_fuller_of_two_layouts_counts(arranged):
+    """The maps have both the pairs, side by side in train, test and val, and the domains."""
+    pairs = [f"maps/{split}/{number}.jpg" for split in ("train", "val", "test") for number in range(2)]
+    found, files = arranged(*pairs, "maps/trainA/1.jpg", "maps/trainB/1.jpg", "maps/old/trainA/1.jpg")
+    assert files == {"trainA/1.jpg": "maps/trainA/1.jpg", "trainB/1.jpg": "maps/trainB/1.jpg"}
+    assert found.left_out == 7
+
+
+@pytest.mark.parametrize("names", [("dogs/1.png", "cats/1.png"), ("x/dogs/1.png", "x/cats/deep/2.png")])
+def test_two_plain_folders_by_name(arranged, names):
+    found, files = arranged(*names)
+    assert set(files) == {"trainB/1.png", next(f"trainA/{n.split('cats/')[1]}" for n in names if "cats" in n)}
+    assert [guess.split("/")[-1] for guess in found.guessed] == ["cats", "dogs"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("1.png",),
+        ("one/1.png",),
+        ("one/1.png", "two/1.png", "three/1.png"),
+        ("one/1.png", "two/1.png", "loose.png"),
+        ("train/1.png", "test/1.png"),
+        ("Training/1.png", "validation/1.png"),
+    ],
+)
+def test_what_is_no_data_set_is_told_by_its_folders(arranged, tmp_path, names):
+    with pytest.raises(DataError) as raised:
+        arranged(*names)
+    for name in names:
+        assert str(PurePosixPath(name).parent) in str(raised.value)
+    assert names or "no pictures" in str(raised.value)
+    assert not (tmp_path / "set").exists()
+
+
+def test_several_data_sets_are_not_chosen_among(arranged):
+    with pytest.raises(DataError, match=r"2 data sets are in it \(x/trainA, y/trainA\)"):
+        arranged("x/trainA/1.png", "x/trainB/1.png", "y/trainA/1.png", "y/trainB/1.png")
+
+
+def test_many_folders_make_no_long_line(arranged):
+    with pytest.raises(DataError, match=r"\.\.\.$"):
+        arranged(*(f"{number}/1.png" for number in range(100)))

@@ -1,0 +1,271 @@
+"""Archives as a stranger may send them: `hostile_archives()` has everything that must not be unpacked.
+
+Each is refused by `gan_nst.data_get(FILE, FOLDER)` with a DataError of one line, and leaves nothing behind.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import warnings
+import zipfile
+from functools import cache
+
+from PIL import Image
+
+MIB = 1 << 20
+
+
+@cache
+def picture(number=0):
+    """A small PNG, another one for each number."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 256, 30, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+def data_set(top="", count=3, splits=("trainA", "trainB", "testA", "testB")):
+    """The files, by name, of a data set: `count` pictures in each folder below `top`."""
+    return {
+        f"{top}{split}/{number}.png": picture(10 * place + number)
+        for place, split in enumerate(splits)
+        for number in range(count)
+    }
+
+
+def zip_of(files, method=zipfile.ZIP_STORED):
+    """A zip of files by name; of pairs (name or ZipInfo, bytes) too, where a name comes twice."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a name that comes twice
+        for name, data in _pairs(files):
+            archive.writestr(name, data, compress_type=method)
+    return file.getvalue()
+
+
+def tar_of(files, pack=bytes, form=tarfile.PAX_FORMAT):
+    """A tar of files by name, or of pairs (name or TarInfo, bytes). pack: what compresses it, `gzip.compress`."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+        for name, data in _pairs(files):
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            info.size = info.size or len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return pack(file.getvalue())
+
+
+@cache
+def hostile_archives():
+    """Pairs (file name, bytes) of archives that must be refused whole, though a proper data set is in each."""
+    return [*_hostile_zips(), *_hostile_tars(), *_hostile_files()]
+
+
+BAD_NAMES = {
+    "up": "../up.png",
+    "up-inside": "trainA/../../../up.png",
+    "absolute": "/tmp/absolute.png",
+    "double-slash": "//host/share/x.png",
+    "drive": "C:/drive.png",
+    "drive-relative": "C:drive.png",
+    "backslash": "..\\..\\back.png",
+    "backslash-inside": "trainA\\..\\..\\back.png",
+    "newline": "trainA/two\nlines.png",
+    "escape": "trainA/\x1b[31mred.png",
+    "right-to-left": "trainA/\u202egnp.exe.png",
+    "long": f"trainA/{'x' * 300}.png",
+    "long-path": "/".join(["trainA", *["y" * 200] * 30, "x.png"]),
+    "deep": "/".join(["trainA", *["d"] * 3000, "x.png"]),
+    "under-a-file": "trainA/0.png/x.png",
+    "twice": "trainA/0.png",
+    "twice-by-dots": "./trainA/./0.png",
+}
+"""Names of pictures that no data set has, by what is wrong with them."""
+
+_KINDS = {"link": stat.S_IFLNK, "pipe": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
+
+
+def _hostile_zips():
+    good = list(data_set().items())
+    for what, name in BAD_NAMES.items():
+        yield f"zip-{what}.zip", zip_of([*good, (name, picture())])
+    for what, kind in _KINDS.items():
+        yield (
+            f"zip-{what}.zip",
+            zip_of([*good, (_special(f"trainA/{what}.png", kind), b"../../../etc/passwd")]),
+        )
+    through = [(_special("trainA/out", stat.S_IFLNK), b"/tmp"), ("trainA/out/x.png", picture())]
+    yield "zip-through-link.zip", zip_of([*good, *through])
+    whole = zip_of(good, zipfile.ZIP_DEFLATED)
+    central = whole.index(b"PK\x01\x02")
+    yield "zip-encrypted.zip", _patched(whole, {6: b"\x01", central + 8: b"\x01"})
+    yield "zip-unknown-method.zip", _patched(whole, {8: b"\x62\x00", central + 10: b"\x62\x00"})
+    yield "zip-two-names.zip", _patched(whole, {30: b"../../"})
+    yield "zip-size-too-small.zip", _patched(whole, {central + 24: struct.pack("<I", 5)})
+    yield "zip-size-too-large.zip", _patched(whole, {central + 24: struct.pack("<I", 3 << 30)})
+    yield "zip-compressed-size.zip", _patched(whole, {central + 20: struct.pack("<I", 3 << 30)})
+    yield "zip-wrong-sum.zip", _patched(whole, {central + 16: b"\0\0\0\0"})
+    yield "zip-bad-data.zip", _patched(whole, {45: b"\xff" * 20})
+    yield "zip-bad-text.zip", _patched(whole, {central + 9: b"\x08", central + 46: b"\xff"})
+    yield "zip-overlap.zip", _overlapping(zip_of(good))
+    zeros = ("trainA/zeros.png", bytes(70 * MIB))
+    yield "zip-bomb.zip", zip_of([*good, zeros], zipfile.ZIP_DEFLATED)
+    yield (
+        "zip-bomb-many.zip",
+        zip_of(
+            [*good, *((f"trainA/zeros{number}.png", bytes(10 * MIB)) for number in range(8))],
+            zipfile.ZIP_DEFLATED,
+        ),
+    )
+    few = ("trainA/zeros.png", bytes(MIB))  # Python's zipfile would unpack these in memory
+    yield "zip-bz2.zip", zip_of([*good, few], zipfile.ZIP_BZIP2)
+    yield "zip-lzma.zip", zip_of([*good, few], zipfile.ZIP_LZMA)
+    yield "zip-directory-size.zip", _patched(whole, {len(whole) - 10: b"\xff\xff\xff\x7f"})
+    yield "zip-directory-place.zip", _patched(whole, {len(whole) - 6: b"\xff\xff\xff\x7f"})
+
+
+def _hostile_tars():
+    good = list(data_set().items())
+    for what, name in BAD_NAMES.items():
+        yield f"tar-{what}.tar", tar_of([*good, (name, picture())])
+    links = {"link": tarfile.SYMTYPE, "hard-link": tarfile.LNKTYPE}
+    for what, kind in links.items():
+        for where, target in {"out": "/etc/passwd", "up": "../../../x", "inside": "trainA/0.png"}.items():
+            yield f"tar-{what}-{where}.tar", tar_of([*good, (_member("trainA/l.png", kind, target), b"")])
+    through = [(_member("trainA/out", tarfile.SYMTYPE, "/tmp"), b""), ("trainA/out/x.png", picture())]
+    yield "tar-through-link.tar.gz", tar_of([*good, *through], gzip.compress)
+    kinds = {"pipe": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE, "disk": tarfile.BLKTYPE, "odd": b"Z"}
+    for what, kind in kinds.items():
+        yield f"tar-{what}.tar", tar_of([*good, (_member(f"trainA/{what}.png", kind), b"")])
+    yield (
+        "tar-link-in-long-name.tar",
+        tar_of(
+            [*good, (_member(f"trainA/{'x' * 150}.png", tarfile.SYMTYPE, "/" * 150), b"")],
+            form=tarfile.GNU_FORMAT,
+        ),
+    )
+    zeros = [*good, ("trainA/zeros.png", bytes(70 * MIB))]
+    for suffix, pack in {"gz": lambda data: gzip.compress(data, 1), "bz2": bz2.compress, "xz": _xz}.items():
+        yield f"tar-bomb.tar.{suffix}", tar_of(zeros, pack)
+    yield "tar-bomb-left-out.tar.gz", tar_of([*good, ("zeros.bin", bytes(70 * MIB))], gzip.compress)
+    plain = tar_of(good)
+    yield "tar-bomb-header.tar.gz", _before(_header(b"x", 70 * MIB) + bytes(70 * MIB), plain, gzip.compress)
+    yield "tar-bomb-name.tar.gz", _before(_header(b"L", 70 * MIB) + bytes(70 * MIB), plain, gzip.compress)
+    digits = b"1" * (64 << 10)  # a search in them takes the square of their number
+    yield "tar-digits.tar.gz", _before(_header(b"x", len(digits)) + digits, plain, gzip.compress)
+    yield "tar-negative-size.tar", _before(_header(b"0", -512), plain)
+    yield "tar-negative-header.tar", _before(_header(b"x", -512), plain)
+    yield "tar-huge-size.tar", _before(_header(b"0", 1 << 60), plain)
+    yield "tar-sparse.tar", _before(_sparse(1 << 40), plain)
+    sparse = _record("GNU.sparse.major", "1") + _record("GNU.sparse.minor", "0")
+    yield (
+        "tar-sparse-pax.tar",
+        _before(_pax(sparse) + _header(b"0", 512) + b"9\n1\n".ljust(512, b"\0"), plain),
+    )
+    yield "tar-path-up.tar", _before(_pax(_record("path", "../../up.png")) + _header(b"0", 0), plain)
+    yield "tar-size-in-words.tar", _before(_pax(_record("size", "-9")) + _header(b"0", 0), plain)
+    yield "tar-bad-sum.tar", plain[:148] + b"7777777\0" + plain[156:]
+    half = len(plain) // 1024 * 512
+    yield "tar-bad-middle.tar", plain[:half] + b"\xff" * 512 + plain[half + 512 :]
+
+
+def _hostile_files():
+    whole = zip_of(data_set())
+    yield "empty.zip", b""
+    yield "empty-inside.zip", zip_of({})
+    yield "page.zip", b"<!DOCTYPE html><title>404 not found</title>"
+    yield "noise.zip", bytes(range(256)) * 64
+    yield "picture.zip", picture()
+    yield "gzip-of-zip.tar.gz", gzip.compress(whole)
+    yield "gzip-twice.tar.gz", gzip.compress(gzip.compress(tar_of(data_set())))
+    yield "zip-in-zip.zip", zip_of({"inner.zip": whole})
+    yield "no-pictures.zip", zip_of({"trainA/run.sh": b"#!/bin/sh\n", "trainB/x.py": b"import os\n"})
+    for share in range(1, 10):
+        cut = len(whole) * share // 10
+        yield f"cut-{share}0.zip", whole[:cut]
+        for suffix, pack in {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": _xz}.items():
+            tar = tar_of(data_set(), pack)
+            tar = tar.rstrip(b"\0") if not suffix else tar  # what ends a tar may be cut without loss
+            yield f"cut-{share}0.tar{suffix}", tar[: len(tar) * share // 10]
+
+
+def _pairs(files):
+    return files.items() if isinstance(files, dict) else files
+
+
+def _xz(data):
+    return lzma.compress(data, preset=0)
+
+
+def _special(name, kind):
+    """An entry that a zip made on Unix has for what is no file."""
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = (kind | 0o777) << 16
+    return info
+
+
+def _member(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def _patched(data, changes):
+    """The bytes with others from some places on."""
+    data = bytearray(data)
+    for place, new in changes.items():
+        data[place : place + len(new)] = new
+    return bytes(data)
+
+
+def _overlapping(whole):
+    """A zip of two entries more whose data is that of the first: what a small file becomes a large tree with."""
+    end = whole.rindex(b"PK\x05\x06")
+    size, start = struct.unpack("<II", whole[end + 12 : end + 20])
+    first = whole[start : whole.index(b"PK\x01\x02", start + 4)]
+    copies = first + first
+    count = struct.unpack("<H", whole[end + 10 : end + 12])[0] + 2
+    tail = struct.pack("<HHIIH", count, count, size + len(copies), start, 0)
+    return whole[:end] + copies + whole[end : end + 8] + tail
+
+
+def _header(kind, size, name=b"trainA/x.png"):
+    """A tar header, with its sum right and a size that may be a lie."""
+    number = b"%011o\0" % size if 0 <= size < 8**11 else b"\xff\xff\xff\xff" + struct.pack(">q", size)
+    if size >= 8**11:
+        number = b"\x80\0\0\0" + struct.pack(">q", size)
+    fields = [name.ljust(100, b"\0"), b"0000644\0", b"0000000\0" * 2, number, b"00000000000\0", b" " * 8]
+    header = b"".join([*fields, kind]).ljust(257, b"\0") + b"ustar\x0000"
+    return _summed(header.ljust(512, b"\0"))
+
+
+def _summed(header):
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+def _sparse(size):
+    """A sparse file of GNU tar: no data, and the size it would have."""
+    header = bytearray(_header(b"S", 0))
+    header[148:156] = b" " * 8
+    header[257:265] = b"ustar  \0"
+    header[386:410] = b"00000000000\0" * 2
+    header[483:495] = b"\x80\0\0\0" + struct.pack(">q", size)
+    return _summed(bytes(header))
+
+
+def _record(key, value):
+    """One record of a pax header; its length counts itself."""
+    text = f" {key}={value}\n".encode()
+    length = len(text) + 2
+    return str(length).encode() + text
+
+
+def _pax(records):
+    return _header(b"x", len(records)) + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+def _before(blocks, tar, pack=bytes):
+    return pack(blocks + tar)
