@@ -50,6 +50,10 @@ class DecodedPictures:
     def __getitem__(self, index: int) -> Picture:
         return _decode(self._files[index], self._settings, self._view)[0]
 
+    def file(self, index: int) -> Path:
+        """The file that a picture is read from."""
+        return self._files[index]
+
 
 def open_pictures(
     folder: Folder, settings: DataSettings, what: str, view: str = "picture"
@@ -177,7 +181,7 @@ def _update_locked(
             entries.append(entry)
         else:
             unusable.append(problem)
-    return CachedPictures(data, entries), good, unusable
+    return CachedPictures(data, entries, good), good, unusable
 
 
 def _build(

@@ -4,6 +4,7 @@ seen.
 
 import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -49,10 +50,23 @@ class Samples(Dataset[dict[str, Tensor]]):
         sample = {}
         for key, stream in self._streams.items():
             leader = stream.tied_to or key
-            pictures = self._pictures[stream.domain, stream.view]
-            index = picture_index(self._seed, leader, draw, len(pictures))
+            pictures, index = self._drawn(key, draw)
             sample[key] = to_tensor(self._augment(pictures[index], mix(self._seed, leader, "augment", draw)))
         return sample
+
+    def files(self, draw: int) -> dict[str, Path]:
+        """The file that every stream's picture of a draw comes from."""
+        found = {}
+        for key in self._streams:
+            pictures, index = self._drawn(key, draw)
+            found[key] = pictures.file(index)
+        return found
+
+    def _drawn(self, key: str, draw: int) -> tuple[Pictures, int]:
+        """The pictures that a stream draws from, and the index of its draw among them."""
+        stream = self._streams[key]
+        pictures = self._pictures[stream.domain, stream.view]
+        return pictures, picture_index(self._seed, stream.tied_to or key, draw, len(pictures))
 
 
 class Batches:
@@ -117,6 +131,15 @@ class Batches:
                 raise
             failure = told
         raise failure
+
+    def files(self, step: int) -> dict[str, list[Path]]:
+        """The files of this process's pictures at a step, by stream, in the order of the draws."""
+        drawn = [
+            self._samples.files(draw)
+            for micro_batch in range(self._accumulation)
+            for draw in self.draws(step, micro_batch)
+        ]
+        return {key: [files[key] for files in drawn] for key in drawn[0]}
 
     def draws(self, step: int, micro_batch: int) -> list[int]:
         """The draw indices of one micro-batch of a step, in this process."""

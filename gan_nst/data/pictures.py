@@ -18,6 +18,9 @@ class Pictures(Protocol):
 
     def __getitem__(self, index: int) -> Picture: ...
 
+    def file(self, index: int) -> Path:
+        """The file that a picture was read from."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -42,8 +45,9 @@ class Entry:
 class CachedPictures:
     """Pictures from the memory-mapped file; processes that read it share its memory."""
 
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, path: Path, entries: Sequence[Entry], files: Sequence[Path]) -> None:
         self._path = path
+        self._files = files
         self._places = np.array([(e.offset, e.height, e.width) for e in entries], np.int64).reshape(-1, 3)
         self._data = np.memmap(path, np.uint8, "r") if len(entries) else np.empty(0, np.uint8)
 
@@ -54,11 +58,15 @@ class CachedPictures:
         offset, height, width = self._places[index].tolist()
         return np.array(self._data[offset : offset + height * width * 3]).reshape(height, width, 3)
 
+    def file(self, index: int) -> Path:
+        """The file that a picture was read from."""
+        return self._files[index]
+
     def __reduce__(self) -> tuple[object, ...]:  # a process that does not share memory maps the file itself
-        return _reopen, (self._path, self._places)
+        return _reopen, (self._path, self._places, self._files)
 
 
-def _reopen(path: Path, places: np.ndarray) -> CachedPictures:
+def _reopen(path: Path, places: np.ndarray, files: Sequence[Path]) -> CachedPictures:
     if not path.exists():
         raise DataError(f"{path}: the cache was rebuilt by another run; start again")
-    return CachedPictures(path, [Entry("", 0, 0, 0, *place) for place in places.tolist()])
+    return CachedPictures(path, [Entry("", 0, 0, 0, *place) for place in places.tolist()], files)

@@ -369,3 +369,12 @@ def test_a_reader_of_a_rebuilt_cache_never_sees_other_pictures(files, settings):
     assert np.array_equal(reader[0], expected)
     with pytest.raises(DataError, match="rebuilt by another run"):
         pickle.loads(sent)
+
+
+@pytest.mark.parametrize("how", ["auto", "never"])
+def test_a_picture_knows_its_file(tmp_path, files, how):
+    files[1].write_bytes(b"")
+    settings = tiny_settings(tmp_path, cache=how, skip_broken=True)
+    pictures, good = open_pictures(files, settings, "a")
+    for one in (pictures, pickle.loads(pickle.dumps(pictures))):
+        assert [one.file(index) for index in range(len(one))] == good

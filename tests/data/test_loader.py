@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,10 +27,18 @@ class Stream:
     tied_to: str | None = None
 
 
+class Held(list):
+    """Pictures held in memory, and the names of the files that they would be read from."""
+
+    def file(self, index):
+        range(len(self))[index]
+        return Path(f"{index}.png")
+
+
 STREAMS = {"real_a": Stream("a"), "real_b": Stream("b")}
 PICTURES = {
-    ("a", "picture"): [noise(12, 14, number) for number in range(7)],
-    ("b", "picture"): [noise(13, 12, 100 + number) for number in range(5)],
+    ("a", "picture"): Held(noise(12, 14, number) for number in range(7)),
+    ("b", "picture"): Held(noise(13, 12, 100 + number) for number in range(5)),
 }
 
 
@@ -163,6 +172,25 @@ def test_tied_streams_get_the_same_picture_crop_and_flip():
     assert any(not torch.equal(untied[n]["b_smoothed"], 255 - untied[n]["real_b"]) for n in range(30))
 
 
+@pytest.mark.parametrize(("batch_size", "accumulation", "rank"), [(1, 1, 0), (2, 3, 0), (2, 2, 1)])
+def test_the_files_of_a_step_are_those_whose_pictures_it_shows(batch_size, accumulation, rank):
+    flat = {
+        key: Held(np.full((12, 12, 3), number, np.uint8) for number in range(count))
+        for key, count in ((("a", "picture"), 7), (("b", "picture"), 5))
+    }
+    streams = {**STREAMS, "again": Stream("b", tied_to="real_b")}
+    batches = Batches(
+        samples(pictures=flat, streams=streams), batch_size, accumulation, rank=rank, processes=2
+    )
+    for step, micro_batches in enumerate(steps(batches, 3, 4), 3):
+        shown = {
+            key: [f"{int((x[0, 0, 0] + 1) * 127.5 + 0.5)}.png" for batch in micro_batches for x in batch[key]]
+            for key in streams
+        }
+        assert {key: [file.name for file in files] for key, files in batches.files(step).items()} == shown
+        assert shown["again"] == shown["real_b"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_leaves_torchs_random_state_alone(workers):
     batches = Batches(samples(augmentations=[{"name": "GaussNoise", "p": 1.0}]), 2, workers=workers)
@@ -186,6 +214,9 @@ class Broken:
         if index == 2:
             self.fault()
         return noise(12, 12)
+
+    def file(self, index):
+        return Path(f"{index}.png")
 
 
 def gone():
