@@ -147,6 +147,7 @@ def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
         checkpoints=run / "checkpoints",
         header=prepared.header,
         compiled=compiled,
+        pictures_of=prepared.batches.files,
     )
 
 
