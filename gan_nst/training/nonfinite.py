@@ -85,7 +85,7 @@ class NonFinite:
         if not self._stops:
             return skipped, failures
         first = failures[0]
-        raise TrainingError(f"step {_one(first)}; the weights are those of before. {self._advice()}")
+        raise TrainingError(f"step {_one(first)}; it never reached the weights. {self._advice()}")
 
     def _pictures(self, step: int) -> dict[str, list[str]]:
         files = {} if self._pictures_of is None else self._pictures_of(step)

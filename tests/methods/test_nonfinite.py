@@ -207,14 +207,11 @@ def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
     (_, _, term), *_ = terms(skipping)
     poison_loss(skipping, 0, term, float("nan"))
     skipping.train_step([pictures_like(skipping)])
-    assert same(state(skipping), state(plain))
+    assert not moved(state(plain), state(skipping))
     cure(skipping)
     for trainer in trainers:
         trainer.train_step(pictures(name, 9))
     assert same(state(skipping), state(plain))
-    assert not same(
-        state(plain), state(started(name, tmp_path, method=make_method(name, replay=0), **options))
-    )
 
 
 @pytest.mark.parametrize("value", VALUES)
