@@ -23,6 +23,11 @@ def to_nan(loss):
     return loss * NAN
 
 
+def with_nan(loss):
+    """Its gradient stays finite, so that the average of the gradients tells the other processes nothing."""
+    return loss + NAN
+
+
 def skipping(folder, steps, **options):
     return make_trainer(folder, poison=(steps, to_nan), on_nonfinite="skip", **options)
 
@@ -189,11 +194,12 @@ def test_the_guard_remembers_the_first_failures_and_counts_all():
     assert guard.take() == (0, [])
 
 
+@pytest.mark.parametrize("spoil", [to_nan, with_nan])
 @pytest.mark.parametrize("choice", ["stop", "skip"])
-def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_path, choice):
+def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_path, choice, spoil):
     results = mp.get_context("spawn").SimpleQueue()
     processes = mp.spawn(
-        _one_of_two, (str(tmp_path / "meet"), tmp_path, choice, results), nprocs=2, join=False
+        _one_of_two, (str(tmp_path / "meet"), tmp_path, choice, spoil, results), nprocs=2, join=False
     )
     first, second = results.get(), results.get()
     processes.join()
@@ -204,7 +210,7 @@ def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_
     assert weights
 
 
-def _one_of_two(rank, meeting, tmp_path, choice, results):
+def _one_of_two(rank, meeting, tmp_path, choice, spoil, results):
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     told = []
@@ -213,7 +219,7 @@ def _one_of_two(rank, meeting, tmp_path, choice, results):
     logging.getLogger("gan_nst").addHandler(handler)
     trainer = make_trainer(
         tmp_path / str(rank),
-        poison=({3} if rank else set(), to_nan),
+        poison=({3} if rank else set(), spoil),
         on_nonfinite=choice,
         pictures_of=lambda step: {"x": [f"a/of-{rank}-{step}.png"]},
     )
