@@ -103,22 +103,17 @@ class NonFinite:
     def _advice(self) -> str:
         """Where to go on from, and with what. Pictures are always finite: what grew is the weights or a gradient."""
         run = self._checkpoints.parent
-        newest = next(iter(checkpoint.newest_first(self._checkpoints)), None)
         changes = ["a lower learning rate"]
         changes += [] if self._clips else ["training.gradient_clip=1"]
         changes += ["precision=float32"] if self._precision != "float32" else []
-        *others, last = changes
-        anew = f"with {', '.join(others)} or {last}" if others else f"with {last}"
-        if newest is None:
-            return f"There is no checkpoint yet: start again {anew}"
+        newest = next(iter(checkpoint.newest_first(self._checkpoints)), None)
+        before = f"{newest} is from before: " if newest else ""
         leave = (
-            f"leave such steps out: gan-nst train --resume {run} training.on_nonfinite=skip; or "
+            f"gan-nst train --resume {run} training.on_nonfinite=skip leaves such steps out; or "
             if self._stops
             else ""
         )
-        return (
-            f"{newest} is from before; {leave}start a new run from it with training.init_from={run}, {anew}"
-        )
+        return f"{before}{leave}start a new run with training.init_from={run} and {_listed(changes, 'or')}"
 
 
 def _together(told: Iterable[_Told]) -> list[_Told]:
@@ -153,12 +148,12 @@ def _one(told: _Told) -> str:
         terms = tuple(term for term in terms if not term.startswith("gradient_norm/"))
     files = dict.fromkeys(_shortened(files) for files in told.pictures.values())
     pictures = f", with the pictures {', '.join(files)}" if files else ""
-    return f"{told.failure.step + 1}: {_and(terms)} not finite{pictures}"
+    return f"{told.failure.step + 1}: {_listed(terms, 'and')} not finite{pictures}"
 
 
-def _and(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str], word: str) -> str:
     *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def _shortened(files: Sequence[str]) -> str:

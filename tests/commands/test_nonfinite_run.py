@@ -49,7 +49,7 @@ def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, data
     newest, payload = checkpoint.load_newest(tmp_path / "stopped" / "checkpoints")
     assert payload["step"] == 4
     assert f"{newest} is from before" in message
-    (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip);", message)
+    (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip) leaves", message)
     train(resume=advice[0], overrides=[advice[1]])
     assert metrics(tmp_path / "stopped")[5]["skipped/steps"] == 1
     train(CONFIG, [*tiny, "training.on_nonfinite=skip"], out=tmp_path / "skipped")
@@ -58,7 +58,7 @@ def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, data
 
 def test_a_rate_far_too_high_is_one_line(tiny, tmp_path):
     arguments = ["train", CONFIG, *tiny, *SHORT, "method.learning_rate=1e30", "training.steps=40"]
-    message = ("not finite, with the pictures", "There is no checkpoint yet", "lower learning rate")
+    message = ("not finite, with the pictures", "step-0000000.pt is from before", "lower learning rate")
     one_line(run(*arguments, "--out", tmp_path / "run"), *message)
     code, _, err = run(*arguments, "training.on_nonfinite=skip", "--out", tmp_path / "skipping")
     assert code == 2

@@ -124,9 +124,11 @@ def test_the_message_names_a_bounded_number_of_pictures_and_fits_the_settings(tm
     trainer = make_trainer(tmp_path, poison, pictures_of=lambda step: pictures(step, 8), gradient_clip=1.0)
     with pytest.raises(TrainingError) as raised:
         trainer.run(20)
+    newest = tmp_path / "checkpoints" / "step-0000000.pt"
     assert str(raised.value) == (
         "step 4: generator/bad not finite, with the pictures a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
-        "reached the weights. There is no checkpoint yet: start again with a lower learning rate"
+        f"reached the weights. {newest} is from before: gan-nst train --resume {tmp_path} training.on_nonfinite=skip "
+        f"leaves such steps out; or start a new run with training.init_from={tmp_path} and a lower learning rate"
     )
 
 
@@ -218,7 +220,7 @@ def _one_of_two(rank, meeting, tmp_path, choice, spoil, results):
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("gan_nst").addHandler(handler)
     trainer = make_trainer(
-        tmp_path / str(rank),
+        tmp_path / "run",
         poison=({3} if rank else set(), spoil),
         on_nonfinite=choice,
         pictures_of=lambda step: {"x": [f"a/of-{rank}-{step}.png"]},
