@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import CheckpointError, reason
+from gan_nst.errors import CheckpointError, unwritten
 from gan_nst.images import replacing
 
 RUNS = Path("runs")
@@ -113,7 +113,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with replacing(path) as unfinished:
             unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({error.strerror})") from None
+        raise CheckpointError(unwritten(path, error)) from None
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def _alone(path: Path, refusal: str) -> Iterator[None]:
     except Timeout:
         raise CheckpointError(refusal) from None
     except OSError as error:
-        raise CheckpointError(f"{path.parent}: cannot be written ({reason(error)})") from None
+        raise CheckpointError(unwritten(path.parent, error)) from None
     try:
         yield
     finally:
@@ -161,7 +161,7 @@ def _make(folder: Path, shared: bool = True) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise CheckpointError(unwritten(folder, error, "cannot be made")) from None
 
 
 def _point_latest(parent: Path, run: Path) -> None:

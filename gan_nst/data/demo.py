@@ -20,7 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from gan_nst.data.scenes import Points, Shape, make_scene
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.progress import track
 
 Field = NDArray[np.float32]
@@ -128,9 +128,7 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
                 shutil.rmtree(building, ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(
-            f"{folder}: could not be written ({reason(error)}); free space there, or make it writable"
-        ) from None
+        raise DataError(unwritten(folder, error)) from None
 
 
 def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> None:

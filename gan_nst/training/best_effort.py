@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,8 @@ class BestEffort:
             yield
         except (OSError, DataError) as error:
             if not self.failing:
-                log.warning(
-                    f"{self._path}: could not be written ({reason(error)}); the training goes on without it; "
-                    "free space there, or make it writable"
-                )
+                told = str(error) if isinstance(error, DataError) else unwritten(self._path, error)
+                log.warning(f"{told}; the training goes on without it")
             self.failing = True
         else:
             if self.failing:

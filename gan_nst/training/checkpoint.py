@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gan_nst.errors import CheckpointError, reason
+from gan_nst.errors import CheckpointError, reason, unwritten
 from gan_nst.images import replacing
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
         for old in newest_first(folder)[kept:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({reason(error)}); {_way_on(folder)}") from None
+        raise CheckpointError(f"{unwritten(path, error)}; {_way_on(folder)}") from None
     return path
 
 
@@ -122,14 +122,14 @@ def _write(path: Path, payload: dict[str, Any]) -> None:
 
 
 def _way_on(folder: Path) -> str:
-    """What there is to resume from when a checkpoint could not be written, and what must be done before."""
+    """What there is to resume from when a checkpoint could not be written."""
     newest = next(iter(newest_first(folder)), None)
     if newest is None:
-        return "free space there, or make it writable, and start again"
-    room = shutil.disk_usage(folder).free
+        return "then start again"
+    size, room = newest.stat().st_size, shutil.disk_usage(folder).free
     return (
-        f"{newest.name} is whole: free space for two of its {newest.stat().st_size / 1e6:.0f} MB on that disk, which "
-        f"has {room / 1e6:.0f} MB, or make it writable, then resume"
+        f"then resume: {newest.name} is whole (a checkpoint takes {size / 1e6:.0f} MB, "
+        f"{room / 1e6:.0f} MB are free there)"
     )
 
 

@@ -121,9 +121,9 @@ def unfinished(place: Path) -> list[str]:
 
 def partial(place: Path) -> str | None:
     """The first file under its final name that is not whole, and what is wrong with it; None when all are."""
-    for path in sorted(
-        path for path in place.rglob("*") if path.is_file() and not path.name.endswith(".part")
-    ):
+    for path in sorted(place.rglob("*")):
+        if not path.is_file() or any(part.endswith(".part") for part in path.parts):
+            continue
         try:
             _read_whole(path)
         except Exception as error:
