@@ -1,5 +1,6 @@
-"""How much memory this process has needed."""
+"""How much memory this process has needed, and whether an error says that there was no more."""
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -24,6 +25,23 @@ def peak_of_process() -> int:
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+# In what torch, its libraries, and Python's own say of it; a loader process's error comes as text.
+_RAN_OUT = re.compile(
+    "out of memory|not enough memory|can't allocate memory|cannot allocate memory|bad_alloc|alloc_failed|MemoryError"
+    "|unable to allocate shared memory|unable to write to file </torch_",
+    re.IGNORECASE,
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: of the host, of a GPU, or what the host shares among processes."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_RAN_OUT.search(str(error)))
 
 
 def from_proc(file: str, field: str, process: int | None = None) -> int | None:

@@ -14,6 +14,9 @@ class ReplayBuffer(nn.Module):
     Its pictures and its random generator are saved state, so a resumed run draws what the uninterrupted one
     would.
 
+    A picture that is not finite is never kept: its place holds what was there, while it fills the picture before it
+    once more, or at the very first gray.
+
     capacity: pictures kept; 0 returns every input unchanged.
     seed: of its own random draws.
     """
@@ -40,12 +43,14 @@ class ReplayBuffer(nn.Module):
 
     def _exchange(self, picture: Tensor) -> Tensor:
         if len(self.pictures) < self.capacity:
-            self.pictures.append(picture.clone())
+            last = self.pictures[-1] if self.pictures else torch.zeros_like(picture)
+            self.pictures.append(_finite_or(last, picture))
             return picture
         if torch.rand((), generator=self.random) < 0.5:
             return picture
         chosen = int(torch.randint(self.capacity, (), generator=self.random))
-        earlier, self.pictures[chosen] = self.pictures[chosen], picture.clone()
+        earlier = self.pictures[chosen]
+        self.pictures[chosen] = _finite_or(earlier, picture)
         return earlier
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -59,6 +64,11 @@ class ReplayBuffer(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.pictures = [fn(picture) for picture in self.pictures]
         return self
+
+
+def _finite_or(instead: Tensor, picture: Tensor) -> Tensor:
+    """A copy of the picture, or of the other one where it is not finite, without asking the device which."""
+    return torch.where(torch.isfinite(picture).all(), picture, instead)
 
 
 def _gather(pictures: Tensor) -> tuple[Tensor, int]:

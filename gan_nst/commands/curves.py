@@ -7,8 +7,9 @@ from pathlib import Path
 from gan_nst.commands.runs import write_whole
 from gan_nst.errors import SettingsError
 from gan_nst.evaluation.curves import read_run
-from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
+from gan_nst.evaluation.diagnosis import describe, diagnose
 from gan_nst.evaluation.figure import draw
+from gan_nst.evaluation.finding import Finding
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from gan_nst.commands.evaluate import evaluate_run
 from gan_nst.commands.prepare import Prepared
 from gan_nst.commands.runs import exported_path, feature_cache, latest
 from gan_nst.commands.settings import RunSettings
+from gan_nst.commands.shortage import dispensable
 from gan_nst.commands.subjects import Subject, own_split, subjects_of
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.folders import DataSet, Folder
@@ -49,7 +50,9 @@ def finish(run: Path, prepared: Prepared) -> None:
     chosen = {name: subject.translators[subject.exported] for name, subject in subjects.items()}
     for name, translator in chosen.items():  # whatever comes of the evaluation, the generators are there
         export(translator.generator, translator.description, exported_path(run, name, first))
-    evaluation = _evaluate(run, prepared, subjects)
+    evaluation: dict[str, Any] = {}
+    with dispensable(f"no evaluation on the test split (gan-nst evaluate {run} makes up for it)"):
+        evaluation = _evaluate(run, prepared, subjects)
     for name, translator in chosen.items():
         values = evaluation.get(name, {}).get(subjects[name].exported, {})
         scores = {f"test_{key}": value for key, value in values.items() if is_score(key)}
@@ -60,9 +63,9 @@ def finish(run: Path, prepared: Prepared) -> None:
     folders = _shown(prepared.data_set)
     count = min(settings.training.sample_count, *(len(folder.files) for folder in folders.values()))
     pictures = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in folders.items()}
-    write_picture(
-        sample_grid(generators, translations, pictures, prepared.device), run / "samples" / "final.png"
-    )
+    with dispensable("no final sample grid"):
+        grid = sample_grid(generators, translations, pictures, prepared.device)
+        write_picture(grid, run / "samples" / "final.png")
     which = subjects[first].exported
     why = f"best by {settings.evaluation.score} on the validation pictures" if which == "best" else "the last"
     log.info(f"exported:   {exported_path(run, first, first)} (step {subjects[first].steps[which]}, {why})")

@@ -22,7 +22,8 @@ from gan_nst.commands.runs import write_whole
 from gan_nst.errors import DataError, writing
 from gan_nst.evaluation import report
 from gan_nst.evaluation.curves import History, read_run
-from gan_nst.evaluation.diagnosis import Finding, describe, diagnose
+from gan_nst.evaluation.diagnosis import describe, diagnose
+from gan_nst.evaluation.finding import Finding
 from gan_nst.images import Picture, write_picture
 
 log = logging.getLogger(__name__)

@@ -56,6 +56,7 @@ _FREE = {
     "data.timeout",
     "data.cache",
     "training.activation_checkpointing",
+    "training.on_nonfinite",  # until a value is not finite, which no run has learned from
     "training.stop_at",
     "training.log_every",
     "training.sample_every",

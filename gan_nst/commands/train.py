@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from gan_nst.commands.finish import finish, forget
 from gan_nst.commands.prepare import Prepared, prepare
 from gan_nst.commands.runs import find_run, new_run, refuse_used, training_in, write_whole
 from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
+from gan_nst.commands.shortage import dispensable, explained
 from gan_nst.commands.validate import Validation, can_validate
 from gan_nst.config import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
-from gan_nst.data.loader import died
 from gan_nst.data.sampling import mix
-from gan_nst.errors import SettingsError, TrainingError
+from gan_nst.errors import SettingsError
 from gan_nst.images import write_picture
 from gan_nst.precision import choose_device, tune
 from gan_nst.training import checkpoint, distributed
@@ -28,7 +28,7 @@ from gan_nst.training.best_effort import BestEffort
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
-from gan_nst.training.trainer import AtInterval, Trainer
+from gan_nst.training.trainer import AtInterval, Noted, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -133,14 +133,15 @@ def _train_in(run: Path, prepared: Prepared, payload: dict[str, Any] | None) -> 
     if settings.compile == "always":
         log.info("the networks are compiled at the first step, which takes a minute or two")
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
-    if payload is not None:
-        trainer.restore(payload)
-    trainer.at_interval = _intervals(trainer, prepared, run)
-    if distributed.rank() != 0:
-        trainer.run(prepared.until)
-        return
-    _run(trainer, prepared, run)
-    finish(run, prepared)
+    with explained(trainer, settings, run):
+        if payload is not None:
+            trainer.restore(payload)
+        trainer.at_interval = _intervals(trainer, prepared, run)
+        if distributed.rank() != 0:
+            trainer.run(prepared.until)
+            return
+        _run(trainer, prepared, run)
+        finish(run, prepared)
     if trainer.step < (settings.training.steps or 0):
         log.info(
             f"stopped at {trainer.step} of {settings.training.steps}; go on with: gan-nst train --resume {run}"
@@ -157,6 +158,7 @@ def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
         checkpoints=run / "checkpoints",
         header=prepared.header,
         compiled=compiled,
+        pictures_of=prepared.batches.files,
     )
 
 
@@ -166,7 +168,7 @@ def _rehearse(prepared: Prepared, first: int) -> None:
     trainer = _trainer(prepared, Path(), compiled=False)
     trainer.step = max((settings.training.steps or 1) - 1, 0)  # any warm-up is over by then
     forecast, told = Forecast(prepared.device, first, prepared.until), None
-    with _explained(trainer):
+    with explained(trainer, settings):
         for step, micro_batches in enumerate(prepared.batches(first), first + 1):
             if told or step > prepared.until:
                 break
@@ -191,27 +193,9 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     trainer.monitor = monitor
     trainer.forecast = Forecast(trainer.device, trainer.step, prepared.until, prepared.growth)
     try:
-        with _explained(trainer):
-            trainer.run(prepared.until)
+        trainer.run(prepared.until)
     finally:
         monitor.close()
-
-
-@contextlib.contextmanager
-def _explained(trainer: Trainer) -> Iterator[None]:
-    """Says in one line what torch says in many."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"step {trainer.step}: out of memory on {trainer.device}; start a new run with a smaller "
-            "training.batch_size (and a larger training.accumulation) or data.crop_size, or with precision=bfloat16 "
-            "or training.activation_checkpointing=true"
-        ) from None
-    except (
-        RuntimeError
-    ) as error:  # torch tells of a dead loader process wherever the main one is at that moment
-        raise died(error) or error from None
 
 
 def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:
@@ -229,7 +213,7 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
         count = min(settings.training.sample_count, *(len(folder.files) for folder in watched.values()))
         samples = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in watched.items()}
         draw = partial(_draw_samples, trainer, samples, run, BestEffort(run / "samples"))
-        validate = Validation(trainer, prepared) if validates else None
+        validate = partial(_validate, Validation(trainer, prepared)) if validates else None
     intervals = [AtInterval(settings.training.sample_every, draw)]
     if validates:
         intervals.append(AtInterval(settings.evaluation.every, validate, at_end=True))
@@ -239,11 +223,18 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
 def _draw_samples(
     trainer: Trainer, pictures: dict[str, Tensor], run: Path, effort: BestEffort, step: int
 ) -> None:
-    grid = sample_grid(trainer.ema.networks, trainer.method.translations(), pictures, trainer.device)
-    with effort.attempt():
-        write_picture(grid, run / "samples" / f"step-{step:06d}.png")
-    if trainer.monitor is not None:
-        trainer.monitor.picture(step, "samples", grid, step // trainer.settings.sample_every)
+    with dispensable(f"step {step}: no sample grid"):
+        grid = sample_grid(trainer.ema.networks, trainer.method.translations(), pictures, trainer.device)
+        with effort.attempt():
+            write_picture(grid, run / "samples" / f"step-{step:06d}.png")
+        if trainer.monitor is not None:
+            trainer.monitor.picture(step, "samples", grid, step // trainer.settings.sample_every)
+
+
+def _validate(validation: Validation, step: int) -> Noted | None:
+    with dispensable(f"step {step}: no validation"):
+        return validation(step)
+    return None
 
 
 def _sizes(prepared: Prepared) -> str:

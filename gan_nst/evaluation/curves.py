@@ -20,7 +20,16 @@ Values = NDArray[np.float64]
 
 # Groups of metrics that are no losses; the name of any other is a role.
 RESERVED = frozenset(
-    {"gradient_norm", "learning_rate", "speed", "memory", "validation", "measure", "gradient_share"}
+    {
+        "gradient_norm",
+        "learning_rate",
+        "speed",
+        "memory",
+        "validation",
+        "measure",
+        "gradient_share",
+        "skipped",
+    }
 )
 
 

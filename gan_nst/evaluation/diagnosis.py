@@ -5,31 +5,22 @@ last quarter of the steps. The exception is a value that is not finite.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from gan_nst.errors import counted
 from gan_nst.evaluation import trends
-from gan_nst.evaluation.advice import lower_rate, rebalance, scaled, weaker_discriminator
+from gan_nst.evaluation.advice import lower_rate, rebalance, scaled
 from gan_nst.evaluation.curves import History, Series, family, measures, roles, shares, total, validations
+from gan_nst.evaluation.finding import Finding
+from gan_nst.evaluation.logged import idle, not_finite, saturated, spiked
 from gan_nst.evaluation.scores import label
-
-Level = Literal["alarm", "advice"]
 
 # Of the planned steps. Before, what a generator shows is how it was initialised: untrained ones have a diversity of
 # 0.26 to 0.65 and correlations of -0.20 to 0.70.
 _EARLY = 0.1
 # Generators that start from the picture return it at first and may take long to leave it.
 _EARLY_FOR_NOTHING = 0.25
-
-# Least-squares loss: 0.25 is chance. 10 sound runs on demo pictures, photo2hayao and monet2photo never fell below
-# 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
-_SATURATED = 0.05
-_EASY = ("penalty", "smoothed")  # terms that may be low: smoothed edges are easily told, translations are not
-_SUSTAINED = 0.8  # share of the last quarter's points that lie below
-_FEWEST_POINTS = 5
 
 # Measured on 24 pictures, of 16 sound translators and 4 trained ones with transposed convolutions.
 _COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: 0.45 at least; a constant picture: 0
@@ -40,21 +31,6 @@ _CHECKERBOARD = 3.0
 
 _SILENT = 0.001  # of the role's gradient norm: its direction is lost in the noise of the others
 _DROWNING = 0.95
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something a history shows.
-
-    kind: which of the findings. level: "alarm" when the run is spoiled without a change. step: where it shows.
-    evidence: one sentence with the figures. advice: one thing to try.
-    """
-
-    kind: str
-    level: Level
-    step: int
-    evidence: str
-    advice: str
 
 
 def diagnose(history: History) -> list[Finding]:
@@ -80,49 +56,6 @@ def describe(findings: Iterable[Finding], history: History | None = None) -> str
         f"Nothing alarming was found over {history.last_step()} of {history.steps} steps and "
         f"{counted(count, 'validation')}{few}."
     )
-
-
-def _not_finite(history: History) -> Iterator[Finding]:
-    """Any value that is not finite; the ends of intervals may be."""
-    broken = {
-        key: series.steps[~np.isfinite(series.values)]
-        for key, series in history.series.items()
-        if not key.endswith(("/low", "/high")) and not np.isfinite(series.values).all()
-    }
-    if not broken:
-        return
-    first = min(broken, key=lambda key: float(broken[key][0]))
-    count, others = len(broken[first]), len(broken) - 1
-    more = f", and so {'was' if others == 1 else 'were'} {counted(others, 'other value')}" if others else ""
-    yield Finding(
-        "not finite",
-        "alarm",
-        int(broken[first][0]),
-        f"{first} was not finite at {count} of the {len(history.series[first].steps)} steps at which it was logged, "
-        f"first at step {broken[first][0]:.0f}{more}.",
-        lower_rate(history),
-    )
-
-
-def _saturated(history: History) -> Iterator[Finding]:
-    """A discriminator that tells real from fake without effort: its gradient teaches the generator nothing."""
-    low, since = [], 0
-    for role, terms in roles(history).items():
-        for term, series in terms.items() if role.startswith("discriminator") else ():
-            part = series.values[-max(len(series.values) // 4, _FEWEST_POINTS) :]
-            enough = len(part) >= _FEWEST_POINTS and np.mean(np.abs(part) < _SATURATED) >= _SUSTAINED
-            if enough and not any(word in term for word in _EASY):
-                low.append(f"{term} {np.nanmedian(part):.3f}")
-                since = int(series.steps[-len(part)])
-    if low:
-        yield Finding(
-            "saturated discriminator",
-            "alarm",
-            history.last_step(),
-            f"From step {since} on the discriminator hardly errs: median loss {', '.join(low)} (an even match is 0.25 "
-            "with lsgan, 0.69 with bce).",
-            weaker_discriminator(history),
-        )
 
 
 def _collapsed(history: History) -> Iterator[Finding]:
@@ -263,7 +196,17 @@ def _still_improving(history: History) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[History], Iterator[Finding]], ...] = (
-    *(_not_finite, _saturated, _collapsed, _does_nothing, _inverted, _over_trained, _checkerboard),
+    *(
+        not_finite,
+        spiked,
+        saturated,
+        idle,
+        _collapsed,
+        _does_nothing,
+        _inverted,
+        _over_trained,
+        _checkerboard,
+    ),
     *(_unbalanced, _still_improving),
 )
 

@@ -2,52 +2,86 @@
 step.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from gan_nst.errors import TrainingError
 from gan_nst.training import distributed
+
+_REMEMBERED = 8  # failures of each update between two readings; more are counted
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step, from 0, that went wrong in this process, and the values that were not finite, in the order of the
+    losses; the gradient's norm is the last.
+    """
+
+    step: int
+    terms: tuple[str, ...]
 
 
 class Guard:
-    """A sticky flag on the device: once a value is not finite, every later optimizer step is skipped.
+    """A flag on the device: from the update whose value is not finite on, optimizer steps are skipped.
 
     `closed` is 0.0 or 1.0 on the device, in the form that fused optimizers take as `found_inf`. The host
-    reads it only in `raise_if_closed`.
+    reads it only in `take`.
+
+    lasting: skipped are all steps to come; else the updates that are left of that step alone.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, lasting: bool = True) -> None:
         self.closed = torch.zeros((), device=device)
-        self._first: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+        self._lasting = lasting
+        self._skipped = torch.zeros((), device=device)
+        self._rows = torch.arange(_REMEMBERED, device=device)
+        self._found: dict[tuple[str, ...], tuple[Tensor, Tensor, Tensor]] = {}
+
+    def begin(self) -> None:
+        """Opens it for a new step, unless it lasts."""
+        if not self._lasting:
+            self.closed = torch.zeros_like(self.closed)
 
     def check(self, step: int, names: tuple[str, ...], values: Tensor) -> None:
         """Closes when one of the values, as many as there are names, is not finite, and remembers which and when."""
         bad = ~torch.isfinite(values)
-        if names not in self._first:
-            self._first[names] = (
-                torch.zeros_like(bad),
+        if names not in self._found:
+            self._found[names] = (
+                torch.zeros_like(self._rows),
+                torch.zeros((_REMEMBERED, len(names)), dtype=torch.bool, device=bad.device),
                 torch.zeros((), dtype=torch.int64, device=bad.device),
             )
-        terms, when = self._first[names]
-        opened = bad.any() & (self.closed == 0)
-        terms.logical_or_(bad & opened)
-        when.copy_(torch.where(opened, step, when))
-        self.closed = torch.maximum(self.closed, bad.any().float())
+        steps, terms, count = self._found[names]
+        first = bad.any() & (self.closed == 0)
+        row = (self._rows == count) & first
+        steps.copy_(torch.where(row, step, steps))
+        terms.logical_or_(row[:, None] & bad)
+        count.add_(first)
+        before = self.closed
+        self.closed = torch.maximum(before, bad.any().float())
         distributed.maximum(self.closed)
+        self._skipped = self._skipped + self.closed - before
 
-    def raise_if_closed(self) -> None:
-        """Raises TrainingError naming the terms and the step; it waits for the device."""
-        if not self.closed.item():
-            return
-        found = [
-            (int(when), name)
-            for names, (terms, when) in self._first.items()
-            for name, bad in zip(names, terms.tolist(), strict=True)
-            if bad
+    def take_back(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+        """Gives tensors the values they had before, where it is closed."""
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(self.closed > 0, value, tensor))
+
+    def take(self) -> tuple[int, list[Failure]]:
+        """How many steps were skipped in all processes since the last time, or whether it closed for good, and the
+        first of the failures that this process met, by step; it waits for the device.
+        """
+        skipped = int(self._skipped.item())
+        if not skipped:
+            return 0, []
+        failures = [
+            Failure(step, tuple(name for name, bad in zip(names, row, strict=True) if bad))
+            for names, (steps, terms, _) in self._found.items()
+            for step, row in zip(steps.tolist(), terms.tolist(), strict=True)
+            if any(row)
         ]
-        step = min(found, default=(0, ""))[0]
-        terms_text = ", ".join(name for _, name in found) or "a value in another process"
-        raise TrainingError(
-            f"step {step + 1}: {terms_text} not finite; the last checkpoint is from before. Start a new run from it "
-            "with training.init_from=RUN and a lower learning rate, training.gradient_clip=1 or precision=float32"
-        )
+        self._found = {}
+        self._skipped = torch.zeros_like(self._skipped)
+        return skipped, sorted(failures, key=lambda failure: failure.step)

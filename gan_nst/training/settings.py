@@ -1,6 +1,7 @@
 """The settings of the training loop, whatever the method."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +25,10 @@ class TrainingSettings(Section):
     )
     gradient_clip: float | None = Field(
         None, gt=0, description="largest gradient norm of an update; null: no limit"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="at a loss or gradient that is not finite: end the run, or leave that step out and go on",
     )
     activation_checkpointing: bool = Field(
         False,

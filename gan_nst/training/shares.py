@@ -1,6 +1,7 @@
 """Which loss moves the generators how much: each term's share of the gradient."""
 
 import copy
+import math
 
 import torch
 
@@ -38,6 +39,8 @@ def gradient_shares(
                 norms[name] = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
             networks.requires_grad_(False)
             total = sum(norms.values())
+            if not math.isfinite(total):
+                continue
             shares |= {
                 f"gradient_share/{update.role}/{name}": norm / total if total > 0 else 0.0
                 for name, norm in norms.items()

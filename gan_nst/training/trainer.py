@@ -22,6 +22,7 @@ from gan_nst.training.guard import Guard
 from gan_nst.training.interrupt import StopRequest, stop_on_signals
 from gan_nst.training.means import Means
 from gan_nst.training.monitor import Monitor
+from gan_nst.training.nonfinite import NonFinite, PicturesOf
 from gan_nst.training.optimizers import make_optimizer, restore_optimizer
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.shares import gradient_shares
@@ -58,7 +59,8 @@ class Trainer:
     """Runs a method's updates, step after step, and keeps what makes a run resumable.
 
     header: plain data that every checkpoint carries beside the state: method, settings, translations, data.
-    compiled: whether the networks are compiled, at the first step.
+    compiled: whether the networks are compiled, at the first step. pictures_of: names a step's pictures, should a
+    value not be finite.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Trainer:
         checkpoints: Path,
         header: dict[str, Any],
         compiled: bool = False,
+        pictures_of: PicturesOf | None = None,
     ) -> None:
         self.method = method.to(device).to(memory_format=memory_format(device))
         self.settings = settings
@@ -86,7 +89,10 @@ class Trainer:
         self.roles = method.roles()
         self.optimizers = {name: make_optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
-        self.guard = Guard(device)
+        self.guard = Guard(device, lasting=settings.on_nonfinite == "stop")
+        self.nonfinite = NonFinite(self.guard, settings, checkpoints, pictures_of, precision)
+        # Running statistics and the like, which a forward pass moves.
+        self._buffers = [buffer for role in self.roles.values() for buffer in role.networks.buffers()]
         self.means = Means()  # of "<role>/<term>" and "gradient_norm/<role>", since the last log
         self._batches = batches
         self._checkpoints = checkpoints
@@ -104,7 +110,8 @@ class Trainer:
         """Trains up to step `until`, saving at the very start, on the way and at the end.
 
         Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; DataError when there are no
-        more pictures to be had, likewise saved; and TrainingError when a loss is not finite.
+                more pictures to be had, likewise saved; and TrainingError when a loss or gradient is not finite and
+                `training.on_nonfinite` says stop, or too many are not.
         """
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:
@@ -147,7 +154,11 @@ class Trainer:
         return f"go on with: gan-nst train --resume {self._checkpoints.parent}"
 
     def train_step(self, micro_batches: Sequence[Batch]) -> None:
-        """One step: every update of the method, then the moving average."""
+        """One step: every update of the method, then the moving average.
+
+        From an update whose losses or gradient are not finite on, none of the step changes anything.
+        """
+        self.guard.begin()
         for update in self.method.updates(self.step):
             self._apply(update, micro_batches)
         self.ema.update(self.step, self.guard.closed)
@@ -162,7 +173,7 @@ class Trainer:
 
         keep_as: a name under which it is kept for good, beside the newest ones.
         """
-        self.guard.raise_if_closed()
+        self.nonfinite.raise_if_stopped()
         states = distributed.gather(_random_state(self.device))
         if distributed.rank() != 0:
             return
@@ -204,7 +215,7 @@ class Trainer:
         ]
         if not due:
             return Noted()
-        self.guard.raise_if_closed()
+        self.nonfinite.raise_if_stopped()
         began = time.perf_counter()
         found = [
             noted for interval in due if interval.action is not None and (noted := interval.action(self.step))
@@ -216,6 +227,7 @@ class Trainer:
 
     def _apply(self, update: Update, micro_batches: Sequence[Batch]) -> None:
         role, optimizer = self.roles[update.role], self.optimizers[update.role]
+        before = [buffer.clone() for buffer in self._buffers]
         parameters = list(role.networks.parameters())
         role.networks.requires_grad_(True)
         optimizer.zero_grad()
@@ -235,6 +247,7 @@ class Trainer:
         names = (*names, f"gradient_norm/{update.role}")
         values = torch.cat([torch.stack(means).sum(0), norm.reshape(1).to(means[0].dtype)])
         self.guard.check(self.step, names, values)
+        self.guard.take_back(self._buffers, before)
         if self.settings.gradient_clip is not None:
             torch._foreach_mul_(gradients, (self.settings.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         for group in optimizer.param_groups:
@@ -243,7 +256,7 @@ class Trainer:
         optimizer.step()
         if update.after is not None:
             update.after()
-        self.means.add(names, values)
+        self.means.add(names, values, self.guard.closed)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
@@ -256,9 +269,9 @@ class Trainer:
         """The means since the last time, and what else was noted; after the forecast of the first steps the one
         place in the loop that waits for the device.
         """
-        self.guard.raise_if_closed()
-        scalars = self.means.take()
+        scalars = self.nonfinite.report(self.step - self._logged[0]) | self.means.take()
         if self.monitor is None:
+            self._logged = (self.step, time.perf_counter())
             return
         for name, role in self.roles.items():
             scalars[f"learning_rate/{name}"] = role.learning_rate(self.step - 1)

@@ -1,5 +1,6 @@
 """Runs that are really broken, each found out by what it logged; a sound one raises no alarm."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from gan_nst.commands.train import train
 from gan_nst.evaluation.curves import read_run
 from gan_nst.evaluation.diagnosis import diagnose
 from gan_nst.images import find_pictures, read_picture, write_picture
+from gan_nst.methods.cyclegan import CycleGan
+from gan_nst.networks.patchgan import PatchGan
 from gan_nst.networks.resnet import ResnetGenerator
 
 QUICK = ["training.log_every=2", "training.checkpoint_every=1000", "training.sample_every=1000"]
@@ -87,6 +90,39 @@ def test_a_term_of_huge_weight_drowns_the_others(findings):
     found = findings("method.identity_weight=1e5", "training.steps=6", "evaluation.every=2")
     assert "generator/identity has 100" in found["drowning term"].evidence
     assert found["drowning term"].advice.startswith("method.identity_weight=1e+04")
+
+
+def test_a_discriminator_of_constant_scores_is_idle(findings, monkeypatch):
+    monkeypatch.setattr(PatchGan, "forward", lambda self, x: x.mean(1, keepdim=True) * 0 + self.score.bias)
+    found = findings("training.steps=200", "method.learning_rate=0.05", "evaluation.every=1000")
+    assert "idle discriminator" in kinds(found)
+
+
+def test_a_sound_discriminator_is_not(findings):
+    found = findings("training.steps=200", "evaluation.every=1000")
+    assert not kinds(found) & {"idle discriminator", "saturated discriminator"}
+    assert "loss spike" not in found
+
+
+def test_a_loss_that_jumps_is_a_spike(findings, monkeypatch):
+    plain = CycleGan.updates
+
+    def updates(method, step):
+        generator, discriminator = plain(method, step)
+
+        def losses(batch):
+            terms = generator.losses(batch)
+            return {**terms, "cycle_b": terms["cycle_b"] * (1000 if 230 <= step < 240 else 1)}
+
+        return [dataclasses.replace(generator, losses=losses), discriminator]
+
+    monkeypatch.setattr(CycleGan, "updates", updates)
+    found = findings("training.steps=300", "evaluation.every=1000")
+    assert (
+        "generator/cycle_b jumped" in found["loss spike"].evidence
+        or "1 other" in found["loss spike"].evidence
+    )
+    assert 230 <= found["loss spike"].step <= 240
 
 
 def test_a_non_finite_value_in_what_a_run_logged_is_found(findings, datasets, tmp_path):

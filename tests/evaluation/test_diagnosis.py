@@ -125,10 +125,16 @@ def cycles(run, value):
     return run.set("generator/cycle_a", value).set("generator/cycle_b", value)
 
 
+def constant_scores(run):
+    return run.set("discriminator/discriminator_a", 0.25, 800).set("discriminator/discriminator_b", 0.25, 800)
+
+
 LATE = STEPS - EVERY  # the last two validations are at or after it
 BROKEN = {
     "not finite": lambda: Run().set("generator/cycle_a", "nan", 1500, 1500),
     "saturated discriminator": lambda: Run().set("discriminator/discriminator_b", 0.01, 2000),
+    "loss spike": lambda: Run().set("generator/cycle_a", 30, 2000, 2000),
+    "idle discriminator": lambda: constant_scores(Run()),
     "collapse": lambda: Run().set("measure/ab/diversity", 0.05, LATE),
     "does nothing": lambda: Run().set("measure/ba/change", 0.002, LATE),
     "inverted": lambda: Run().set("measure/ab/correlation", -0.6, LATE),
@@ -138,7 +144,7 @@ BROKEN = {
     "drowning term": lambda: Run().share("adversarial_ab", 0.96),
     "still improving": lambda: Run().error(falling),
 }
-ADVISED = ("silent term", "drowning term", "still improving")
+ADVISED = ("loss spike", "silent term", "drowning term", "still improving")
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -165,6 +171,30 @@ SOUND = {
     ),
     "a discriminator that recovered": lambda: Run().set("discriminator/discriminator_a", 0.001, 0, 2000),
     "a penalty near zero": lambda: Run().add("discriminator/gradient_penalty", 0.001),
+    "a discriminator of constant scores that recovered": lambda: Run().set(
+        "discriminator/discriminator_a", 0.25, 0, 2000
+    ),
+    "one discriminator at chance": lambda: Run().set(
+        "discriminator/discriminator_a", lambda step: 0.25 + 0.01 * (step % 100 == 0)
+    ),
+    "a gradient that falls": lambda: (
+        Run().add("gradient_norm/discriminator", 4.0).set("gradient_norm/discriminator", 0.4, 1500)
+    ),
+    "a loss four times as high": lambda: Run().set("generator/cycle_a", 1.2, 2000, 2000),
+    "a loss that was as high before": lambda: (
+        Run().set("generator/cycle_a", 4.0, 0, 400).set("generator/cycle_a", 4.0, 2000, 2000)
+    ),
+    "a loss that falls to nothing": lambda: Run().set(
+        "generator/cycle_a", lambda step: float(np.exp(-step / 100))
+    ),
+    "a steep rise from nothing of a discriminator": lambda: Run().set(
+        "discriminator/discriminator_b", lambda step: 0.06 if step < 2000 else 0.65
+    ),
+    "a spike of smoothed edges": lambda: (
+        Run()
+        .add("discriminator/discriminator_smoothed", 0.1)
+        .set("discriminator/discriminator_smoothed", 3, 2000, 2000)
+    ),
     "one low diversity": lambda: Run().set("measure/ab/diversity", 0.05, STEPS),
     "low diversities that passed": lambda: Run().set("measure/ab/diversity", 0.05, 0, 2750),
     "diversity of an untrained generator": lambda: Run(500).planned(6000).set("measure/ab/diversity", 0.05),
@@ -318,6 +348,60 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
     assert finding.step == 1450
     assert finding.evidence.startswith("gradient_norm/generator was not finite at 32 of the 60 steps")
     assert finding.evidence.endswith("first at step 1450, and so was 1 other value.")
+
+
+def test_a_spike_names_the_largest_and_whether_it_passed(tmp_path):
+    spiked = Run().set("gradient_norm/generator", 400, 2100, 2100).set("generator/cycle_a", 30, 2000, 2000)
+    (finding,) = spiked.found(tmp_path)
+    assert finding.evidence == (
+        "generator/cycle_a jumped to 103 times what it was before step 2000, 1 other value too, and fell back."
+    )
+    assert (finding.level, finding.step) == ("advice", 2000)
+    assert finding.advice.startswith("training.gradient_clip=1")
+    spiked.settings["training"]["gradient_clip"] = 1.0
+    (finding,) = Run().set("generator/cycle_a", 30, 2000).found(tmp_path)
+    assert finding.level == "alarm"
+    assert finding.evidence.endswith("and stayed there.")
+    (finding,) = spiked.found(tmp_path)
+    assert finding.advice == "method.learning_rate=0.0001 instead of 0.0002"
+
+
+@pytest.mark.parametrize("height", [30, 1e6, 1e300])
+def test_a_spike_of_any_height_is_told(tmp_path, height):
+    (finding,) = Run().set("generator/cycle_a", height, 2000, 2000).found(tmp_path)
+    assert finding.kind == "loss spike"
+    assert len(finding.evidence) < 200
+
+
+@pytest.mark.parametrize(("height", "found"), [(1.5, []), (30, ["loss spike"])])
+def test_single_steps_are_judged_by_tens(tmp_path, height, found):
+    """Where every step is logged: one step of 5 times the loss is noise, ten steps of 100 times are not."""
+    rng = np.random.default_rng(0)
+    run = Run()
+    run.lines = {
+        step: {"generator/cycle_a": 0.3 + 0.03 * rng.normal(), "learning_rate/generator": 2e-4}
+        for step in range(1, 401)
+    }
+    last = 300 if height < 2 else 309
+    assert [
+        finding.kind for finding in run.set("generator/cycle_a", height, 300, last).found(tmp_path)
+    ] == found
+
+
+def test_a_discriminator_without_a_gradient_is_idle(tmp_path):
+    run = Run().add("gradient_norm/discriminator", 4.0).set("gradient_norm/discriminator", 0.004, 1500)
+    (finding,) = run.found(tmp_path)
+    assert finding.kind == "idle discriminator"
+    assert "gradient_norm/discriminator fell to 0.004 from 4" in finding.evidence
+    both = constant_scores(run).found(tmp_path)
+    assert [finding.kind for finding in both] == ["idle discriminator"]
+    assert "hardly vary, whatever the pictures and gradient" in both[0].evidence
+
+
+def test_a_saturated_discriminator_is_not_called_idle(tmp_path):
+    run = Run().set("discriminator/discriminator_b", 0.01, 1000)
+    run.add("gradient_norm/discriminator", 4.0).set("gradient_norm/discriminator", 0.004, 1500)
+    assert [finding.kind for finding in run.found(tmp_path)] == ["saturated discriminator"]
 
 
 def test_alarms_come_before_advice(tmp_path):

@@ -1,0 +1,66 @@
+"""Runs that meet a value that is not finite: what they say, what is left of them, and how they go on."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_runs import CONFIG, metrics, one_line, run, same_state
+
+from gan_nst.commands.train import train
+from gan_nst.errors import TrainingError
+from gan_nst.methods.cyclegan import CycleGan
+from gan_nst.training import checkpoint
+
+SHORT = ["training.steps=10", "training.log_every=5", "training.sample_every=100", "evaluation.every=100"]
+
+
+@pytest.fixture
+def bad_step(monkeypatch):
+    """Makes the cycle loss of step 5 not a number; returns the pictures that it was computed from."""
+    plain, seen = CycleGan.updates, []
+
+    def updates(method, step):
+        generator, discriminator = plain(method, step)
+        if step != 4:
+            return [generator, discriminator]
+
+        def losses(batch):
+            seen.append(batch["real_a"])
+            terms = generator.losses(batch)
+            return {**terms, "cycle_a": terms["cycle_a"] * torch.nan}
+
+        return [dataclasses.replace(generator, losses=losses), discriminator]
+
+    monkeypatch.setattr(CycleGan, "updates", updates)
+    return seen
+
+
+def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, datasets, tmp_path):
+    tiny = [*tiny, *SHORT, "training.batch_size=2"]
+    with pytest.raises(TrainingError) as raised:
+        train(CONFIG, tiny, out=tmp_path / "stopped")
+    message = str(raised.value)
+    assert message.startswith("step 5: generator/cycle_a not finite, with the pictures ")
+    named = re.search("with the pictures (.*?);", message)[1].split(", ")
+    assert [Path(name).parent.name for name in named] == ["trainA", "trainA", "trainB", "trainB"]
+    assert all(Path(name).is_file() for name in named)
+    newest, payload = checkpoint.load_newest(tmp_path / "stopped" / "checkpoints")
+    assert payload["step"] == 4
+    assert f"{newest} is from before" in message
+    (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip) leaves", message)
+    train(resume=advice[0], overrides=[advice[1]])
+    assert metrics(tmp_path / "stopped")[5]["skipped/steps"] == 1
+    train(CONFIG, [*tiny, "training.on_nonfinite=skip"], out=tmp_path / "skipped")
+    assert same_state(tmp_path / "stopped", tmp_path / "skipped")
+
+
+def test_a_rate_far_too_high_is_one_line(tiny, tmp_path):
+    arguments = ["train", CONFIG, *tiny, *SHORT, "method.learning_rate=1e30", "training.steps=40"]
+    message = ("not finite, with the pictures", "step-0000000.pt is from before", "lower learning rate")
+    one_line(run(*arguments, "--out", tmp_path / "run"), *message)
+    code, _, err = run(*arguments, "training.on_nonfinite=skip", "--out", tmp_path / "skipping")
+    assert code == 2
+    assert "Traceback" not in err
+    assert "of the last 10 steps were left out" in err.strip().splitlines()[-1]

@@ -1,0 +1,172 @@
+"""Memory that runs out, of the host or a GPU, wherever a training needs it: one line that helps, and an intact run."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, one_line, same_state
+
+from gan_nst.commands import finish, train
+from gan_nst.commands.shortage import dispensable
+from gan_nst.data.loader import Samples
+from gan_nst.errors import TrainingError
+from gan_nst.memory import ran_out
+from gan_nst.methods.cyclegan import CycleGan
+from gan_nst.training import checkpoint
+
+SHORT = ["training.steps=6", "training.sample_every=3", "evaluation.every=3", "training.batch_size=2"]
+
+RAN_OUT = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmany lines"),
+    MemoryError(),
+    np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float)),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 1099511627776 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("Caught _ArrayMemoryError in DataLoader worker process 0.\nOriginal Traceback"),
+    RuntimeError("unable to mmap 4096 bytes from file </torch_1_2>: Cannot allocate memory (12)"),
+    RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+]
+
+
+@pytest.mark.parametrize("error", RAN_OUT, ids=lambda error: type(error).__name__)
+def test_what_says_that_memory_ran_out_is_known(error, caplog):
+    assert ran_out(error)
+    with dispensable("step 3: no sample grid"):
+        raise error
+    (record,) = caplog.records
+    assert record.message.startswith("step 3: no sample grid, as memory ran out (")
+    assert "\n" not in record.message
+    assert len(record.message) < 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        ValueError("out of memory"),
+    ],
+)
+def test_other_errors_are_left_alone(error):
+    assert not ran_out(error)
+    with pytest.raises(type(error)), dispensable("no sample grid"):
+        raise error
+
+
+@pytest.fixture(scope="module")
+def whole(datasets, tmp_path_factory):
+    """A run to its end."""
+    settings = [f"data.root={datasets}", *TINY, *SHORT]
+    return train.train(CONFIG, settings, out=tmp_path_factory.mktemp("whole") / "run")
+
+
+def failing(monkeypatch, owner, name, error, calls):
+    """Lets a function raise an error at its calls of those numbers, from 1."""
+    plain, made = getattr(owner, name), []
+
+    def fail(*arguments, **named):
+        made.append(None)
+        if len(made) in calls:
+            raise error
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.mark.parametrize("error", RAN_OUT[:4], ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_in_a_step_leaves_a_run_to_go_on_with(error, whole, tiny, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as during:
+        failing(during, CycleGan, "discriminator_losses", error, {6})
+        with pytest.raises(TrainingError) as raised:
+            train.train(CONFIG, [*tiny, *SHORT], out=run)
+    message = str(raised.value)
+    newest = checkpoint.newest_first(run / "checkpoints")[0]
+    assert message.startswith("out of memory on cpu after step ")
+    assert (
+        f"{newest} is whole; go on from it with: gan-nst train --resume {run} training.activation" in message
+    )
+    assert "training.batch_size=1 training.accumulation=2" in message
+    assert "a data.crop_size below 32" in message
+    assert "\n" not in message
+    if error is RAN_OUT[0]:
+        train.train(resume=run, overrides=["training.activation_checkpointing=true"])
+        assert same_state(run, whole)
+
+
+def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
+    plain = Samples.__getitem__
+
+    def fail(samples, draw):
+        if draw >= 8:
+            raise np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float))
+        return plain(samples, draw)
+
+    monkeypatch.setattr(Samples, "__getitem__", fail)
+    with pytest.raises(TrainingError, match=r"^out of memory on cpu after step [34]: .* data.workers=0; or"):
+        train.train(CONFIG, [*tiny, *SHORT, "data.workers=1"], out=tmp_path / "run")
+
+
+def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
+    whole, tiny, tmp_path, monkeypatch, caplog
+):
+    failing(monkeypatch, train, "sample_grid", MemoryError(), {1})
+    failing(monkeypatch, train.Validation, "__call__", torch.OutOfMemoryError("CUDA out of memory"), {1})
+    failing(monkeypatch, finish, "_evaluate", MemoryError(), {1})
+    failing(monkeypatch, finish, "sample_grid", MemoryError(), {1})
+    run = train.train(CONFIG, [*tiny, *SHORT], out=tmp_path / "run")
+    for what in ("step 3: no sample grid", "step 3: no validation", "no evaluation", "no final sample grid"):
+        assert f"{what}" in caplog.text
+    assert [path.name for path in (run / "samples").iterdir()] == ["step-000006.png"]
+    assert not any(key.startswith("validation/") for key in metrics(run)[3])
+    assert any(key.startswith("validation/") for key in metrics(run)[6])
+    a, b = (checkpoint.load_newest(folder / "checkpoints")[1]["state"] for folder in (run, whole))
+    assert all(torch.equal(a[key], b[key]) for key in a if torch.is_tensor(a[key]))
+    assert (run / "generator.safetensors").is_file()
+
+
+LIMITED = """
+import resource, sys, torch
+from gan_nst.cli import main
+from gan_nst.commands import train
+from gan_nst.memory import from_proc
+from gan_nst.training.trainer import Trainer
+
+torch.set_num_threads(1)
+plain = Trainer.train_step
+def step(trainer, batches):
+    if trainer.step == 2:
+        most = from_proc("status", "VmSize") + (8 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        batches = [{key: x.repeat(64, 1, 4, 4) for key, x in batch.items()} for batch in batches]
+    plain(trainer, batches)
+Trainer.train_step = step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_host_that_has_no_more_memory_to_give(tiny, tmp_path):
+    """A limit of the system, at a step that needs far more."""
+    arguments = ["train", CONFIG, *tiny, *SHORT, "--out", str(tmp_path / "run")]
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, "--quiet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    one_line(
+        (result.returncode, result.stdout, result.stderr), "out of memory on cpu after step 2", "is whole"
+    )
+    assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[1]["step"] == 2

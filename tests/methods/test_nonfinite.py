@@ -1,0 +1,259 @@
+"""A value that is not finite, put wherever a method could meet one: it moves nothing, and the term that it was in is
+named.
+"""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from helpers_methods import PLAN, STEPS, endless, make_method, make_trainer, micro_batches, same, state
+
+from gan_nst.errors import TrainingError
+from gan_nst.methods import base
+from gan_nst.training.compilation import compile_networks
+
+VALUES = [float(text) for text in ("nan", "inf", "-inf")]
+
+pytestmark = pytest.mark.parametrize("name", base.names())
+
+
+def started(name, tmp_path, step=PLAN.steps - 1, **options):
+    """A trainer that has taken three good steps and is at `step`."""
+    trainer = make_trainer(name, tmp_path, **options)
+    dtype = next(trainer.method.parameters()).dtype
+    for number in range(3):
+        trainer.step = max(step - 3 + number, 0)
+        trainer.train_step(pictures(name, number, dtype))
+    trainer.step = step
+    return trainer
+
+
+def pictures(name, seed, dtype=torch.float64, count=1):
+    return [{k: x.to(dtype) for k, x in one.items()} for one in micro_batches(name, count, seed=seed)]
+
+
+def terms(trainer):
+    """(number of the update, role, term) of all losses at the trainer's step."""
+    batch = pictures_like(trainer)
+    found = []
+    for number, update in enumerate(trainer.method.updates(trainer.step)):
+        found += [(number, update.role, term) for term in update.losses(batch)]
+    return found
+
+
+def pictures_like(trainer):
+    name = trainer.header["method"]
+    return pictures(name, 5, next(trainer.method.parameters()).dtype)[0]
+
+
+def poison_loss(trainer, number, term, value):
+    """Adds a value to a term of the update of that number, the first time: its gradient stays finite."""
+    plain = type(trainer.method).updates
+    calls = itertools.count()
+
+    def updates(step):
+        found = plain(trainer.method, step)
+
+        def losses(batch):
+            terms = found[number].losses(batch)
+            if next(calls) == 0:
+                terms[term] = terms[term] + value
+            return terms
+
+        return [*found[:number], dataclasses.replace(found[number], losses=losses), *found[number + 1 :]]
+
+    trainer.method.updates = updates
+
+
+def cure(trainer):
+    trainer.method.__dict__.pop("updates", None)
+
+
+def moved(before, after):
+    """The roles whose weights or moments differ, and "ema" where the average does; all that is kept is finite."""
+    assert all(
+        torch.isfinite(x).all() for x in after.values() if torch.is_tensor(x) and x.is_floating_point()
+    )
+    found = set()
+    for key in after:
+        if "param_groups" not in key and not (key in before and same({0: before[key]}, {0: after[key]})):
+            part, path = key.split("/", 1)
+            found.add(part if part == "ema" else path.split("/")[0].split(".")[0])
+    return found
+
+
+OWN = {
+    "generator": {"generator", "generators"},
+    "discriminator": {"discriminator", "discriminators", "replays"},
+}
+
+
+def may_move(trainer, number):
+    """What the updates before that one move; replay buffers keep finite fakes, whatever else is wrong."""
+    roles = [update.role for update in trainer.method.updates(trainer.step)[:number]]
+    return {"replays"}.union(*(OWN[role] for role in roles))
+
+
+def check_skipped(trainer, number, batches, role, wanted):
+    """Takes the poisoned step and looks at what it changed and what is said of it."""
+    before = snapshot(trainer)
+    trainer.train_step(batches)
+    assert moved(before, snapshot(trainer)) <= may_move(trainer, number), wanted
+    skipped, (failure,) = trainer.guard.take()
+    assert (skipped, failure.step) == (1, trainer.step)
+    assert failure.terms[0] == wanted
+    assert {term.split("/")[0] for term in failure.terms} <= {role, "gradient_norm"}
+
+
+def snapshot(trainer):
+    return {k: x.clone() if torch.is_tensor(x) else x for k, x in state(trainer).items()}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_loss_that_is_not_finite_moves_nothing(name, tmp_path, step, dtype):
+    trainer = started(name, tmp_path, step, on_nonfinite="skip", **in_type(name, dtype))
+    for (number, role, term), value in itertools.product(terms(trainer), VALUES):
+        poison_loss(trainer, number, term, value)
+        check_skipped(trainer, number, [pictures_like(trainer)], role, f"{role}/{term}")
+        cure(trainer)
+
+
+def in_type(name, dtype):
+    if dtype == "float64":
+        return {}
+    return {"method": make_method(name, dtype=torch.float32), "precision": "bfloat16"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_gradient_that_is_not_finite_moves_nothing(name, tmp_path, step):
+    """In one weight of each network, under losses that are all finite; and one whose norm alone overflows."""
+    trainer = started(
+        name, tmp_path, step, on_nonfinite="skip", method=make_method(name, dtype=torch.float32)
+    )
+    for number, update in enumerate(trainer.method.updates(step)):
+        for network in trainer.roles[update.role].networks.values():
+            for value in (*VALUES, 1e30):
+                parameter = list(network.parameters())[-1]
+                hook = with_gradient(parameter, value)
+                check_skipped(
+                    trainer, number, [pictures_like(trainer)], update.role, f"gradient_norm/{update.role}"
+                )
+                hook.remove()
+
+
+def with_gradient(parameter, value):
+    """Puts a value into a gradient when a backward pass makes one."""
+    with torch.enable_grad():
+        parameter.requires_grad_(True)
+
+        def spoil(gradient):
+            gradient = gradient.clone()
+            gradient.view(-1)[0] = value
+            return gradient
+
+        hook = parameter.register_hook(spoil)
+        parameter.requires_grad_(False)
+    return hook
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_pictures_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
+    """A network that makes them spoils every update that it has a part in, and no replay buffer."""
+    trainer = started(name, tmp_path, on_nonfinite="skip", **in_type(name, dtype))
+    for network, value in itertools.product(trainer.method.generators.values(), VALUES):
+
+        def spoil(module, given, output, value=value):
+            output = output.clone()
+            output[0, 0, 0, 0] = value
+            return output
+
+        hook = network.register_forward_hook(spoil)
+        before = snapshot(trainer)
+        for _ in range(4):  # as many as the buffers hold, and more
+            trainer.train_step([pictures_like(trainer)])
+        hook.remove()
+        assert moved(before, snapshot(trainer)) <= {"replays"}
+        assert trainer.guard.take()[0] == 4
+
+
+def test_one_bad_micro_batch_spoils_the_step(name, tmp_path):
+    trainer = started(name, tmp_path, on_nonfinite="skip")
+    for (number, role, term), value in itertools.product(terms(trainer), VALUES):
+        poison_loss(trainer, number, term, value)  # in the first of three
+        check_skipped(trainer, number, pictures(name, 5, count=3), role, f"{role}/{term}")
+        cure(trainer)
+
+
+# torch's compiler looks at its tensors in a way of which torch warns; it hides the warning from all but `-W error`.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_networks_are_guarded_alike(name, tmp_path):
+    trainer = started(name, tmp_path, on_nonfinite="skip")
+    torch._dynamo.reset()
+    compile_networks(trainer.method, backend="eager")
+    number, role, term = terms(trainer)[-1]
+    poison_loss(trainer, number, term, float("nan"))
+    check_skipped(trainer, number, [pictures_like(trainer)], role, f"{role}/{term}")
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
+    """Bit by bit, the optimizers' counts of their steps included, where the first update is bad."""
+    options = {"on_nonfinite": "skip", "gradient_clip": clip}
+    trainers = [started(name, tmp_path, method=make_method(name, replay=0), **options) for _ in range(2)]
+    skipping, plain = trainers
+    (_, _, term), *_ = terms(skipping)
+    poison_loss(skipping, 0, term, float("nan"))
+    skipping.train_step([pictures_like(skipping)])
+    assert not moved(state(plain), state(skipping))
+    cure(skipping)
+    for trainer in trainers:
+        trainer.train_step(pictures(name, 9))
+    assert same(state(skipping), state(plain))
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_run_stops_and_says_where(name, tmp_path, value):
+    """The checkpoint from before is what the run went through; nothing later is written."""
+    probe = started(name, tmp_path / "probe", step=6)
+    for number, role, term in terms(probe):
+        folder = tmp_path / f"{number}-{term}"
+        trainer = make_trainer(
+            name,
+            folder,
+            endless(name),
+            checkpoint_every=3,
+            log_every=4,
+            pictures_of=lambda step: {"real_a": [f"a/{step}.png"], "real_b": [f"b/{step}.png"]},
+        )
+        poison_at(trainer, 6, number, term, value)
+        with pytest.raises(TrainingError) as raised:
+            trainer.run(12)
+        message = str(raised.value)
+        assert message.startswith(f"step 7: {role}/{term} not finite, with the pictures a/6.png, b/6.png")
+        assert "step-0000006.pt is from before" in message
+        assert "training.on_nonfinite=skip" in message
+        assert "\n" not in message
+        assert trainer.step == 8
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+            "step-0000003.pt",
+            "step-0000006.pt",
+        ]
+
+
+def poison_at(trainer, step, number, term, value):
+    plain = type(trainer.method).updates
+
+    def updates(now):
+        cure(trainer)
+        if now == step:
+            poison_loss(trainer, number, term, value)
+            found = trainer.method.updates(now)
+        else:
+            found = plain(trainer.method, now)
+        trainer.method.updates = updates
+        return found
+
+    trainer.method.updates = updates

@@ -1,0 +1,236 @@
+"""training.on_nonfinite: what is said of the steps that are left out, when they are too many, and who says it."""
+
+import json
+import logging
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from helpers_toy import Toy, batches, make_trainer
+from torch import nn
+
+from gan_nst.errors import TrainingError
+from gan_nst.methods.base import Role, Update
+from gan_nst.training import checkpoint
+from gan_nst.training.guard import Guard
+from gan_nst.training.means import Means
+from gan_nst.training.monitor import Monitor
+
+NAN = float("nan")
+
+
+def to_nan(loss):
+    return loss * NAN
+
+
+def with_nan(loss):
+    """Its gradient stays finite, so that the average of the gradients tells the other processes nothing."""
+    return loss + NAN
+
+
+def skipping(folder, steps, **options):
+    return make_trainer(folder, poison=(steps, to_nan), on_nonfinite="skip", **options)
+
+
+def pictures(step, count=1):
+    return {"x": [f"a/{step}-{number}.png" for number in range(count)]}
+
+
+def test_skipped_steps_are_counted_and_told(tmp_path, caplog):
+    trainer = skipping(tmp_path, {2, 12, 14}, pictures_of=pictures)
+    trainer.monitor = Monitor(tmp_path, 0, 30)
+    trainer.run(30)
+    trainer.monitor.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped/steps"] for line in lines] == [1, 2, 0]
+    assert all(isinstance(value, float) for line in lines for key, value in line.items() if key != "step")
+    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == [
+        "1 step left out, as a value was not finite: step 3: generator/bad not finite, with the pictures a/2-0.png",
+        "2 steps left out, as a value was not finite: step 13: generator/bad not finite, with the pictures a/12-0.png; "
+        "step 15: generator/bad not finite, with the pictures a/14-0.png",
+    ]
+
+
+def test_a_run_that_stops_logs_no_count(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.monitor = Monitor(tmp_path, 0, 10)
+    trainer.run(10)
+    trainer.monitor.close()
+    assert "skipped/steps" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_what_is_told_is_bounded(tmp_path, caplog):
+    def many(step):
+        return pictures(step, 500)
+
+    trainer = skipping(tmp_path, set(range(0, 100, 2)), pictures_of=many, log_every=100)
+    trainer.run(100)
+    (told,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert told.startswith("50 steps left out")
+    assert told.endswith("a/4-0.png, a/4-1.png, a/4-2.png and 497 more; and 47 more steps")
+    assert len(told) < 500
+
+
+def test_means_leave_skipped_steps_out():
+    means = Means()
+    for value, skipped in ((1.0, 0.0), (NAN, 1.0), (3.0, 0.0)):
+        means.add(("g/x",), torch.tensor([value]), torch.tensor(skipped))
+    means.add(("g/y",), torch.tensor([NAN]), torch.tensor(1.0))
+    assert means.take() == {"g/x": 2.0}
+
+
+@pytest.mark.parametrize("log_every", [1, 5, 10, 20])
+def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
+    """More than half of at least ten steps: from step 21 on, two of three."""
+    bad = {step for step in range(20, 100) if step % 3}
+    trainer = skipping(tmp_path, bad, log_every=log_every, checkpoint_every=10, pictures_of=pictures)
+    with pytest.raises(TrainingError) as raised:
+        trainer.run(100)
+    message = str(raised.value)
+    assert "steps were left out" in message
+    assert "generator/bad not finite, with the pictures" in message
+    assert "training.init_from=" in message
+    assert "on_nonfinite=skip" not in message
+    assert "\n" not in message
+    assert trainer.step <= 40
+    assert checkpoint.newest_first(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("log_every", [1, 10, 50])
+def test_half_of_the_steps_may_be_skipped(tmp_path, log_every):
+    skipping(tmp_path, set(range(0, 100, 2)), log_every=log_every).run(100)
+
+
+def test_a_run_that_skips_resumes_bit_by_bit(tmp_path):
+    bad = {3, 7, 12}
+    whole, first = skipping(tmp_path / "whole", bad), skipping(tmp_path / "first", bad, checkpoint_every=8)
+    for trainer, until in ((whole, 20), (first, 8)):
+        torch.manual_seed(1)
+        trainer.run(until)
+    second = skipping(tmp_path / "second", bad)
+    second.restore(checkpoint.load_newest(tmp_path / "first" / "checkpoints")[1])
+    second.run(20)
+    for mine, expected in zip(second.method.parameters(), whole.method.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+    sound = make_trainer(tmp_path / "sound")
+    torch.manual_seed(1)
+    sound.run(20)
+    assert not torch.equal(next(sound.method.parameters()), next(whole.method.parameters()))
+
+
+def test_the_message_names_a_bounded_number_of_pictures_and_fits_the_settings(tmp_path):
+    poison = ({3}, to_nan)
+    trainer = make_trainer(tmp_path, poison, pictures_of=lambda step: pictures(step, 8), gradient_clip=1.0)
+    with pytest.raises(TrainingError) as raised:
+        trainer.run(20)
+    newest = tmp_path / "checkpoints" / "step-0000000.pt"
+    assert str(raised.value) == (
+        "step 4: generator/bad not finite, with the pictures a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
+        f"reached the weights. {newest} is from before: gan-nst train --resume {tmp_path} training.on_nonfinite=skip "
+        f"leaves such steps out; or start a new run with training.init_from={tmp_path} and a lower learning rate"
+    )
+
+
+def test_a_skipped_step_leaves_the_counts_of_the_optimizer(tmp_path):
+    trainer = skipping(tmp_path, {5, 6})
+    trainer.run(10)
+    ((_, moments),) = trainer.optimizers["generator"].state.items()
+    assert moments["step"].item() == 8
+
+
+class Normed(Toy):
+    """A discriminator with running statistics, whose weight is clipped, moves after the generator."""
+
+    def __init__(self, bad=()):
+        super().__init__()
+        self.discriminators = nn.ModuleDict({"b": nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))})
+        self.bad = bad
+
+    def roles(self):
+        return {**super().roles(), "discriminator": Role(self.discriminators, lambda step: 1e-2)}
+
+    def updates(self, step):
+        (generator,) = super().updates(step)
+        return [generator, Update("discriminator", self.judged, self.clip)]
+
+    def judged(self, batch):
+        x = batch["x"] * (NAN if self.step_count in self.bad else 1)
+        return {"fake": self.discriminators["b"](x).square().mean()}
+
+    def clip(self):
+        with torch.no_grad():
+            self.discriminators["b"][1].weight.clamp_(-0.2, 0.2)
+
+
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_running_statistics_and_clipped_weights_stay(tmp_path, choice):
+    trainer = make_trainer(tmp_path, method=Normed({4}), on_nonfinite=choice)
+    stream = batches(0)
+    for _ in range(4):
+        trainer.train_step(next(stream))
+        trainer.step += 1
+    discriminator = trainer.method.discriminators["b"]
+    before = {key: value.clone() for key, value in discriminator.state_dict().items()}
+    trainer.train_step(next(stream))
+    for key, value in discriminator.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    trainer.step += 1
+    trainer.train_step(next(stream))
+    stays = choice == "stop"
+    for key, value in discriminator.state_dict().items():
+        assert torch.equal(value, before[key]) == stays, key
+
+
+def test_the_guard_remembers_the_first_failures_and_counts_all():
+    guard = Guard(torch.device("cpu"), lasting=False)
+    for step in range(40):
+        guard.begin()
+        guard.check(step, ("g/x", "g/y"), torch.tensor([1.0, NAN if step % 2 else 1.0]))
+        guard.check(step, ("d/x",), torch.tensor([NAN]))  # in even steps alone it is the first
+    skipped, failures = guard.take()
+    assert skipped == 40
+    assert [(failure.step, failure.terms) for failure in failures] == [
+        (step, ("g/y",) if step % 2 else ("d/x",)) for step in range(16)
+    ]
+    assert guard.take() == (0, [])
+
+
+@pytest.mark.parametrize("spoil", [to_nan, with_nan])
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_path, choice, spoil):
+    results = mp.get_context("spawn").SimpleQueue()
+    processes = mp.spawn(
+        _one_of_two, (str(tmp_path / "meet"), tmp_path, choice, spoil, results), nprocs=2, join=False
+    )
+    first, second = results.get(), results.get()
+    processes.join()
+    assert first == second
+    told, weights = first
+    assert "step 4: generator/bad not finite, with the pictures a/of-1-3.png" in told
+    assert "of-0" not in told
+    assert weights
+
+
+def _one_of_two(rank, meeting, tmp_path, choice, spoil, results):
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    told = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("gan_nst").addHandler(handler)
+    trainer = make_trainer(
+        tmp_path / "run",
+        poison=({3} if rank else set(), spoil),
+        on_nonfinite=choice,
+        pictures_of=lambda step: {"x": [f"a/of-{rank}-{step}.png"]},
+    )
+    try:
+        trainer.run(10)
+    except TrainingError as error:
+        told.append(str(error))
+    weights = trainer.method.generators["ab"].weight
+    assert torch.isfinite(weights).all()
+    results.put(("; ".join(told), weights.tolist()))
+    torch.distributed.barrier()  # a process that leaves before the other may be aborted by gloo
+    torch.distributed.destroy_process_group()
