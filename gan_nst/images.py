@@ -50,6 +50,11 @@ def read_picture(path: Path) -> Picture:
     be called from several threads.
     Raises DataError, one line, for whatever cannot be read whole.
     """
+    return read_with_format(path)[0]
+
+
+def read_with_format(path: Path) -> tuple[Picture, str]:
+    """The picture in a file, as `read_picture` reads it, and its format in Pillow's words: "PNG", for example."""
     with opened(path) as image:
         width, height = image.size
         if (limit := Image.MAX_IMAGE_PIXELS) is not None and width * height > limit:
@@ -57,7 +62,7 @@ def read_picture(path: Path) -> Picture:
                 f"has {width} x {height} pixels, more than the {limit:,} that are read; is it a decompression bomb?"
             )
         image.load()
-        return to_rgb(image)
+        return to_rgb(image), image.format or ""
 
 
 def to_rgb(image: Image.Image) -> Picture:

@@ -159,6 +159,7 @@ def test_public_names():
         "app",
         "benchmark",
         "curves",
+        "data_check",
         "data_demo",
         "data_frames",
         "data_smooth",

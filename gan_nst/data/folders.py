@@ -59,6 +59,11 @@ def has_pictures(settings: DataSettings) -> bool:
     return bool(find_pictures(settings.root / settings.domain))
 
 
+def has_training(folder: Path) -> bool:
+    """Whether a folder has training pictures in one of the layouts, of one domain at least."""
+    return any(_in_layouts(folder, "train", domain) is not None for domain in DOMAINS)
+
+
 def locate(settings: DataSettings) -> DataSet:
     """The data set that the settings point to.
 
