@@ -16,7 +16,7 @@ from gan_nst.data.check import Checked, Part, check_data_set, check_folder
 from gan_nst.data.check_findings import Findings, find, gray_share, odd, paired, too_small
 from gan_nst.data.folders import Folder, has_training, locate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError, SettingsError
+from gan_nst.errors import DataError, SettingsError, one_line
 from gan_nst.images import LOOKED_FOR, find_pictures
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
     for split in result["paired"]:
         yield f"{split}: paired, each picture has a counterpart of the same name"
     for line in result["wrong"]:
-        yield f"wrong: {line}"
+        yield one_line(f"wrong: {line}")
     for line in result["advice"]:
-        yield f"advice: {line}"
-    yield f"{result['folder']}: " + ("nothing is wrong" if result["ok"] else "something is wrong")
+        yield one_line(f"advice: {line}")
+    yield one_line(f"{result['folder']}: {'nothing' if result['ok'] else 'something'} is wrong")

@@ -186,6 +186,7 @@ def test_names_that_are_no_text_are_written(gan_nst, data):
     code, out, result = check(gan_nst, data)
     assert code == 1
     assert "\x1b" not in out
+    assert sum(r"\n\x1b[2J.png: " in line for line in out.splitlines()) == 1
     assert result["parts"][0]["broken"][0]["file"] == str(data / "trainA" / os.fsdecode(b"\xff\n\x1b[2J.png"))
 
 
