@@ -9,6 +9,7 @@ GanNstError
  └─ Interrupted        a signal ended a run, which is saved
 """
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,12 +71,27 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+_REMEDIES = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space, as the quota is used up",
+    errno.EFBIG: "free space, as larger files are not allowed",
+    errno.EROFS: "make it writable, or give another place",
+    errno.EACCES: "make it writable, or give another place",
+    errno.EPERM: "make it writable, or give another place",
+}
+
+
+def unwritten(path: Path, error: BaseException, what: str = "could not be written") -> str:
+    """Says that a path could not be written, why, and what helps."""
+    number = getattr(error, "errno", None)
+    remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
+    return f"{path}: {what} ({reason(error)}){remedy}"
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path."""
     try:
         yield
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: could not be written ({reason(error)}); free space and resume"
-        ) from None
+        raise CheckpointError(unwritten(path, error)) from None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.opening import NOT_PICTURES, opened
 
 Picture = NDArray[np.uint8]
@@ -101,7 +101,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: could not be written ({reason(error)})") from None
+        raise DataError(unwritten(path, error)) from None
 
 
 @contextlib.contextmanager

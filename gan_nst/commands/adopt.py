@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from gan_nst.config import validate
-from gan_nst.errors import CheckpointError, SettingsError, WeightsError
+from gan_nst.errors import CheckpointError, SettingsError, WeightsError, unwritten
 from gan_nst.images import Resize
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.inference.foreign import EXPECTED, Foreign, recognise
@@ -54,7 +54,7 @@ def import_generator(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{output.parent}: cannot be made ({error.strerror})") from None
+        raise CheckpointError(unwritten(output.parent, error, "cannot be made")) from None
     export(generator, description, output)
     _tell(source, output, foreign, description)
     return description

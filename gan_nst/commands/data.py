@@ -83,7 +83,11 @@ def draw_if_missing(data: DataSettings) -> bool:
     if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
         return False
     log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
-    make_demo(folder, size=data.load_size)
+    try:
+        make_demo(folder, size=data.load_size)
+    except DataError:
+        if not has_pictures(data):  # another run has drawn them meanwhile
+            raise
     return True
 
 

@@ -2,18 +2,16 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from gan_nst.commands.assess import Again, Sheet, assess
 from gan_nst.commands.record import record, to_json
-from gan_nst.commands.runs import feature_cache, find_run, write_whole
+from gan_nst.commands.runs import evaluating_in, feature_cache, find_run, write_whole
 from gan_nst.commands.subjects import (
     HeldOut,
     Subject,
@@ -109,23 +107,9 @@ def evaluate_run(
 
     All of it replaces what was there once all of it is done.
     """
-    try:
-        with FileLock(run / ".evaluation.lock", timeout=0):
-            return _evaluate_run(run, subjects, split, metrics)
-    except Timeout:
-        raise CheckpointError(f"{run}: is being evaluated by another process; wait for it") from None
-
-
-def _evaluate_run(
-    run: Path, subjects: Mapping[str, Subject], split: HeldOut, metrics: Metrics
-) -> dict[str, Any]:
-    staged = run / ".evaluation.part"
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
+    with evaluating_in(run) as staged:
         evaluation, sheets = _judge(subjects, split, metrics, staged / "translated")
         record(run, staged, evaluation, sheets)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return evaluation
 
 

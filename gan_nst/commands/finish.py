@@ -15,7 +15,7 @@ from gan_nst.commands.settings import RunSettings
 from gan_nst.commands.subjects import Subject, own_split, subjects_of
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.folders import DataSet, Folder
-from gan_nst.errors import CheckpointError, DataError, WeightsError
+from gan_nst.errors import CheckpointError, DataError, WeightsError, writing
 from gan_nst.evaluation.judge import Metrics
 from gan_nst.evaluation.scores import is_score
 from gan_nst.images import write_picture
@@ -33,8 +33,9 @@ def forget(run: Path, translations: Mapping[str, Translation]) -> None:
     results = [run / "evaluation.json", run / "report.html", run / "samples" / "final.png"]
     results += (run / "samples").glob("test_*.png")
     shutil.rmtree(run / "translated", ignore_errors=True)
-    for path in results + [exported_path(run, name, first) for name in translations]:
-        path.unlink(missing_ok=True)
+    with writing(run):
+        for path in results + [exported_path(run, name, first) for name in translations]:
+            path.unlink(missing_ok=True)
 
 
 def finish(run: Path, prepared: Prepared) -> None:

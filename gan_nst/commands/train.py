@@ -13,17 +13,18 @@ from torch import Tensor
 
 from gan_nst.commands.finish import finish, forget
 from gan_nst.commands.prepare import Prepared, prepare
-from gan_nst.commands.runs import find_run, new_run
+from gan_nst.commands.runs import find_run, new_run, refuse_used, training_in, write_whole
 from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
 from gan_nst.commands.validate import Validation, can_validate
 from gan_nst.config import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.loader import died
 from gan_nst.data.sampling import mix
-from gan_nst.errors import SettingsError, TrainingError, writing
+from gan_nst.errors import SettingsError, TrainingError
 from gan_nst.images import write_picture
 from gan_nst.precision import choose_device, tune
 from gan_nst.training import checkpoint, distributed
+from gan_nst.training.best_effort import BestEffort
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
@@ -118,23 +119,32 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     run = start.run or distributed.same_everywhere(
         new_run(settings.data.domain, settings.method_name, out) if distributed.rank() == 0 else None
     )
+    with training_in(run) if distributed.rank() == 0 else contextlib.nullcontext():
+        if start.run is None and distributed.rank() == 0:
+            refuse_used(run)  # by a run that began and ended since
+        _train_in(run, prepared, start.payload)
+    return run
+
+
+def _train_in(run: Path, prepared: Prepared, payload: dict[str, Any] | None) -> None:
+    """Trains in a run's folder, from its beginning or from a checkpoint."""
+    settings = prepared.settings
     trainer = _trainer(prepared, run, compiled=settings.compile == "always")
     if settings.compile == "always":
         log.info("the networks are compiled at the first step, which takes a minute or two")
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
-    if start.payload is not None:
-        trainer.restore(start.payload)
+    if payload is not None:
+        trainer.restore(payload)
     trainer.at_interval = _intervals(trainer, prepared, run)
     if distributed.rank() != 0:
         trainer.run(prepared.until)
-        return run
+        return
     _run(trainer, prepared, run)
     finish(run, prepared)
     if trainer.step < (settings.training.steps or 0):
         log.info(
             f"stopped at {trainer.step} of {settings.training.steps}; go on with: gan-nst train --resume {run}"
         )
-    return run
 
 
 def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
@@ -173,8 +183,7 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     """Trains under a monitor."""
     settings = prepared.settings
     plain = dump_yaml(settings.model_dump(mode="json"))
-    with writing(run / "settings.yaml"):
-        (run / "settings.yaml").write_text(plain, encoding="utf-8")
+    write_whole(run / "settings.yaml", plain)
     if trainer.step < prepared.until:
         forget(run, prepared.method.translations())
     monitor = Monitor(run, trainer.step, prepared.until)
@@ -219,7 +228,7 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
         )
         count = min(settings.training.sample_count, *(len(folder.files) for folder in watched.values()))
         samples = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in watched.items()}
-        draw = partial(_draw_samples, trainer, samples, run)
+        draw = partial(_draw_samples, trainer, samples, run, BestEffort(run / "samples"))
         validate = Validation(trainer, prepared) if validates else None
     intervals = [AtInterval(settings.training.sample_every, draw)]
     if validates:
@@ -227,11 +236,14 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
     return intervals
 
 
-def _draw_samples(trainer: Trainer, pictures: dict[str, Tensor], run: Path, step: int) -> None:
+def _draw_samples(
+    trainer: Trainer, pictures: dict[str, Tensor], run: Path, effort: BestEffort, step: int
+) -> None:
     grid = sample_grid(trainer.ema.networks, trainer.method.translations(), pictures, trainer.device)
-    write_picture(grid, run / "samples" / f"step-{step:06d}.png")
+    with effort.attempt():
+        write_picture(grid, run / "samples" / f"step-{step:06d}.png")
     if trainer.monitor is not None:
-        trainer.monitor.picture(step, "samples", grid)
+        trainer.monitor.picture(step, "samples", grid, step // trainer.settings.sample_every)
 
 
 def _sizes(prepared: Prepared) -> str:

@@ -9,7 +9,6 @@ what light, matter and a lens do: texture by material, shading, soft shadows, ha
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from gan_nst.data.scenes import Points, Shape, make_scene
-from gan_nst.errors import DataError
+from gan_nst.errors import DataError, unwritten
 from gan_nst.progress import track
 
 Field = NDArray[np.float32]
@@ -109,44 +109,52 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
     same name).
 
     `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The
-    folder appears whole or not at all. Raises DataError when `folder` already holds something.
+    folder appears whole or not at all, and what a process that was killed left unfinished is removed; of two that draw
+    at once the second waits. Raises DataError when `folder` holds something, or cannot be written.
     """
+    place = folder.absolute()
+    building = place.with_name(f".{place.name}.part")
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+        with lock:
+            try:
+                if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+                    raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
+                shutil.rmtree(building, ignore_errors=True)
+                _draw_all(building, size, count, seed, held_out)
+                _put(building, folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
-    try:
-        pictures = list(_plan(count, held_out))
-        for split, domain, index, name in track(pictures, f"drawing the demo pictures ({size} pixels)"):
-            target = building / f"{split}{domain.upper()}" / name
-            target.parent.mkdir(exist_ok=True)
-            # Training draws its domains from different scenes; held-out splits render one scene twice.
-            scene = make_scene(seed, f"{split}-{domain}" if split == "train" else split, index)
-            picture = (
-                draw_photograph(scene, size, seed * 1_000_003 + index)
-                if domain == "a"
-                else draw_cartoon(scene, size)
-            )
-            if not cv2.imwrite(str(target), picture[..., ::-1]):
-                raise DataError(f"{target}: could not be written; is the disk full?")
-        building.chmod(0o755)
-        if folder.exists():
-            for entry in building.iterdir():
-                entry.rename(folder / entry.name)
-            building.rmdir()
-        else:
-            os.replace(building, folder)
-    except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
-        raise DataError(
-            f"{folder}: could not be written ({error.strerror}); is another run drawing it?"
-        ) from None
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+        raise DataError(unwritten(folder, error)) from None
+
+
+def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> None:
+    pictures = list(_plan(count, held_out))
+    for split, domain, index, name in track(pictures, f"drawing the demo pictures ({size} pixels)"):
+        target = folder / f"{split}{domain.upper()}" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(_drawn(split, domain, index, size, seed))
+
+
+def _drawn(split: str, domain: str, index: int, size: int, seed: int) -> bytes:
+    """A demo picture as PNG; training's domains show different scenes, held-out splits render one scene twice."""
+    scene = make_scene(seed, f"{split}-{domain}" if split == "train" else split, index)
+    picture = (
+        draw_photograph(scene, size, seed * 1_000_003 + index) if domain == "a" else draw_cartoon(scene, size)
+    )
+    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+
+
+def _put(building: Path, folder: Path) -> None:
+    """Moves a whole data set to its place, where there may be hidden files."""
+    if folder.exists() and (any(folder.iterdir()) or folder.samefile(".")):
+        for entry in building.iterdir():
+            entry.rename(folder / entry.name)
+    else:
+        os.replace(building, folder)
 
 
 def _plan(count: int, held_out: int) -> Iterator[tuple[str, str, int, str]]:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan_nst.config import Section, validate
-from gan_nst.errors import CheckpointError, SettingsError, reason
+from gan_nst.errors import CheckpointError, SettingsError, reason, unwritten
 from gan_nst.images import Resize, replacing
 from gan_nst.networks import build
 
@@ -90,7 +90,7 @@ def written(path: Path) -> Iterator[Path]:
         with replacing(path, sync=True) as unfinished:
             yield unfinished
     except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({reason(error)})") from None
+        raise CheckpointError(unwritten(path, error)) from None
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from gan_nst.errors import CheckpointError
+from gan_nst.errors import CheckpointError, reason, unwritten
+from gan_nst.images import replacing
 
 log = logging.getLogger(__name__)
 
@@ -40,33 +41,17 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
     ones whole. Raises CheckpointError when it cannot be written; the earlier ones are untouched then.
     """
     path = folder / f"step-{payload['step']:07d}.pt"
-    unfinished = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
-            torch.save({"format": FORMAT, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None:  # first, so that whatever the newest checkpoint notes as kept is kept
-            _also(unfinished, folder / f"{keep_as}.pt")
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            _write(unfinished, {"format": FORMAT, **payload})
+            if keep_as is not None:  # first, so that whatever the newest checkpoint notes as kept is kept
+                _also(unfinished, folder / f"{keep_as}.pt")
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        unfinished.unlink(missing_ok=True)
-        if "DataLoader worker" in str(
-            error
-        ):  # raised wherever the main process is when a loader process dies
-            raise
-        reason = getattr(error, "strerror", None) or "is the disk full?"
-        newest = next(iter(newest_first(folder)), None)
-        safe = (
-            f"{newest} is whole; free space and resume from it"
-            if newest
-            else "no checkpoint was there before"
-        )
-        raise CheckpointError(f"{path}: could not be written ({reason}); {safe}") from None
-    for old in newest_first(folder)[kept:]:
-        old.unlink(missing_ok=True)
+        for old in newest_first(folder)[kept:]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{unwritten(path, error)}; {_way_on(folder)}") from None
     return path
 
 
@@ -92,8 +77,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: not a gan_nst checkpoint (it holds more than plain data and tensors)"
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason})") from None
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason(error)})") from None
     if not isinstance(payload, dict) or "format" not in payload:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint")
     if payload["format"] != FORMAT:
@@ -124,18 +108,39 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
     raise CheckpointError(failures[0])
 
 
+def _write(path: Path, payload: dict[str, Any]) -> None:
+    """Writes a payload and waits until it is on the disk. Raises OSError."""
+    with open(path, "wb") as file:
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:  # torch's writer makes one of the file's own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _way_on(folder: Path) -> str:
+    """What there is to resume from when a checkpoint could not be written."""
+    newest = next(iter(newest_first(folder)), None)
+    if newest is None:
+        return "then start again"
+    size, room = newest.stat().st_size, shutil.disk_usage(folder).free
+    return (
+        f"then resume: {newest.name} is whole (a checkpoint takes {size / 1e6:.0f} MB, "
+        f"{room / 1e6:.0f} MB are free there)"
+    )
+
+
 def _also(file: Path, name: Path) -> None:
     """Gives a file a second name: the same file where the system can, else a copy."""
-    unfinished = name.with_suffix(".also")
-    try:
+    with replacing(name) as unfinished:
         unfinished.unlink(missing_ok=True)
         try:
             os.link(file, unfinished)
         except OSError:
             shutil.copyfile(file, unfinished)
-        os.replace(unfinished, name)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,39 +1,44 @@
 """What a run shows while it goes: TensorBoard events, metrics.jsonl, and a progress line."""
 
+import errno
 import json
 import logging
 import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_nst import progress
-from gan_nst.errors import writing
-from gan_nst.images import Picture
+from gan_nst.images import Picture, replacing
+from gan_nst.training.best_effort import BestEffort
+from gan_nst.training.events import Events
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 log = logging.getLogger(__name__)
 
+_EACH = 64  # so many grids are all among the events, and half as many of every doubling after them
+
 
 class Monitor:
     """Writes a run's metrics into its folder and shows how far it is.
 
     The scalars of `metrics.jsonl` and of TensorBoard are the same. A run that is resumed continues both: what
-    was written after its checkpoint is dropped.
+    was written after its checkpoint is dropped. What cannot be written is told and left out.
 
     folder: of the run. start: the step it goes on from. until: the step this session ends at.
     """
 
     def __init__(self, folder: Path, start: int, until: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._metrics = folder / "metrics.jsonl"
-        _drop_after(self._metrics, start)
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._effort = BestEffort(self._metrics)
+        with self._effort.attempt():
+            _drop_after(self._metrics, start)
+        self._events = Events(folder, start)
         self._start, self._until = start, until
         self._began = (start, time.perf_counter())
         self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.shown() else None
@@ -51,11 +56,9 @@ class Monitor:
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars, grouped by the part of their names before the slash."""
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
-        with writing(self._metrics):
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
-            with open(self._metrics, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        self._events.scalars(step, scalars)
+        with self._effort.attempt():
+            _append(self._metrics, line + "\n")
         self._losses = _main_losses(scalars)
         if self._bar is None:
             speed = scalars.get("speed/pictures_per_second", 0.0)
@@ -64,21 +67,20 @@ class Monitor:
             )
         self.advance(step)
 
-    def picture(self, step: int, name: str, picture: Picture) -> None:
-        """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard."""
-        with writing(self._metrics.parent):
-            self._writer.add_image(name, picture, step, dataformats="HWC")
+    def picture(self, step: int, name: str, picture: Picture, number: int) -> None:
+        """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard. number: how many there were before; of many, fewer and
+        fewer are added, so that the events of a long run can still be read.
+        """
+        if number % max(1, 2 ** (number.bit_length() - _EACH.bit_length() + 1)) == 0:
+            self._events.picture(step, name, picture)
 
     def text(self, name: str, text: str) -> None:
         """Adds text to TensorBoard, shown as it is."""
-        self._writer.add_text(name, "    " + text.replace("\n", "\n    "))
+        self._events.text(name, text)
 
     def close(self) -> None:
         """Finishes the events file and the progress line."""
-        try:
-            self._writer.close()
-        except OSError as error:  # whatever filled the disk has been told already
-            log.warning(f"{self._metrics.parent}: the last events could not be written ({error.strerror})")
+        self._events.close()
         if self._bar is not None:
             self._bar[0].stop()
 
@@ -116,20 +118,33 @@ def _main_losses(scalars: Mapping[str, float]) -> str:
     return "  ".join(f"{role} {value:.3f}" for role, value in sums.items())
 
 
+def _append(path: Path, line: str) -> None:
+    """Adds a line; one that could not be written whole leaves nothing behind that the next would continue."""
+    content = line.encode()
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
+
+
 def _drop_after(path: Path, step: int) -> None:
     """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
-    if not path.exists():
+    if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    os.replace(unfinished, path)
+    with open(path, "rb") as lines, replacing(path) as unfinished, open(unfinished, "wb") as kept:
+        kept.writelines(line for line in lines if _is_until(line, step))
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step) and line.endswith(b"\n")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _json_number(value: float) -> float | str:

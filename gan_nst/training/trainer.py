@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_nst.errors import CheckpointError, Interrupted
+from gan_nst.errors import CheckpointError, DataError, Interrupted
 from gan_nst.memory import peak_memory
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.precision import autocast, memory_format
@@ -101,36 +101,50 @@ class Trainer:
             compile_networks(method)
 
     def run(self, until: int) -> None:
-        """Trains up to step `until`, saving on the way and at the end.
+        """Trains up to step `until`, saving at the very start, on the way and at the end.
 
-        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved, and TrainingError
-        when a loss is not finite.
+        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; DataError when there are no
+        more pictures to be had, likewise saved; and TrainingError when a loss is not finite.
         """
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:
             return
+        if self.step == 0:  # so that a run can be resumed wherever it is killed, and a full disk is told now
+            self.save()
         with stop_on_signals() as request:
-            for micro_batches in self._batches(self.step):
-                self.train_step(micro_batches)
-                self.step += 1
-                if self.forecast is not None and (told := self.forecast.after(self.step)):
-                    log.info(told)
-                stopping = self._stopping(request)
-                last = self.step >= until or stopping is not None
-                noted = self._act()
-                if last or noted.scalars or self._is_due(self.settings.log_every):
-                    self._log(noted.scalars)
-                elif self.monitor is not None:
-                    self.monitor.advance(self.step)
-                if last or noted.keep_as or self._is_due(self.settings.checkpoint_every):
-                    self.save(noted.keep_as)
-                if stopping is not None:
-                    resume = f"gan-nst train --resume {self._checkpoints.parent}"
-                    raise Interrupted(
-                        f"stopped at step {self.step} and saved; go on with: {resume}", stopping
-                    )
-                if last:
-                    return
+            try:
+                for micro_batches in self._batches(self.step):
+                    self.train_step(micro_batches)
+                    self.step += 1
+                    if self._after_step(until, self._stopping(request)):
+                        return
+            except DataError as error:  # it comes between two steps: what was trained is whole
+                if distributed.processes() > 1:  # the others do not know, and would not save with this one
+                    raise
+                self.save()
+                raise DataError(f"{error}; step {self.step} is saved, {self._how_to_go_on()}") from None
+
+    def _after_step(self, until: int, stopping: int | None) -> bool:
+        """Tells, logs and saves what is due after a step; whether it was the last.
+
+        stopping: the signal that ends the run here. Raises Interrupted then.
+        """
+        if self.forecast is not None and (told := self.forecast.after(self.step)):
+            log.info(told)
+        last = self.step >= until or stopping is not None
+        noted = self._act()
+        if last or noted.scalars or self._is_due(self.settings.log_every):
+            self._log(noted.scalars)
+        elif self.monitor is not None:
+            self.monitor.advance(self.step)
+        if last or noted.keep_as or self._is_due(self.settings.checkpoint_every):
+            self.save(noted.keep_as)
+        if stopping is not None:
+            raise Interrupted(f"stopped at step {self.step} and saved; {self._how_to_go_on()}", stopping)
+        return last
+
+    def _how_to_go_on(self) -> str:
+        return f"go on with: gan-nst train --resume {self._checkpoints.parent}"
 
     def train_step(self, micro_batches: Sequence[Batch]) -> None:
         """One step: every update of the method, then the moving average."""

@@ -1,5 +1,7 @@
 """Every mistake a user can make is one line, exit code 2, no traceback, and loses nothing."""
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from helpers_runs import CONFIG, finish, one_line, start, wait_for_step
 from PIL import Image
 
+from gan_nst.commands.runs import training_in
 from gan_nst.training import checkpoint
 
 
@@ -264,14 +267,45 @@ def test_the_input_may_lie_in_the_output(gan_nst, finished, tmp_path):
     assert (tmp_path / "x.png").exists()
 
 
-def test_a_full_disk_while_training_is_one_line_and_keeps_the_checkpoint(gan_nst, finished, monkeypatch):
-    """A device that is always full stands in for the metrics file."""
+def test_a_training_goes_on_without_metrics_that_cannot_be_written(gan_nst, finished):
     (finished / "metrics.jsonl").unlink()
-    (finished / "metrics.jsonl").symlink_to("/dev/full")
-    newest = checkpoint.newest_first(finished / "checkpoints")[0]
-    monkeypatch.setattr("gan_nst.training.monitor._drop_after", lambda path, step: None)
-    one_line(gan_nst("train", "--resume", finished, "training.steps=6"), "metrics.jsonl", "No space left")
-    assert checkpoint.load(newest)["step"] == 4
+    (finished / "metrics.jsonl").mkdir()
+    code, _, err = gan_nst("train", "--resume", finished, "training.steps=8")
+    assert code == 0
+    assert err.count("metrics.jsonl: could not be written (Is a directory)") == 1
+    assert checkpoint.load_newest(finished / "checkpoints")[1]["step"] == 8
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_line_and_keeps_the_one_before(gan_nst, finished, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gan_nst.training.checkpoint.torch.save", full)
+    result = gan_nst("train", "--resume", finished, "training.steps=8")
+    one_line(result, "step-0000006.pt", "No space left", "step-0000004.pt is whole", "free space")
+    monkeypatch.undo()
+    assert checkpoint.load_newest(finished / "checkpoints")[1]["step"] == 4
+    assert not list(finished.rglob("*.part"))
+
+
+def test_of_two_trainings_in_one_run_the_second_is_refused(gan_nst, finished):
+    with training_in(finished):
+        one_line(gan_nst("train", "--resume", finished, "training.steps=8"), finished, "another process")
+    assert gan_nst("train", "--resume", finished, "training.steps=8")[0] == 0
+
+
+def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
+    """Of the run that goes on, and of the one before a new one."""
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=2")[0] == 0
+    run = (in_project / "runs" / "photo2cartoon" / "cyclegan" / "latest").resolve()
+    left = [run / "checkpoints" / ".step-0000009.pt.part", run / "samples" / ".step-000009.png.part"]
+    evaluation = run / ".evaluation.part" / "samples" / ".test.png.part"
+    for again in (["--resume", run], [CONFIG, *tiny, "training.steps=2"]):
+        evaluation.parent.mkdir(parents=True)
+        for path in (*left, evaluation):
+            path.write_text("half")
+        assert gan_nst("train", *again)[0] == 0
+        assert not any(path.exists() for path in (*left, run / ".evaluation.part"))
 
 
 def test_demo_pictures_drawn_for_a_smaller_job(gan_nst, tiny):

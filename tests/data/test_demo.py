@@ -1,6 +1,9 @@
 """The demo world: the same for a seed, paired where it says so and nowhere else, and whole or not there."""
 
+import errno
 import os
+from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -176,8 +179,13 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, existing)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo.cv2, "imwrite", lambda *_: False)
-    with pytest.raises(DataError, match="could not be written; is the disk full"):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        DataError, match=r"world: could not be written \(No space left on device\); free space"
+    ):
         make_demo(tmp_path / "world", size=16, count=1, held_out=1)
     assert os.listdir(tmp_path) == []
 
@@ -192,7 +200,7 @@ def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/world"])
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, name):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(DataError, match=r"cannot be made \(.+\)"):
+    with pytest.raises(DataError, match=r"could not be written \(.+\)"):
         make_demo(tmp_path / name, size=16, count=1, held_out=1)
     assert os.listdir(tmp_path) == ["file"]
 
@@ -208,3 +216,32 @@ def test_hidden_files_do_not_fill_a_folder(tmp_path):
 def test_other_users_may_read_it(tmp_path):
     make_demo(tmp_path / "deep" / "world", size=16, count=1, held_out=1)
     assert (tmp_path / "deep" / "world").stat().st_mode & 0o055 == 0o055
+
+
+def test_of_two_at_once_one_draws(tmp_path):
+    told = []
+
+    def draw():
+        try:
+            make_demo(tmp_path / "world", size=16, count=3, held_out=1)
+            told.append("drawn")
+        except DataError as error:
+            told.append(str(error))
+
+    threads = [Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told.count("drawn") == 1
+    assert sum("not empty" in line for line in told) == 2
+    assert len(find_pictures(tmp_path / "world")) == 10
+    assert os.listdir(tmp_path) == ["world"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".world.part" / "trainA").mkdir(parents=True)
+    (tmp_path / ".world.part" / "trainA" / "photo-99999.png").write_text("half")
+    make_demo(tmp_path / "world", size=16, count=1, held_out=1)
+    assert len(find_pictures(tmp_path / "world")) == 6
+    assert os.listdir(tmp_path) == ["world"]

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from gan_nst.data.film import Film
-from gan_nst.errors import DataError, reason
+from gan_nst.errors import DataError, unwritten
 from gan_nst.inference.film.form import Form, as_stored
 from gan_nst.inference.film.sound import Sound, told
 from gan_nst.photo import Pixels
@@ -195,7 +195,7 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, av.FFmpegError) as error:
-        raise DataError(f"{output}: could not be written ({reason(error)})") from None
+        raise DataError(unwritten(output, error)) from None
 
 
 def _layout(form: Form, known: list[str], codec: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gan_nst.errors import DataError, SettingsError
+from gan_nst.errors import DataError, SettingsError, unwritten
 from gan_nst.images import LOOKED_FOR, find_pictures, picture_suffixes
 from gan_nst.photo import FORMATS
 
@@ -141,7 +141,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise DataError(unwritten(folder, error, "cannot be made")) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: not writable")
 
