@@ -14,10 +14,9 @@ from gan_nst.commands.runs import write_whole
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.check import Checked, Part, check_data_set, check_folder
 from gan_nst.data.check_findings import Findings, find, gray_share, odd, paired, too_small
-from gan_nst.data.folders import Folder, has_training, locate
+from gan_nst.data.folders import all_pictures, has_training, locate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError, SettingsError, one_line
-from gan_nst.images import LOOKED_FOR, find_pictures
+from gan_nst.errors import SettingsError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,10 @@ def data_check(
         assert folder is not None
         where = Path(folder) if Path(folder).name not in ("", "..") else Path(os.path.abspath(folder))
         data = DataSettings(root=where.parent, domain=where.name or "/")
-    checked = check_data_set(locate(data)) if domain is not None or has_training(where) else _plain(where)
+    if domain is not None or has_training(where):
+        checked = check_data_set(locate(data))
+    else:
+        checked = check_folder(all_pictures(where))
     crop_size = data.crop_size if crop_size is None else crop_size
     upscale = data.upscale and data.resize != "none"
     findings = find(checked, crop_size, upscale)
@@ -57,14 +59,6 @@ def data_check(
     if json is not None:  # names that are no text, too: escaped
         write_whole(Path(json), json_text.dumps(result, indent=2) + "\n")
     return result
-
-
-def _plain(folder: Path) -> Checked:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    if not (files := find_pictures(folder)):
-        raise DataError(f"{folder}: no pictures (looked for {LOOKED_FOR})")
-    return check_folder(Folder(folder, tuple(files)))
 
 
 def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upscale: bool) -> dict[str, Any]:

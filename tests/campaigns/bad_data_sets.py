@@ -144,13 +144,15 @@ def _unreadable_file(folder: Path) -> str | None:
 
 
 def _unreadable_folder(folder: Path) -> str | None:
-    fill(folder / "a", 1)
-    fill(folder / "b", 1)
-    (folder / "b").chmod(0)
+    """A folder that cannot be searched is no empty one: what lies in it would be missing from the training."""
+    for name in ("trainA", "trainB", "trainB/locked"):
+        fill(folder / name, 1)
+    locked = folder / "trainB" / "locked"
+    locked.chmod(0)
     with modes_hold():
-        found = find_pictures(folder)
-    (folder / "b").chmod(0o755)
-    return None if found == [folder / "a" / "000.png"] else f"found {found}"
+        code = command("data", "check", folder, "--crop-size", 8)
+    locked.chmod(0o755)
+    return None if code in (1, 2) else f"exit code {code}"
 
 
 # Names
@@ -230,7 +232,8 @@ def _changed_while_training(
 ) -> str | None:
     """With a cache the training goes on as if nothing had been; without, it ends in one line that names the file."""
     files = fill(folder / "x" / "trainA", 6, size=(40, 44))
-    fill(folder / "x" / "trainB", 6, size=(40, 44), first=6)
+    for number, split in enumerate(("trainB", "testA", "testB"), 1):
+        fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)
     settings = [f"data.root={folder}", "data.domain=x", f"data.cache={cache}", f"data.workers={workers}"]
     settings += ["data.held_out=0", "evaluation.features=none", "evaluation.score=none", "training.steps=60"]
     settings += ["training.checkpoint_every=1000", "training.sample_every=1000"]
