@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gan_nst.commands.adopt import import_generator
     from gan_nst.commands.app import app
     from gan_nst.commands.bench import benchmark
+    from gan_nst.commands.check import data_check
     from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
     from gan_nst.commands.evaluate import evaluate
@@ -28,6 +29,7 @@ _HOMES = {
     "app": "gan_nst.commands.app",
     "benchmark": "gan_nst.commands.bench",  # gan_nst.bench is a package
     "curves": "gan_nst.commands.curves",
+    "data_check": "gan_nst.commands.check",
     "data_demo": "gan_nst.commands.data",
     "data_frames": "gan_nst.commands.data",
     "data_get": "gan_nst.commands.get",
@@ -47,6 +49,7 @@ __all__ = [
     "app",
     "benchmark",
     "curves",
+    "data_check",
     "data_demo",
     "data_frames",
     "data_get",

@@ -177,6 +177,19 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_check(options: argparse.Namespace) -> int:
+    from gan_nst.commands.check import data_check
+
+    result = data_check(
+        options.folder,
+        domain=options.domain,
+        method=options.method,
+        crop_size=options.crop_size,
+        json=options.json,
+    )
+    return 0 if result["ok"] else 1
+
+
 def _data_demo(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_demo, demo_for_training
 
@@ -226,6 +239,7 @@ _COMMANDS = {
     "train": _train,
     "translate": _translate,
     "curves": _curves,
+    "data check": _data_check,
     "data demo": _data_demo,
     "data frames": _data_frames,
     "data get": _data_get,

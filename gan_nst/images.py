@@ -6,8 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import stat
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,15 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gan_nst.errors import DataError, reason, unwritten
+from gan_nst.errors import DataError, unwritten
+from gan_nst.opening import NOT_PICTURES, opened
 
 Picture = NDArray[np.uint8]
 Resize = Literal["short_side", "squash", "none"]
 
 LOOKED_FOR = ".png .jpg .webp and whatever else Pillow reads"
-
-# Formats that Pillow opens but that are no pictures, or whose pixels need another program.
-NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @functools.cache
@@ -97,33 +93,23 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def read_picture(path: Path) -> Picture:
     """The picture in a file as RGB uint8 of shape (h, w, 3), turned as its EXIF orientation says.
 
-    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8.
+    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8. May
+    be called from several threads.
     Raises DataError, one line, for whatever cannot be read whole.
     """
-    with reading(path), warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning)  # odd EXIF and the like: the pixels count
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
+    return read_with_format(path)[0]
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Within the context whatever goes wrong with a picture file becomes a DataError, one line that names it."""
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would keep its reader waiting
-            raise DataError("not a file, but a pipe, a socket or a device")
-        yield
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
-        raise DataError(f"{path}: not a readable picture ({reason(error)})") from None
+def read_with_format(path: Path) -> tuple[Picture, str]:
+    """The picture in a file, as `read_picture` reads it, and its format in Pillow's words: "PNG", for example."""
+    with opened(path) as image:
+        width, height = image.size
+        if (limit := Image.MAX_IMAGE_PIXELS) is not None and width * height > limit:
+            raise DataError(
+                f"has {width} x {height} pixels, more than the {limit:,} that are read; is it a decompression bomb?"
+            )
+        image.load()
+        return to_rgb(image), image.format or ""
 
 
 def to_rgb(image: Image.Image) -> Picture:

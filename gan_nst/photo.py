@@ -3,22 +3,20 @@
 import contextlib
 import io
 import logging
-import struct
-import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from gan_nst import sixteen
 from gan_nst.errors import DataError, SettingsError
 from gan_nst.exif import exif_of
-from gan_nst.images import NOT_PICTURES, bands, reading, white_of, written_whole
+from gan_nst.images import bands, white_of, written_whole
+from gan_nst.opening import opened
 from gan_nst.profiles import srgb_profile, to_srgb, to_srgb16
 
 log = logging.getLogger(__name__)
@@ -40,8 +38,6 @@ FORMATS = {
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 32768}  # what their libraries write, and read again
 _LONGEST_EXIF = 65533 - 6  # in JPEG
 _ORIENTATION = 0x0112
-
-_lock, _readers, _filters = threading.Lock(), 0, contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
     and of gray in any format. Colours become sRGB by the file's profile, and are taken for sRGB without one. May be
     called from several threads.
     """
-    with reading(path), _pillow_silenced(), open(path, "rb") as file, _open(file) as image:
+    with opened(path) as image:
         width, height = image.size
         if width * height > largest:
             raise DataError(
@@ -96,8 +92,7 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
         pixels: Pixels
         alpha: Pixels | None
         if deep:
-            file.seek(0)
-            pixels, alpha = sixteen.decode(file.read(), stored)
+            pixels, alpha = sixteen.decode(path.read_bytes(), stored)
         else:
             pixels, alpha = _gray16(image) if _is_deep_gray(image) else _colour8(image, path)
         if pixels.dtype == np.uint16 and (icc := image.info.get("icc_profile")):
@@ -127,48 +122,6 @@ def write_photo(photo: Photo, path: Path, encoding: Encoding | None = None) -> N
         photo = Photo(photo.pixels, photo.alpha)
     with written_whole(path) as unfinished:
         unfinished.write_bytes(_encode(photo, name, encoding or Encoding()))
-
-
-@contextlib.contextmanager
-def _pillow_silenced() -> Iterator[None]:
-    """Within the context Pillow does not warn of odd EXIF and the like: the pixels count.
-
-    The filters are the process's, so the first thread to come in sets them and the last to go out resets them.
-    """
-    global _readers
-    with _lock:
-        _readers += 1
-        if _readers == 1:
-            _filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    finally:
-        with _lock:
-            _readers -= 1
-            if _readers == 0:
-                _filters.close()
-
-
-def _open(file: IO[bytes]) -> ImageFile.ImageFile:
-    """A picture file, opened as `Image.open` does, but without its limit of pixels, which is the process's, and without
-    the formats that run another program.
-    """
-    Image.preinit()
-    Image.init()
-    head = file.read(16)
-    if not head:
-        raise DataError("not a readable picture (is empty)")
-    for name in Image.ID:
-        factory, accept = Image.OPEN[name]
-        try:
-            fits = name not in NOT_PICTURES and (accept is None or accept(head))
-            if fits and not isinstance(fits, str):  # a string says why a format is not supported here
-                file.seek(0)
-                return factory(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # how plugins say that it is none of theirs
-    raise DataError("not a readable picture (of no known format)")
 
 
 def _is_deep_gray(image: Image.Image) -> bool:

@@ -26,12 +26,14 @@ LAYERS = [
         "exif",
         "images",
         "memory",
+        "opening",
         "photo",
         "precision",
         "pretrained",
         "profiles",
         "progress",
         "sixteen",
+        "whole",
     },
     {"networks", "losses", "replay", "diffaugment", "data"},
     {"methods"},
@@ -157,6 +159,7 @@ def test_public_names():
         "app",
         "benchmark",
         "curves",
+        "data_check",
         "data_demo",
         "data_frames",
         "data_get",
@@ -190,7 +193,7 @@ def readme_commands(word):
 
 
 def test_the_readmes_make_targets_exist():
-    targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.M))
     commands = readme_commands("make ")
     assert commands
     assert {command.split()[1] for command in commands} <= targets

@@ -354,7 +354,9 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, suffix, photo):
             write_photo(photo, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(caught.value) == f"{path}: could not be written ({os.strerror(errno.EFBIG)})"
+    assert str(caught.value) == (
+        f"{path}: could not be written ({os.strerror(errno.EFBIG)}); free space, as larger files are not allowed"
+    )
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == b"before"
 

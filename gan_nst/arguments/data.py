@@ -7,13 +7,38 @@ from gan_nst.arguments.kinds import natural, positive, seconds, size
 
 
 def add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    data = commands.add_parser("data", help="make data sets").add_subparsers(
+    data = commands.add_parser("data", help="make data sets, and check them").add_subparsers(
         title="commands", required=True, metavar="COMMAND"
     )
+    _add_check(data)
     _add_demo(data)
     _add_get(data)
     _add_frames(data)
     _add_smooth(data)
+
+
+def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = data.add_parser(
+        "check",
+        help="look at every picture before a training does: broken and small ones, duplicates, leaks, colours",
+        description="Looks at every picture before a training does. The exit code is 1 when something is wrong: "
+        "broken files, pictures smaller than the crop, test pictures that are trained on, one picture in both domains.",
+    )
+    check.add_argument(
+        "folder", type=Path, nargs="?", metavar="DIR", help="data set, or a plain folder of pictures"
+    )
+    check.add_argument("--domain", help="instead of DIR: datasets/DOMAIN, as its training would read it")
+    check.add_argument("--method", default="cyclegan", help="whose settings hold (default: cyclegan)")
+    check.add_argument(
+        "--crop-size",
+        type=positive,
+        metavar="PIXELS",
+        help="smaller pictures are too small (default: as trained)",
+    )
+    check.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all of it there, with every file's name"
+    )
+    check.set_defaults(command="data check")
 
 
 def _add_demo(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -67,6 +67,21 @@ def has_pictures(settings: DataSettings) -> bool:
     return any(picture_names(settings.root / settings.domain))
 
 
+def has_training(folder: Path) -> bool:
+    """Whether a folder has training pictures in one of the layouts, of one domain at least."""
+    return any(_in_layouts(folder, "train", domain) is not None for domain in DOMAINS)
+
+
+def all_pictures(folder: Path) -> Folder:
+    """Every picture under a folder, whatever the layout. Raises DataError when there is none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = _folder(folder)
+    if found is None or not found.files:
+        raise DataError(f"{folder}: no pictures (looked for {LOOKED_FOR})")
+    return found
+
+
 def locate(settings: DataSettings) -> DataSet:
     """The data set that the settings point to.
 

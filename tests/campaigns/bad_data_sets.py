@@ -1,0 +1,255 @@
+"""Data sets that are no good as a whole: links that lead in circles, what is no file, what may not be read, names of
+all kinds, and files that vanish or change while a training reads them.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from children import Child, command, in_child
+from helpers_data import fill, noise
+from helpers_root import modes_hold
+from helpers_runs import CONFIG, TINY, metrics
+from tally import Tally
+
+import gan_nst.commands.check
+import gan_nst.commands.train  # noqa: F401 (loaded here, once, and not in every child)
+from gan_nst.errors import DataError, one_line
+from gan_nst.images import find_pictures, read_picture, write_picture
+from gan_nst.photo import read_photo
+
+_SECONDS = 60
+
+_NAMES = (
+    *("фото", "写真", "صورة", "תמונה", "ภาพ", "चित्र", "사진", "φωτό", "é", "e\u0301", "🎨", "\u202egnp"),
+    *(
+        "with spaces ",
+        "two\nlines",
+        "tab\t",
+        "\x1b[2J",
+        "\r",
+        "\x7f",
+        "\u2028",
+        "'quoted\"",
+        "back\\slash",
+        "-x",
+    ),
+    *("--help", "%s{}%n", "[bold]", "a=b", "#", "~", "*", "$HOME", "x" * 251, "写" * 83, "a.b.c", "CON"),
+    *(os.fsdecode(raw) for raw in (b"\xff\xfe", b"\xe5\x86", b"\xc0\xaf", b"latin-\xe9")),
+)
+
+
+def campaign(plan: Any, tally: Tally) -> None:
+    for name, case in _cases().items():
+        folder = plan.folder / name
+        folder.mkdir()
+        ending = in_child(case, folder, seconds=_SECONDS)
+        tally.count(name, ending.problem or ending.value)
+    for number, name in enumerate(_NAMES):
+        folder = plan.folder / f"name-{number}"
+        folder.mkdir()
+        tally.count(f"name {name!a}", _named(folder, name))
+    short = [("vanish", "never", 0), ("vanish", "auto", 0), ("cut", "never", 0), ("pipe", "never", 0)]
+    every = [(what, cache, workers) for what in _CHANGES for cache in ("never", "auto") for workers in (0, 1)]
+    for what, cache, workers in every if plan.long else short:
+        name = f"training-{what}-cache-{cache}-workers-{workers}"
+        tally.count(name, _changed_while_training(plan.folder / name, _CHANGES[what], cache, workers))
+
+
+def _cases() -> dict[str, Callable[[Path], str | None]]:
+    things = {
+        "pipe": os.mkfifo,
+        "socket": _socket,
+        "folder": os.mkdir,
+        "nothing": partial(os.symlink, "no/where"),
+    }
+    things |= {
+        device: partial(os.symlink, f"/dev/{device}") for device in ("zero", "full", "random", "tty", "null")
+    }
+    things["itself"] = lambda path: os.symlink(path, path)
+    return {
+        "loop-to-parent": _loop_to_parent,
+        "loops-of-many": _loops_of_many,
+        "no-leave-file": _unreadable_file,
+        "no-leave-folder": _unreadable_folder,
+        **{f"thing-{name}": partial(_no_file, make) for name, make in things.items()},
+    }
+
+
+# Links
+
+
+def _loop_to_parent(folder: Path) -> str | None:
+    fill(folder / "a", 2)
+    (folder / "a" / "up").symlink_to(folder)
+    return _all_found(folder, 2)
+
+
+def _loops_of_many(folder: Path) -> str | None:
+    """Each of eight folders links to all: followed one by one the ways would be without number."""
+    for number in range(8):
+        fill(folder / str(number), 1, first=number)
+        for other in range(8):
+            (folder / str(number) / f"to{other}").symlink_to(folder / str(other))
+    return _all_found(folder, 8)
+
+
+def _all_found(folder: Path, count: int) -> str | None:
+    found = {path.resolve() for path in find_pictures(folder)}
+    return None if len(found) == count else f"found {len(found)} of {count}"
+
+
+# What is no file, or may not be read
+
+
+def _socket(path: Path) -> None:
+    os.chdir(path.parent)  # a socket's path may not be long
+    socket.socket(socket.AF_UNIX).bind(path.name)
+
+
+def _no_file(make: Callable[[Path], object], folder: Path) -> str | None:
+    logging.disable()
+    fill(folder, 1)
+    path = folder / "x.png"
+    make(path)
+    found = find_pictures(folder)
+    if folder / "000.png" not in found:
+        return "the picture beside it is not found"
+    return _refused(path)
+
+
+def _refused(path: Path) -> str | None:
+    for read in (read_picture, read_photo):
+        try:
+            read(path)
+        except DataError as error:
+            if not str(error).startswith(f"{path}: ") or "\n" in str(error).replace(str(path), ""):
+                return f"not one line that names the file: {error}"
+        else:
+            return "was read"
+    return None
+
+
+def _unreadable_file(folder: Path) -> str | None:
+    path = fill(folder, 1)[0]
+    path.chmod(0)
+    with modes_hold():
+        return _refused(path)
+
+
+def _unreadable_folder(folder: Path) -> str | None:
+    """A folder that cannot be searched is no empty one: what lies in it would be missing from the training."""
+    for name in ("trainA", "trainB", "trainB/locked"):
+        fill(folder / name, 1)
+    locked = folder / "trainB" / "locked"
+    locked.chmod(0)
+    with modes_hold():
+        code = command("data", "check", folder, "--crop-size", 8)
+    locked.chmod(0o755)
+    return None if code in (1, 2) else f"exit code {code}"
+
+
+# Names
+
+
+def _named(folder: Path, name: str) -> str | None:
+    """A whole and a broken file of a name: one is read, the other told in one line that a terminal can show."""
+    whole, broken = folder / "whole" / f"{name}.png", folder / "broken" / f"{name}.png"
+    write_picture(noise(12, 14), folder / "x.png")
+    for path in (whole, broken):
+        path.parent.mkdir()
+        shutil.copy(folder / "x.png", path)
+    (folder / "x.png").unlink()
+    os.truncate(broken, 20)
+    ending = in_child(_check_named, folder, whole, broken, seconds=_SECONDS)
+    if ending.problem or ending.value:
+        return ending.problem or str(ending.value)
+    lines = ending.output.splitlines()
+    if (
+        sum(one_line(str(broken)) in line for line in lines) != 1
+        or one_line(ending.output) != "\\n".join(lines) + "\\n"
+    ):
+        return f"not told in one line: {ending.output!a}"
+    return None
+
+
+def _check_named(folder: Path, whole: Path, broken: Path) -> str | None:
+    if sorted(find_pictures(folder)) != sorted([whole, broken]):
+        return f"found {find_pictures(folder)!a}"
+    read_picture(whole)
+    read_photo(whole)
+    code = command("data", "check", folder, "--crop-size", 8)
+    return None if code == 1 else f"exit code {code}"
+
+
+# Files that change while a training reads them
+
+
+def _vanish(path: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _become_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _become_another(path: Path) -> None:
+    write_picture(noise(60, 50, seed=9), path)
+
+
+def _become_a_pixel(path: Path) -> None:
+    write_picture(noise(1, 1), path)
+
+
+_CHANGES = {
+    "vanish": _vanish,
+    "cut": _cut,
+    "pipe": _become_pipe,
+    "folder": _become_folder,
+    "another": _become_another,
+    "pixel": _become_a_pixel,
+}
+
+
+def _changed_while_training(
+    folder: Path, change: Callable[[Path], None], cache: str, workers: int
+) -> str | None:
+    """With a cache the training goes on as if nothing had been; without, it ends in one line that names the file."""
+    files = fill(folder / "x" / "trainA", 6, size=(40, 44))
+    for number, split in enumerate(("trainB", "testA", "testB"), 1):
+        fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)
+    settings = [f"data.root={folder}", "data.domain=x", f"data.cache={cache}", f"data.workers={workers}"]
+    settings += ["data.held_out=0", "evaluation.features=none", "evaluation.score=none", "training.steps=60"]
+    settings += ["training.checkpoint_every=1000", "training.sample_every=1000"]
+    run = folder / "run"
+    child = Child(command, "train", CONFIG, *TINY, *settings, "--out", run, cwd=folder)
+    until = time.monotonic() + _SECONDS
+    while max(metrics(run), default=0) < 1 and time.monotonic() < until and not child.ended():
+        time.sleep(0.01)
+    for path in files:
+        change(path)
+    ending = child.wait(_SECONDS)
+    lines = [line for line in ending.output.splitlines() if line.startswith("gan-nst: ")]
+    if ending.problem is not None or "Traceback" in ending.output:
+        return f"{ending.problem}: {ending.output[-300:]!a}"
+    if ending.value == 0 and (cache != "never" or change is _become_another):
+        return None
+    if ending.value == 2 and len(lines) == 1 and str(folder / "x" / "trainA") in lines[0]:
+        return None if cache == "never" else f"with a cache it need not end: {lines}"
+    return f"exit code {ending.value}: {ending.output[-300:]!a}"

@@ -1,0 +1,216 @@
+"""`gan-nst data check` tells beforehand what a training would stumble over."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_data import noise
+from helpers_runs import one_line
+from PIL import Image
+
+import gan_nst as package
+from gan_nst.commands.settings import load_settings
+from gan_nst.data import check_findings
+from gan_nst.images import write_picture
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data set with nothing wrong: 8 pictures a side, 3 of test and validation."""
+    monkeypatch.setattr(check_findings, "FEW", 4)
+    for number, split in enumerate(("trainA", "trainB", "valA", "valB", "testA", "testB")):
+        for index in range(8 if split.startswith("train") else 3):
+            write_picture(
+                noise(40, 40, seed=100 * number + index), tmp_path / "data" / split / f"{index}.png"
+            )
+    return tmp_path / "data"
+
+
+def check(gan_nst, folder, *options):
+    """The exit code, the output, and what was written as JSON."""
+    code, out, err = gan_nst(
+        "data", "check", folder, "--crop-size", 32, "--json", folder.parent / "x.json", *options
+    )
+    assert err == ""
+    return code, out, json.loads((folder.parent / "x.json").read_text())
+
+
+def only(lines, *parts):
+    """Asserts that one line is all there is, and holds all parts."""
+    assert len(lines) == 1, lines
+    for part in parts:
+        assert str(part) in lines[0]
+
+
+def test_a_good_data_set_has_nothing_wrong(gan_nst, data):
+    code, out, result = check(gan_nst, data)
+    assert code == 0
+    assert "nothing is wrong" in out
+    assert (result["ok"], result["wrong"], result["advice"]) == (True, [], [])
+    assert result["paired"] == ["validation", "test"]
+    first = result["parts"][0]
+    assert (first["split"], first["domain"], first["pictures"]) == ("training", "a", 8)
+    assert first["sizes"] == {"smallest": [40, 40], "median": [40, 40], "largest": [40, 40]}
+    assert first["formats"] == {"PNG": 8}
+    assert all(abs(value - 127.5) < 3 for value in first["colour"]["mean"])
+    assert first["colour"]["gray_share"] == 0
+
+
+def test_every_broken_file_is_named(gan_nst, data):
+    for index in range(12):
+        (data / "trainA" / f"bad{index:02d}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    code, out, result = check(gan_nst, data)
+    assert code == 1
+    only(result["wrong"], "domain a, training: 12 broken files", "bad09.png: not a readable", "and 2 more")
+    assert [entry["file"] for entry in result["parts"][0]["broken"]] == [
+        str(data / "trainA" / f"bad{index:02d}.png") for index in range(12)
+    ]
+    assert "something is wrong" in out
+
+
+def test_a_domain_of_broken_files_alone_is_told(gan_nst, data):
+    for file in (data / "trainB").iterdir():
+        file.write_bytes(b"")
+    code, out, result = check(gan_nst, data)
+    assert code == 1
+    assert "domain b, training: no file can be read" in result["wrong"]
+    assert result["parts"][1]["sizes"] is None
+
+
+def test_small_pictures_are_wrong_but_in_the_test(gan_nst, data):
+    write_picture(noise(20, 50, seed=1), data / "trainB" / "small.png")
+    write_picture(noise(20, 50, seed=2), data / "testB" / "small.png")
+    code, _, result = check(gan_nst, data)
+    assert code == 1
+    only(
+        result["wrong"], "1 picture smaller than the crop of 32 pixels", "small.png (50 x 20)", "data.upscale"
+    )
+
+
+@pytest.mark.parametrize(("split", "word"), [("testA", "test picture"), ("valA", "validation picture")])
+@pytest.mark.parametrize("nearly", [False, True])
+def test_leaks_are_wrong(gan_nst, data, split, word, nearly):
+    with Image.open(data / "trainA" / "3.png") as image:
+        image.resize((80, 80) if nearly else (40, 40)).save(data / split / "like.png")
+    code, _, result = check(gan_nst, data)
+    assert code == 1
+    sign = "~" if nearly else "="
+    pair = f"{data / split / 'like.png'} {sign} {data / 'trainA' / '3.png'}"
+    only(result["wrong"], f"1 {word} of domain a in training too", pair)
+    assert result["alike"][0][0]["same_pixels"] is not nearly
+
+
+def test_likes_within_a_split_are_advice(gan_nst, data):
+    shutil.copy(data / "trainA" / "3.png", data / "trainA" / "like.png")
+    code, _, result = check(gan_nst, data)
+    assert code == 0
+    only(result["advice"], "domain a, training: 2 pictures show what another shows, in 1 group", "like.png")
+
+
+def test_one_domain_that_is_the_others_copy_is_wrong(gan_nst, data):
+    shutil.rmtree(data / "trainB")
+    shutil.copytree(data / "trainA", data / "trainB")
+    code, _, result = check(gan_nst, data)
+    assert code == 1
+    only(result["wrong"], "8 pictures in both domains, equal pixel by pixel; is one domain the other's copy?")
+
+
+def test_a_test_picture_of_the_other_domain_is_no_leak(gan_nst, data):
+    with Image.open(data / "trainA" / "3.png") as image:
+        image.resize((80, 80)).save(data / "testB" / "0.png")
+    assert check(gan_nst, data)[0] == 0
+
+
+def test_advice(gan_nst, data, monkeypatch):
+    monkeypatch.setattr(check_findings, "FEW", 200)
+    for index in range(30):
+        gray = np.repeat(noise(40, 40, seed=1000 + index)[..., :1], 3, 2)
+        write_picture(gray, data / "trainB" / f"gray{index}.png")
+    for index in range(8):
+        (data / "trainB" / f"{index}.png").unlink()
+    write_picture(np.full((40, 40, 3), 9, np.uint8), data / "trainA" / "flat.png")
+    write_picture(noise(40, 200, seed=5), data / "trainA" / "long.png")
+    write_picture(noise(40, 40, seed=77), data / "testA" / "alone.png")
+    write_picture(noise(40, 40, seed=78), data.parent / "elsewhere.png")
+    (data / "valA" / "0.png").unlink()
+    (data / "valA" / "0.png").symlink_to(data.parent / "elsewhere.png")
+    code, _, result = check(gan_nst, data)
+    assert code == 0, result["wrong"]
+    expected = [
+        "domain a: only 10 training pictures; more are better, or try method.differentiable_augmentation",
+        "domain b: only 30 training pictures",
+        "domain b is gray, the other in colour",
+        "test: 1 name in one domain only, so it is not paired: alone",
+        "domain a, training: 1 picture of one colour, or nearly",
+        "domain a, training: 1 picture of which a square crop shows little",
+        "domain a, validation: 1 file lying elsewhere, by a link",
+    ]
+    for line, part in zip(result["advice"], expected, strict=True):
+        assert part in line
+    assert result["paired"] == ["validation"]
+
+
+def test_unbalanced_domains_are_told(gan_nst, data):
+    for index in range(40):
+        write_picture(noise(40, 40, seed=2000 + index), data / "trainB" / f"more{index}.png")
+    only(check(gan_nst, data)[2]["advice"], "unbalanced: 8 training pictures of a, 48 of b")
+
+
+def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
+    for split in ("valA", "valB", "testA", "testB"):
+        shutil.rmtree(data / split)
+    for index in range(60):
+        write_picture(noise(40, 40, seed=3000 + index % 30), data / "trainA" / f"{index}.png")
+    code, out, result = check(gan_nst, data)
+    assert "no test split" in out
+    assert code == 1
+    assert any("leak" in line for line in result["wrong"])
+    assert result["paired"] == []
+
+
+def test_a_plain_folder_is_checked(gan_nst, data):
+    os.chdir(data / "trainA")
+    code, out, err = gan_nst("data", "check", ".", "--crop-size", 32)
+    assert (code, err) == (0, "")
+    assert "pictures  8 " in out
+    code, out, _ = gan_nst("data", "check", data / "trainA")
+    assert code == 1
+    assert "8 pictures smaller than the crop of 256 pixels" in out
+
+
+def test_names_that_are_no_text_are_written(gan_nst, data):
+    (data / "trainA" / os.fsdecode(b"\xff\n\x1b[2J.png")).write_bytes(b"")
+    code, out, result = check(gan_nst, data)
+    assert code == 1
+    assert "\x1b" not in out
+    assert sum(r"\n\x1b[2J.png: " in line for line in out.splitlines()) == 1
+    assert result["parts"][0]["broken"][0]["file"] == str(data / "trainA" / os.fsdecode(b"\xff\n\x1b[2J.png"))
+
+
+def test_the_settings_of_a_domain_hold(gan_nst, datasets):
+    Path("datasets").symlink_to(datasets)
+    code, out, err = gan_nst("data", "check", "--domain", "photo2cartoon", "--json", "x.json")
+    result = json.loads(Path("x.json").read_text())
+    settings, _, _ = load_settings(Path("experiments/photo2cartoon/cyclegan.yaml"), [])
+    assert (result["crop_size"], result["folder"]) == (settings.data.crop_size, "datasets/photo2cartoon")
+    assert (code, err) == (1, ""), out  # the suite's pictures are smaller than that
+
+
+def test_mistakes_are_told_in_one_line(gan_nst, data, tmp_path):
+    one_line(gan_nst("data", "check"), "give a folder, or --domain")
+    one_line(gan_nst("data", "check", data, "--domain", "x"), "not both")
+    one_line(gan_nst("data", "check", tmp_path / "none"), "none: no such folder")
+    (tmp_path / "empty").mkdir()
+    one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no pictures")
+    one_line(gan_nst("data", "check", data, "--json", tmp_path / "no" / "x.json"), "no such folder to write")
+    one_line(gan_nst("data", "check", "--domain", "nothing"), "no such folder")
+    shutil.rmtree(data / "trainB")
+    one_line(gan_nst("data", "check", data), "no training pictures of domain b")
+
+
+def test_the_function_returns_what_is_written(data, tmp_path):
+    result = package.data_check(data, crop_size=32, json=tmp_path / "x.json")
+    assert result == json.loads((tmp_path / "x.json").read_text())
