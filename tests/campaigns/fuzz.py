@@ -107,7 +107,7 @@ def problem_of(reader, file: Path) -> str | None:
             problem = f"refused by {type(error).__name__}: {message}"
         elif message != one_line(message) or len(message) > 2000:
             problem = f"refused, but not in one line: {message[:200]!r}"
-        elif reader.names and file.name not in message:
+        elif reader.names and str(reader.folder) not in message:
             problem = f"refused without the file's name: {message}"
         elif "MemoryError" in message:
             problem = f"took all memory: {message}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gan_nst.commands.settings import load_settings, settings_model
 from gan_nst.commands.train import _go_on
-from gan_nst.commands.translate import load_generator
+from gan_nst.commands.translate import averaged_generator
 from gan_nst.config import dump_yaml, read_overrides, validate
 from gan_nst.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.images import read_picture
@@ -21,7 +21,7 @@ from gan_nst.methods import base
 
 @dataclass(frozen=True)
 class Reader:
-    """inputs: contents of a file of that name in that folder. refusals: what `read` may raise; names: naming the file."""
+    """inputs: contents of a file of that name in that folder. refusals: what `read` may raise; names: naming it."""
 
     name: str
     folder: Path
@@ -37,10 +37,12 @@ def readers(folder: Path) -> list[Reader]:
     run = folder / "run" / "checkpoints"
     run.mkdir(parents=True)
     trainer, whole = make_trainer(folder / "base")
+    trainer._checkpoints = run  # which its errors name
 
     def go_on(file: Path) -> None:
-        load_generator(file, None)
         start = _go_on(file.parent.parent, ["device=cpu"])
+        for name in start.payload["translations"]:
+            averaged_generator(start.payload, name, file)
         trainer.restore(start.payload)
         trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
 
