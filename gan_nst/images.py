@@ -125,6 +125,7 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name}.part")
     try:
+        unfinished.unlink(missing_ok=True)  # a link there could lead anywhere
         yield unfinished
         if sync:
             with open(unfinished, "rb") as file:

@@ -410,3 +410,16 @@ def test_keys_that_would_move_a_cursor_or_fill_a_screen_are_told_in_one_line(tmp
 @pytest.mark.parametrize("name", [["x" * 3000] * 100, "a\nb", {"x": 1}, 2**2000])
 def test_a_method_of_no_name_is_told_in_one_line(name):
     assert "method.name" in refusal(base.find, name)
+
+
+@pytest.mark.parametrize(
+    "domain", ["../x", "../../x", "..", "/tmp/x", "a/../../x", "a\nb", "\x1b[2J", "x/..", "."]
+)
+def test_a_domain_is_the_name_of_a_folder_below_others(domain):
+    """Runs and data sets are written to folders that are called by it."""
+    assert refusal(validate, MODEL, {"data": {"domain": domain}}).startswith("data.domain: ")
+
+
+@pytest.mark.parametrize("domain", ["photo2cartoon", "a/b", "été 2024", "..x", "x.y"])
+def test_a_domain_may_have_any_name(domain):
+    assert validate(MODEL, {"data": {"domain": domain}}).data.domain == domain

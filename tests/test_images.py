@@ -318,3 +318,12 @@ def test_linked_folders_are_searched(tmp_path):
     (tmp_path / "searched" / "link").symlink_to(tmp_path / "real")
     assert find_pictures(tmp_path / "searched") == [tmp_path / "searched" / "link" / "x.png"]
     assert find_pictures(tmp_path / "none") == []
+
+
+def test_what_lies_in_an_unfinished_files_place_is_not_written_into(tmp_path):
+    """A link there could lead anywhere."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".x.png.part").symlink_to(tmp_path / "precious")
+    write_picture(np.zeros((2, 2, 3), np.uint8), tmp_path / "x.png")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "x.png").is_symlink()

@@ -120,6 +120,8 @@ def _evaluate_run(
     run: Path, subjects: Mapping[str, Subject], split: HeldOut, metrics: Metrics
 ) -> dict[str, Any]:
     staged = run / ".evaluation.part"
+    if staged.is_symlink():  # which could lead anywhere
+        staged.unlink()
     shutil.rmtree(staged, ignore_errors=True)
     try:
         evaluation, sheets = _judge(subjects, split, metrics, staged / "translated")

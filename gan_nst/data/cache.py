@@ -263,9 +263,10 @@ def _read_index(path: Path) -> tuple[Path, dict[str, Entry]]:
         content = json.loads(path.read_text())
         data = path.with_name(Path(content["data"]).name)
         entries = [Entry(*fields) for fields in content["entries"]]
-        if data.stat().st_size >= max((e.offset + e.length for e in entries), default=0):
+        size = data.stat().st_size
+        if all(entry.lies_in(size) for entry in entries):
             return data, {entry.path: entry for entry in entries}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
     return path, {}
 

@@ -38,6 +38,15 @@ class Entry:
     def length(self) -> int:
         return self.height * self.width * 3
 
+    def lies_in(self, size: int) -> bool:
+        """Whether a data file of `size` bytes can hold this: an index may have been written by anybody."""
+        numbers = (self.bytes, self.time, self.side, self.offset, self.height, self.width)
+        if not isinstance(self.path, str) or any(type(number) is not int for number in numbers):
+            return False
+        if self.problem is not None:
+            return isinstance(self.problem, str) and self.length == 0
+        return min(self.side, self.height, self.width) > 0 <= self.offset <= size - self.length
+
 
 class CachedPictures:
     """Pictures from the memory-mapped file; processes that read it share its memory."""

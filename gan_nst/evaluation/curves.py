@@ -196,10 +196,10 @@ def _entries(text: str) -> Iterator[tuple[int, str, float]]:
     for line in text.splitlines():
         try:
             told = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         step = told.get("step") if isinstance(told, dict) else None
-        if not isinstance(step, int) or isinstance(step, bool):
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             continue
         for key, value in told.items():
             if key == "step" or isinstance(value, bool):

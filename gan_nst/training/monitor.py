@@ -125,7 +125,7 @@ def _drop_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     unfinished = path.with_suffix(".part")
     unfinished.write_text("".join(kept), encoding="utf-8")

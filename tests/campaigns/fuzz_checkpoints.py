@@ -20,10 +20,10 @@ precision: float32
 """
 
 
-def make_trainer(folder: Path) -> tuple[Trainer, dict]:
+def make_trainer(folder: Path, config: str = _CONFIG) -> tuple[Trainer, dict]:
     """A trainer of tiny networks after two steps, and what its checkpoint holds."""
     folder.mkdir()
-    (folder / "tiny.yaml").write_text(_CONFIG)
+    (folder / "tiny.yaml").write_text(config)
     settings, device, _ = load_settings(folder / "tiny.yaml", ["device=cpu"])
     torch.manual_seed(0)
     method = base.find(settings.method_name)(settings.method, base.Plan(10, 5))

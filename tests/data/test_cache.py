@@ -1,5 +1,6 @@
 """The cache: decodes once, follows its files, survives what interrupts it, and changes no pixel."""
 
+import json
 import os
 import pickle
 import shutil
@@ -369,3 +370,48 @@ def test_a_reader_of_a_rebuilt_cache_never_sees_other_pictures(files, settings):
     assert np.array_equal(reader[0], expected)
     with pytest.raises(DataError, match="rebuilt by another run"):
         pickle.loads(sent)
+
+
+def told_otherwise(settings, change):
+    """Changes what the index says of its entries: path, bytes, time, side, offset, height, width, problem."""
+    (index,) = (settings.root / ".cache").glob("*.json")
+    content = json.loads(index.read_text())
+    content["entries"] = [change(entry) for entry in content["entries"]]
+    index.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: [*entry[:4], -1, *entry[5:]],
+        lambda entry: [*entry[:5], -entry[5], -entry[6], *entry[7:]],
+        lambda entry: [*entry[:5], 10**9, 0, *entry[7:]],
+        lambda entry: [*entry[:5], 0, *entry[6:]],
+        lambda entry: [*entry[:5], 1.5, *entry[6:]],
+        lambda entry: [*entry[:3], -5, *entry[4:]],
+        lambda entry: [*entry[:3], "x", *entry[4:]],
+        lambda entry: [*entry[:3], True, *entry[4:]],
+        lambda entry: [*entry[:7], ["x"]],
+        lambda entry: [["x"], *entry[1:]],
+    ],
+)
+def test_an_index_that_cannot_be_is_made_anew(files, settings, decoded, change):
+    open_pictures(files, settings, "x")
+    told_otherwise(settings, change)
+    decoded.clear()
+    pictures, left = open_pictures(files, settings, "x")
+    assert len(decoded) == 5
+    assert same(pictures, left, settings)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "9" * 10_000, "cposix\nsystem\n", "[]", '{"data": 3, "entries": []}']
+)
+def test_an_index_that_is_none_is_made_anew(files, settings, decoded, text):
+    open_pictures(files, settings, "x")
+    (index,) = (settings.root / ".cache").glob("*.json")
+    index.write_text(text)
+    decoded.clear()
+    pictures, left = open_pictures(files, settings, "x")
+    assert len(decoded) == 5
+    assert same(pictures, left, settings)

@@ -193,3 +193,12 @@ def test_smoothing_takes_noise_away_and_keeps_gaps():
     assert gaps.tolist() == [0, 100, 499]
     assert smooth(np.array([])).shape == (0,)
     assert np.isnan(smooth(np.full(30, np.nan))).all()
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"step": 1' + "0" * 400 + ', "x": 1}', '{"step": -1, "x": 1}', "9" * 10_000]
+)
+def test_a_line_that_no_run_logs_is_left_out(tmp_path, line):
+    write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
+    history = read_run(tmp_path / "run")
+    assert (history.last_step(), list(history.series)) == (1, ["generator/x"])
