@@ -169,6 +169,9 @@ def lying_onnx(told: str) -> dict[str, bytes]:
     huge = helper.make_tensor("shape", TensorProto.INT64, [2], [2**40, 2**20])
     lying = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
     lying.dims[:] = [2**40]
+    of_floats = json.dumps({**json.loads(told), "pixels": "float"})
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
+    nothing = [node("Mul", ["pictures", "zero"], ["none"]), node("Div", ["none", "none"], ["translated"])]
     short = helper.make_tensor("axes", TensorProto.INT64, [4], [0, 0, 0, 0])
     return {
         "empty": b"",
@@ -192,6 +195,7 @@ def lying_onnx(told: str) -> dict[str, bytes]:
             ],
             [huge],
         ),
+        "not a number": model(nothing, [zero], kind=TensorProto.FLOAT, say=of_floats),
         "another size": model([node("Concat", ["pictures", "pictures"], ["translated"], axis=3)]),
         "no picture": model([node("Expand", ["pictures", "axes"], ["translated"])], [short]),
     }
