@@ -123,12 +123,12 @@ def extract_cached(
     content = hashlib.sha256(
         f"{features.name} {features.digest} {protocol} {torch.__version__} {device}".encode()
     )
-    for picture in pictures:
+    count = 0
+    for count, picture in enumerate(pictures, 1):
         content.update(str(picture.shape).encode())
         content.update(picture.tobytes())
     path = cache / f"features-{content.hexdigest()[:32]}.safetensors"
-    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        known: Tensor = file.get_tensor("features")
+    if (known := _remembered(path, (count, features.dimension))) is not None:
         return known.double()
     found = extract(features, pictures, protocol)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -140,6 +140,17 @@ def extract_cached(
         with suppress(OSError):
             unfinished.unlink()
     return found
+
+
+def _remembered(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """What a file remembers; None where it cannot be features of this shape."""
+    if not path.is_file():
+        return None
+    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        known: Tensor = file.get_tensor("features")
+        if known.shape == shape and known.is_floating_point() and known.isfinite().all():
+            return known
+    return None
 
 
 def best_at_hand(weights: Path | None = None, download: bool = False) -> FeatureName:

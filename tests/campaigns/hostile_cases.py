@@ -529,6 +529,6 @@ def _archives() -> Iterator[Case]:
         return
     found = hostile_archives()
     for name, content in found.items() if hasattr(found, "items") else found:
-        file = f"{len(content)}.archive"
-        run = _cli("data", "get", file, "got")
+        file = f"archives/{name}"
+        run = _cli("data", "get", file, "--into", "got")
         yield Case("archive", f"archive {name}", partial(_write, {file: content}), run)

@@ -398,7 +398,9 @@ def spoilt(run, change):
         lambda payload: payload["translations"]["ab"]["network"].update(width=10**9),
         lambda payload: payload["translations"]["ab"]["network"].update(width=512, blocks=50),
         lambda payload: payload["translations"]["ab"].update(generator="xy"),
-        lambda payload: payload["ema"].update({"ab.segments.tail.convolution.bias": torch.full((3,), math.nan)}),
+        lambda payload: payload["ema"].update(
+            {"ab.segments.tail.convolution.bias": torch.full((3,), math.nan)}
+        ),
     ],
 )
 def test_a_checkpoint_whose_parts_do_not_fit_is_refused_by_name(gan_nst, run, tmp_path, change):
