@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
 
-.PHONY: help install train translate app export evaluate curves tensorboard data bench test lint clean
+.PHONY: help install train translate app export evaluate curves tensorboard data get check-data bench test campaign lint clean
 
 help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
@@ -18,7 +18,8 @@ help:
 	@echo "make export DOMAIN=photo2cartoon OUT=FILE.onnx [DIRECTION=ab] [ARGS=\"--precision int8 ...\"]    (or FILE.pt2)"
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
-	@echo "make install    make test    make lint    make clean"
+	@echo "make get DOMAIN=horse2zebra    (a known data set; without DOMAIN: the list)    make check-data DOMAIN=..."
+	@echo "make install    make test    make campaign    make lint    make clean"
 
 install: $(STAMP)
 
@@ -55,11 +56,21 @@ tensorboard: $(STAMP)
 data: $(STAMP)
 	@$(BIN)/gan-nst data demo --domain "$(DOMAIN)" --method "$(METHOD)" $(ARGS)
 
+get: $(STAMP)
+	@$(BIN)/gan-nst data get $(if $(filter command line environment,$(origin DOMAIN)),"$(DOMAIN)") $(ARGS)
+
+check-data: $(STAMP)
+	@$(BIN)/gan-nst data check --domain "$(DOMAIN)" --method "$(METHOD)" $(ARGS)
+
 bench: $(STAMP)
 	@$(BIN)/gan-nst bench $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
+
+campaign: $(STAMP)
+	@$(BIN)/python tests/campaigns/load.py
+	@$(BIN)/python tests/campaigns/run.py $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

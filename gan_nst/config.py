@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from gan_nst.errors import SettingsError
+from gan_nst.bounded import LONGEST, parse_yaml, shortened, shown
+from gan_nst.errors import SettingsError, one_line, reason
 
 S = TypeVar("S", bound="Section")
+
+_DEEPEST = 30  # sections within each other that an override may name
 
 
 class Section(BaseModel):
@@ -43,19 +46,22 @@ def validate(model: type[S], data: Any, where: str = "") -> S:
         return model.model_validate(data)
     except ValidationError as error:
         prefix = f"{where}: " if where else ""
-        raise SettingsError(prefix + _explain(model, error)) from None
+        raise SettingsError(one_line(prefix + _explain(model, error))) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises SettingsError when it cannot be read or is no mapping."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting
+            raise SettingsError(f"{path}: cannot be read (not a file)")
+        with open(path, "rb") as file:
+            data = parse_yaml(file.read(4 * LONGEST + 1).decode())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such settings file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {_one_line(error)}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {_one_line(error)}") from None
+        raise SettingsError(f"{path}: cannot be read ({reason(error)})") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
     if data is None:
         return {}
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
@@ -71,21 +77,25 @@ def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]
     for override in overrides:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise SettingsError(f"{override!r}: expected section.key=value, training.steps=1000 for example")
+        if not equals or not all(keys) or len(keys) > _DEEPEST:
+            raise SettingsError(
+                f"{shown(override)}: expected section.key=value, training.steps=1000 for example"
+            )
         field_type = _field_type(model, keys)
         if field_type is not None and leaf_types(field_type) <= {str, Path, type(None)}:
             value: Any = None if text in ("", "null") and type(None) in leaf_types(field_type) else text
         else:
             try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise SettingsError(f"{path}: {text!r} is not valid YAML: {_one_line(error)}") from None
+                value = parse_yaml(text)
+            except ValueError as error:
+                raise SettingsError(f"{shortened(path)}: {shown(text)} is not valid YAML: {error}") from None
         nested = data
         for key in keys[:-1]:
             nested = nested.setdefault(key, {})
             if not isinstance(nested, dict):
-                raise SettingsError(f"{path}: {key} was given a value of its own before")
+                raise SettingsError(
+                    f"{shortened(path)}: {shortened(key)} was given a value of its own before"
+                )
         nested[keys[-1]] = value
     return data
 
@@ -170,7 +180,11 @@ def _explain(model: type[Section], error: ValidationError) -> str:
     """One line for the first mistake; an unknown key is told first, as it often causes the others."""
     mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     mistake = mistakes[0]
-    keys = [str(key) for key in mistake["loc"] if not (isinstance(key, str) and key.startswith("function-"))]
+    keys = [
+        shortened(str(key), 100)
+        for key in mistake["loc"]
+        if not (isinstance(key, str) and key.startswith("function-"))
+    ]
     path = ".".join(keys)
     if mistake["type"] == "extra_forbidden":
         return f"{path}: unknown setting{_did_you_mean(model, path)}"
@@ -183,16 +197,15 @@ def _explain(model: type[Section], error: ValidationError) -> str:
     if mistake["type"] == "value_error":
         names_its_field = ": " in message and " " not in message.split(":")[0]
         return f"{path}{'.' if names_its_field else ': '}{message}" if path else message
-    given = mistake["input"]
-    shown = "null" if given is None else repr(given)
+    given = shown(mistake["input"])
     annotation = _field_type(model, keys) or _field_type(model, keys[:-1])
     if mistake["type"] == "literal_error" and annotation is not None:
         expected = describe(annotation)
-        close = difflib.get_close_matches(str(given), [str(v) for v in typing.get_args(annotation)], 1)
-        return f"{path}: expected {expected}, got {shown}" + (f"; did you mean {close[0]}?" if close else "")
+        close = difflib.get_close_matches(given.strip("'"), [str(v) for v in typing.get_args(annotation)], 1)
+        return f"{path}: expected {expected}, got {given}" + (f"; did you mean {close[0]}?" if close else "")
     if mistake["type"].endswith(("_type", "_parsing", "_from_float")) and annotation is not None:
-        return f"{path}: expected {describe(annotation)}, got {shown}"
-    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}, got {shown}"
+        return f"{path}: expected {describe(annotation)}, got {given}"
+    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}, got {given}"
 
 
 def _did_you_mean(model: type[Section], path: str) -> str:
@@ -201,7 +214,3 @@ def _did_you_mean(model: type[Section], path: str) -> str:
     elsewhere = [name for name in known if name.rpartition(".")[2] == last]
     close = difflib.get_close_matches(path, elsewhere, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

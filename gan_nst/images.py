@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from gan_nst.errors import DataError, unwritten
+from gan_nst.errors import DataError, reason, unwritten
 from gan_nst.opening import NOT_PICTURES, opened
 
 Picture = NDArray[np.uint8]
@@ -158,6 +158,7 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name}.part")
     try:
+        unfinished.unlink(missing_ok=True)  # a link there could lead anywhere
         yield unfinished
         if sync:
             with open(unfinished, "rb") as file:

@@ -22,6 +22,7 @@ EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
 LAYERS = [
     {
         "errors",
+        "bounded",
         "config",
         "exif",
         "images",

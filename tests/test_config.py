@@ -1,5 +1,6 @@
 """Settings: what is wrong is told in one line that names the setting, what was given and what was meant."""
 
+import os
 import typing
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gan_nst.config import (
     setting_paths,
     validate,
 )
-from gan_nst.errors import SettingsError
+from gan_nst.errors import SettingsError, one_line
 from gan_nst.methods import base
 
 MODEL = settings_model(base.find("cyclegan"))
@@ -306,3 +307,119 @@ def test_every_setting_says_what_it_is():
         and not path.endswith("name")
     ]
     assert unsaid == []
+
+
+def refusal(call, *arguments):
+    """The one line, of a length that can be read, by which settings are refused."""
+    with pytest.raises(SettingsError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message == one_line(message)
+    assert len(message) < 1000
+    return message
+
+
+def refused_text(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return refusal(load_settings, path, ["device=cpu"])
+
+
+def laughs(levels):
+    lines = ["x0: &x0 [ha, ha]", *(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]" for n in range(1, levels))]
+    return "\n".join(lines) + f"\nseed: *x{levels - 1}\n"
+
+
+def merges(levels):
+    lines = ["x0: &x0 {a: 1}", *(f"x{n}: &x{n} {{<<: [*x{n - 1}, *x{n - 1}]}}" for n in range(1, levels))]
+    return "\n".join(lines) + f"\ndata: {{<<: *x{levels - 1}}}\n"
+
+
+@pytest.mark.parametrize("text", [laughs(60), merges(60)], ids=["lists", "merges"])
+@pytest.mark.timeout(10)
+def test_a_billion_laughs_are_refused_before_they_are_many(tmp_path, text):
+    assert "values" in refused_text(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["data: &x [*x]", "data: &x {<<: *x}", "data: {augmentations: &a [{name: *a}]}"]
+)
+def test_what_holds_itself_is_refused(tmp_path, text):
+    assert "holds itself" in refused_text(tmp_path, text)
+
+
+def test_anchors_of_a_few_values_may_be_used(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "x: &x {flip: 0.25}\nmethod: {name: cyclegan}\ndata: {<<: *x, load_size: &s 300, crop_size: *s}\n"
+    )
+    assert read_yaml(path)["data"] == {"flip": 0.25, "load_size": 300, "crop_size": 300}
+
+
+@pytest.mark.parametrize("depth", [40, 1000, 20_000])
+def test_deep_settings_are_refused(tmp_path, depth):
+    assert "nested" in refused_text(tmp_path, "data: " + "[" * depth + "]" * depth)
+    assert "nested" in refusal(read_overrides, MODEL, ["data.augmentations=" + "[" * depth])
+    assert "section.key=value" in refusal(read_overrides, MODEL, [".".join("a" * depth) + "=1"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "!!timestamp x",
+            "!!bool x",
+            "!!int x",
+            "!!float x",
+            "2001-13-45",
+            "0x_",
+            "9" * 5000,
+            "0x" + "f" * 5000,
+        ),
+        *(
+            "!!python/object/apply:os.system ['exit']",
+            "!!python/name:os.system",
+            '"\\ud800"',
+            "!!binary /w==",
+        ),
+    ],
+)
+def test_a_value_that_yaml_has_no_type_for_is_refused(tmp_path, value):
+    assert "x.yaml" in refused_text(tmp_path, f"method: {{name: cyclegan}}\nseed: {value}")
+
+
+def test_a_long_text_is_refused_before_it_is_read(tmp_path):
+    assert "longer than" in refused_text(tmp_path, "x" * 10**6)
+    assert "longer than" in refusal(read_overrides, MODEL, ["seed=" + "1" * 10**6])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.yaml")
+    assert "cannot be read (not a file)" in refusal(read_yaml, tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("key", ["a\nb", "\x1b[31m", "\u202e", "x" * 3000])
+def test_keys_that_would_move_a_cursor_or_fill_a_screen_are_told_in_one_line(tmp_path, key):
+    assert "unknown setting" in refused_text(tmp_path, dump_yaml({"method": {"name": "cyclegan"}, key: 1}))
+    assert "unknown setting" in refusal(validate, MODEL, read_overrides(MODEL, [f"{key}=1"]))
+    assert "section.key=value" in refusal(read_overrides, MODEL, [key])
+    refusal(validate, MODEL, {"method": {"name": key}})
+    refusal(validate, MODEL, {"seed": [key] * 100})
+
+
+@pytest.mark.parametrize("name", [["x" * 3000] * 100, "a\nb", {"x": 1}, 2**2000])
+def test_a_method_of_no_name_is_told_in_one_line(name):
+    assert "method.name" in refusal(base.find, name)
+
+
+@pytest.mark.parametrize(
+    "domain", ["../x", "../../x", "..", "/tmp/x", "a/../../x", "a\nb", "\x1b[2J", "x/..", "."]
+)
+def test_a_domain_is_the_name_of_a_folder_below_others(domain):
+    """Runs and data sets are written to folders that are called by it."""
+    assert refusal(validate, MODEL, {"data": {"domain": domain}}).startswith("data.domain: ")
+
+
+@pytest.mark.parametrize("domain", ["photo2cartoon", "a/b", "été 2024", "..x", "x.y"])
+def test_a_domain_may_have_any_name(domain):
+    assert validate(MODEL, {"data": {"domain": domain}}).data.domain == domain

@@ -1,6 +1,5 @@
 """The translators that the page offers: found under what was given, loaded when first asked for, a few kept."""
 
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from gan_nst.commands.runs import RUNS, find_run
 from gan_nst.commands.translate import FILES, load_translator
 from gan_nst.errors import CheckpointError, SettingsError
+from gan_nst.inference.exported import read_description
 from gan_nst.inference.translator import Translator
 from gan_nst.training import checkpoint
 
@@ -168,7 +166,6 @@ def _title(path: Path) -> str:
 def _translation(file: Path) -> str | None:
     """What an exported generator's file translates; None for a file that is none."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            return str(json.loads((opened.metadata() or {})["gan_nst"])["translation"])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        return read_description(file).translation
+    except CheckpointError:
         return None

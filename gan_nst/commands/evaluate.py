@@ -130,12 +130,14 @@ def _evaluate(
         subjects, split = exported_subject(source, data, device, precision)
     elif source.suffix == ".pt":
         payload = checkpoint.load(source)
-        subjects = {name: given_subject(payload, name, device, precision) for name in payload["translations"]}
-        settings, split = settings_of(payload), split_of(payload, data)
+        subjects = {
+            name: given_subject(payload, name, source, device, precision) for name in payload["translations"]
+        }
+        settings, split = settings_of(payload, source), split_of(payload, data, source)
     else:
         run = find_run(source)
         payload = checkpoint.load_newest(run / "checkpoints")[1]
-        settings, split = settings_of(payload), split_of(payload, data)
+        settings, split = settings_of(payload, source), split_of(payload, data, source)
         subjects = subjects_of(run, payload, device, precision, settings.evaluation.export)
     if direction is not None and direction not in subjects:
         known = ", ".join(subjects)

@@ -171,7 +171,7 @@ class _Pictures:
     def __init__(self, source: Path, description: Description) -> None:
         self.scale: TrainingScale = description.training_scale
         self.domain = description.translation[0]
-        self._payload = _payload(source)
+        self._source, self._payload = source, _payload(source)
         if self._payload is not None:
             translation: dict[str, Any] = self._payload["translations"].get(description.translation, {})
             self.domain = translation.get("source", self.domain)
@@ -198,7 +198,7 @@ class _Pictures:
         if self._payload is None:
             return []
         try:
-            folders = getattr(locate(settings_of(self._payload).data), split)
+            folders = getattr(locate(settings_of(self._payload, self._source).data), split)
             return self._read(folders[self.domain].files, count)
         except (GanNstError, KeyError):  # the run's data may be gone
             return []

@@ -67,6 +67,8 @@ def evaluating_in(run: Path) -> Iterator[Path]:
     """
     staged = run / f"{_EVALUATION}.part"
     with _alone(run / f"{_EVALUATION}.lock", f"{run}: is being evaluated by another process; wait for it"):
+        if staged.is_symlink():  # which could lead anywhere
+            staged.unlink()
         shutil.rmtree(staged, ignore_errors=True)
         try:
             yield staged

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, create_model
 
 from gan_nst.config import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import SettingsError
+from gan_nst.errors import CheckpointError, SettingsError
 from gan_nst.evaluation.features import best_at_hand, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base
@@ -93,16 +93,21 @@ def load_settings(path: Path, overrides: Sequence[str]) -> tuple[RunSettings, to
     return validate(model, _stack([plain, *([on_cpu] if small else []), over])), device, small
 
 
-def resume_settings(saved: Mapping[str, Any], overrides: Sequence[str]) -> tuple[RunSettings, RunSettings]:
-    """A run's saved settings, and the same under overrides that do not change what it learns.
+def resume_settings(
+    saved: Mapping[str, Any], overrides: Sequence[str], where: Path
+) -> tuple[RunSettings, RunSettings]:
+    """A run's saved settings, and the same under overrides that do not change what it learns. where: the run's.
 
-    Raises SettingsError naming every override that would.
+    Raises CheckpointError for settings that are none, and SettingsError naming every override that would.
     """
-    method = base.find(saved["method"]["name"])
+    try:
+        method = base.find(_method_name(saved, ()))
+        model = settings_model(method)
+        before = validate(model, _stack([saved]))
+    except SettingsError as error:
+        raise CheckpointError(f"{where}: the settings in its checkpoint are none here: {error}") from None
     free = _FREE | {f"method.{name}" for name in method.free}
-    model = settings_model(method)
     over = read_overrides(model, list(overrides))
-    before = validate(model, saved, where="the run's settings")
     after = validate(model, _stack([saved, over]))
     refused = []
     for path, _ in setting_paths(model):

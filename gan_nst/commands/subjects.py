@@ -91,11 +91,11 @@ def subjects_of(
     steps = {"last": int(payload["step"])} | ({} if best is None else {"best": int(best["step"])})
     subjects = {}
     for name, translation in payload["translations"].items():
-        last = _translator(payload, name, device, precision)
+        last = _translator(payload, name, run, device, precision)
         translators = {"last": last}
         if best is not None:  # the same checkpoint is judged once
             same = best["step"] == payload["step"]
-            translators["best"] = last if same else _translator(best, name, device, precision)
+            translators["best"] = last if same else _translator(best, name, run, device, precision)
         exported = export if export in translators else "last"
         subjects[name] = Subject(*_domains(name, translation), translators, steps, exported)
     return subjects
@@ -113,28 +113,30 @@ def exported_subject(
     if data is not None:
         split = _other_split(data, scale.load_size, scale.resize)
     elif (file.parent / "checkpoints").is_dir():
-        split = split_of(checkpoint.load_newest(file.parent / "checkpoints")[1], None)
+        split = split_of(checkpoint.load_newest(file.parent / "checkpoints")[1], None, file.parent)
     else:
         raise SettingsError(f"{file}: a generator outside its run has no test pictures; give --data DIR")
     translator = Translator(generator, description, str(device), precision)
     return {name: Subject(*_domains(name), {"given": translator}, {}, "given")}, split
 
 
-def given_subject(payload: Mapping[str, Any], name: str, device: torch.device, precision: str) -> Subject:
-    """One translation of a checkpoint."""
-    translators = {"given": _translator(payload, name, device, precision)}
+def given_subject(
+    payload: Mapping[str, Any], name: str, file: Path, device: torch.device, precision: str
+) -> Subject:
+    """One translation of a checkpoint, which lies in a file."""
+    translators = {"given": _translator(payload, name, file, device, precision)}
     domains = _domains(name, payload["translations"][name])
     return Subject(*domains, translators, {"given": int(payload["step"])}, "given")
 
 
-def settings_of(payload: Mapping[str, Any]) -> RunSettings:
-    """The settings of the run that a checkpoint is of."""
-    return resume_settings(payload["settings"], [])[1]
+def settings_of(payload: Mapping[str, Any], where: Path) -> RunSettings:
+    """The settings of the run that a checkpoint is of. where: the run or the file, for errors."""
+    return resume_settings(payload["settings"], [], where)[1]
 
 
-def split_of(payload: Mapping[str, Any], data: Path | None) -> HeldOut:
+def split_of(payload: Mapping[str, Any], data: Path | None, where: Path) -> HeldOut:
     """The run's own test split, or that of another data set at the run's scale."""
-    settings = settings_of(payload)
+    settings = settings_of(payload, where)
     if data is not None:
         return _other_split(data, settings.data.load_size, settings.data.resize)
     data_set, pictures = open_data(settings, payload)
@@ -163,8 +165,10 @@ def _domains(name: str, translation: Mapping[str, Any] | None = None) -> tuple[s
     return told.get("source", name[0]), told.get("target", name[-1])
 
 
-def _translator(payload: Mapping[str, Any], name: str, device: torch.device, precision: str) -> Translator:
-    generator, description = averaged_generator(payload, name)
+def _translator(
+    payload: Mapping[str, Any], name: str, where: Path, device: torch.device, precision: str
+) -> Translator:
+    generator, description = averaged_generator(payload, name, where)
     return Translator(generator, description, str(device), precision)
 
 

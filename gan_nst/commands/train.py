@@ -92,7 +92,7 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
     file, payload = checkpoint.load_newest(run / "checkpoints")
     # stop_at ended the session that it was given to, and no other.
     saved = merge(payload["settings"], {"training": {"stop_at": None}})
-    before, settings = resume_settings(saved, overrides)
+    before, settings = resume_settings(saved, overrides, file)
     log.info(f"going on from {file}, step {payload['step']}")
     old, new = before.training.steps, settings.training.steps
     if new != old:

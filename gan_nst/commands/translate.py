@@ -12,14 +12,13 @@ from gan_nst.commands import processes
 from gan_nst.commands.film import translate_film, wants_film
 from gan_nst.commands.runs import exported_path, find_run
 from gan_nst.errors import CheckpointError, SettingsError, counted, one_line
-from gan_nst.inference.exported import Description, TrainingScale, load_exported
+from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
 from gan_nst.inference.film.video import FrameFiles, VideoOptions, is_film
 from gan_nst.inference.finishing.finish import Finish, PreserveColor
 from gan_nst.inference.folder.outputs import Format, Naming
 from gan_nst.inference.folder.translate import FolderOptions, Outcome, translate_folder
 from gan_nst.inference.parts.folding import fold_resizes
 from gan_nst.inference.translator import MEMORY, Translator
-from gan_nst.networks import build
 from gan_nst.photo import LARGEST, Chroma, Encoding
 from gan_nst.training import checkpoint
 
@@ -174,11 +173,11 @@ def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Desc
             return loaded
     payload = _payload(source)
     known = payload["translations"]
-    name = direction or next(iter(known))
+    name = direction or next(iter(known), "ab")
     if name not in known:
         raise CheckpointError(f"{source}: --direction {name} is unknown; it has {', '.join(known)}")
     log.info(f"{source}: translating {name} with the moving average of step {payload['step']}")
-    return averaged_generator(payload, name)
+    return averaged_generator(payload, name, source)
 
 
 def _load_file(source: Path) -> tuple[nn.Module, Description]:
@@ -189,12 +188,15 @@ def _load_file(source: Path) -> tuple[nn.Module, Description]:
     return load_portable(source)
 
 
-def averaged_generator(payload: Mapping[str, Any], name: str) -> tuple[nn.Module, Description]:
-    """The moving average of a translation's generator in a checkpoint, and what it says of itself."""
-    network = payload["translations"][name]["network"]
-    generator = build(network)
-    generator.load_state_dict(_averaged(payload, name))
-    return generator, describe(network, name, payload["settings"])
+def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tuple[nn.Module, Description]:
+    """The moving average of a translation's generator in a checkpoint, and what it says of itself. where: the run or
+    the file, for errors. Raises CheckpointError when its parts do not fit each other.
+    """
+    try:
+        description = describe(payload["translations"][name]["network"], name, payload["settings"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{where}: its settings are not those of a run") from None
+    return generator_of(description, _averaged(payload, name), where), description
 
 
 def describe(network: dict[str, Any], translation: str, settings: Mapping[str, Any]) -> Description:

@@ -151,15 +151,6 @@ class Batches:
         ]
         return {key: [files[key] for files in drawn] for key in drawn[0]}
 
-    def files(self, step: int) -> dict[str, list[Path]]:
-        """The files of this process's pictures at a step, by stream, in the order of the draws."""
-        drawn = [
-            self._samples.files(draw)
-            for micro_batch in range(self._accumulation)
-            for draw in self.draws(step, micro_batch)
-        ]
-        return {key: [files[key] for files in drawn] for key in drawn[0]}
-
     def draws(self, step: int, micro_batch: int) -> list[int]:
         """The draw indices of one micro-batch of a step, in this process."""
         first = ((step * self._accumulation + micro_batch) * self._processes + self._rank) * self._batch_size

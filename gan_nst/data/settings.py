@@ -1,11 +1,12 @@
 """The settings of the data."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gan_nst.config import Section
+from gan_nst.errors import one_line
 from gan_nst.images import Resize
 
 
@@ -46,6 +47,15 @@ class DataSettings(Section):
         "auto", description="auto: in data.root/.cache when the disk has room; never; or a folder"
     )
     skip_broken: bool = Field(False, description="leave broken pictures out instead of stopping")
+
+    @field_validator("domain")
+    @classmethod
+    def _is_a_name(cls, domain: str) -> str:
+        """Runs and data sets are written to folders that are called by it, and to none elsewhere."""
+        path = PurePath(domain)
+        if path.is_absolute() or ".." in path.parts or not path.name or one_line(domain) != domain:
+            raise ValueError("expected a folder's name, without .. and control characters")
+        return domain
 
     @model_validator(mode="after")
     def _fits(self) -> "DataSettings":

@@ -1,7 +1,6 @@
 """Feature networks that pictures are compared through: the FID Inception, whole or in part, or random weights."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from gan_nst import pretrained
 from gan_nst.errors import SettingsError
 from gan_nst.evaluation.protocol import Protocol, prepare
-from gan_nst.images import Picture
+from gan_nst.images import Picture, replacing
 
 FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
 Metric = Literal["frechet", "kernel", "precision", "recall"]
@@ -123,23 +122,31 @@ def extract_cached(
     content = hashlib.sha256(
         f"{features.name} {features.digest} {protocol} {torch.__version__} {device}".encode()
     )
+    count = 0
     for picture in pictures:
+        count += 1
         content.update(str(picture.shape).encode())
         content.update(picture.tobytes())
     path = cache / f"features-{content.hexdigest()[:32]}.safetensors"
-    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        known: Tensor = file.get_tensor("features")
+    if (known := _remembered(path, (count, features.dimension))) is not None:
         return known.double()
     found = extract(features, pictures, protocol)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):  # a cache that cannot be written only costs time
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(save({"features": found.float()}))  # float32 is what the network gave
-        os.replace(unfinished, path)
-    except OSError:  # a cache that cannot be written only costs time
-        with suppress(OSError):
-            unfinished.unlink()
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(save({"features": found.float()}))  # float32 is what the network gave
     return found
+
+
+def _remembered(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """What a file remembers; None where it cannot be features of this shape."""
+    if not path.is_file():
+        return None
+    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        known: Tensor = file.get_tensor("features")
+        if known.shape == shape and known.is_floating_point() and known.isfinite().all():
+            return known
+    return None
 
 
 def best_at_hand(weights: Path | None = None, download: bool = False) -> FeatureName:

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from gan_nst.bounded import parse_yaml
 from gan_nst.evaluation.numbers import mapping, number, text
 from gan_nst.evaluation.scores import COLUMNS, Score, label, more_is_better
 
@@ -81,8 +80,8 @@ def translations_of(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any
 def chosen_score(settings: str) -> str | None:
     """The score that picks the best step, like "ab/fid_768"; None where the settings name none."""
     try:
-        loaded = yaml.safe_load(settings)
-    except yaml.YAMLError:
+        loaded = parse_yaml(settings)
+    except ValueError:
         return None
     score = mapping(loaded, "evaluation").get("score") if isinstance(loaded, Mapping) else None
     return score if isinstance(score, str) else None

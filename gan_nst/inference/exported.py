@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from gan_nst.bounded import shortened, shown
 from gan_nst.config import Section, validate
 from gan_nst.errors import CheckpointError, SettingsError, reason, unwritten
 from gan_nst.images import Resize, replacing
@@ -62,10 +63,10 @@ D = TypeVar("D", bound=Description)
 def told(kind: type[D], text: str, path: Path) -> D:
     """What a file says of itself. Raises CheckpointError when that is no such description."""
     try:
-        return validate(kind, json.loads(text), where=str(path))
+        return validate(kind, json.loads(text))
     except (ValueError, RecursionError, SettingsError) as error:
         raise CheckpointError(
-            f"{path}: what it says of itself is no description of a generator ({str(error).splitlines()[0]})"
+            f"{path}: what it says of itself is no description of a generator ({shortened(str(error))})"
         ) from None
 
 
@@ -97,33 +98,57 @@ def load_exported(path: Path) -> tuple[nn.Module, Description]:
     """The generator in a file, on the CPU, frozen, and its description. Raises CheckpointError for anything
     else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({reason(error)})") from None
-    if KEY not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not an exported gan_nst generator")
-    description = told(Description, metadata[KEY], path)
+    with _opened(path) as file:
+        description = _described(file, path)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     return generator_of(description, weights, path), description
 
 
-def generator_of(description: Description, weights: dict[str, Tensor], path: Path) -> nn.Module:
+def read_description(path: Path) -> Description:
+    """What an exported generator's file says of itself; its weights are not read. Raises CheckpointError."""
+    with _opened(path) as file:
+        return _described(file, path)
+
+
+def generator_of(description: Description, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
     """The generator that a file describes, frozen, with the weights that it holds. Raises CheckpointError when they do
     not fit each other.
     """
+    odd = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: {shown(odd)} is of {weights[odd].dtype}; floating point is expected")
     try:
-        generator = build(description.network)
-        generator.load_state_dict(weights)
+        with torch.device("meta"):  # so that a description of more than the file holds takes no memory
+            generator = build(description.network)
+        generator.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
     except (ValueError, SettingsError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: its weights and its description disagree ({str(error).splitlines()[0]})"
+            f"{path}: its weights and its description disagree ({shortened(str(error))})"
         ) from None
     if not hasattr(generator, "multiple"):
         raise CheckpointError(f"{path}: its network, {description.network['name']}, is no generator")
     if not all(torch.isfinite(weight).all() for weight in weights.values()):
         raise CheckpointError(f"{path}: its weights are not finite")
     return generator.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file. Raises CheckpointError for anything else, and for what cannot be read of it."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        why = shortened(reason(error))
+        raise CheckpointError(f"{path}: not a readable safetensors file ({why})") from None
+
+
+def _described(file: Any, path: Path) -> Description:
+    text = (file.metadata() or {}).get(KEY)
+    if text is None:
+        raise CheckpointError(f"{path}: a safetensors file, but not an exported gan_nst generator")
+    return told(Description, text, path)

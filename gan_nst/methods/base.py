@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from gan_nst.bounded import shown
 from gan_nst.config import Section
 from gan_nst.diffaugment import Augmentation, augment
 from gan_nst.errors import SettingsError
@@ -136,9 +137,10 @@ def names() -> list[str]:
 def find(name: Any) -> type[Method]:
     """The one method that `gan_nst.methods.<name>` defines. Raises SettingsError for a name that is none."""
     if name not in names():
-        close = get_close_matches(str(name), names(), 1)
+        given = shown(name)
+        close = get_close_matches(given.strip("'"), names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingsError(f"method.name: expected one of {', '.join(names())}, got {name!r}{hint}")
+        raise SettingsError(f"method.name: expected one of {', '.join(names())}, got {given}{hint}")
     module = importlib.import_module(f"gan_nst.methods.{name}")
     defined = [
         value

@@ -1,8 +1,10 @@
 """What a training can do without: it goes on when that cannot be written, and says so."""
 
+import errno
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gan_nst.errors import DataError, unwritten
@@ -31,3 +33,16 @@ class BestEffort:
             if self.failing:
                 log.info(f"{self._path}: can be written again")
             self.failing = False
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Adds to a file, whole or not at all, so that what is added next continues nothing torn. Raises OSError."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise

@@ -10,26 +10,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
 
-from gan_nst.errors import CheckpointError, reason, unwritten
+from gan_nst.bounded import shortened, shown
+from gan_nst.config import Section, validate
+from gan_nst.errors import CheckpointError, SettingsError, unwritten
 from gan_nst.images import replacing
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d+)\.pt")
-_KEYS = {
-    "format",
-    "method",
-    "step",
-    "settings",
-    "translations",
-    "state",
-    "ema",
-    "optimizers",
-    "random",
-    "data",
-}
+
+
+class _Translation(Section):
+    """How a checkpoint names a generator, and its networks.build spec."""
+
+    generator: str
+    source: str
+    target: str
+    network: dict[str, Any]
+
+
+class _Payload(Section):
+    """What every checkpoint holds, as far as it is the same for every method."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, arbitrary_types_allowed=True)
+
+    format: int
+    method: str
+    step: int = Field(ge=0)
+    settings: dict[str, Any]
+    translations: dict[str, _Translation]
+    state: dict[str, Any]
+    ema: dict[str, Tensor]
+    optimizers: dict[str, dict[str, Any]]
+    random: list[dict[str, Tensor]]
+    data: str
+    notes: dict[str, Any] = {}
+
+
+_KEYS = {name for name, field in _Payload.model_fields.items() if field.is_required()}
 
 
 def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None = None) -> Path:
@@ -62,13 +84,14 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises CheckpointError when it is damaged or of another
-    format.
+    """The content of a checkpoint, on the CPU, its parts of the types they are saved in. Raises CheckpointError when
+    it is damaged or of another format.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: not a file")
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch does not compare the checksums it writes
-                raise CheckpointError(f"{path}: damaged (a checksum differs)")
+            _check(archive, path.stat().st_size)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -76,14 +99,21 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: not a gan_nst checkpoint (it holds more than plain data and tensors)"
         ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({reason(error)})") from None
+    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
+        why = shortened(str(error)) or type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a checkpoint ({why})") from None
     if not isinstance(payload, dict) or "format" not in payload:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint")
     if payload["format"] != FORMAT:
-        raise CheckpointError(f"{path}: has format {payload['format']}; this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"{path}: has format {shown(payload['format'])}; this version reads format {FORMAT}"
+        )
     if missing := _KEYS - payload.keys():
         raise CheckpointError(f"{path}: incomplete, without {', '.join(sorted(missing))}")
+    try:
+        validate(_Payload, payload)
+    except SettingsError as error:
+        raise CheckpointError(f"{path}: not a gan_nst checkpoint ({error})") from None
     return payload
 
 
@@ -131,6 +161,22 @@ def _way_on(folder: Path) -> str:
         f"then resume: {newest.name} is whole (a checkpoint takes {size / 1e6:.0f} MB, "
         f"{room / 1e6:.0f} MB are free there)"
     )
+
+
+def _check(archive: zipfile.ZipFile, size: int) -> None:
+    """Raises ValueError unless the archive is whole, and as torch writes it: plain, so that nothing in it is larger
+    than its file, and each name once. size: the file's, in bytes.
+    """
+    members = archive.infolist()
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        or sum(m.file_size for m in members) > size
+    ):
+        raise ValueError("it is packed, or says that it is longer than it is")
+    if len({m.filename for m in members}) < len(members):
+        raise ValueError("it holds a name twice")
+    if archive.testzip() is not None:  # torch does not compare the checksums it writes
+        raise ValueError("a checksum differs")
 
 
 def _also(file: Path, name: Path) -> None:

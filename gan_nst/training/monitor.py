@@ -1,19 +1,16 @@
 """What a run shows while it goes: TensorBoard events, metrics.jsonl, and a progress line."""
 
-import errno
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_nst import progress
 from gan_nst.images import Picture, replacing
-from gan_nst.training.best_effort import BestEffort
+from gan_nst.training.best_effort import BestEffort, append_whole
 from gan_nst.training.events import Events
 
 if TYPE_CHECKING:
@@ -58,7 +55,7 @@ class Monitor:
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
         self._events.scalars(step, scalars)
         with self._effort.attempt():
-            _append(self._metrics, line + "\n")
+            append_whole(self._metrics, f"{line}\n".encode())
         self._losses = _main_losses(scalars)
         if self._bar is None:
             speed = scalars.get("speed/pictures_per_second", 0.0)
@@ -79,8 +76,7 @@ class Monitor:
         self._events.text(name, text)
 
     def close(self) -> None:
-        """Finishes the events file and the progress line."""
-        self._events.close()
+        """Finishes the progress line."""
         if self._bar is not None:
             self._bar[0].stop()
 
@@ -118,20 +114,6 @@ def _main_losses(scalars: Mapping[str, float]) -> str:
     return "  ".join(f"{role} {value:.3f}" for role, value in sums.items())
 
 
-def _append(path: Path, line: str) -> None:
-    """Adds a line; one that could not be written whole leaves nothing behind that the next would continue."""
-    content = line.encode()
-    with open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            if file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with suppress(OSError):
-                file.truncate(before)
-            raise
-
-
 def _drop_after(path: Path, step: int) -> None:
     """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
     if not path.is_file():
@@ -143,7 +125,7 @@ def _drop_after(path: Path, step: int) -> None:
 def _is_until(line: bytes, step: int) -> bool:
     try:
         return bool(json.loads(line)["step"] <= step) and line.endswith(b"\n")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

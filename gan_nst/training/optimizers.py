@@ -19,13 +19,18 @@ def make_optimizer(role: Role) -> torch.optim.Adam:
 
 
 def restore_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Loads a saved state, every moment in the layout of its weight.
+    """Loads the saved moments, each in the layout of its weight; betas and the like stay the settings' own.
 
     A fused step pairs them by their places in memory, and a checkpoint of another device or an older version may have
-    them otherwise. Raises ValueError or KeyError when the state is of other weights.
+    them otherwise. Raises an Exception when the state is of other weights, or none.
     """
-    optimizer.load_state_dict(state)
+    groups = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
+        raise ValueError("an optimizer's weights are others")
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter).copy_(value)
+        shapes = {name: tuple(value.shape) for name, value in moments.items()}
+        if shapes != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
+            raise ValueError("an optimizer's moments are of other weights")
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])

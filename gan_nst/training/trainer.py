@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_nst.bounded import shortened
 from gan_nst.errors import CheckpointError, DataError, Interrupted
 from gan_nst.memory import peak_memory
 from gan_nst.methods.base import Batch, Method, Update
@@ -189,20 +190,20 @@ class Trainer:
         checkpoint.save(self._checkpoints, payload, self.settings.checkpoints_kept, keep_as)
 
     def restore(self, payload: dict[str, Any]) -> None:
-        """Goes back to a checkpoint's state. Raises CheckpointError when it is of other networks."""
+        """Goes back to a checkpoint's state. Raises CheckpointError when it is of other networks, or none."""
         try:
             self.method.load_state_dict(payload["state"])
             self.method.to(self.device)
             self.ema.networks.load_state_dict(payload["ema"])
             for name, optimizer in self.optimizers.items():
                 restore_optimizer(optimizer, payload["optimizers"][name])
-        except (RuntimeError, KeyError, ValueError) as error:
+            states = payload["random"]
+            if distributed.rank() < len(states):
+                _set_random_state(states[distributed.rank()], self.device)
+        except Exception as error:  # torch raises whatever an odd state makes it stumble over
             raise CheckpointError(
-                f"the checkpoint does not fit the settings: {str(error).splitlines()[0]}"
+                f"{self._checkpoints}: the checkpoint does not fit the settings: {shortened(str(error))}"
             ) from None
-        states = payload["random"]
-        if distributed.rank() < len(states):
-            _set_random_state(states[distributed.rank()], self.device)
         self.step = payload["step"]
         self.notes = dict(payload.get("notes", {}))
 

@@ -650,3 +650,10 @@ def test_ctrl_c_ends_it_and_leaves_nothing(generators, tmp_path, number, monkeyp
 
 def png(pixels):
     return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"translation": "ab"}', "9" * 10_000])
+def test_a_file_in_a_folder_that_says_nothing_of_itself_is_left_out(tmp_path, text):
+    save_file({"w": torch.zeros(1)}, tmp_path / "bad.safetensors", {"gan_nst": text})
+    good = write_generator(tmp_path / "good.safetensors")
+    assert [source.path for source in make_offer([tmp_path]).sources] == [good]

@@ -1,6 +1,7 @@
 """`gan-nst evaluate` and `gan-nst curves`: what they judge, write, refuse, and leave alone."""
 
 import json
+import math
 import os
 import shutil
 
@@ -21,6 +22,7 @@ from gan_nst.commands.train import train
 from gan_nst.evaluation import figure, report
 from gan_nst.evaluation.judge import Judge
 from gan_nst.images import find_pictures, read_picture
+from gan_nst.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -363,3 +365,54 @@ def test_curves_refuse_what_is_no_run(gan_nst, run, tmp_path):
     one_line(gan_nst("curves", run, "--out", tmp_path / "x.doc"), "x.doc", ".png")
     (run / "metrics.jsonl").unlink()
     one_line(gan_nst("curves", run), "metrics")
+
+
+def test_a_link_in_the_place_of_unfinished_results_is_not_followed(gan_nst, run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run / ".evaluation.part").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert gan_nst("evaluate", run)[0] == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not (run / ".evaluation.part").is_symlink()
+
+
+def spoilt(run, change):
+    """Changes what the newest checkpoint of a run holds; leaves nothing else to translate with."""
+    for path in run.glob("*.safetensors"):
+        path.unlink()
+    path, *older = checkpoint.newest_first(run / "checkpoints")
+    for other in older:
+        other.unlink()
+    payload = torch.load(path, weights_only=True)
+    change(payload)
+    torch.save(payload, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda payload: payload["settings"].pop("data"),
+        lambda payload: payload["settings"].update(method="x"),
+        lambda payload: payload["settings"]["data"].update(load_size="x"),
+        lambda payload: payload.update(translations={}),
+        lambda payload: payload["translations"]["ab"]["network"].update(width=10**9),
+        lambda payload: payload["translations"]["ab"]["network"].update(width=512, blocks=50),
+        lambda payload: payload["translations"]["ab"].update(generator="xy"),
+        lambda payload: payload["ema"].update(
+            {"ab.segments.tail.convolution.bias": torch.full((3,), math.nan)}
+        ),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused_by_name(gan_nst, run, tmp_path, change):
+    spoilt(run, change)
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "x.png")
+    one_line(gan_nst("translate", run, tmp_path / "in", "--output", tmp_path / "out"), run)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("setting", ["x", None, {"name": ["cyclegan"]}])
+def test_a_run_of_settings_that_are_none_does_not_go_on(gan_nst, run, setting):
+    path = spoilt(run, lambda payload: payload["settings"].update(method=setting))
+    one_line(gan_nst("train", "--resume", run), path, "method")
+    one_line(gan_nst("evaluate", run), run, "method")

@@ -224,3 +224,12 @@ def test_of_a_step_told_twice_the_later_line_holds_wherever_it_stands(tmp_path):
     series = _read_metrics(tmp_path / "metrics.jsonl")["x/y"]
     assert series.steps.tolist() == [10, 20, 30]
     np.testing.assert_array_equal(series.values, [1.5, 2.5, np.nan])
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"step": 1' + "0" * 400 + ', "x": 1}', '{"step": -1, "x": 1}', "9" * 10_000]
+)
+def test_a_line_that_no_run_logs_is_left_out(tmp_path, line):
+    write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
+    history = read_run(tmp_path / "run")
+    assert (history.last_step(), list(history.series)) == (1, ["generator/x"])

@@ -12,12 +12,13 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load_file, save
 from torch_fidelity import FeatureExtractorInceptionV3
 
 from gan_nst.errors import SettingsError, WeightsError
 from gan_nst.evaluation import features as module
 from gan_nst.evaluation.distances import frechet_distance
-from gan_nst.evaluation.features import FEATURE_NAMES, Features, choose, extract, score_key
+from gan_nst.evaluation.features import FEATURE_NAMES, Features, choose, extract, extract_cached, score_key
 from gan_nst.evaluation.inception import Inception
 from gan_nst.evaluation.protocol import DESCRIPTIONS, prepare
 from gan_nst.images import find_pictures, read_picture
@@ -368,3 +369,36 @@ def test_legacy_fid_of_photographs_against_paintings(pretrained_weights, test_da
     ]
     assert [len(rows) for rows in sets] == [100, 60]
     assert frechet_distance(*sets) == pytest.approx(1.2325, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "remembered",
+    [
+        {"features": torch.zeros(3, 7)},
+        {"features": torch.zeros(2, 160)},
+        {"features": torch.full((3, 160), torch.nan)},
+        {"features": torch.zeros(3, 160, dtype=torch.int64)},
+        {"other": torch.zeros(3, 160)},
+        b"cposix\nsystem\n",
+        b"",
+    ],
+)
+def test_what_is_remembered_is_used_only_where_it_can_be_of_these_pictures(tmp_path, remembered):
+    pictures = [np.random.default_rng(n).integers(0, 256, (9, 8, 3), np.uint8) for n in range(3)]
+    random = choose("random", CPU)
+    found = extract_cached(random, pictures, "clean", tmp_path)
+    assert found.shape == (3, 160)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(remembered if isinstance(remembered, bytes) else save(remembered))
+    assert torch.equal(extract_cached(random, pictures, "clean", tmp_path), found)
+    assert torch.equal(load_file(path)["features"].double(), found)
+
+
+def test_a_pipe_among_what_is_remembered_is_not_waited_for(tmp_path):
+    pictures = [np.zeros((9, 8, 3), np.uint8)] * 2
+    random = choose("random", CPU)
+    found = extract_cached(random, pictures, "clean", tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert torch.equal(extract_cached(random, pictures, "clean", tmp_path), found)

@@ -443,3 +443,10 @@ def test_a_page_that_asks_somebody_is_caught_in_the_browser(tmp_path):
     assert {"example.invalid", "127.0.0.1:8443"} <= set(hosts)
     assert any("no" in line for line in console)
     assert inked(pixels) < 0.05
+
+
+@pytest.mark.parametrize(
+    "settings", ["x: " + "[" * 20_000, "x: !!python/name:os.system", "a: !!timestamp x", "x" * 10**6]
+)
+def test_settings_that_are_none_are_shown_as_they_are(settings):
+    assert settings in render(report(settings=settings))

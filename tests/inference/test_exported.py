@@ -11,8 +11,8 @@ from helpers_inference import refusal
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
-from gan_nst.errors import CheckpointError
-from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
+from gan_nst.errors import CheckpointError, one_line
+from gan_nst.inference.exported import Description, TrainingScale, export, load_exported, to_text
 from gan_nst.networks import build
 
 SPEC = {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1}
@@ -190,6 +190,43 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, network, change):
     path = tmp_path / "x.safetensors"
     save_file(weights, path, {"gan_nst": json.dumps(description(network).model_dump(mode="json"))})
     refused(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
+def test_weights_that_are_no_weights_are_refused(tmp_path, network, dtype):
+    weights = network.state_dict()
+    weights = {name: weight.to(dtype) for name, weight in weights.items()}
+    path = tmp_path / "x.safetensors"
+    save_file(weights, path, {"gan_nst": to_text(description(network))})
+    assert "floating" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "size", [{"width": 64}, {"blocks": 90}, {"width": 1024, "blocks": 100, "downsamplings": 5}]
+)
+def test_a_network_that_is_described_and_not_there_is_never_made(tmp_path, network, monkeypatch, size):
+    """Its weights would take up to 400 GB."""
+    told = {**description(network).model_dump(mode="json"), "network": {**SPEC, **size}}
+    path = tmp_path / "x.safetensors"
+    save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
+    monkeypatch.setattr(torch.nn.init, "normal_", lambda x, *_: x if x.is_meta else pytest.fail("made"))
+    assert "disagree" in refused(path)
+
+
+@pytest.mark.parametrize("text", ["x\n" * 10_000, "é" * 10_000, "\x1b[31m"])
+def test_a_description_is_told_in_one_short_line(tmp_path, network, text):
+    told = description(network).model_dump(mode="json")
+    for changes in ({text: 1}, {"format": text}, {"network": {**SPEC, text: 1}}, {"network": {"name": text}}):
+        path = tmp_path / "x.safetensors"
+        save_file(network.state_dict(), path, {"gan_nst": json.dumps({**told, **changes})})
+        message = refused(path)
+        assert len(message) < 1000
+        assert message == one_line(message)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert "not a file" in refused(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("fault", ["fsync", "replace"])

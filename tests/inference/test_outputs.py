@@ -182,3 +182,21 @@ def test_only_what_would_be_ours_is_removed(tmp_path):
     remove_unfinished([tmp_path / "a.png", tmp_path / "none" / "x.png"])
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert left == [".b.png.part", "a.png", "a.png.part", "c/.a.png.part"]
+
+
+@pytest.mark.parametrize("link", ["sub", "sub/deep", "sub/deep/deeper"])
+def test_a_folder_among_the_outputs_that_leads_elsewhere_is_not_followed(tmp_path, link):
+    source = fill(tmp_path / "in", "sub/deep/deeper/x.png", "y.png")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / link).parent.mkdir(parents=True)
+    (tmp_path / "out" / link).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(DataError, match="leads out of"):
+        plan_outputs(source, tmp_path / "out")
+
+
+def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followed(tmp_path):
+    source = fill(tmp_path / "in", "sub/x.png")
+    (tmp_path / "real" / "other").mkdir(parents=True)
+    (tmp_path / "real" / "sub").symlink_to("other", target_is_directory=True)
+    (tmp_path / "out").symlink_to("real", target_is_directory=True)
+    assert planned(source, tmp_path / "out") == {"sub/x.png": "sub/x.png"}

@@ -4,13 +4,14 @@ import errno
 import json
 import logging
 import os
+import time
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_nst.errors import DataError
-from gan_nst.training import events, monitor
+from gan_nst.training import best_effort, events
 from gan_nst.training.best_effort import BestEffort
 from gan_nst.training.monitor import Monitor
 
@@ -23,7 +24,7 @@ def lines(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def told(folder, **kind):
+def told(folder):
     """The steps of a scalar among the events of a folder."""
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     found.Reload()
@@ -73,7 +74,7 @@ def test_a_line_that_cannot_be_written_leaves_no_half_behind(tmp_path, monkeypat
 
     told = Monitor(tmp_path, 0, 10)
     told.log(1, {"a/x": 1.0})
-    monkeypatch.setattr(monitor, "open", lambda path, *_, **__: Short(path), raising=False)
+    monkeypatch.setattr(best_effort, "open", lambda path, *_, **__: Short(path), raising=False)
     told.log(2, {"a/x": 2.0})
     told.log(3, {"a/x": 3.0})
     monkeypatch.undo()
@@ -83,25 +84,24 @@ def test_a_line_that_cannot_be_written_leaves_no_half_behind(tmp_path, monkeypat
     assert caplog.text.count("metrics.jsonl: could not be written (No space left on device)") == 1
 
 
-def test_events_go_on_after_a_failure(tmp_path, monkeypatch, caplog):
-    written = events.Events(tmp_path, 0)
-    written.scalars(1, {"a/x": 1.0})
-    written.close()
+def test_events_go_on_after_a_failure_and_begin_where_a_run_goes_on(tmp_path, monkeypatch, caplog):
+    before = events.Events(tmp_path, 0)
+    for step in (1, 2, 9):
+        before.scalars(step, {"a/x": float(step)})
 
-    def refuse(*_, **__):
+    def refuse(*_):
         raise full()
 
+    time.sleep(1)  # a file's name tells the second
+    after = events.Events(tmp_path, 2)
     with monkeypatch.context() as patched:
-        patched.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", refuse)
-        for step in (2, 3, 4):
-            written.scalars(step, {"a/x": 1.0})
-    for step in range(5, 12):
-        written.scalars(step, {"a/x": 1.0})
-    written.close()
-    steps = told(tmp_path)
-    assert steps[0] == 1
-    assert steps[-1] == 11
-    assert caplog.text.count("events.out.tfevents: could not be written") == 1
+        patched.setattr(events, "append_whole", refuse)
+        for step in (3, 4):
+            after.scalars(step, {"a/x": float(step)})
+    for step in (5, 6):
+        after.scalars(step, {"a/x": float(step)})
+    assert told(tmp_path) == [1, 2, 5, 6]
+    assert caplog.text.count("could not be written") == 1
 
 
 def test_the_events_of_a_long_run_hold_ever_fewer_grids(tmp_path):

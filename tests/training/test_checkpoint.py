@@ -4,11 +4,12 @@ import builtins
 import errno
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
 
-from gan_nst.errors import CheckpointError
+from gan_nst.errors import CheckpointError, one_line
 from gan_nst.training import checkpoint
 
 
@@ -153,3 +154,86 @@ def test_whatever_the_newest_checkpoint_notes_as_kept_is_kept(tmp_path, monkeypa
     monkeypatch.setattr("os.replace", lambda a, b: (seen.append(os.path.basename(b)), whole(a, b)))
     checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
     assert seen == ["best.pt", "step-0000001.pt"]
+
+
+def refusal(path):
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path)
+    message = str(caught.value)
+    assert path.name in message
+    assert message == one_line(message)
+    assert len(message) < 1000
+    return message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"step": "x"},
+            {"step": -1},
+            {"step": True},
+            {"step": 1.5},
+            {"method": 3},
+            {"settings": []},
+            {"data": None},
+        ),
+        *(
+            {"translations": {"ab": {}}},
+            {"translations": {"ab": {"generator": 1}}},
+            {"state": []},
+            {"ema": {"w": 1}},
+        ),
+        *(
+            {"ema": [1]},
+            {"optimizers": {"generator": []}},
+            {"random": {}},
+            {"random": [{"cpu": 1}]},
+            {"notes": []},
+        ),
+        *({"state": torch.zeros(3)}, {"settings": {1: 2}}, {"ema": {"a\nb" * 1000: "c\n" * 1000}}),
+    ],
+)
+def test_what_is_not_of_its_type_is_refused(tmp_path, changes):
+    path = checkpoint.save(tmp_path, payload(1), kept=2)
+    torch.save({"format": checkpoint.FORMAT, **payload(1), **changes}, path)
+    assert "not a gan_nst checkpoint" in refusal(path)
+
+
+def repacked(path, change, packing=zipfile.ZIP_STORED):
+    """The archive again, each member as `change(name, content)` has it; its checksums are right."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in members:
+            archive.writestr(name, change(name, content))
+
+
+@pytest.mark.timeout(20)
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, payload(1), kept=2)
+    repacked(path, lambda name, content: bytes(10**8) if "data/" in name else content, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda *_: pytest.fail("unpacked"))
+    assert "packed" in refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path):
+    path = checkpoint.save(tmp_path, payload(1), kept=2)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(archive.namelist()[0], b"\x80\x02}.")
+    assert "twice" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "code", [b"\x80\x02]\x94.", b".", b"\x80\x02K\x01\x85", b"\x80\x02(K\x01u.", b"\x80\x02h\x05."]
+)
+def test_a_broken_pickle_is_refused(tmp_path, code):
+    path = checkpoint.save(tmp_path, payload(1), kept=2)
+    repacked(path, lambda name, content: code if name.endswith("data.pkl") else content)
+    refusal(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "step-0000001.pt")
+    assert "not a file" in refusal(tmp_path / "step-0000001.pt")

@@ -237,3 +237,58 @@ def test_what_was_trained_is_saved_when_there_are_no_more_pictures(tmp_path):
     assert resumed.step == 7
     resumed.run(12)
     assert same_values(resumed.method.state_dict(), whole.method.state_dict())
+
+
+def changed(payload, path, value):
+    """The payload with another value at "optimizers.generator.state", say; parts of a path that are numbers are."""
+    found = copy.deepcopy(payload)
+    at, keys = found, [int(key) if key.isdigit() else key for key in path.split(".")]
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("state", {}),
+        ("state", {"generators.ab.weight": "x"}),
+        ("state", {"generators.ab.weight": torch.zeros(3, 3, dtype=torch.complex64)}),
+        ("ema", {"ab.weight": torch.zeros(2)}),
+        ("optimizers", {}),
+        ("optimizers.generator", {}),
+        ("optimizers.generator.state", [1]),
+        ("optimizers.generator.state", {0: {}}),
+        ("optimizers.generator.state", {0: 1}),
+        ("optimizers.generator.state.0.exp_avg", torch.zeros(2)),
+        ("optimizers.generator.state.0.exp_avg_sq", "x"),
+        ("optimizers.generator.state.0.step", torch.zeros(2)),
+        ("optimizers.generator.param_groups", "x"),
+        ("optimizers.generator.param_groups", []),
+        ("random", [{}]),
+        ("random", [{"cpu": torch.zeros(3)}]),
+        ("random", [{"cpu": torch.zeros(3, dtype=torch.uint8)}]),
+    ],
+)
+def test_a_checkpoint_of_wrong_parts_is_refused(tmp_path, path, value):
+    trainer = make_trainer(tmp_path)
+    trainer.run(2)
+    payload = checkpoint.load_newest(tmp_path / "checkpoints")[1]
+    with pytest.raises(CheckpointError, match="does not fit the settings") as caught:
+        make_trainer(tmp_path).restore(changed(payload, path, value))
+    assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_optimizer_keeps_the_settings_own_numbers(tmp_path):
+    """Whatever a checkpoint says of them: a run goes on by its settings."""
+    trainer = make_trainer(tmp_path)
+    trainer.run(2)
+    payload = checkpoint.load_newest(tmp_path / "checkpoints")[1]
+    group = payload["optimizers"]["generator"]["param_groups"][0]
+    group |= {"betas": "x", "eps": -1.0, "weight_decay": 1e9, "fused": False, "maximize": True}
+    other = make_trainer(tmp_path)
+    before = copy.deepcopy(other.optimizers["generator"].state_dict()["param_groups"])
+    other.restore(payload)
+    assert other.optimizers["generator"].state_dict()["param_groups"] == before

@@ -52,7 +52,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
     """Which picture becomes which file of the folder `output`, which is made; the tree is kept.
 
     Where the source is one picture, the output may also name the file. Raises DataError when there is no picture, when
-    the folder cannot be written, or when a picture would be written over.
+    the folder cannot be written, when a link in it leads out of it, or when a picture would be written over.
     """
     naming = naming or Naming()
     if not source.exists():
@@ -77,6 +77,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
             target = target.with_name(target.name + target.suffix)
         taken.add(target)
         targets[file] = target
+    _stay_below(output, targets.values())
     return _without_inputs(targets)
 
 
@@ -144,6 +145,14 @@ def make_folder(folder: Path) -> None:
         raise DataError(unwritten(folder, error, "cannot be made")) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: not writable")
+
+
+def _stay_below(output: Path, targets: Iterable[Path]) -> None:
+    """Raises DataError for a folder among the outputs that is a link to elsewhere; the output itself may be one."""
+    root = output.resolve()
+    for folder in dict.fromkeys(target.parent for target in targets):
+        if not folder.resolve().is_relative_to(root):
+            raise DataError(f"{folder}: a link that leads out of {output}; remove it, or give another folder")
 
 
 def _without_inputs(targets: dict[Path, Path]) -> dict[Path, Path]:

@@ -118,7 +118,10 @@ class Session(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.description.pixels == "uint8":
             return to_float(self.run(to_uint8(x.float()))).to(x.device)
-        return self.run((x.float() + 1) / 2).to(x.device) * 2 - 1
+        y = self.run((x.float() + 1) / 2)
+        if not y.isfinite().all():
+            raise CheckpointError("an ONNX file made values that are not finite")
+        return y.to(x.device) * 2 - 1
 
 
 def _read(path: Path) -> tuple[bytes, PortableDescription]:

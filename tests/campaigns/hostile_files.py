@@ -1,0 +1,231 @@
+"""Hostile files: pickles that run code, archives that lie, graphs that are no generators."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+class _Call:
+    """Unpickled carelessly, it calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.told = function, arguments
+
+    def __reduce__(self):
+        return self.told
+
+
+class _Scripted(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+def pickles(canary: Path) -> dict[str, bytes]:
+    """Files that make `canary` when they are unpickled, in every form in which torch and numpy have loaded pickles."""
+    touch = f"touch {canary}"
+    system, execute = _Call(os.system, touch), _Call(exec, f"open({str(canary)!r}, 'w')")
+    found = {f"protocol {n}": pickle.dumps(system, n) for n in range(pickle.HIGHEST_PROTOCOL + 1)}
+    found["exec"] = pickle.dumps(execute)
+    found["by hand"] = f"cposix\nsystem\n(S'{touch}'\ntR.".encode()
+    found["getattr"] = pickle.dumps(_Call(getattr, _Call(__import__, "os"), "system"))
+    found["after"] = pickle.dumps({"w": torch.zeros(2)}) + found["by hand"]
+    for name, zipped in (("zip", True), ("legacy", False)):
+        found[name] = _saved(system, zipped)
+        found[f"{name}, in a list"] = _saved({"format": 1, "state": [execute]}, zipped)
+        found[f"{name}, a class"] = _saved({"w": _Call(torch.load, str(canary))}, zipped)
+    found["zip, by hand"] = _with(_saved({"w": torch.zeros(2)}), "data.pkl", found["by hand"])
+    found["zip, one more pickle"] = _with(_saved({"w": torch.zeros(2)}), "constants.pkl", found["by hand"])
+    found["jit"] = _scripted()
+    found["jit, a pickle"] = _with(_scripted(), "data.pkl", found["by hand"])
+    found["tar"] = _tar(found["by hand"])
+    found["npy"], found["npz"] = _numpy(system)
+    return found
+
+
+def _saved(value: object, zipped: bool = True) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+def _scripted() -> bytes:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(_Scripted(), torch.zeros(1)), file)
+    return file.getvalue()
+
+
+def _with(archive: bytes, end: str, content: bytes) -> bytes:
+    """The zip archive with this content for the member of such an end, which is added where there is none."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    name = next((name for name in members if name.endswith(end)), f"archive/{end}")
+    return packed({**members, name: content})
+
+
+def packed(members: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", how) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def _tar(code: bytes) -> bytes:
+    """As torch saved before 0.1.10."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = len(code)
+            archive.addfile(info, io.BytesIO(code))
+    return file.getvalue()
+
+
+def _numpy(value: object) -> tuple[bytes, bytes]:
+    array, one, several = np.array([value], dtype=object), io.BytesIO(), io.BytesIO()
+    np.save(one, array, allow_pickle=True)
+    np.savez(several, features=array)
+    return one.getvalue(), several.getvalue()
+
+
+def lying_safetensors(whole: bytes) -> dict[str, bytes]:
+    """Files like an exported generator, with lies in the header."""
+    length = struct.unpack("<Q", whole[:8])[0]
+    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+    first = next(name for name in header if name != "__metadata__")
+
+    def made(changes: dict, told: object = None, size: int | None = None) -> bytes:
+        metadata = header["__metadata__"] if told is None else {"gan_nst": told}
+        text = json.dumps({**header, "__metadata__": metadata, **changes}).encode()
+        return struct.pack("<Q", len(text) if size is None else size) + text + data
+
+    told = json.loads(header["__metadata__"]["gan_nst"])
+
+    def network(**changes: object) -> bytes:
+        return made({}, json.dumps({**told, "network": {**told["network"], **changes}}))
+
+    offsets = header[first]["data_offsets"]
+    return {
+        "empty": b"",
+        "a length of all memory": made({}, size=2**63),
+        "a length beyond the file": made({}, size=10**8),
+        "a size beyond the file": made({first: {**header[first], "data_offsets": [0, 2**40]}}),
+        "a shape of all memory": made({first: {**header[first], "shape": [2**31, 2**31]}}),
+        "a shape that overflows": made({first: {**header[first], "shape": [2**62, 4]}}),
+        "offsets backwards": made({first: {**header[first], "data_offsets": offsets[::-1]}}),
+        "offsets that overlap": made({"twice": header[first]}),
+        "an unknown type": made({first: {**header[first], "dtype": "Q99"}}),
+        "another type": made({first: {**header[first], "dtype": "I32"}}),
+        "another name": made({"__class__": header.pop(first)}),
+        "no description": made({}, ""),
+        "a deep description": made({}, "[" * 100_000),
+        "numbers without end": made({}, '{"format": ' + "9" * 100_000 + "}"),
+        "another format": made({}, json.dumps({**told, "format": 99})),
+        "a network by import": network(name="os.system"),
+        "a huge network": network(width=1024, blocks=100, downsamplings=5),
+        "a network that judges": made({}, json.dumps({**told, "network": {"name": "patchgan"}})),
+        "no translation": made({}, json.dumps({**told, "translation": ["../../x"]})),
+    }
+
+
+def lying_onnx(told: str) -> dict[str, bytes]:
+    """ONNX files that say of themselves that they are exported generators (`told`), and are not."""
+    from onnx import TensorProto, helper
+
+    def model(
+        nodes: list,
+        initial: list = (),
+        *,
+        kind: int = TensorProto.UINT8,
+        say: str | None = told,
+        domain: str = "",
+    ) -> bytes:
+        ends = [
+            helper.make_tensor_value_info(n, kind, ["n", "c", "h", "w"]) for n in ("pictures", "translated")
+        ]
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=initial)
+        opsets = [helper.make_opsetid("", 20)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        if say is not None:
+            made.metadata_props.add(key="gan_nst", value=say)
+        return made.SerializeToString()
+
+    node = helper.make_node
+    same = node("Identity", ["pictures"], ["translated"])
+    outside = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
+    outside.ClearField("raw_data")
+    outside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../../../../../../etc/passwd"), ("offset", "0"), ("length", "1")):
+        outside.external_data.add(key=key, value=value)
+    huge = helper.make_tensor("shape", TensorProto.INT64, [2], [2**40, 2**20])
+    lying = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
+    lying.dims[:] = [2**40]
+    of_floats = json.dumps({**json.loads(told), "pixels": "float"})
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
+    nothing = [node("Mul", ["pictures", "zero"], ["none"]), node("Div", ["none", "none"], ["translated"])]
+    short = helper.make_tensor("axes", TensorProto.INT64, [4], [0, 0, 0, 0])
+    return {
+        "empty": b"",
+        "no protobuf": b"\xff" * 500,
+        "says nothing": model([same], say=None),
+        "a broken description": model([same], say="{"),
+        "a deep description": model([same], say="[" * 100_000),
+        "weights elsewhere": model([node("Add", ["pictures", "w"], ["translated"])], [outside]),
+        "a tensor of all memory": model([node("Add", ["pictures", "w"], ["translated"])], [lying]),
+        "an operator of its own": model(
+            [node("Run", ["pictures"], ["translated"], domain="evil")], domain="evil"
+        ),
+        "other types": model([node("Identity", ["pictures"], ["translated"])], kind=TensorProto.DOUBLE),
+        "no input": model([node("Identity", ["nothing"], ["translated"])]),
+        "all memory": model(
+            [
+                node("ConstantOfShape", ["shape"], ["zeros"]),
+                node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+                node("Cast", ["most"], ["cast"], to=TensorProto.UINT8),
+                node("Add", ["pictures", "cast"], ["translated"]),
+            ],
+            [huge],
+        ),
+        "not a number": model(nothing, [zero], kind=TensorProto.FLOAT, say=of_floats),
+        "another size": model([node("Concat", ["pictures", "pictures"], ["translated"], axis=3)]),
+        "no picture": model([node("Expand", ["pictures", "axes"], ["translated"])], [short]),
+    }
+
+
+def lying_programs(told: str, canary: Path) -> dict[str, bytes]:
+    """.pt2 files that say of themselves that they are exported generators, with something else in them."""
+    code = pickles(canary)["by hand"]
+    config = "x/data/weights/model_weights_config.json"
+
+    def program(members: dict[str, bytes], entry: dict | None = None) -> bytes:
+        weights = {"config": {"generator.w": entry}} if entry is not None else {}
+        return packed({"x/extra/gan_nst": told.encode(), config: json.dumps(weights).encode(), **members})
+
+    def entry(path: str, sizes: list, pickled: bool = False, kind: object = 7) -> dict:
+        meta = {"dtype": kind, "sizes": [{"as_int": size} for size in sizes]}
+        return {"path_name": path, "use_pickle": pickled, "tensor_meta": meta}
+
+    return {
+        "empty": b"",
+        "a pickle alone": code,
+        "says nothing": packed({"x/data/weights/w": code}),
+        "a broken description": packed({"x/extra/gan_nst": b"{"}),
+        "no weights": program({}),
+        "a pickled weight": program({"x/data/weights/w": code}, entry("w", [1], pickled=True)),
+        "a weight that is a pickle": program({"x/data/weights/w": code}, entry("w", [2, 2])),
+        "a weight outside": program({}, entry("../../../../../../etc/passwd", [4])),
+        "a weight of all memory": program({"x/data/weights/w": b"\0" * 4}, entry("w", [2**40, 2**20])),
+        "a negative weight": program({"x/data/weights/w": b"\0" * 4}, entry("w", [-1])),
+        "a type of its own": program({"x/data/weights/w": b"\0" * 4}, entry("w", [1], kind={"x": 1})),
+        "a name that leads out": program({f"../../{canary.name}": code}),
+        "a bomb": packed({"x/extra/gan_nst": b" " * 10**8}, zipfile.ZIP_DEFLATED),
+    }

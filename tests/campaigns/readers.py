@@ -1,0 +1,70 @@
+"""What is fuzzed: the readers of files from elsewhere, and for each the inputs that it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzz_checkpoints import checkpoints, make_trainer
+from fuzz_files import exported_files, picture_files
+from fuzz_settings import override_texts, settings_files
+from hypothesis import strategies as st
+
+from gan_nst.commands.settings import load_settings, settings_model
+from gan_nst.commands.train import _go_on
+from gan_nst.commands.translate import averaged_generator
+from gan_nst.config import dump_yaml, read_overrides, validate
+from gan_nst.errors import CheckpointError, DataError, GanNstError, SettingsError
+from gan_nst.images import read_picture
+from gan_nst.inference.exported import load_exported
+from gan_nst.methods import base
+
+
+@dataclass(frozen=True)
+class Reader:
+    """inputs: contents of a file of that name in that folder. refusals: what `read` may raise; names: naming it."""
+
+    name: str
+    folder: Path
+    file: str
+    inputs: st.SearchStrategy[bytes]
+    read: Callable[[Path], object]
+    refusals: type[GanNstError] | tuple[type[GanNstError], ...]
+    names: bool = True
+
+
+def readers(folder: Path) -> list[Reader]:
+    """All of them, in an empty folder."""
+    run = folder / "run" / "checkpoints"
+    run.mkdir(parents=True)
+    trainer, whole = make_trainer(folder / "base")
+    trainer._checkpoints = run  # which its errors name
+
+    def go_on(file: Path) -> None:
+        start = _go_on(file.parent.parent, ["device=cpu"])
+        for name in start.payload["translations"]:
+            averaged_generator(start.payload, name, file)
+        trainer.restore(start.payload)
+        trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
+
+    texts = (SettingsError, False)
+    return [
+        Reader("settings", folder, "input.yaml", settings_files(), _load_settings, *texts),
+        Reader("overrides", folder, "input.txt", override_texts(), _read_overrides, *texts),
+        Reader("checkpoint", run, "step-0000002.pt", checkpoints(whole), go_on, CheckpointError),
+        Reader("safetensors", folder, "input.safetensors", exported_files(), load_exported, CheckpointError),
+        Reader("picture", folder, "input.png", picture_files(), read_picture, DataError),
+    ]
+
+
+def _load_settings(file: Path) -> None:
+    settings, _, _ = load_settings(file, ["device=cpu"])
+    dump_yaml(settings.model_dump(mode="json"))  # as a run saves them
+
+
+_MODEL = settings_model(base.find("cyclegan"))
+
+
+def _read_overrides(file: Path) -> None:
+    """Texts between NULs, which a command line cannot hold."""
+    texts = file.read_bytes().decode(errors="surrogateescape").split("\0")
+    validate(_MODEL, read_overrides(_MODEL, texts))
