@@ -445,7 +445,8 @@ def test_an_interrupted_build_goes_on_where_it_was(files, settings, monkeypatch,
 
 def killed_after(pictures, files, settings, kept_every):
     """Leaves what a process leaves that is killed while it decodes."""
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         try:
             building._KEPT_EVERY = kept_every
             left, read = [pictures], cache.read_picture
@@ -460,7 +461,7 @@ def killed_after(pictures, files, settings, kept_every):
             open_pictures(files, settings, "a")
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("before", [0, 2])
