@@ -123,27 +123,30 @@ def _evaluate(
 ) -> dict[str, Any]:
     """A run, or one generator in a file, on its own test split or on that of another data set.
 
-    What a run is told is its own only when it is whole: all directions, on its own pictures.
+    What a run is told is its own only when it is whole: all directions, on its own pictures. In precision "auto" a run
+    and a checkpoint are judged in the run's own, so that the same numbers come out on every machine.
     """
     run, settings = None, None
     if source.suffix == ".safetensors":
         subjects, split = exported_subject(source, data, device, precision)
     elif source.suffix == ".pt":
         payload = checkpoint.load(source)
-        subjects = {
-            name: given_subject(payload, name, source, device, precision) for name in payload["translations"]
-        }
         settings, split = settings_of(payload, source), split_of(payload, data, source)
+        own = settings.precision if precision == "auto" else precision
+        subjects = {
+            name: given_subject(payload, name, source, device, own) for name in payload["translations"]
+        }
     else:
         run = find_run(source)
         payload = checkpoint.load_newest(run / "checkpoints")[1]
         settings, split = settings_of(payload, source), split_of(payload, data, source)
-        subjects = subjects_of(run, payload, device, precision, settings.evaluation.export)
+        own = settings.precision if precision == "auto" else precision
+        subjects = subjects_of(run, payload, device, own, settings.evaluation.export)
     if direction is not None and direction not in subjects:
         known = ", ".join(subjects)
         raise CheckpointError(f"{source}: translates {known}, not {direction}; leave --direction out")
-    own = {} if settings is None else settings.evaluation.model_dump()
-    chosen = metrics(user_cache() if settings is None else feature_cache(settings.data), own)
+    chosen_before = {} if settings is None else settings.evaluation.model_dump()
+    chosen = metrics(user_cache() if settings is None else feature_cache(settings.data), chosen_before)
     if run is not None and data is None and direction is None:
         result = evaluate_run(run, subjects, split, chosen)
         log.info(f"written: {run / 'report.html'} and evaluation.json")

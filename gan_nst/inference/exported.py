@@ -120,7 +120,12 @@ def generator_of(description: Description, weights: Mapping[str, Tensor], path: 
     try:
         with torch.device("meta"):  # so that a description of more than the file holds takes no memory
             generator = build(description.network)
-        generator.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
+        # In memory and in a layout of their own, whatever file they came from: rounding depends on both.
+        plain = {
+            name: w.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            for name, w in weights.items()
+        }
+        generator.load_state_dict(plain, assign=True)
     except (ValueError, SettingsError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: its weights and its description disagree ({shortened(str(error))})"
