@@ -256,7 +256,11 @@ def test_a_network_without_segments_cannot_be_parted():
 def test_many_pictures_pass_in_as_many_batches_as_the_memory_asks(monkeypatch):
     network, pictures = generator(), [landscape(40, 48, seed) for seed in range(5)]
     translator = Translator(
-        network, describe(), "cpu", memory=in_strips(network, 40 * 2.5, pictures[0]).memory
+        network,
+        describe(),
+        "cpu",
+        precision="float32",
+        memory=in_strips(network, 40 * 2.5, pictures[0]).memory,
     )
     assert translator.fits(40, 48) == 2
     expected, sizes = [whole(network)(picture) for picture in pictures], []

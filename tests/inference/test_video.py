@@ -522,7 +522,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, clip, limit):
         message = refused(clip, tmp_path / "out.mp4", crf=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert message == f"{tmp_path / 'out.mp4'}: could not be written (File too large)"
+    remedy = "free space, as larger files are not allowed"
+    assert message == f"{tmp_path / 'out.mp4'}: could not be written (File too large); {remedy}"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
