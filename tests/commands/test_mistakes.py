@@ -304,8 +304,9 @@ def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
         evaluation.parent.mkdir(parents=True)
         for path in (*left, evaluation):
             path.write_text("half")
+        (run / ".lock").touch()
         assert gan_nst("train", *again)[0] == 0
-        assert not any(path.exists() for path in (*left, run / ".evaluation.part"))
+        assert not any(path.exists() for path in (*left, run / ".evaluation.part", run / ".lock"))
 
 
 def test_demo_pictures_drawn_for_a_smaller_job(gan_nst, tiny):
