@@ -200,3 +200,12 @@ def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followe
     (tmp_path / "real" / "sub").symlink_to("other", target_is_directory=True)
     (tmp_path / "out").symlink_to("real", target_is_directory=True)
     assert planned(source, tmp_path / "out") == {"sub/x.png": "sub/x.png"}
+
+
+def test_a_link_to_itself_is_planned_as_any_other_picture(tmp_path):
+    """It is told when it is read, by name, and the others are translated."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.png").symlink_to(tmp_path / "in" / "x.png")
+    (tmp_path / "in" / "y.png").write_bytes(b"")
+    targets = plan_outputs(tmp_path / "in", tmp_path / "in" / "out")
+    assert sorted(file.name for file in targets) == ["x.png", "y.png"]

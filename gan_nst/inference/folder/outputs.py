@@ -84,11 +84,16 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
 def inputs(source: Path, output: Path) -> list[Path]:
     """The pictures of a folder, but for those of an earlier output inside it. Raises DataError when there are none."""
     files = find_pictures(source)
-    if source.resolve() in output.resolve().parents:
-        files = [file for file in files if output.resolve() not in file.resolve().parents]
+    if _real(source) in _real(output).parents:
+        files = [file for file in files if _real(output) not in _real(file).parents]
     if not files:
         raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
     return files
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads to; one that leads in a circle, which `Path.resolve` raises for, only to itself."""
+    return Path(os.path.realpath(path))
 
 
 def names_a_picture(output: Path) -> bool:
@@ -98,10 +103,10 @@ def names_a_picture(output: Path) -> bool:
 
 def lie_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
     """Whether another listing of the source would take outputs for inputs."""
-    root = source.resolve()
-    if not source.is_dir() or root in output.resolve().parents:  # outputs inside the source are told apart
+    root = _real(source)
+    if not source.is_dir() or root in _real(output).parents:  # outputs inside the source are told apart
         return False
-    return any(root in target.resolve().parents for target in targets)
+    return any(root in _real(target).parents for target in targets)
 
 
 def is_finished(source: Path, target: Path) -> bool:
@@ -149,16 +154,16 @@ def make_folder(folder: Path) -> None:
 
 def _stay_below(output: Path, targets: Iterable[Path]) -> None:
     """Raises DataError for a folder among the outputs that is a link to elsewhere; the output itself may be one."""
-    root = output.resolve()
+    root = _real(output)
     for folder in dict.fromkeys(target.parent for target in targets):
-        if not folder.resolve().is_relative_to(root):
+        if not _real(folder).is_relative_to(root):
             raise DataError(f"{folder}: a link that leads out of {output}; remove it, or give another folder")
 
 
 def _without_inputs(targets: dict[Path, Path]) -> dict[Path, Path]:
     """The plan as it is. Raises DataError when a picture would be written over."""
-    inputs = {file.resolve() for file in targets}
+    inputs = {_real(file) for file in targets}
     for target in targets.values():
-        if target.resolve() in inputs:
+        if _real(target) in inputs:
             raise DataError(f"{target}: would be written over an input; give another folder")
     return targets
