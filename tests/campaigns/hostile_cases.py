@@ -484,7 +484,7 @@ def _names() -> Iterator[Case]:
         "shell": "$(touch x);`touch x`",
         "format": "%s{0}{x!r}",
         "long": "x" * 240,
-        "dots": "...",
+        "dots": "a...",  # names that begin with a dot are hidden, and left out
     }
     for what, name in odd.items():
 
