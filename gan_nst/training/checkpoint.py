@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 from torch import Tensor
 
 from gan_nst.bounded import shortened, shown
@@ -41,7 +41,7 @@ class _Payload(Section):
     format: int
     method: str
     step: int = Field(ge=0)
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     translations: dict[str, _Translation]
     state: dict[str, Any]
     ema: dict[str, Tensor]
@@ -104,7 +104,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({why})") from None
     if not isinstance(payload, dict) or "format" not in payload:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint")
-    if payload["format"] != FORMAT:
+    if not isinstance(payload["format"], int) or payload["format"] != FORMAT:
         raise CheckpointError(
             f"{path}: has format {shown(payload['format'])}; this version reads format {FORMAT}"
         )

@@ -237,3 +237,23 @@ def test_a_broken_pickle_is_refused(tmp_path, code):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "step-0000001.pt")
     assert "not a file" in refusal(tmp_path / "step-0000001.pt")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"format": torch.zeros(2)},
+        {"settings": {"seed": torch.zeros(2)}},
+        {"settings": {"training": {"epochs": torch.zeros(2, 2)}}},
+        {"settings": {"data": [torch.zeros(2)]}},
+        {"step": torch.zeros(2)},
+        {"method": torch.zeros(2)},
+    ],
+)
+def test_numbers_where_plain_settings_belong_are_refused_in_one_line(tmp_path, odd):
+    path = tmp_path / "step-0000001.pt"
+    torch.save({"format": checkpoint.FORMAT, **payload(1), **odd}, path)
+    with pytest.raises(CheckpointError) as refusal:
+        checkpoint.load(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert "\n" not in str(refusal.value)
