@@ -57,7 +57,11 @@ class ReplayBuffer(nn.Module):
         return {"pictures": list(self.pictures), "random": self.random.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.pictures = list(state["pictures"])
+        pictures = state["pictures"]
+        one_shape = isinstance(pictures, list) and len({x.shape for x in pictures}) <= 1
+        if not one_shape or len(pictures) > self.capacity or any(x.dim() != 3 for x in pictures):
+            raise ValueError(f"a replay buffer holds other than {self.capacity} pictures of one size")
+        self.pictures = list(pictures)
         self.random.set_state(state["random"].cpu())
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ReplayBuffer":

@@ -283,6 +283,8 @@ def test_of_steps_and_epochs_the_later_layer_wins():
 def test_steps_and_epochs_in_one_layer_are_an_error():
     with pytest.raises(SettingsError, match=r"training\.steps=10 and training\.epochs=3: give one of them"):
         _stack([{}, {"training": {"steps": 10, "epochs": 3}}])
+    with pytest.raises(SettingsError, match=r"training\.epochs='\\ud800': give one of them"):
+        _stack([{}, {"training": {"steps": 10, "epochs": "\ud800"}}])
 
 
 def test_layers_are_stacked_in_order_default_file_cpu_block_overrides(tmp_path):

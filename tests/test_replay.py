@@ -150,3 +150,20 @@ def test_it_moves_with_its_module():
     buffer.to(torch.float64)
     assert {picture.dtype for picture in buffer.pictures} == {torch.float64}
     assert numbers(buffer.pictures) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(3, 1, 4, 4),
+        [torch.zeros(1, 4, 4)] * 5,
+        [torch.zeros(1, 4, 4), torch.zeros(1, 5, 4)],
+        [torch.zeros(4)],
+    ],
+    ids=["no list", "too many", "of two sizes", "no picture"],
+)
+def test_what_no_buffer_holds_is_not_restored(odd):
+    state = ReplayBuffer(4).state_dict()
+    state["_extra_state"]["pictures"] = odd
+    with pytest.raises(ValueError, match="4 pictures of one size"):
+        ReplayBuffer(4).load_state_dict(state)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
+from gan_nst.bounded import shown
 from gan_nst.config import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import CheckpointError, SettingsError
@@ -203,7 +204,8 @@ def _stack(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if isinstance(training, Mapping):
             steps, epochs = training.get("steps"), training.get("epochs")
             if steps is not None and epochs is not None:
-                raise SettingsError(f"training.steps={steps} and training.epochs={epochs}: give one of them")
+                given = f"training.steps={shown(steps)} and training.epochs={shown(epochs)}"
+                raise SettingsError(f"{given}: give one of them")
             if steps is not None:
                 layer = merge(layer, {"training": {"epochs": None}})
             elif epochs is not None:

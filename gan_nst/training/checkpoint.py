@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,10 @@ def load(path: Path) -> dict[str, Any]:
         validate(_Payload, payload)
     except SettingsError as error:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint ({error})") from None
+    if not all(map(_is_plain, _tensors(payload))):
+        raise CheckpointError(
+            f"{path}: not a gan_nst checkpoint (a tensor is sparse, or larger than its bytes)"
+        )
     return payload
 
 
@@ -177,6 +182,24 @@ def _check(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("it holds a name twice")
     if archive.testzip() is not None:  # torch does not compare the checksums it writes
         raise ValueError("a checksum differs")
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers all lie in memory: a few bytes can stand for more than there is room for."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_meta
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def _also(file: Path, name: Path) -> None:

@@ -29,7 +29,7 @@ def changed_data(draw: st.DrawFn, whole: object, odd: st.SearchStrategy) -> obje
         elif how == 1 and isinstance(at, dict):
             at[draw(st.sampled_from(["", "x", "a\nb", "step", "__class__"]))] = at.pop(path[-1])
         else:
-            at[path[-1]] = draw(odd)
+            at[path[-1]] = copy.deepcopy(draw(odd))  # which the next change may change
     return found
 
 

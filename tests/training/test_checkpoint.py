@@ -257,3 +257,31 @@ def test_numbers_where_plain_settings_belong_are_refused_in_one_line(tmp_path, o
         checkpoint.load(path)
     assert str(refusal.value).startswith(f"{path}: ")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(1).expand(10**12),
+        torch.zeros(2, 2).to_sparse(),
+        torch.zeros(2, device="meta"),
+    ],
+)
+def test_tensors_that_stand_for_more_than_their_bytes_are_refused(tmp_path, odd):
+    """Somewhere deep, where the types say nothing: copied, the first would take 4 TB."""
+    whole = payload(1)
+    whole["optimizers"] = {"generator": {"state": {0: {"exp_avg": odd}}, "param_groups": []}}
+    path = tmp_path / "step-0000001.pt"
+    torch.save({"format": checkpoint.FORMAT, **whole}, path)
+    with pytest.raises(CheckpointError, match=r"step-0000001\.pt: (not a gan_nst checkpoint|damaged or)"):
+        checkpoint.load(path)
+
+
+def test_tensors_in_other_layouts_are_plain(tmp_path):
+    kept = {"last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last), "none": torch.zeros(0)}
+    path = checkpoint.save(
+        tmp_path, {**payload(1), "state": {**kept, "part": torch.rand(4, 4)[1:, :2]}}, kept=2
+    )
+    loaded = checkpoint.load(path)["state"]
+    assert torch.equal(loaded["last"], kept["last"])
+    assert loaded["last"].stride() == kept["last"].stride()
