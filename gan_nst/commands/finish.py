@@ -62,8 +62,10 @@ def finish(run: Path, prepared: Prepared) -> None:
     generators = nn.ModuleDict({t.generator: chosen[name].generator for name, t in translations.items()})
     folders = _shown(prepared.data_set)
     count = min(settings.training.sample_count, *(len(folder.files) for folder in folders.values()))
-    pictures = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in folders.items()}
     with dispensable("no final sample grid"):
+        pictures = {
+            domain: fixed_pictures(folder, count, settings.data) for domain, folder in folders.items()
+        }
         grid = sample_grid(generators, translations, pictures, prepared.device)
         write_picture(grid, run / "samples" / "final.png")
     which = subjects[first].exported

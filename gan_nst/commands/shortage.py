@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gan_nst.commands.settings import RunSettings
 from gan_nst.data.loader import died
-from gan_nst.errors import TrainingError, reason
+from gan_nst.errors import DataError, TrainingError, reason
 from gan_nst.memory import ran_out
 from gan_nst.precision import choose_precision
 from gan_nst.training import checkpoint
@@ -34,9 +34,13 @@ def explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) 
 
 @contextlib.contextmanager
 def dispensable(what: str) -> Iterator[None]:
-    """Within the context, memory that runs out becomes a warning: it goes on without, "no sample grid" for example."""
+    """Within the context, memory that runs out, or a picture that can no longer be read or written, becomes a warning:
+    it goes on without, "no sample grid" for example.
+    """
     try:
         yield
+    except DataError as error:
+        log.warning(f"{what} ({error}); it goes on without")
     except (MemoryError, RuntimeError, OSError) as error:
         if not ran_out(error):
             raise

@@ -107,10 +107,7 @@ def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tup
     path = _index_path(where, folder, settings, view)
     try:
         return bring_up_to_date(path, folder.files, lambda file: _decode(file, settings, view), what)
-    except (
-        OSError,
-        NotImplementedError,
-    ) as error:  # filelock raises the latter where a file system has no locks
+    except OSError as error:
         told = unwritten(where, error, "the cache cannot be written")
         if settings.cache != "auto":
             raise DataError(f"{told}, or use data.cache=never") from None

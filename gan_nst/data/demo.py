@@ -10,6 +10,7 @@ what light, matter and a lens do: texture by material, shading, soft shadows, ha
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
                 _put(building, folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
+                with suppress(OSError):
+                    Path(lock.lock_file).unlink()
     except OSError as error:
         raise DataError(unwritten(folder, error)) from None
 

@@ -182,6 +182,23 @@ def smooth(values: Values, share: float = 0.08) -> Values:
     return np.where(told, averaged, np.nan)
 
 
+def extremes(series: Series, columns: int) -> NDArray[np.int64]:
+    """The indices (n,) of a long series' least and greatest value in each of so many columns of a figure: a line
+    through them covers what the line through all of them would cover. All indices of a short one.
+    """
+    count = len(series.steps)
+    if count <= 2 * columns:
+        return np.arange(count)
+    first, last = series.steps[0], series.steps[-1]
+    column = np.floor((series.steps - first) / (last - first) * (columns - 1))
+    kept = []
+    for part in np.split(np.arange(count), np.flatnonzero(np.diff(column)) + 1):
+        told = part[np.isfinite(series.values[part])]
+        values = series.values[told]
+        kept += sorted({told[values.argmin()], told[values.argmax()]}) if len(told) else [part[0]]
+    return np.array(kept)
+
+
 def _read_metrics(path: Path) -> dict[str, Series]:
     """The series of a metrics.jsonl by key; none when there is no such file. Raises DataError when it cannot be
     read.

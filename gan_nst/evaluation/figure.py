@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from matplotlib.typing import LineStyleType
-from numpy.typing import NDArray
 
 from gan_nst.errors import DataError
 from gan_nst.evaluation import curves
@@ -236,25 +235,8 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line]) -> None:
 
 def _plot(axes: Axes, series: Series, **style: Any) -> None:
     """A line, of as many of its points as can be seen."""
-    shown = _extremes(series)
+    shown = curves.extremes(series, _SHOWN)
     axes.plot(series.steps[shown], series.values[shown], **style)
-
-
-def _extremes(series: Series) -> NDArray[np.int64]:
-    """The indices of a long series' least and greatest value in each of the columns that a panel has: a line through
-    them covers what the line through all of them would cover. All indices of a short one.
-    """
-    count = len(series.steps)
-    if count <= 2 * _SHOWN:
-        return np.arange(count)
-    first, last = series.steps[0], series.steps[-1]
-    columns = np.floor((series.steps - first) / (last - first) * (_SHOWN - 1))
-    kept = []
-    for part in np.split(np.arange(count), np.flatnonzero(np.diff(columns)) + 1):
-        told = part[np.isfinite(series.values[part])]
-        values = series.values[told]
-        kept += sorted({told[values.argmin()], told[values.argmax()]}) if len(told) else [part[0]]
-    return np.array(kept)
 
 
 def _make_room(axes: Axes) -> None:
@@ -275,7 +257,7 @@ def _draw_score(axes: Axes, lines: Sequence[_Line]) -> None:
     for line in lines:
         validation = line.interval
         assert validation is not None
-        shown = _extremes(line.series)
+        shown = curves.extremes(line.series, _SHOWN)
         interval = validation.steps[shown], validation.low[shown], validation.high[shown]
         axes.fill_between(*interval, color=line.colour, alpha=0.15, linewidth=0)
         axes.vlines(*interval, color=line.colour, alpha=0.25, linewidth=1)

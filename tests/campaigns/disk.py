@@ -69,7 +69,9 @@ def campaign(plan, tally) -> None:
         if not plan.long:
             found = draw.sample(found, min(len(found), 8 if subject.name == "train" else 2))
         for number, fault in enumerate(found):
-            tally.count(f"{subject.name}: {fault}", _problem(subject, f"{subject.name}-{number}", fault))
+            came, problem = _suffered(subject, f"{subject.name}-{number}", fault)
+            if came:
+                tally.count(f"{subject.name}: {fault}", problem)
 
 
 def _subjects(training: Job) -> list[Subject]:
@@ -140,9 +142,7 @@ def _all_faults(subject: Subject, plan) -> list[Fault]:
         raise SystemExit(f"the undisturbed {subject.name} failed: {ending.problem}\n{ending.output}")
     if problem := subject.after(place):
         raise SystemExit(f"the undisturbed {subject.name}: {problem}")
-    calls = [
-        line.replace(f" {place.resolve()}/", " ", 1).split(" ", 1) for line in told.read_text().splitlines()
-    ]
+    calls = _calls(told, place)
     tops = frozenset(path.split("/")[0] for _, path in calls)
     patterns = {(call, max(_VARIES.split(path), key=lambda part: len(part or ""))) for call, path in calls}
     kinds = [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EDQUOT, True), (errno.EROFS, True)]
@@ -157,18 +157,31 @@ def _all_faults(subject: Subject, plan) -> list[Fault]:
     return found
 
 
-def _problem(subject: Subject, name: str, fault: Fault) -> str | None:
-    """What a command did wrong under a fault, or in its place after it; None when nothing."""
+def _calls(trace: Path, place: Path) -> list[tuple[str, str]]:
+    """The calls in a trace, and their paths in the place."""
+    lines = [line.replace(f" {place.resolve()}/", " ", 1) for line in trace.read_text().splitlines()]
+    return [(call, path) for call, _, path in (line.partition(" ") for line in lines)]
+
+
+def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | None]:
+    """Whether the fault came, and what the command did wrong under it or in its place after it; None when nothing."""
     place = subject.place(name)
-    arm = fixed(faults.arm, place, fault.call, fault.pattern, fault.nth, fault.error, fault.lasts)
+    told = place.with_name(f"trace-of-{name}")
+
+    def arm() -> None:
+        faults.trace(place, told)
+        faults.arm(place, fault.call, fault.pattern, fault.nth, fault.error, fault.lasts)
+
     ending = subject.begin(place, prepare=arm).wait(_SECONDS)
+    made = [path for call, path in _calls(told, place) if call == fault.call and fault.pattern in path]
     problem = _of_ending(ending, fault) or job.partial(place)
-    if problem is None:
+    if problem is None and not (ending.value == 0 and subject.name == "demo"):  # which refuses to draw anew
         again = subject.again(place).wait(_SECONDS)
         problem = again.problem or (None if again.value == 0 else f"then: {again.output.strip()[-400:]}")
         problem = problem or subject.after(place)
     job.clear(place)
-    return problem
+    told.unlink()
+    return len(made) >= fault.nth, problem
 
 
 def _of_ending(ending: Ending, fault: Fault) -> str | None:

@@ -39,8 +39,6 @@ void faults_trace(const char *new_root, int descriptor) {
     trace = descriptor;
 }
 
-int faults_came(void) { return broken; }
-
 static void absolute(int folder, const char *path, char *into) {
     char link[64];
     ssize_t length = -1;
@@ -69,7 +67,9 @@ static int decide(const char *call, const char *path, int *half) {
         int length = snprintf(line, sizeof line, "%s %s\n", call, path);
         syscall(SYS_write, trace, line, length < (int)sizeof line ? length : (int)sizeof line - 1);
     }
-    if (broken && lasting && fault > 0)
+    if (!strcmp(call, "unlink") && fault > 0 && fault != EROFS)
+        error = 0; /* removing needs no room: it fails in a read-only folder alone */
+    else if (broken && lasting && fault > 0)
         error = fault;
     else if (countdown && (!kind[0] || !strcmp(kind, call)) && strstr(path, pattern) && !--countdown) {
         broken = 1;
@@ -246,30 +246,20 @@ int symlink(const char *from, const char *to) {
     return real(from, to);
 }
 
-/* Removing needs no room: it fails in a read-only folder alone. */
-static int unlink_fault(int folder, const char *path) {
-    char full[PATH_MAX];
-    absolute(folder, path, full);
-    int removable = fault != EROFS && fault > 0;
-    if (removable && trace < 0)
-        return 0;
-    return decide("unlink", full, NULL);
-}
-
 int unlink(const char *path) {
     REAL(unlink);
-    int error = unlink_fault(AT_FDCWD, path);
-    return error ? ends(error) : real(path);
+    PATH_FAULT("unlink", AT_FDCWD, path);
+    return real(path);
 }
 
 int unlinkat(int folder, const char *path, int flags) {
     REAL(unlinkat);
-    int error = unlink_fault(folder, path);
-    return error ? ends(error) : real(folder, path, flags);
+    PATH_FAULT("unlink", folder, path);
+    return real(folder, path, flags);
 }
 
 int rmdir(const char *path) {
     REAL(rmdir);
-    int error = unlink_fault(AT_FDCWD, path);
-    return error ? ends(error) : real(path);
+    PATH_FAULT("unlink", AT_FDCWD, path);
+    return real(path);
 }

@@ -36,11 +36,6 @@ def arm(root: Path, call: str, pattern: str, nth: int, error: int, lasts: bool =
     )
 
 
-def came() -> bool:
-    """Whether the fault has come in this process."""
-    return bool(ctypes.CDLL(None).faults_came())
-
-
 def trace(root: Path, file: Path) -> None:
     """Has every call on a path under a root told to a file outside it, a line each: the call and the path."""
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)

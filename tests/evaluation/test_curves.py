@@ -11,6 +11,7 @@ from gan_nst.errors import DataError
 from gan_nst.evaluation.curves import (
     Series,
     _read_metrics,
+    extremes,
     family,
     measures,
     read_run,
@@ -233,3 +234,23 @@ def test_a_line_that_no_run_logs_is_left_out(tmp_path, line):
     write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
     history = read_run(tmp_path / "run")
     assert (history.last_step(), list(history.series)) == (1, ["generator/x"])
+
+
+def test_a_long_line_is_drawn_through_its_extremes():
+    count, rng = 40_000, np.random.default_rng(0)
+    values = np.cumsum(rng.normal(0, 1, count))
+    values[12_345] = 5000  # a spike of one step
+    values[20_000:20_300] = np.nan  # a gap of three columns
+    long = Series(np.arange(count) * 50.0, values)
+    shown = extremes(long, 500)
+    assert len(shown) <= 2 * 500
+    assert (np.diff(shown) > 0).all()
+    assert 12_345 in shown
+    columns = np.arange(count) * (500 - 1) // (count - 1)
+    for column in range(500):
+        part, drawn = values[columns == column], values[shown[columns[shown] == column]]
+        if np.isfinite(part).any():
+            assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.nanmin(part), np.nanmax(part))
+    assert np.isnan(values[shown]).sum() >= 2
+    short = Series(np.arange(60.0), np.arange(60.0))
+    assert extremes(short, 500).tolist() == list(range(60))

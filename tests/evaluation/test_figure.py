@@ -184,26 +184,6 @@ def test_terms_decades_apart_have_a_logarithmic_scale(monkeypatch):
     assert scales == ["log"]
 
 
-def test_a_long_line_is_drawn_through_its_extremes():
-    count, rng = 40_000, np.random.default_rng(0)
-    values = np.cumsum(rng.normal(0, 1, count))
-    values[12_345] = 5000  # a spike of one step
-    values[20_000:20_300] = np.nan  # a gap of three columns
-    long = Series(np.arange(count) * 50.0, values)
-    shown = figure._extremes(long)
-    assert len(shown) <= 2 * figure._SHOWN
-    assert (np.diff(shown) > 0).all()
-    assert 12_345 in shown
-    columns = np.arange(count) * (figure._SHOWN - 1) // (count - 1)
-    for column in range(figure._SHOWN):
-        part, drawn = values[columns == column], values[shown[columns[shown] == column]]
-        if np.isfinite(part).any():
-            assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.nanmin(part), np.nanmax(part))
-    assert np.isnan(values[shown]).sum() >= 2
-    short = Series(LOGGED, np.arange(60.0))
-    assert figure._extremes(short).tolist() == list(range(60))
-
-
 def test_a_figure_does_not_grow_with_the_run():
     def size(count):
         steps, rng = np.arange(1, count + 1) * 50.0, np.random.default_rng(1)
