@@ -6,6 +6,7 @@ Afterwards nothing but what the case may write has changed, no code has left its
 
 import hashlib
 import importlib
+import json
 import os
 import random
 import resource
@@ -14,7 +15,11 @@ import time
 from pathlib import Path
 
 from children import in_child
-from hostile_cases import Case, all_cases, make_base
+from hostile_case import Case, make_base
+from hostile_files import lying_onnx, lying_programs, lying_safetensors
+from hostile_folders import archive_cases, link_cases, name_cases
+from hostile_logs import log_cases
+from hostile_readers import cache_cases, generator_cases, pickle_cases, settings_cases
 
 _LONGEST = 120  # seconds of a case
 _MEMORY = 6 * 2**30  # bytes that a case may map
@@ -105,3 +110,27 @@ def _listing(folder: Path) -> dict[Path, str]:
                 told = "folder" if path.is_dir() else "special"
             found[path.relative_to(folder)] = told
     return found
+
+
+def all_cases(base: Path) -> list[Case]:
+    """Every case. base: the folder that `make_base` made, of which each case gets a copy beside it."""
+    canary = base.parent / "case" / "canary"
+    whole = (base / "work" / "generator.safetensors").read_bytes()
+    told = _description(whole)
+    return [
+        *pickle_cases(canary),
+        *generator_cases("safetensors", lying_safetensors(whole)),
+        *generator_cases("onnx", lying_onnx(told)),
+        *generator_cases("pt2", lying_programs(told, canary)),
+        *settings_cases(canary),
+        *cache_cases(),
+        *link_cases(),
+        *log_cases(),
+        *name_cases(),
+        *archive_cases(),
+    ]
+
+
+def _description(whole: bytes) -> str:
+    length = int.from_bytes(whole[:8], "little")
+    return json.loads(whole[8 : 8 + length])["__metadata__"]["gan_nst"]

@@ -1,0 +1,209 @@
+"""Hostile files in every place where a file from elsewhere is read: pickles, generators, settings, caches."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from children import command, in_child
+from hostile_case import CHECKPOINT, CONFIG, EVALUATE, TRANSLATE, Case, cli, nothing, write
+from hostile_files import pickles
+
+from gan_nst.data.files import Names
+from gan_nst.data.index import Index, read_index, write_index
+
+_INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezenet1_1-b8a52dc0.pth"
+
+
+def _offer(*paths: str) -> int:
+    """What the page's list of runs does with them."""
+    from gan_nst.commands.app_runs import make_offer
+    from gan_nst.errors import GanNstError
+
+    try:
+        offer = make_offer(paths, "cpu", "float32")
+        for number in range(len(offer.sources)):
+            offer.translator(number, offer.directions(number)[0][1])
+    except GanNstError as error:
+        print(f"gan-nst: {error}")
+        return 2
+    return 0
+
+
+_FOLDERS = ("--pictures", "data/testA", "--reference", "data/testB")
+_VGG = ("method.name=cartoongan", "method.features.network=vgg19", "data.held_out=0")
+_WEIGHTS = {
+    # place: the file, and what reads it
+    "resume": (CHECKPOINT, cli("train", "--resume", "run")),
+    "translate a run": (CHECKPOINT, cli("translate", "run", "photos", *TRANSLATE)),
+    "translate a checkpoint": ("x.pt", cli("translate", "x.pt", "photos", *TRANSLATE)),
+    "translate a generator": ("x.safetensors", cli("translate", "x.safetensors", "photos", *TRANSLATE)),
+    "translate ONNX": ("x.onnx", cli("translate", "x.onnx", "photos", *TRANSLATE)),
+    "translate a program": ("x.pt2", cli("translate", "x.pt2", "photos", *TRANSLATE)),
+    "evaluate a run": (CHECKPOINT, cli("evaluate", "run", *EVALUATE)),
+    "evaluate a checkpoint": ("x.pt", cli("evaluate", "x.pt", *EVALUATE)),
+    "evaluate a generator": (
+        "x.safetensors",
+        cli("evaluate", "x.safetensors", "--data", "data", *EVALUATE),
+    ),
+    "export a run": (CHECKPOINT, cli("export", "run", "--to", "safetensors", "--out", "x.safetensors")),
+    "the page's run": (CHECKPOINT, partial(_offer, "run")),
+    "the page's checkpoint": ("x.pt", partial(_offer, "x.pt")),
+    "the page's generator": ("x.safetensors", partial(_offer, "x.safetensors")),
+    "the page's folder": ("found/x.safetensors", partial(_offer, "found")),
+    "start from": ("x.pt", cli("train", "tiny.yaml", "training.init_from=x.pt")),
+    "start from a run": (CHECKPOINT, cli("train", "tiny.yaml", "training.init_from=run")),
+    "import": ("x.pth", cli("import", "x.pth", "y.safetensors")),
+    "inception, given": (
+        "x.pth",
+        cli("evaluate", *_FOLDERS, "--weights", "x.pth", "--features", "inception", *EVALUATE),
+    ),
+    "inception, a folder": (f"w/{_INCEPTION}", cli("evaluate", *_FOLDERS, *EVALUATE, GAN_NST_WEIGHTS="w")),
+    "inception, the hub": (
+        f"t/hub/checkpoints/{_INCEPTION}",
+        cli("evaluate", *_FOLDERS, *EVALUATE, TORCH_HOME="t"),
+    ),
+    "inception, in training": (
+        "x.pth",
+        cli("train", "tiny.yaml", "evaluation.features=inception", "evaluation.weights=x.pth"),
+    ),
+    "LPIPS, a folder": (f"w/{_SQUEEZENET}", cli("evaluate", "run", *EVALUATE, GAN_NST_WEIGHTS="w")),
+    "VGG, given": ("x.pth", cli("train", "cartoon.yaml", "method.features.weights=x.pth")),
+    "SqueezeNet, a folder": (
+        f"w/{_SQUEEZENET}",
+        cli("train", "cartoon.yaml", "method.features.network=squeezenet1_1", GAN_NST_WEIGHTS="w"),
+    ),
+}
+_CARTOON = CONFIG.replace("cyclegan", "cartoongan")
+
+
+def pickle_cases(canary: Path) -> Iterator[Case]:
+    for what, content in pickles(canary).items():
+        for place, (file, run) in _WEIGHTS.items():
+            files = {file: content, "cartoon.yaml": _CARTOON}
+            writes = () if place.startswith(("translate", "import")) else ("data/.cache",)
+            yield Case(
+                f"pickle, {place}", f"pickle {what}: {place}", partial(write, files), run, writes=writes
+            )
+        best = {"run/checkpoints/best.pt": content}
+        yield Case(
+            "pickle, best",
+            f"pickle {what}: best",
+            partial(write, best),
+            cli("evaluate", "run", *EVALUATE),
+            (0,),
+            ("run", "data/.cache"),
+        )
+
+
+def generator_cases(suffix: str, files: dict[str, bytes]) -> Iterator[Case]:
+    file = f"x.{suffix}"
+    ways = {
+        "translate": cli("translate", file, "photos", *TRANSLATE),
+        "export": cli("export", file, "--to", "safetensors", "--out", "y.safetensors"),
+        "evaluate": cli("evaluate", file, "--data", "data", *EVALUATE),
+        "page": partial(_offer, file),
+    }
+    for what, content in files.items():
+        for way, run in ways.items():
+            broken = ("all memory", "another size", "no picture", "not a number")
+            codes = (1, 2) if suffix == "onnx" and what in broken and way == "translate" else (2,)
+            if suffix == "onnx" and what in broken and way == "page":
+                codes = (0, 2)  # which translates nothing yet
+            yield Case(
+                f"{suffix}, {way}",
+                f"{suffix} {what}: {way}",
+                partial(write, {file: content}),
+                run,
+                codes,
+                ("out",),
+            )
+
+
+def settings_cases(canary: Path) -> Iterator[Case]:
+    touch = f"touch {canary}"
+    values = {
+        "apply": f"!!python/object/apply:os.system ['{touch}']",
+        "new": f"!!python/object/new:os.system ['{touch}']",
+        "call": f"!!python/object/apply:subprocess.check_output [[touch, '{canary}']]",
+        "name": "!!python/name:os.system",
+        "module": "!!python/module:this",
+        "object": "!!python/object:pathlib.Path {}",
+        "tuple": "!!python/tuple [1]",
+        "exec": f"!!python/object/apply:exec [\"open('{canary}', 'w')\"]",
+        "tag": "!evil x",
+        "laughs": "[&a [x, x], &b [*a, *a], "
+        + ", ".join(
+            f"&{n} [*{m}, *{m}]"
+            for m, n in zip("bcdefghijklmnopqrstuvw", "cdefghijklmnopqrstuvwx", strict=True)
+        )
+        + "]",
+        "itself": "&a [*a]",
+        "deep": "[" * 5000,
+    }
+    for what, value in values.items():
+        text = f"{CONFIG}x: {value}\n"
+        yield Case(
+            "YAML, train", f"YAML {what}: train", partial(write, {"x.yaml": text}), cli("train", "x.yaml")
+        )
+        override = f"data.augmentations={value}"
+        yield Case("YAML, override", f"YAML {what}: override", nothing, cli("train", "tiny.yaml", override))
+        own = partial(write, {"run/settings.yaml": text})
+        yield Case("YAML, curves", f"YAML {what}: curves", own, cli("curves", "run"))
+        yield Case(
+            "YAML, report",
+            f"YAML {what}: report",
+            own,
+            cli("evaluate", "run", *EVALUATE),
+            (0, 2),
+            ("run", "data/.cache"),
+        )
+
+
+def _cache_of(change: Callable[[Index], Index | bytes], work: Path) -> None:
+    """The cache of the training pictures as it is made, with another index."""
+    os.chdir(work)
+    assert in_child(command, "train", "tiny.yaml", "--dry-run").value == 0
+    for path in (work / "data/.cache").glob("*.index"):
+        changed = change(read_index(path))
+        if isinstance(changed, bytes):
+            path.write_bytes(changed)
+        else:
+            write_index(path, changed)
+
+
+def cache_cases() -> Iterator[Case]:
+    def rows(**columns: int) -> Callable[[Index], Index]:
+        def change(index: Index) -> Index:
+            changed = index.rows.copy()
+            for column, value in columns.items():
+                changed[column] = value
+            return replace(index, rows=changed)
+
+        return change
+
+    changes = {
+        "another file": lambda index: replace(index, data="../../../outside/secret.txt"),
+        "any file": lambda index: replace(index, data="/etc/passwd"),
+        "no text": lambda index: replace(index, data=["x"]),
+        "more than there is": lambda index: replace(index, end=10**15),
+        "deep": lambda index: b"[" * 100_000,
+        "long numbers": lambda index: b"9" * 10_000,
+        "a pickle": lambda index: b"cposix\nsystem\n",
+        **{
+            f"{name} {value}": rows(**{name: value})
+            for name in ("side", "offset", "height", "width", "checksum")
+            for value in (-1, -(10**6), 2**31 - 1, 0)
+            if name != "checksum" or value >= 0
+        },
+        "both negative": rows(height=-16, width=-16),
+        "a problem of no text": lambda index: replace(index, problems={0: [1]}),
+        "paths that lead out": lambda index: replace(index, names=Names(["/etc/passwd"] * len(index.names))),
+        "a picture swollen": rows(height=10**9, width=0),
+    }
+    for what, change in changes.items():
+        prepare = partial(_cache_of, change)
+        yield Case(
+            "cache", f"cache {what}", prepare, cli("train", "tiny.yaml"), (0, 2), ("data/.cache", "runs")
+        )
