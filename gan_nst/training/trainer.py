@@ -111,8 +111,8 @@ class Trainer:
         """Trains up to step `until`, saving at the very start, on the way and at the end.
 
         Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; DataError when there are no
-                more pictures to be had, likewise saved; and TrainingError when a loss or gradient is not finite and
-                `training.on_nonfinite` says stop, or too many are not.
+        more pictures to be had, likewise saved; and TrainingError when a loss or gradient is not finite and
+        `training.on_nonfinite` says stop, or too many are not.
         """
         self._logged = (self.step, time.perf_counter())
         if self.step >= until:
