@@ -19,6 +19,7 @@ from job import Job, clear, import_all, newest_run, unfinished
 
 KILLS_A_CHAIN = 3
 _SECONDS = 120
+_COMMANDS = ("export safetensors", "export onnx", "translate", "demo")
 
 # Where kills are aimed at: the call, a part of its path, and how many such calls there are, about.
 AIMED = [
@@ -65,10 +66,14 @@ def campaign(plan, tally) -> None:
     for number in range(others):
         for pair in (_two_at_once, _two_in_one_folder, _two_resume_one_run):
             tally.count(f"{pair.__name__[1:]} {number}", pair(training, f"pair-{number}"))
-        for to in ("safetensors", "onnx") if plan.long else ("safetensors",):
-            _kill_export(training, f"export-{to}-{number}", to, random.Random(draw.random()), tally)
-        _kill_translation(training, f"translate-{number}", random.Random(draw.random()), tally)
-        _kill_demo(training, f"demo-{number}", random.Random(draw.random()), tally)
+        exports = [fixed(_killed_export, to=to) for to in ("safetensors", "onnx")]
+        for what, kill in zip(_COMMANDS, (*exports, _killed_translation, _killed_demo), strict=True):
+            folder = training.base / f"{what}-{number}"
+            folder.mkdir()
+            killed, problem = kill(folder, training, draw=random.Random(draw.random()))
+            if killed or problem:
+                tally.count(f"{what} {number}", problem)
+            clear(folder)
 
 
 def _chain(training: Job, name: str, draw: random.Random, lasts: float, tally) -> int:
@@ -160,70 +165,56 @@ def _one_refused(training: Job, run: Path, endings) -> str | None:
     return None if job.same_state(training.whole, run) else "another state than that of the undisturbed run"
 
 
-def _kill_export(training: Job, name: str, to: str, draw: random.Random, tally) -> None:
+def _killed_export(folder: Path, training: Job, to: str, draw: random.Random) -> tuple[bool, str | None]:
     """An export that is killed where it writes leaves what was there before, and the next one is whole."""
-    folder = training.base / name
-    folder.mkdir()
     out = folder / f"out.{to}"
     arguments = ("export", training.whole, "--to", to, "--out", out)
     ending = Child(command, *arguments).wait(_SECONDS)
-    expected = out.read_bytes() if ending.value == 0 else b""
-    nth = draw.randint(1, 3)
-    call = draw.choice(["write", "sync", "rename"])
-    prepare = fixed(faults.arm, folder, call, "out", nth if call == "write" else 1, faults.KILL)
-    killed = Child(job._prepared, prepare, *arguments).wait(_SECONDS)
-    problem = None if expected else ending.output
+    if ending.value != 0:
+        return False, ending.output
+    expected = out.read_bytes()
+    call, most = draw.choice([("write", 3), ("sync", 1), ("rename", 1)])
+    killed = _killed_at(folder, call, most, draw, *arguments)
     if out.read_bytes() != expected:
-        problem = "what was there before is gone"
+        return killed, "what was there before is gone"
     again = Child(command, *arguments).wait(_SECONDS)
     if again.value != 0 or out.read_bytes() != expected:
-        problem = again.problem or "another file than that of the undisturbed export"
-    if left := [path.name for path in folder.iterdir() if path != out]:
-        problem = f"left behind: {left}"
-    if killed.signal is not None or problem is not None:
-        tally.count(f"{name}: {call} {nth}", problem)
-    clear(folder)
+        return killed, again.problem or "another file than that of the undisturbed export"
+    left = [path.name for path in folder.iterdir() if path != out]
+    return killed, f"left behind: {left}" if left else None
 
 
-def _kill_translation(training: Job, name: str, draw: random.Random, tally) -> None:
+def _killed_translation(folder: Path, training: Job, draw: random.Random) -> tuple[bool, str | None]:
     """A folder's translation that is killed goes on with `--resume`, and every picture is whole."""
-    folder = training.base / name
-    pictures = training.base / "pictures" / "trainA"
-    arguments = ("translate", training.whole, pictures, "--output")
-    expected = folder / "expected"
+    arguments = ("translate", training.whole, training.base / "pictures" / "trainA", "--output")
+    expected, out = folder / "expected", folder / "out"
     Child(command, *arguments, expected).wait(_SECONDS)
-    call, nth = draw.choice(["write", "rename", "open"]), draw.randint(1, 6)
-    out = folder / "out"
-    prepare = fixed(faults.arm, folder, call, "out", nth, faults.KILL)
-    killed = Child(job._prepared, prepare, *arguments, out).wait(_SECONDS)
-    problem = job.partial(folder)
+    killed = _killed_at(folder, draw.choice(["write", "rename", "open"]), 6, draw, *arguments, out)
+    if problem := job.partial(folder):
+        return killed, problem
     ending = Child(command, *arguments, out, "--resume").wait(_SECONDS)
     if ending.value != 0:
-        problem = ending.problem or ending.output
-    elif [p.read_bytes() for p in sorted(out.iterdir())] != [
-        p.read_bytes() for p in sorted(expected.iterdir())
-    ]:
-        problem = f"other files than those of the undisturbed translation: {sorted(out.iterdir())}"
-    if killed.signal is not None or problem is not None:
-        tally.count(f"{name}: {call} {nth}", problem)
-    clear(folder)
+        return killed, ending.problem or ending.output
+    files = [{path.name: path.read_bytes() for path in place.iterdir()} for place in (out, expected)]
+    return killed, None if files[0] == files[1] else f"other files than undisturbed: {sorted(files[0])}"
 
 
-def _kill_demo(training: Job, name: str, draw: random.Random, tally) -> None:
+def _killed_demo(folder: Path, training: Job, draw: random.Random) -> tuple[bool, str | None]:
     """Demo pictures whose drawing is killed are not there, and the next start draws all of them."""
-    folder = training.base / name
-    folder.mkdir()
-    arguments = ("data", "demo", folder / "scenes", "--size", "16", "--count", "5")
+    scenes = folder / "out"
+    arguments = ("data", "demo", scenes, "--size", "16", "--count", "5")
     call, most = draw.choice([("write", 100), ("mkdir", 6), ("rename", 1)])
-    nth = draw.randint(1, most)
-    prepare = fixed(faults.arm, folder, call, "scenes", nth, faults.KILL)
-    killed = Child(job._prepared, prepare, *arguments).wait(_SECONDS)
-    problem = "half of it is there" if killed.signal and (folder / "scenes").exists() else None
-    ending = Child(command, *arguments).wait(_SECONDS) if killed.signal else killed
-    if ending.value != 0:
-        problem = ending.problem or ending.output
-    elif len(list((folder / "scenes").rglob("*.png"))) != 250 or unfinished(folder):
-        problem = f"not whole, or something is left: {unfinished(folder)}"
-    if killed.signal is not None or problem is not None:
-        tally.count(f"{name}: {call} {nth}", problem)
-    clear(folder)
+    killed = _killed_at(folder, call, most, draw, *arguments)
+    if killed and scenes.exists():
+        return killed, "half of it is there"
+    ending = Child(command, *arguments).wait(_SECONDS) if killed else None
+    if ending is not None and ending.value != 0:
+        return killed, ending.problem or ending.output
+    whole = len(list(scenes.rglob("*.png"))) == 250 and not unfinished(folder)
+    return killed, None if whole else f"not whole, or something is left: {unfinished(folder)}"
+
+
+def _killed_at(folder: Path, call: str, most: int, draw: random.Random, *arguments: object) -> bool:
+    """Kills a command at one of the first calls of a kind on what it writes as `out`; whether it came that far."""
+    prepare = fixed(faults.arm, folder, call, "out", draw.randint(1, most), faults.KILL)
+    return Child(job._prepared, prepare, *arguments).wait(_SECONDS).signal is not None

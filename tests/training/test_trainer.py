@@ -195,46 +195,34 @@ def _one_of_two(rank, meeting, tmp_path, results):
     torch.distributed.destroy_process_group()
 
 
-def test_a_run_can_be_resumed_from_its_very_start(tmp_path):
-    """Killed before its first checkpoint is due: here it ends with an error that nobody foresaw."""
-
-    def breaks(step):
-        for number, found in zip(range(3), batches(step), strict=False):
-            assert number < 2
-            yield found
-
-    whole = make_trainer(tmp_path / "whole")
-    torch.manual_seed(1)
-    whole.run(5)
-    broken = make_trainer(tmp_path / "broken", stream=breaks)
-    torch.manual_seed(1)
-    with pytest.raises(AssertionError):
-        broken.run(5)
-    path, payload = checkpoint.load_newest(tmp_path / "broken" / "checkpoints")
-    assert path.name == "step-0000000.pt"
-    resumed = make_trainer(tmp_path / "broken")
-    resumed.restore(payload)
-    resumed.run(5)
-    assert same_values(resumed.method.state_dict(), whole.method.state_dict())
-
-
-def test_what_was_trained_is_saved_when_there_are_no_more_pictures(tmp_path):
+@pytest.mark.parametrize(
+    ("failure", "told", "saved"),
+    [
+        (KeyError("unforeseen"), "unforeseen", 0),  # as a kill: nothing is saved then
+        (
+            DataError("b/7.png: no such file"),
+            "b/7.png: no such file; step 7 is saved, go on with: .*--resume",
+            7,
+        ),
+    ],
+    ids=["killed before a checkpoint was due", "no more pictures"],
+)
+def test_a_run_goes_on_from_its_very_start_or_from_where_pictures_failed(tmp_path, failure, told, saved):
     def breaks(step):
         for number, found in enumerate(batches(step), step):
             if number == 7:
-                raise DataError("b/007.png: no such file")
+                raise failure
             yield found
 
-    whole = make_trainer(tmp_path / "whole")
+    whole, broken = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "broken", stream=breaks)
     torch.manual_seed(1)
     whole.run(12)
-    broken = make_trainer(tmp_path / "broken", stream=breaks)
     torch.manual_seed(1)
-    with pytest.raises(DataError, match=r"b/007.png: no such file; step 7 is saved, go on with: .*--resume"):
+    with pytest.raises(type(failure), match=told):
         broken.run(12)
     resumed = make_trainer(tmp_path / "broken")
     resumed.restore(checkpoint.load_newest(tmp_path / "broken" / "checkpoints")[1])
-    assert resumed.step == 7
+    assert resumed.step == saved
     resumed.run(12)
     assert same_values(resumed.method.state_dict(), whole.method.state_dict())
 
