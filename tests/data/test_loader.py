@@ -1,6 +1,7 @@
 """Batches are a function of the step: whatever the workers, the processes and the start."""
 
 import itertools
+import mmap
 import multiprocessing
 import os
 import signal
@@ -358,10 +359,12 @@ def test_a_process_that_leaks_is_told_and_started_anew_and_changes_no_batch(monk
     monkeypatch.setattr(workers_module, "_LEAK", 30 << 20)
     monkeypatch.setattr(workers_module, "_LOOKED_EVERY", 0.0)
     leaked = []
-    pictures = {
-        key: Haunted(held, lambda: leaked.append(np.ones(20 << 20, np.uint8)), 10 if key[0] == "a" else 0)
-        for key, held in PICTURES.items()
-    }
+
+    def leak():  # mapped, as the heap that a process inherits may have room for it and not grow
+        leaked.append(mmap.mmap(-1, 20 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        leaked[-1].write(bytes(20 << 20))
+
+    pictures = {key: Haunted(held, leak, 10 if key[0] == "a" else 0) for key, held in PICTURES.items()}
     expected = steps(Batches(samples(), 2), 0, 40)
     leaking = steps(Batches(samples(pictures=pictures), 2, workers=2), 0, 40)
     assert all(equal(x, y) for x, y in zip(expected, leaking, strict=True))

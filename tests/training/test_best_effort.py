@@ -39,7 +39,7 @@ def test_a_failure_is_told_once_and_so_is_its_end(tmp_path, caplog):
             if failure is not None:
                 raise failure
     texts = [record.getMessage() for record in caplog.records]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO, logging.WARNING]
     assert f"{tmp_path / 'samples'}: could not be written (No space left on device)" in texts[0]
     assert "the training goes on without it" in texts[0]
     assert "can be written again" in texts[1]
