@@ -17,6 +17,7 @@ from gan_nst.commands.runs import find_run, new_run, refuse_used, training_in, w
 from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
 from gan_nst.commands.shortage import dispensable, explained
 from gan_nst.commands.validate import Validation, can_validate
+from gan_nst.commands.watch import Watch
 from gan_nst.config import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.sampling import mix
@@ -199,13 +200,14 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
 
 
 def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:
-    """What happens in the loop beside training: validation, and sample grids of validation or else training pictures.
+    """What happens in the loop beside training: validation, sample grids of validation or else training pictures, and
+    looks at the curves.
 
     Rank 0 alone does it; the others need to know when.
     """
     settings, data_set = prepared.settings, prepared.data_set
     validates = can_validate(prepared)
-    draw = validate = None
+    draw = validate = watch = None
     if distributed.rank() == 0:
         watched = (
             data_set.validation if all(f.files for f in data_set.validation.values()) else data_set.training
@@ -214,7 +216,9 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
         samples = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in watched.items()}
         draw = partial(_draw_samples, trainer, samples, run, BestEffort(run / "samples"))
         validate = partial(_validate, Validation(trainer, prepared)) if validates else None
-    intervals = [AtInterval(settings.training.sample_every, draw)]
+        watch = Watch(run)
+    every = settings.training.sample_every
+    intervals = [AtInterval(every, draw), AtInterval(every, watch)]
     if validates:
         intervals.append(AtInterval(settings.evaluation.every, validate, at_end=True))
     return intervals

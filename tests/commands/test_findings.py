@@ -1,6 +1,7 @@
 """Runs that are really broken, each found out by what it logged; a sound one raises no alarm."""
 
 import dataclasses
+import logging
 import shutil
 
 import numpy as np
@@ -54,6 +55,18 @@ def test_a_frozen_generator_does_nothing(findings):
 def test_a_constant_generator_has_collapsed(findings, monkeypatch):
     generator_that(monkeypatch, lambda x, y: 0 * y + 0.3)
     assert "collapse" in kinds(findings("training.steps=6", "evaluation.every=2"))
+
+
+def test_an_alarm_is_told_once_while_the_run_is_trained(findings, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    generator_that(monkeypatch, lambda x, y: 0 * y + 0.3)
+    findings("training.steps=12", "evaluation.every=2", "training.sample_every=2")
+    told = [message for message in caplog.messages if message.startswith("collapse, step ")]
+    assert len(told) == 1
+    assert told[0].endswith("Try: method.cycle_weight=4 instead of 2")
+    assert caplog.messages.index(told[0]) < next(
+        number for number, message in enumerate(caplog.messages) if message.startswith("step 8/12 ")
+    )
 
 
 def test_an_inverting_generator_is_found_out(findings, monkeypatch):
