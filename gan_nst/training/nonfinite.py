@@ -52,6 +52,7 @@ class NonFinite:
         self._pictures_of = pictures_of
         self._precision = precision
         self._recent = (0, 0)  # steps, and how many of them were left out
+        self._last: _Told | None = None
 
     def raise_if_stopped(self) -> None:
         """Raises TrainingError where a value that is not finite ends the run; it waits for the device."""
@@ -70,9 +71,10 @@ class NonFinite:
             log.warning(
                 f"{counted(skipped, 'step')} left out, as a value was not finite: {_list(failures, skipped)}"
             )
+            self._last = failures[-1]
         self._recent = (self._recent[0] + steps, self._recent[1] + skipped)
         if self._recent[0] >= _FEWEST:
-            self._refuse_too_many(failures)
+            self._refuse_too_many()
             self._recent = (0, 0)
         return {"skipped/steps": float(skipped)}
 
@@ -91,13 +93,13 @@ class NonFinite:
         files = {} if self._pictures_of is None else self._pictures_of(step)
         return {stream: [str(path) for path in paths] for stream, paths in files.items()}
 
-    def _refuse_too_many(self, failures: Sequence[_Told]) -> None:
+    def _refuse_too_many(self) -> None:
         steps, skipped = self._recent
-        if skipped <= _TOO_MANY * steps:
+        if skipped <= _TOO_MANY * steps or self._last is None:
             return
         raise TrainingError(
             f"{skipped} of the last {steps} steps were left out, as a value was not finite, the last time in step "
-            f"{_one(failures[-1])}; going on would learn next to nothing. {self._advice()}"
+            f"{_one(self._last)}; going on would learn next to nothing. {self._advice()}"
         )
 
     def _advice(self) -> str:

@@ -97,6 +97,12 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
     assert checkpoint.newest_first(tmp_path / "checkpoints")
 
 
+def test_too_many_skipped_steps_end_the_run_at_a_report_without_one(tmp_path):
+    """Nine of nine, too few to judge, are not forgotten when the tenth is sound."""
+    with pytest.raises(TrainingError, match="9 of the last 10 steps were left out.* in step 9: generator/bad not"):
+        skipping(tmp_path, set(range(9)), log_every=9).run(10)
+
+
 @pytest.mark.parametrize("log_every", [1, 10, 50])
 def test_half_of_the_steps_may_be_skipped(tmp_path, log_every):
     skipping(tmp_path, set(range(0, 100, 2)), log_every=log_every).run(100)
