@@ -52,7 +52,7 @@ class NonFinite:
         self._pictures_of = pictures_of
         self._precision = precision
         self._recent = (0, 0)  # steps, and how many of them were left out
-        self._last: _Told | None = None
+        self._example: _Told | None = None  # of those
 
     def raise_if_stopped(self) -> None:
         """Raises TrainingError where a value that is not finite ends the run; it waits for the device."""
@@ -71,7 +71,7 @@ class NonFinite:
             log.warning(
                 f"{counted(skipped, 'step')} left out, as a value was not finite: {_list(failures, skipped)}"
             )
-            self._last = failures[-1]
+            self._example = failures[-1]
         self._recent = (self._recent[0] + steps, self._recent[1] + skipped)
         if self._recent[0] >= _FEWEST:
             self._refuse_too_many()
@@ -95,11 +95,11 @@ class NonFinite:
 
     def _refuse_too_many(self) -> None:
         steps, skipped = self._recent
-        if skipped <= _TOO_MANY * steps or self._last is None:
+        if skipped <= _TOO_MANY * steps or self._example is None:
             return
         raise TrainingError(
-            f"{skipped} of the last {steps} steps were left out, as a value was not finite, the last time in step "
-            f"{_one(self._last)}; going on would learn next to nothing. {self._advice()}"
+            f"{skipped} of the last {steps} steps were left out for a value that was not finite, as in step "
+            f"{_one(self._example)}; going on would learn next to nothing. {self._advice()}"
         )
 
     def _advice(self) -> str:
