@@ -70,6 +70,7 @@ test: $(STAMP)
 
 campaign: $(STAMP)
 	@$(BIN)/python tests/campaigns/load.py
+	@$(BIN)/python tests/campaigns/week.py
 	@$(BIN)/python tests/campaigns/run.py $(ARGS)
 
 lint: $(STAMP)

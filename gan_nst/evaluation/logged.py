@@ -103,11 +103,13 @@ def spiked(history: History) -> Iterator[Finding]:
         group, _, term = key.partition("/")
         if (group == "gradient_norm" or group in roles(history)) and not _is_easy(term):
             least = _GUESSING if group.startswith("discriminator") else 0.0
-            found += [(factor, key, step, stays) for step, factor, stays in _spikes(series, least)]
+            if (spike := _largest_spike(series, least)) is not None:
+                step, factor, stays = spike
+                found.append((factor, key, step, stays))
     if not found:
         return
     factor, key, step, stays = max(found)
-    others = len({other for _, other, _, _ in found}) - 1
+    others = len(found) - 1
     also = f", {counted(others, 'other value')} too" if others else ""
     clips = history.setting("training.gradient_clip") is not None
     yield Finding(
@@ -120,22 +122,25 @@ def spiked(history: History) -> Iterator[Finding]:
     )
 
 
-def _spikes(series: Series, least: float) -> Iterator[tuple[int, float, bool]]:
-    """(step, times the median before, whether it stayed) of every spike that reaches `least`."""
+def _largest_spike(series: Series, least: float) -> tuple[int, float, bool] | None:
+    """(step, times the median before, whether it stayed) of the highest spike that reaches `least`."""
     steps, values = _means(series)
     logs = np.log(np.maximum(np.abs(values), np.finfo(float).tiny))
-    for i in np.flatnonzero(np.abs(values) > least):
-        if i < _SPIKE_POINTS:
-            continue
-        before = logs[i - _SPIKE_POINTS : i]
-        middle = float(np.median(before))
-        spread = 1.4826 * float(np.median(np.abs(before - middle)))
-        rise = float(logs[i]) - middle
-        beyond = float(logs[i] - np.quantile(logs[:i], 0.9))
-        if rise > max(np.log(_SPIKE), _SPIKE_SPREADS * spread) and beyond > np.log(_SPIKE_BEYOND):
+    if len(logs) <= _SPIKE_POINTS:
+        return None
+    before = np.lib.stride_tricks.sliding_window_view(logs[:-1], _SPIKE_POINTS)
+    middle = np.median(before, axis=1)
+    spread = 1.4826 * np.median(np.abs(before - middle[:, None]), axis=1)
+    rise = logs[_SPIKE_POINTS:] - middle
+    high = np.abs(values[_SPIKE_POINTS:]) > least
+    jumps = np.flatnonzero(high & (rise > np.maximum(np.log(_SPIKE), _SPIKE_SPREADS * spread)))
+    for jump in sorted(jumps.tolist(), key=lambda jump: -rise[jump]):
+        i = jump + _SPIKE_POINTS
+        if logs[i] - np.quantile(logs[:i], 0.9) > np.log(_SPIKE_BEYOND):
             later = logs[i + 1 :]
-            stays = len(later) >= _FEWEST_POINTS and np.median(later) - middle > rise / 2
-            yield int(steps[i]), float(np.exp(min(rise, 700.0))), bool(stays)
+            stays = len(later) >= _FEWEST_POINTS and np.median(later) - middle[jump] > rise[jump] / 2
+            return int(steps[i]), float(np.exp(min(rise[jump], 700.0))), bool(stays)
+    return None
 
 
 def _means(series: Series) -> tuple[Values, Values]:

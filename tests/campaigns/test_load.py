@@ -1,4 +1,4 @@
-"""What a training holds of its files grows with them as slowly as the design says."""
+"""What a training holds of its files grows with them as slowly as the design says; a long run can be read."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import load
 import pytest
+import week
 
 FEWER, MORE = 10_000, 50_000
 
@@ -23,3 +24,10 @@ def test_a_file_takes_few_bytes():
     grown = {key: (told[1][key] - told[0][key]) / (2 * (MORE - FEWER)) for key in ("held", "peak")}
     assert 40 < grown["held"] < load.HELD
     assert grown["peak"] < load.PEAK
+
+
+def test_what_a_run_logs_is_all_there():
+    command = [sys.executable, Path(week.__file__), "400"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("400 lines: all there, quick\n"), done
+    assert done.returncode == 0

@@ -100,7 +100,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
 def test_too_many_skipped_steps_end_the_run_at_a_report_without_one(tmp_path):
     """Nine of nine, too few to judge, are not forgotten when the tenth is sound."""
     with pytest.raises(
-        TrainingError, match="9 of the last 10 steps were left out .*, as in step 3: generator/bad"
+        TrainingError, match=r"9 of the last 10 steps were left out .*, as in step 3: generator/bad"
     ):
         skipping(tmp_path, set(range(9)), log_every=9).run(10)
 
