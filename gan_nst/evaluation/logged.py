@@ -59,7 +59,7 @@ def saturated(history: History) -> Iterator[Finding]:
         part = _last_quarter(series)
         enough = len(part) >= _FEWEST_POINTS and np.mean(np.abs(part) < _SATURATED) >= _SUSTAINED
         if enough and not _is_easy(term):
-            low.append(f"{term} {np.nanmedian(part):.3f}")
+            low.append(f"{term} {np.median(part):.3f}")
             since = int(series.steps[-len(part)])
     if low:
         yield Finding(
@@ -76,14 +76,14 @@ def idle(history: History) -> Iterator[Finding]:
     """A discriminator that learns nothing: no gradient moves it, or its scores are the same whatever it sees."""
     signs = []
     parts = [_last_quarter(series) for term, series in _judged(history).items() if not _is_easy(term)]
-    if any(len(part) < _FEWEST_POINTS or np.nanmedian(np.abs(part)) < _SATURATED for part in parts):
+    if any(len(part) < _FEWEST_POINTS or np.median(np.abs(part)) < _SATURATED for part in parts):
         return  # it is too early to tell, or the discriminator is too good
     if parts and all(_spread(part) < _CONSTANT for part in parts):
         signs.append("its losses hardly vary, whatever the pictures")
     for key, series in history.series.items():
         if key.startswith("gradient_norm/discriminator") and len(series.values) >= 4 * _FEWEST_POINTS:
-            first = float(np.nanmedian(series.values[: len(series.values) // 4]))
-            last = float(np.nanmedian(_last_quarter(series)))
+            quarters = _finite(series.values[: len(series.values) // 4]), _last_quarter(series)
+            first, last = (float(np.median(part)) if len(part) else np.nan for part in quarters)
             if last < _VANISHED * first:
                 signs.append(f"{key} fell to {last:.2g} from {first:.2g}")
     if signs:
@@ -170,10 +170,15 @@ def _is_easy(term: str) -> bool:
 
 
 def _last_quarter(series: Series) -> Values:
-    return series.values[-max(len(series.values) // 4, _FEWEST_POINTS) :]
+    """What is finite in it; at least so many points that something can be told, if there are."""
+    return _finite(series.values[-max(len(series.values) // 4, _FEWEST_POINTS) :])
+
+
+def _finite(values: Values) -> Values:
+    return values[np.isfinite(values)]
 
 
 def _spread(values: Values) -> float:
     """Of the middle half of the values, relative to their median."""
-    low, middle, high = np.nanquantile(np.abs(values), [0.25, 0.5, 0.75])
+    low, middle, high = np.quantile(np.abs(values), [0.25, 0.5, 0.75])
     return float((high - low) / middle)

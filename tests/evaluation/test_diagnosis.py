@@ -350,6 +350,16 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
     assert finding.evidence.endswith("first at step 1450, and so was 1 other value.")
 
 
+@pytest.mark.filterwarnings("error")
+def test_losses_that_are_all_not_finite_at_the_end_are_no_other_finding(tmp_path):
+    run = Run()
+    for x in "ab":
+        run.set(f"discriminator/discriminator_{x}", float("nan"), since=STEPS // 2)
+    run.add("gradient_norm/discriminator", 3.0)
+    run.set("gradient_norm/discriminator", float("nan"), since=STEPS // 2)
+    assert {"not finite"} == {finding.kind for finding in run.found(tmp_path)}
+
+
 def test_a_spike_names_the_largest_and_whether_it_passed(tmp_path):
     spiked = Run().set("gradient_norm/generator", 400, 2100, 2100).set("generator/cycle_a", 30, 2000, 2000)
     (finding,) = spiked.found(tmp_path)
