@@ -144,9 +144,10 @@ def _remove_unfinished(run: Path) -> None:
     if (run / f"{_EVALUATION}.part").exists():
         with suppress(CheckpointError), evaluating_in(run):  # unless an evaluation is at work there
             pass
-    for path in run.rglob("*.part"):
-        if _EVALUATION not in path.relative_to(run).parts[0]:
-            path.unlink(missing_ok=True)
+    for folder in (run, run / "checkpoints", run / "samples"):
+        for path in folder.glob(".*.part"):
+            with suppress(OSError):  # a folder is not of ours
+                path.unlink()
 
 
 def _clean_killed(parent: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gan_nst.bounded import shortened, shown
 from gan_nst.config import Section, validate
-from gan_nst.errors import CheckpointError, SettingsError, unwritten
+from gan_nst.errors import CheckpointError, SettingsError, reason, unwritten
 from gan_nst.images import replacing
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,13 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
             if keep_as is not None:  # first, so that whatever the newest checkpoint notes as kept is kept
                 _also(unfinished, folder / f"{keep_as}.pt")
         _sync_folder(folder)
-        for old in newest_first(folder)[kept:]:
-            old.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{unwritten(path, error)}; {_way_on(folder)}") from None
+    for old in newest_first(folder)[kept:]:
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning(f"{old}: could not be removed ({reason(error)}); it is no longer needed")
     return path
 
 

@@ -294,6 +294,18 @@ def test_of_two_trainings_in_one_run_the_second_is_refused(gan_nst, finished):
     assert gan_nst("train", "--resume", finished, "training.steps=8")[0] == 0
 
 
+def test_a_start_removes_what_a_killed_training_left_and_nothing_else(tmp_path):
+    ours = [".settings.yaml.part", "checkpoints/.step-0000001.pt.part", "samples/.step-000001.png.part"]
+    theirs = ["notes/film.mp4.part", "notes/.film.mp4.part", "film.part", ".x.part/y"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with training_in(tmp_path):
+        assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(
+            (*theirs, ".lock")
+        )
+
+
 def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
     """Of the run that goes on, and of the one before a new one."""
     assert gan_nst("train", CONFIG, *tiny, "training.steps=2")[0] == 0

@@ -5,6 +5,7 @@ import errno
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,25 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
         checkpoint.save(tmp_path, payload(2, 5000), kept=2)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == before
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_told_and_no_failure(tmp_path, monkeypatch, caplog):
+    """Its folder may be marked append-only, or the disk read-only from then on, which the next write tells."""
+    whole = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.name == "step-0000001.pt":
+            raise OSError(errno.EPERM, "Operation not permitted")
+        whole(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, payload(step), kept=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000001.pt", "step-0000004.pt"]
+    assert len(caplog.messages) == 3
+    assert caplog.messages[0] == (
+        f"{tmp_path / 'step-0000001.pt'}: could not be removed (Operation not permitted); it is no longer needed"
+    )
 
 
 @pytest.mark.parametrize("links", [True, False])
