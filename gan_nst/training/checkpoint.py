@@ -6,7 +6,6 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d+)\.pt")
+_DEEPEST, _MOST = 30, 1_000_000  # of a payload's dicts and lists, and values in them
 
 
 class _Translation(Section):
@@ -97,6 +97,7 @@ def load(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             _check(archive, path.stat().st_size)
         payload = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = _tensors(payload)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
@@ -118,7 +119,7 @@ def load(path: Path) -> dict[str, Any]:
         validate(_Payload, payload)
     except SettingsError as error:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint ({error})") from None
-    if not all(map(_is_plain, _tensors(payload))):
+    if not all(map(_is_plain, tensors)):
         raise CheckpointError(
             f"{path}: not a gan_nst checkpoint (a tensor is sparse, or larger than its bytes)"
         )
@@ -187,13 +188,22 @@ def _check(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("a checksum differs")
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    """All tensors in nested dicts and lists."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+def _tensors(payload: object) -> list[Tensor]:
+    """All tensors in nested dicts and lists. Raises ValueError where these are nested too deep, in themselves for
+    example, or are too many; one in several places counts in each, as a few can stand for more than there is time for.
+    """
+    found: list[Tensor] = []
+    left, count = [(payload, 0)], 0
+    while left:
+        value, depth = left.pop()
+        count += 1
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, dict | list | tuple):
+            if depth == _DEEPEST or count + len(value) > _MOST:
+                raise ValueError(f"it is nested more than {_DEEPEST} deep, or has more than {_MOST} values")
+            left += [(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+    return found
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -279,6 +279,29 @@ def test_numbers_where_plain_settings_belong_are_refused_in_one_line(tmp_path, o
     assert "\n" not in str(refusal.value)
 
 
+def holding_itself():
+    own = []
+    own.append(own)
+    return own
+
+
+def doubled(times):
+    """A few lists that stand for two to the power of `times` values."""
+    own = ["x"]
+    for _ in range(times):
+        own = [own, own]
+    return own
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", ["state", "settings", "notes", "optimizers", "ema"])
+@pytest.mark.parametrize("odd", [holding_itself(), doubled(25), doubled(60)])
+def test_what_holds_itself_or_stands_for_very_much_is_refused(tmp_path, place, odd):
+    path = tmp_path / "step-0000001.pt"
+    torch.save({"format": checkpoint.FORMAT, **payload(1), place: {"x": odd}}, path)
+    assert "nested" in refusal(path)
+
+
 @pytest.mark.parametrize(
     "odd",
     [
