@@ -96,7 +96,8 @@ def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) ->
 def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None:
     """The last lines of a training: where the pictures are, and what to type."""
     data = settings.data
-    log.info(f"pictures:   {run / 'samples' / 'final.png'}")
+    if (run / "samples" / "final.png").exists():
+        log.info(f"pictures:   {run / 'samples' / 'final.png'}")
     if evaluated:
         log.info(f"report:     {run / 'report.html'}")
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")

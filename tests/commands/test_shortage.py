@@ -1,6 +1,7 @@
 """Memory that runs out, of the host or a GPU, wherever a training needs it: one line that helps, and an intact run."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
 def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     whole, tiny, tmp_path, monkeypatch, caplog
 ):
+    caplog.set_level(logging.INFO)
     failing(monkeypatch, train, "sample_grid", MemoryError(), {1})
     failing(monkeypatch, train.Validation, "__call__", torch.OutOfMemoryError("CUDA out of memory"), {1})
     failing(monkeypatch, finish, "_evaluate", MemoryError(), {1})
@@ -128,6 +130,7 @@ def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     run = train.train(CONFIG, [*tiny, *SHORT], out=tmp_path / "run")
     for what in ("step 3: no sample grid", "step 3: no validation", "no evaluation", "no final sample grid"):
         assert f"{what}" in caplog.text
+    assert "final.png" not in caplog.text
     assert [path.name for path in (run / "samples").iterdir()] == ["step-000006.png"]
     assert not any(key.startswith("validation/") for key in metrics(run)[3])
     assert any(key.startswith("validation/") for key in metrics(run)[6])

@@ -379,5 +379,5 @@ def test_a_file_that_fails_on_a_picture_says_so(written_files, monkeypatch):
     monkeypatch.setattr(
         session, "_session", onnxruntime.InferenceSession.__new__(onnxruntime.InferenceSession)
     )
-    with pytest.raises(CheckpointError, match="failed on"):
+    with pytest.raises(CheckpointError, match=r"x\.onnx: failed on"):
         session.run(pictures(1, 8, 8))

@@ -86,6 +86,7 @@ class Session(nn.Module):
         require_packages(to_write=False)
         import onnxruntime
 
+        self._path = path
         content, self.description = _read(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -109,10 +110,10 @@ class Session(nn.Module):
             found = self._session.run([_OUTPUT], {_INPUT: pictures.numpy(force=True)})[0]
         except Exception as error:
             raise CheckpointError(
-                f"an ONNX file failed on {tuple(pictures.shape)} ({_short(error)})"
+                f"{self._path}: failed on {tuple(pictures.shape)} ({_short(error)})"
             ) from None
         if found.shape != tuple(pictures.shape):
-            raise CheckpointError(f"an ONNX file made {found.shape} of pictures {tuple(pictures.shape)}")
+            raise CheckpointError(f"{self._path}: made {found.shape} of pictures {tuple(pictures.shape)}")
         return torch.from_numpy(found)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class Session(nn.Module):
             return to_float(self.run(to_uint8(x.float()))).to(x.device)
         y = self.run((x.float() + 1) / 2)
         if not y.isfinite().all():
-            raise CheckpointError("an ONNX file made values that are not finite")
+            raise CheckpointError(f"{self._path}: made values that are not finite")
         return y.to(x.device) * 2 - 1
 
 
