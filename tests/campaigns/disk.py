@@ -2,7 +2,8 @@
 
 What a command writes is read off an undisturbed run of it; each kind of call on each kind of path then fails, once or
 from there on. The command must end by itself, say in one line which path it was and what to do, keep what was there,
-and once the disk is well again come to the end that an undisturbed one comes to.
+and once the disk is well again come to the end that an undisturbed one comes to. A training never has less saved than
+before, and goes on when a sample grid, a metric or an event is all that could not be written.
 """
 
 import errno
@@ -10,8 +11,10 @@ import os
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial as fixed
 from pathlib import Path
 
@@ -21,19 +24,35 @@ from children import Child, Ending
 from faults import environment  # noqa: F401 (the runner's)
 from job import Job, import_all, newest_run
 
+from gan_nst.errors import _REMEDIES
+
 _SECONDS = 120
 
-# Numbers, random names and times in paths, which differ from run to run.
+# Numbers, random names and times in paths, which differ from run to run; and sheets of an evaluation, which are many.
 _VARIES = re.compile(
-    r"\d{8}-\d{6}(-\d+)?|[0-9a-f]{8,}|\d{5,}|(?<=events\.out\.tfevents\.).*|(?<=\.latest-)\d+"
+    r"\d{8}-\d{6}(-\d+)?|[0-9a-f]{8,}|\d{5,}|(?<=events\.out\.tfevents\.).*|(?<=\.latest-)\d+|(?<=test_)\w+(?=\.png)"
 )
+# What a training writes, one of the patterns each; all of them are starved, in the short form once at least.
+_OF_TRAINING = {
+    "checkpoint": "*/checkpoints/.step-*.pt.part",
+    "metrics": "*/metrics.jsonl",
+    "events": "*/events.out.tfevents.*",
+    "samples": "*/samples/.step-*.png.part",
+    "settings": "*/.settings.yaml.part",
+    "cache": "datasets/.cache/*.bin",
+    "export": "*/.generator.safetensors.part",
+}
+_DISPENSABLE = [_OF_TRAINING[name] for name in ("metrics", "events", "samples")] + [
+    "*/samples/step-*.png",
+    "*/samples",
+]
+_NEVER_MISSED = ["*.lock", "*/latest", "*/.latest-*", "*/.cache/*features-*"]  # what nobody need be told of
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One failing call, and whether all after it fail as well. tops: the first parts of the paths that are written."""
+    """One failing call, and whether all after it fail as well."""
 
-    tops: frozenset[str]
     call: str
     pattern: str
     nth: int
@@ -67,7 +86,7 @@ def campaign(plan, tally) -> None:
     for subject in _subjects(training):
         found = _all_faults(subject, plan)
         if not plan.long:
-            found = draw.sample(found, min(len(found), 8 if subject.name == "train" else 2))
+            found = _some(found, draw)
         for number, fault in enumerate(found):
             came, problem = _suffered(subject, f"{subject.name}-{number}", fault)
             if came:
@@ -142,19 +161,33 @@ def _all_faults(subject: Subject, plan) -> list[Fault]:
         raise SystemExit(f"the undisturbed {subject.name} failed: {ending.problem}\n{ending.output}")
     if problem := subject.after(place):
         raise SystemExit(f"the undisturbed {subject.name}: {problem}")
-    calls = _calls(told, place)
-    tops = frozenset(path.split("/")[0] for _, path in calls)
-    patterns = {(call, max(_VARIES.split(path), key=lambda part: len(part or ""))) for call, path in calls}
+    patterns = Counter((call, _VARIES.sub("*", path)) for call, path in _calls(told, place))
+    if subject.name == "train":
+        missing = [
+            name
+            for name, wanted in _OF_TRAINING.items()
+            if not any(p == wanted or fnmatchcase(p, wanted) for _, p in patterns)
+        ]
+        if missing:
+            raise SystemExit(f"a training writes no {missing}, but {sorted(patterns)}")
     kinds = [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EDQUOT, True), (errno.EROFS, True)]
     found = []
-    for number, (call, pattern) in enumerate(sorted(patterns)):
-        count = sum(made == call and pattern in path for made, path in calls)
+    for number, ((call, pattern), count) in enumerate(sorted(patterns.items())):
         for place_of, nth in enumerate(sorted({1, (count + 1) // 2, count})):
             # Each place with two of the four kinds, so that all kinds meet all kinds of path.
             for error, lasts in (kinds[(number + place_of) % 4], kinds[(number + place_of + 2) % 4]):
                 if call != "unlink" or error == errno.EROFS:
-                    found.append(Fault(tops, call, pattern, nth, error, lasts))
+                    found.append(Fault(call, pattern, nth, error, lasts))
     return found
+
+
+def _some(found: list[Fault], draw: random.Random) -> list[Fault]:
+    """A few of the faults: one in the last write of each thing that a training writes, when there is much to lose."""
+    chosen = []
+    for wanted in _OF_TRAINING.values():
+        writes = [fault for fault in found if fault.call == "write" and fnmatchcase(fault.pattern, wanted)]
+        chosen += draw.sample([fault for fault in writes if fault.nth == writes[-1].nth], bool(writes))
+    return chosen or draw.sample(found, min(len(found), 2))
 
 
 def _calls(trace: Path, place: Path) -> list[tuple[str, str]]:
@@ -173,32 +206,42 @@ def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | No
         faults.arm(place, fault.call, fault.pattern, fault.nth, fault.error, fault.lasts)
 
     ending = subject.begin(place, prepare=arm).wait(_SECONDS)
-    made = [path for call, path in _calls(told, place) if call == fault.call and fault.pattern in path]
-    problem = _of_ending(ending, fault) or job.partial(place)
+    made = [p for call, p in _calls(told, place) if call == fault.call and fnmatchcase(p, fault.pattern)]
+    path = made[fault.nth - 1] if len(made) >= fault.nth else None
+    problem = _of_ending(ending, fault, path) or job.partial(place) or job.lost(place)
     if problem is None and not (ending.value == 0 and subject.name == "demo"):  # which refuses to draw anew
         again = subject.again(place).wait(_SECONDS)
         problem = again.problem or (None if again.value == 0 else f"then: {again.output.strip()[-400:]}")
         problem = problem or subject.after(place)
     job.clear(place)
     told.unlink()
-    return len(made) >= fault.nth, problem
+    return path is not None or problem is not None, problem
 
 
-def _of_ending(ending: Ending, fault: Fault) -> str | None:
+def _of_ending(ending: Ending, fault: Fault, path: str | None) -> str | None:
+    """What is wrong with how a command ended that met a fault at a path, or did not meet it."""
+    output = ending.output.strip()[-400:]
     if ending.problem is not None:
-        return f"{ending.problem}: {ending.output.strip()[-400:]}"
+        return f"{ending.problem}: {output}"
     if "Traceback" in ending.output:
-        return f"a traceback: {ending.output.strip()[-400:]}"
-    if ending.value == 0:
-        return None
+        return f"a traceback: {output}"
     lines = [line for line in ending.output.splitlines() if line.startswith("gan-nst: ")]
-    if ending.value not in (1, 2) or len(lines) != 1:
-        return f"exit code {ending.value} with {len(lines)} lines: {ending.output.strip()[-400:]}"
+    if ending.value not in (0, 1, 2) or len(lines) != (ending.value != 0):
+        return f"exit code {ending.value} with {len(lines)} lines: {output}"
+    if path is None:
+        return None
+    if ending.value != 0 and not fault.lasts and any(fnmatchcase(path, pattern) for pattern in _DISPENSABLE):
+        return f"it ended for what it can do without: {output}"
+    # A folder that is there already need not be made.
+    needless = fault.call == "unlink" or (fault.call == "mkdir" and fault.nth > 1)
+    needless |= any(fnmatchcase(path, pattern) for pattern in _NEVER_MISSED)
     told = [line for line in ending.output.splitlines() if os.strerror(fault.error) in line]
     if not told:
-        return f"the reason is not told: {lines[0]}"
-    if not {Path(text.strip(":;,")).parts[:1] for text in told[0].split()} & {(top,) for top in fault.tops}:
-        return f"no path is named: {told[0]}"
-    if "free" not in told[0] and "writable" not in told[0]:
-        return f"what to do is not told: {told[0]}"
+        return None if ending.value == 0 and needless else f"the reason is not told: {output}"
+    building = [part.removesuffix(".part") for part in Path(path).parts if part.endswith(".part")]
+    named = [part.removeprefix(".") for part in (Path(path).name, Path(path).parent.name, *building) if part]
+    if not needless and not any(name in line for line in told for name in named):
+        return f"{path} is not named: {told}"
+    if not any(_REMEDIES[fault.error] in line for line in told):
+        return f"what to do is not told: {told}"
     return None

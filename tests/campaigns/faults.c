@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -71,7 +72,7 @@ static int decide(const char *call, const char *path, int *half) {
         error = 0; /* removing needs no room: it fails in a read-only folder alone */
     else if (broken && lasting && fault > 0)
         error = fault;
-    else if (countdown && (!kind[0] || !strcmp(kind, call)) && strstr(path, pattern) && !--countdown) {
+    else if (countdown && (!kind[0] || !strcmp(kind, call)) && !fnmatch(pattern, path, 0) && !--countdown) {
         broken = 1;
         error = fault;
     }

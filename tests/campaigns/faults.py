@@ -29,10 +29,12 @@ def arm(root: Path, call: str, pattern: str, nth: int, error: int, lasts: bool =
     """Makes the nth such call from now fail with an errno, or kills the process there.
 
     call: "open" (for writing), "write", "sync", "truncate", "rename", "mkdir", "link", "symlink" or "unlink".
-    pattern: part of its path. lasts: every call under the root fails from then on, as on a disk that stays full.
+    pattern: of its path below the root, as fnmatch has them; * stands for any text, / too. lasts: every call under the
+    root fails from then on, as on a disk that stays full.
     """
+    top = root.resolve()
     ctypes.CDLL(None).faults_arm(
-        os.fsencode(root.resolve()), call.encode(), os.fsencode(pattern), ctypes.c_long(nth), error, lasts
+        os.fsencode(top), call.encode(), os.fsencode(top / pattern), ctypes.c_long(nth), error, lasts
     )
 
 

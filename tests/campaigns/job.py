@@ -16,11 +16,11 @@ from gan_nst.commands.runs import RUNS
 from gan_nst.data.demo import make_demo
 from gan_nst.data.index import read_index
 
-STEPS = 12
+STEPS, SAVED_EVERY = 12, 3
 OVERRIDES = [
     *TINY,
     f"training.steps={STEPS}",
-    "training.checkpoint_every=3",
+    f"training.checkpoint_every={SAVED_EVERY}",
     "training.sample_every=6",
     "evaluation.every=6",
 ]
@@ -102,6 +102,17 @@ def newest_run(place: Path) -> Path | None:
     runs = [path.parent.parent for path in place.glob(f"{RUNS}/*/*/*/checkpoints/step-*.pt")]
     real = {run for run in runs if not run.is_symlink()}
     return max(real, key=lambda run: (run.stat().st_ctime_ns, run.name), default=None)
+
+
+def lost(place: Path) -> str | None:
+    """What a run in a place has lost of what it had saved; None when nothing. A step is saved after it is logged."""
+    for path in place.glob("runs/*/*/*/metrics.jsonl"):
+        run = path.parent
+        last = max(metrics(run), default=0)
+        saved = max((int(file.stem[5:]) for file in run.glob("checkpoints/step-*.pt")), default=-1)
+        if last and saved < (due := (last - 1) // SAVED_EVERY * SAVED_EVERY):
+            return f"step {last} was reached, and of step {due} or a later one there is no checkpoint"
+    return None
 
 
 def losses(run: Path) -> dict[int, dict[str, float]]:

@@ -21,34 +21,34 @@ KILLS_A_CHAIN = 3
 _SECONDS = 120
 _COMMANDS = ("export safetensors", "export onnx", "translate", "demo")
 
-# Where kills are aimed at: the call, a part of its path, and how many such calls there are, about.
+# Where kills are aimed at: the call, the pattern of its path, and how many such calls there are, about.
 AIMED = [
-    ("write", "checkpoints/.step-", 400),
-    ("write", "checkpoints/.step-", 400),
-    ("sync", "checkpoints/.step-", 4),
-    ("rename", "checkpoints/step-", 4),
-    ("rename", "checkpoints/best.pt", 2),
-    ("link", "checkpoints/", 2),
-    ("unlink", "checkpoints/", 3),
-    ("write", ".cache/", 30),
-    ("write", ".cache/", 30),
-    ("sync", ".cache/", 4),
-    ("rename", ".cache/", 4),
-    ("write", "/.generator", 4),
-    ("sync", "/.generator", 2),
-    ("rename", "/generator", 2),
-    ("write", "metrics.jsonl", 10),
-    ("write", "events.out", 100),
-    ("write", "samples/", 4),
-    ("rename", "samples/", 4),
-    ("write", ".settings.yaml", 1),
-    ("rename", "settings.yaml", 1),
-    ("symlink", "latest", 1),
-    ("rename", "latest", 1),
-    ("mkdir", "runs/", 4),
-    ("write", ".evaluation.part", 30),
-    ("rename", "report.html", 2),
-    ("rename", "translated", 1),
+    ("write", "*/checkpoints/.step-*", 400),
+    ("write", "*/checkpoints/.step-*", 400),
+    ("sync", "*/checkpoints/.step-*", 4),
+    ("rename", "*/checkpoints/step-*", 4),
+    ("rename", "*/checkpoints/best.pt", 2),
+    ("link", "*/checkpoints/*", 2),
+    ("unlink", "*/checkpoints/*", 3),
+    ("write", "*/.cache/*", 30),
+    ("write", "*/.cache/*", 30),
+    ("sync", "*/.cache/*", 4),
+    ("rename", "*/.cache/*", 4),
+    ("write", "*/.generator*", 4),
+    ("sync", "*/.generator*", 2),
+    ("rename", "*/generator*", 2),
+    ("write", "*/metrics.jsonl", 10),
+    ("write", "*/events.out*", 100),
+    ("write", "*/samples/*", 4),
+    ("rename", "*/samples/*", 4),
+    ("write", "*/.settings.yaml*", 1),
+    ("rename", "*/settings.yaml", 1),
+    ("symlink", "*latest*", 1),
+    ("rename", "*latest*", 1),
+    ("mkdir", "runs/*", 4),
+    ("write", "*/.evaluation.part/*", 30),
+    ("rename", "*/report.html", 2),
+    ("rename", "*/translated", 1),
 ]
 
 
@@ -104,7 +104,7 @@ def _chain(training: Job, name: str, draw: random.Random, lasts: float, tally) -
             told.pop()
             break
         kills += 1
-        problem = problem or job.partial(place)
+        problem = problem or job.partial(place) or job.lost(place)
         if draw.random() < 0.3 and (run := newest_run(place)) is not None:
             told.append("moved")
             moved = run.with_name("moved" if run.name != "moved" else "moved again")
@@ -216,5 +216,5 @@ def _killed_demo(folder: Path, training: Job, draw: random.Random) -> tuple[bool
 
 def _killed_at(folder: Path, call: str, most: int, draw: random.Random, *arguments: object) -> bool:
     """Kills a command at one of the first calls of a kind on what it writes as `out`; whether it came that far."""
-    prepare = fixed(faults.arm, folder, call, "out", draw.randint(1, most), faults.KILL)
+    prepare = fixed(faults.arm, folder, call, "*out*", draw.randint(1, most), faults.KILL)
     return Child(job._prepared, prepare, *arguments).wait(_SECONDS).signal is not None

@@ -75,7 +75,7 @@ def measure(count: int) -> dict[str, float]:
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     told = measure(count)
     held, peak = told["held"] / (2 * count), told["peak"] / (2 * count)
     for name, value in told.items():
