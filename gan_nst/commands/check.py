@@ -2,7 +2,6 @@
 
 import json as json_text
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +44,11 @@ def data_check(
         data, where = settings.data, settings.data.root / settings.data.domain
     else:
         assert folder is not None
-        where = Path(folder) if Path(folder).name not in ("", "..") else Path(os.path.abspath(folder))
-        data = DataSettings(root=where.parent, domain=where.name or "/")
-    if domain is not None or has_training(where):
+        data, where = DataSettings(), Path(folder)
+    if domain is not None:
         checked = check_data_set(locate(data))
+    elif has_training(where):
+        checked = check_data_set(locate(data, where))
     else:
         checked = check_folder(all_pictures(where))
     crop_size = data.crop_size if crop_size is None else crop_size

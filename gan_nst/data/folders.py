@@ -82,17 +82,18 @@ def all_pictures(folder: Path) -> Folder:
     return found
 
 
-def locate(settings: DataSettings) -> DataSet:
-    """The data set that the settings point to.
+def locate(settings: DataSettings, base: Path | None = None) -> DataSet:
+    """The data set that the settings point to. base: its folder, of any name, instead of data.root/data.domain.
 
     Raises DataError when a folder is missing or has no pictures.
     """
-    given = {split: _find_split(settings, split) for split in ("train", "val", "test")}
+    base = settings.root / settings.domain if base is None else base
+    given = {split: _find_split(settings, base, split) for split in ("train", "val", "test")}
     training = {}
     for domain in DOMAINS:
         folder = given["train"][domain]
         if folder is None:
-            raise DataError(_nothing_found(settings, domain))
+            raise DataError(_nothing_found(base, domain))
         if not folder.files:
             raise DataError(f"{folder.root}: no pictures (looked for {LOOKED_FOR})")
         training[domain] = folder
@@ -143,7 +144,7 @@ def fingerprint(data_set: DataSet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _find_split(settings: DataSettings, split: str) -> dict[str, Folder | None]:
+def _find_split(settings: DataSettings, base: Path, split: str) -> dict[str, Folder | None]:
     if settings.a is not None and settings.b is not None:
         own = {"train": (settings.a, settings.b), "test": (settings.test_a, settings.test_b)}.get(
             split, (None, None)
@@ -153,7 +154,7 @@ def _find_split(settings: DataSettings, split: str) -> dict[str, Folder | None]:
                 name = domain if split == "train" else f"test_{domain}"
                 raise DataError(f"{path}: no such folder (data.{name})")
         return {domain: _folder(path) for domain, path in zip(DOMAINS, own, strict=True)}
-    return {domain: _in_layouts(settings.root / settings.domain, split, domain) for domain in DOMAINS}
+    return {domain: _in_layouts(base, split, domain) for domain in DOMAINS}
 
 
 def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
@@ -165,8 +166,7 @@ def _folder(path: Path | None) -> Folder | None:
     return None if path is None else Folder(path, Files.found(path))
 
 
-def _nothing_found(settings: DataSettings, domain: str) -> str:
-    base = settings.root / settings.domain
+def _nothing_found(base: Path, domain: str) -> str:
     missing = (
         f"{base}: no such folder" if not base.is_dir() else f"{base}: no training pictures of domain {domain}"
     )

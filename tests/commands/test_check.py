@@ -14,6 +14,8 @@ from PIL import Image
 import gan_nst as package
 from gan_nst.commands.settings import load_settings
 from gan_nst.data import check_findings
+from gan_nst.data.folders import all_pictures
+from gan_nst.errors import one_line as escaped
 from gan_nst.images import write_picture
 
 
@@ -179,6 +181,26 @@ def test_a_plain_folder_is_checked(gan_nst, data):
     code, out, _ = gan_nst("data", "check", data / "trainA")
     assert code == 1
     assert "8 pictures smaller than the crop of 256 pixels" in out
+
+
+@pytest.mark.parametrize("name", [b"bad\tname", b"\xff\x1b[2J", "\u202e".encode(), b"..."])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_folder_of_any_name_is_checked(gan_nst, data, name, plain):
+    folder = data.parent / os.fsdecode(name)
+    (data / "trainA" if plain else data).rename(folder)
+    code, out, result = check(gan_nst, folder)
+    assert code == 0
+    assert (result["folder"], result["parts"][0]["pictures"]) == (str(folder), 8)
+    assert escaped(f"{folder}: nothing is wrong") in out.splitlines()
+
+
+@pytest.mark.parametrize("name", ["/", "..", "."])
+def test_a_folder_without_a_name_is_checked(gan_nst, data, monkeypatch, name):
+    """What lies in it is a stand-in's: nobody wants all of this machine's pictures looked at."""
+    monkeypatch.setattr("gan_nst.commands.check.all_pictures", lambda folder: all_pictures(data / "trainA"))
+    code, out, err = gan_nst("data", "check", name, "--crop-size", 32)
+    assert (code, err) == (0, "")
+    assert out.endswith(f"\n{name}: nothing is wrong\n")
 
 
 def test_names_that_are_no_text_are_written(gan_nst, data):
