@@ -75,7 +75,7 @@ def has_training(folder: Path) -> bool:
 def all_pictures(folder: Path) -> Folder:
     """Every picture under a folder, whatever the layout. Raises DataError when there is none."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = _folder(folder)
     if found is None or not found.files:
         raise DataError(f"{folder}: no pictures (looked for {LOOKED_FOR})")
