@@ -22,7 +22,8 @@ def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "check",
         help="look at every picture before a training does: broken and small ones, duplicates, leaks, colours",
         description="Looks at every picture before a training does. The exit code is 1 when something is wrong: "
-        "broken files, pictures smaller than the crop, test pictures that are trained on, one picture in both domains.",
+        "folders that cannot be read, broken files, pictures smaller than the crop, test pictures that are trained on, "
+        "one picture in both domains.",
     )
     check.add_argument(
         "folder", type=Path, nargs="?", metavar="DIR", help="data set, or a plain folder of pictures"

@@ -46,9 +46,9 @@ def data_check(
         assert folder is not None
         data, where = DataSettings(), Path(folder)
     if domain is not None:
-        checked = check_data_set(locate(data))
+        checked = check_data_set(locate(data, all_of_it=False))
     elif has_training(where):
-        checked = check_data_set(locate(data, where))
+        checked = check_data_set(locate(data, where, all_of_it=False))
     else:
         checked = check_folder(all_pictures(where))
     crop_size = data.crop_size if crop_size is None else crop_size

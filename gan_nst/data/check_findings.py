@@ -1,7 +1,8 @@
 """What is wrong with a data set that was looked at, and what could be better, in lines for the user.
 
-Wrong is what a training refuses or what makes its scores untrue: files that cannot be read, pictures smaller than the
-crop, test or validation pictures that were trained on, the same picture in both domains. All else is advice.
+Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, pictures
+smaller than the crop, test or validation pictures that were trained on, the same picture in both domains. All else is
+advice.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
     upscale: smaller pictures are enlarged, as test pictures always are.
     """
     wrong = [
+        *(line for folder in checked.folders for line in folder.missed.closed),
         *_broken(checked),
         *(line for part in checked.parts for line in _too_small(part, crop_size, upscale)),
         *_leaks(checked),

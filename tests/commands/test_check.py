@@ -1,5 +1,6 @@
 """`gan-nst data check` tells beforehand what a training would stumble over."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers_data import noise
+from helpers_root import modes_hold
 from helpers_runs import one_line
 from PIL import Image
 
@@ -171,6 +173,73 @@ def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
     assert code == 1
     assert any("leak" in line for line in result["wrong"])
     assert result["paired"] == []
+
+
+@contextlib.contextmanager
+def closed(folder):
+    """Within the context nobody may look into a folder."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0)
+    try:
+        with modes_hold():
+            yield f"{folder}: cannot be searched for pictures (Permission denied)"
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["trainA/sub", "testB/sub"])
+def test_a_folder_that_cannot_be_searched_is_wrong_and_the_rest_is_checked(gan_nst, data, name):
+    (data / "valA" / "bad.png").write_bytes(b"")
+    with closed(data / name) as line:
+        code, out, result = check(gan_nst, data)
+    assert code == 1
+    assert f"wrong: {line}" in out.splitlines()
+    assert len(result["wrong"]) == 2
+    assert result["wrong"][0] == line
+    assert [part["pictures"] for part in result["parts"]] == [8, 8, 4, 3, 3, 3]
+
+
+@pytest.mark.parametrize("name", ["trainA", "trainB", "valA", "testB"])
+def test_a_closed_folder_of_a_whole_domain_is_told_alone(gan_nst, data, name):
+    with closed(data / name) as line:
+        code, _, result = check(gan_nst, data)
+    assert code == 1
+    assert result["wrong"] == [line]
+    assert len(result["parts"]) == 5
+
+
+def test_a_closed_folder_where_a_split_would_be_looked_for_is_told(gan_nst, data):
+    for domain in "AB":
+        shutil.rmtree(data / f"test{domain}")
+    with closed(data / "test"):
+        code, _, result = check(gan_nst, data)
+    assert code == 1
+    assert [line.split(": ")[0] for line in result["wrong"]] == [str(data / "test" / d) for d in "AB"]
+
+
+def test_a_closed_folder_within_a_plain_one_is_told(gan_nst, data):
+    with closed(data / "trainA" / "sub") as line:
+        code, _, result = check(gan_nst, data / "trainA")
+    assert code == 1
+    assert result["wrong"] == [line]
+    assert result["parts"][0]["pictures"] == 8
+
+
+@pytest.mark.parametrize("within", ["", "trainA"])
+def test_where_nothing_can_be_searched_there_is_no_report(gan_nst, data, within):
+    """What is given may not be entered, or lies in what may not."""
+    with closed(data):
+        one_line(gan_nst("data", "check", data / within), data, "cannot be searched for", "Permission denied")
+
+
+def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
+    given = ["data.cache=never", "--domain", "data", "--method", "cyclegan", f"data.root={data.parent}"]
+    with closed(data / "testA" / "sub") as line:
+        one_line(gan_nst("train", *given, "--dry-run"), line)
+    with closed(data):
+        one_line(gan_nst("train", *given, "--dry-run"), data / "trainA", "Permission denied")
+        folders = [f"data.a={data / 'trainA'}", f"data.b={data / 'trainB'}"]
+        one_line(gan_nst("train", *given, *folders, "--dry-run"), data / "trainA", "Permission denied")
 
 
 def test_a_plain_folder_is_checked(gan_nst, data):
