@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,14 +45,19 @@ def find_pictures(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Missed:
-    """What a search for pictures came past. closed: one line for each folder that cannot be searched."""
+    """What a search for pictures came past.
+
+    closed: one line for each folder that cannot be searched. others: the files that are no pictures by their names,
+    counted by their endings, lower case with the dot; hidden ones do not count.
+    """
 
     closed: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
 
 def picture_names(folder: Path, missed: Missed | None = None) -> Iterator[str]:
     """The paths of the picture files of `find_pictures` below their folder, in its order, one after the other: a
-    million need not be held. missed: notes a folder that cannot be searched, which is an error without.
+    million need not be held. missed: notes what is left out; without, a folder that cannot be searched is an error.
     """
     there = False
     with _noting(folder, missed):
@@ -86,8 +92,11 @@ def _listed(
                 if entry.name.startswith("."):
                     continue
                 is_folder = _is_folder(entry)
-                if is_folder or os.path.splitext(entry.name)[1].lower() in suffixes:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if is_folder or suffix in suffixes:
                     found.append((f"{below}/{entry.name}" if below else entry.name, is_folder))
+                elif missed is not None:
+                    missed.others[suffix] += 1
     return sorted(found)
 
 

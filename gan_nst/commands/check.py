@@ -12,7 +12,7 @@ import numpy as np
 from gan_nst.commands.runs import write_whole
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.check import Checked, Part, check_data_set, check_folder
-from gan_nst.data.check_findings import Findings, find, gray_share, odd, paired, too_small
+from gan_nst.data.check_findings import Findings, find, gray_share, left_out, odd, paired, too_small
 from gan_nst.data.folders import all_pictures, has_training, locate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import SettingsError, one_line
@@ -69,6 +69,9 @@ def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upsc
         "wrong": list(found.wrong),
         "advice": list(found.advice),
         "paired": paired(checked),
+        "left_out": {
+            str(folder.root): left_out(folder) for folder in checked.folders if folder.missed.others
+        },
         "parts": [_part(part, crop_size, upscale) for part in checked.parts],
         "alike": [
             [

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan_nst.data.check import Checked, Look, Part, Twin
-from gan_nst.data.folders import DOMAINS
+from gan_nst.data.folders import DOMAINS, Folder
 from gan_nst.errors import counted
 
 FEW = 200  # pictures a side, under which discriminators learn them by heart
 UNBALANCED = 3  # times as many on one side as on the other
 ODD = 2.5  # times as long as high, or as high as long
 _SHOWN = 10
+_ENDINGS = 5
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
     ]
     advice = [*_numbers(checked), *_colours(checked), *_pairs(checked), *_alike(checked)]
     advice += [line for part in checked.parts for line in _odd(part)]
+    advice += [line for folder in checked.folders for line in _left_out(folder)]
     return Findings(tuple(wrong), tuple(advice))
 
 
@@ -55,6 +57,12 @@ def too_small(part: Part, crop_size: int, upscale: bool) -> list[Look]:
 def odd(part: Part) -> list[Look]:
     """The pictures of which a square crop shows a small part."""
     return [look for look in part.readable if max(look.width, look.height) > ODD * look.side]
+
+
+def left_out(folder: Folder) -> dict[str, int]:
+    """How many files are no pictures by their names, by the ending, the most frequent first."""
+    others = folder.missed.others.items()
+    return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
 
 def _broken(checked: Checked) -> Iterator[str]:
@@ -181,6 +189,16 @@ def _odd(part: Part) -> Iterator[str]:
         )
     if out := [str(look.path) for look in part.looks if look.leads_out]:
         yield _listed(f"{part.name}: {counted(len(out), 'file')} lying elsewhere, by a link", out)
+
+
+def _left_out(folder: Folder) -> Iterator[str]:
+    """Photographs of a kind that is not read may be among them."""
+    if found := left_out(folder):
+        endings = [f"{ending or 'none'} {number}" for ending, number in [*found.items()][:_ENDINGS]]
+        if rest := sum([*found.values()][_ENDINGS:]):
+            endings.append(f"others {rest}")
+        text = f"{counted(sum(found.values()), 'file')} left out for the name's ending"
+        yield f"{folder.root}: {text}: {', '.join(endings)}"
 
 
 def _shown(one: Twin, other: Twin) -> str:

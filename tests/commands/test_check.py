@@ -242,6 +242,46 @@ def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
         one_line(gan_nst("train", *given, *folders, "--dry-run"), data / "trainA", "Permission denied")
 
 
+def test_files_that_are_no_pictures_by_their_names_are_counted(gan_nst, data):
+    others = ["trainA/1.heic", "trainA/sub/2.HEIC", "trainA/notes.txt", "trainA/README", "valB/.DS_Store"]
+    others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "beside.txt"]
+    for name in others:
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).touch()
+    code, out, result = check(gan_nst, data)
+    assert code == 0
+    text = "left out for the name's ending"
+    assert result["advice"] == [
+        f"{data / 'trainA'}: 4 files {text}: .heic 2, .txt 1, none 1",
+        f"{data / 'testA'}: 8 files {text}: .0 1, .1 1, .2 1, .3 1, .4 1, others 3",
+        f"{data / 'testB'}: 1 file {text}: .\x1b[2j 1",
+    ]
+    assert "\x1b" not in out
+    assert list(result["left_out"][str(data / "testA")]) == [f".{number}" for number in range(8)]
+    assert result["left_out"] == {
+        str(data / "trainA"): {".heic": 2, ".txt": 1, "": 1},
+        str(data / "testA"): {f".{number}": 1 for number in range(8)},
+        str(data / "testB"): {".\x1b[2j": 1},
+    }
+    assert result["parts"][0]["pictures"] == 8
+
+
+def test_files_of_a_split_without_pictures_are_counted(gan_nst, data):
+    for split in ("valA", "valB"):
+        for file in (data / split).iterdir():
+            file.rename(file.with_suffix(".heic"))
+    assert check(gan_nst, data)[2]["left_out"] == {str(data / f"val{d}"): {".heic": 3} for d in "AB"}
+
+
+def test_files_are_counted_once_where_splits_are_cut_and_in_a_plain_folder(gan_nst, data):
+    for split in ("valA", "valB", "testA", "testB"):
+        shutil.rmtree(data / split)
+    (data / "trainA" / "x.heic").touch()
+    counted = {str(data / "trainA"): {".heic": 1}}
+    assert check(gan_nst, data)[2]["left_out"] == counted
+    assert check(gan_nst, data / "trainA")[2]["left_out"] == counted
+
+
 def test_a_plain_folder_is_checked(gan_nst, data):
     os.chdir(data / "trainA")
     code, out, err = gan_nst("data", "check", ".", "--crop-size", 32)
