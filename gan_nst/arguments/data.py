@@ -37,7 +37,10 @@ def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="smaller pictures are too small (default: as trained)",
     )
     check.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all of it there, with every file's name"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all of it there, with every file's name (-: to standard output, alone)",
     )
     check.set_defaults(command="data check")
 

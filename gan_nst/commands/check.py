@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gan_nst.commands.results import refuse_unwritable
 from gan_nst.commands.runs import write_whole
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.check import Checked, Part, check_data_set, check_folder
@@ -37,8 +38,7 @@ def data_check(
     """
     if (folder is None) == (domain is None):
         raise SettingsError("nothing to check: give a folder, or --domain NAME, and not both")
-    if json is not None and (not Path(json).resolve().parent.is_dir() or Path(json).is_dir()):
-        raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
+    refuse_unwritable(json)
     if domain is not None:
         settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
         data, where = settings.data, settings.data.root / settings.data.domain

@@ -282,6 +282,29 @@ def test_files_are_counted_once_where_splits_are_cut_and_in_a_plain_folder(gan_n
     assert check(gan_nst, data / "trainA")[2]["left_out"] == counted
 
 
+def test_a_dash_writes_the_json_alone_to_standard_output(gan_nst, data):
+    for split in ("testA", "testB"):  # so that there is something to tell beside the report
+        shutil.rmtree(data / split)
+    before = set(data.parent.rglob("*"))
+    code, out, err = gan_nst("data", "check", data, "--crop-size", 32, "--json", "-")
+    assert (code, err) == (0, "")
+    assert set(data.parent.rglob("*")) == before
+    assert json.loads(out) == check(gan_nst, data)[2]
+
+
+@pytest.mark.parametrize("name", ["below/x.json", "x.json/below", "nowhere/x.json", "below", "fifo"])
+def test_where_the_json_cannot_be_written_is_told_before_anything_is_checked(
+    gan_nst, data, monkeypatch, name
+):
+    monkeypatch.delattr("gan_nst.commands.check.check_data_set")
+    (data / "x.json").write_text("mine")
+    (data / "below").mkdir(mode=0o500)
+    os.mkfifo(data / "fifo")
+    with modes_hold():
+        one_line(gan_nst("data", "check", data, "--json", data / name), data / name)
+    assert (data / "fifo").is_fifo()
+
+
 def test_a_plain_folder_is_checked(gan_nst, data):
     os.chdir(data / "trainA")
     code, out, err = gan_nst("data", "check", ".", "--crop-size", 32)
