@@ -1,10 +1,12 @@
 """The command line: calls a command, prints, exits. Torch is imported by the commands, not here."""
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from gan_nst import progress
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         options.arguments += rest
-    _print_logs(options.quiet)
+    _print_logs(options.quiet or _json_alone(options))
     progress.show(not options.quiet)
     try:
         return _COMMANDS[options.command](options)
@@ -138,7 +140,7 @@ def _export(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from gan_nst.commands.evaluate import evaluate
 
-    evaluate(
+    result = evaluate(
         options.source,
         pictures=options.pictures,
         reference=options.reference,
@@ -148,10 +150,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         features=options.features,
         weights=options.weights,
         download=options.download,
-        json=options.json,
+        json=_json_file(options),
         device=options.device,
         precision=options.precision,
     )
+    _print_json(options, result)
     return 0
 
 
@@ -166,14 +169,15 @@ def _bench(options: argparse.Namespace) -> int:
     from gan_nst.commands.bench import benchmark
 
     config, overrides = _split(options.arguments)
-    benchmark(
+    result = benchmark(
         config,
         overrides,
-        json=options.json,
+        json=_json_file(options),
         rounds=options.rounds,
         device=options.device,
         compiled=options.compiled,
     )
+    _print_json(options, result)
     return 0
 
 
@@ -185,8 +189,9 @@ def _data_check(options: argparse.Namespace) -> int:
         domain=options.domain,
         method=options.method,
         crop_size=options.crop_size,
-        json=options.json,
+        json=_json_file(options),
     )
+    _print_json(options, result)
     return 0 if result["ok"] else 1
 
 
@@ -258,6 +263,20 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     if arguments and "=" not in arguments[0]:
         return arguments[0], list(arguments[1:])
     return None, list(arguments)
+
+
+def _json_alone(options: argparse.Namespace) -> bool:
+    """Whether standard output is for a command's results as JSON, and for nothing else."""
+    return str(getattr(options, "json", None)) == "-"
+
+
+def _json_file(options: argparse.Namespace) -> Path | None:
+    return None if options.json is None or _json_alone(options) else Path(options.json)
+
+
+def _print_json(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if _json_alone(options):
+        print(json.dumps(result, indent=2, default=str), flush=True)
 
 
 class _Output(logging.StreamHandler[TextIO]):

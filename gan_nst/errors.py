@@ -80,9 +80,10 @@ def sized(number: float) -> str:
     return f"{number:.1f} GB"
 
 
+_FREED = "old runs or datasets/.cache, for example"
 _REMEDIES = {
-    errno.ENOSPC: "free space on that disk",
-    errno.EDQUOT: "free space, as the quota is used up",
+    errno.ENOSPC: f"free space on that disk ({_FREED})",
+    errno.EDQUOT: f"free space, as the quota is used up ({_FREED})",
     errno.EFBIG: "free space, as larger files are not allowed",
     errno.EROFS: "make it writable, or give another place",
     errno.EACCES: "make it writable, or give another place",

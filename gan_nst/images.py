@@ -6,7 +6,9 @@ import contextlib
 import errno
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -41,11 +43,26 @@ def find_pictures(folder: Path) -> list[Path]:
     return [Path(folder, name) for name in picture_names(folder)]
 
 
-def picture_names(folder: Path) -> Iterator[str]:
-    """The paths of the picture files of `find_pictures` below their folder, in its order, one after the other: a
-    million need not be held.
+@dataclass(frozen=True)
+class Missed:
+    """What a search for pictures came past.
+
+    closed: one line for each folder that cannot be searched. others: the files that are no pictures by their names,
+    counted by their endings, lower case with the dot; hidden ones do not count.
     """
-    if not folder.is_dir():
+
+    closed: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def picture_names(folder: Path, missed: Missed | None = None) -> Iterator[str]:
+    """The paths of the picture files of `find_pictures` below their folder, in its order, one after the other: a
+    million need not be held. missed: notes what is left out; without, a folder that cannot be searched is an error.
+    """
+    there = False
+    with _noting(folder, missed):
+        there = folder.is_dir()
+    if not there:
         return
     searched: set[tuple[int, int]] = set()  # links can lead back to where one has been
     waiting = [iter([("", True)])]
@@ -56,13 +73,16 @@ def picture_names(folder: Path) -> Iterator[str]:
         elif not is_folder:
             yield name
         else:
-            waiting.append(iter(_listed(folder, name, searched)))
+            waiting.append(iter(_listed(folder, name, searched, missed)))
 
 
-def _listed(folder: Path, below: str, searched: set[tuple[int, int]]) -> list[tuple[str, bool]]:
+def _listed(
+    folder: Path, below: str, searched: set[tuple[int, int]], missed: Missed | None
+) -> list[tuple[str, bool]]:
     """The pictures and the folders of a folder, sorted, each with whether it is a folder; nothing the second time."""
-    here, found, suffixes = folder / below, [], picture_suffixes()
-    try:
+    here, suffixes = folder / below, picture_suffixes()
+    found: list[tuple[str, bool]] = []
+    with _noting(here, missed):
         status = here.stat()
         if (status.st_dev, status.st_ino) in searched:
             return []
@@ -72,13 +92,24 @@ def _listed(folder: Path, below: str, searched: set[tuple[int, int]]) -> list[tu
                 if entry.name.startswith("."):
                     continue
                 is_folder = _is_folder(entry)
-                if is_folder or os.path.splitext(entry.name)[1].lower() in suffixes:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if is_folder or suffix in suffixes:
                     found.append((f"{below}/{entry.name}" if below else entry.name, is_folder))
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or here}: cannot be searched for pictures ({reason(error)})"
-        ) from None
+                elif missed is not None:
+                    missed.others[suffix] += 1
     return sorted(found)
+
+
+@contextlib.contextmanager
+def _noting(folder: Path, missed: Missed | None) -> Iterator[None]:
+    """Within the context a folder that cannot be searched is noted, or raises DataError where nobody takes notes."""
+    try:
+        yield
+    except OSError as error:
+        line = f"{error.filename or folder}: cannot be searched for pictures ({reason(error)})"
+        if missed is None:
+            raise DataError(line) from None
+        missed.closed.append(line)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

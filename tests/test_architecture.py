@@ -3,6 +3,7 @@ quick.
 """
 
 import ast
+import fnmatch
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import gan_nst
 from gan_nst.arguments import make_parser
-from gan_nst.commands.settings import load_settings
+from gan_nst.commands.settings import _FREE, load_settings
 from gan_nst.methods import base
 
 PROJECT = Path(__file__).parent.parent
@@ -200,6 +201,18 @@ def test_the_readmes_make_targets_exist():
     assert {command.split()[1] for command in commands} <= targets
     assert {"install", "train", "translate", "evaluate", "bench", "curves", "tensorboard", "data"} <= targets
     assert {"test", "lint", "clean"} <= targets
+
+
+def test_the_readme_names_what_a_resume_accepts():
+    text = (PROJECT / "README.md").read_text()
+    told = re.search(r"^`--resume` takes its settings from the run.*?\n\n", text, re.M | re.S)[0]
+    patterns = set(re.findall("`([^`]*)`", told)) - {"--resume"}
+    methods = [base.find(name) for name in base.names()]
+    accepted = _FREE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.free}
+    assert {
+        name for name in accepted if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    } == set()
+    assert {pattern for pattern in patterns if not fnmatch.filter(accepted, pattern)} == set()
 
 
 def test_the_readmes_gan_nst_commands_parse():

@@ -84,7 +84,10 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     evaluate.add_argument("--download", action="store_true", help="fetch weights that lie nowhere")
     evaluate.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the scores and their protocol there"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the scores and their protocol there (-: to standard output, alone)",
     )
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     evaluate.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
@@ -99,7 +102,12 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="CONFIG.yaml|section.key=value",
         help="a training whose step is measured too: a settings file, then overrides of its settings",
     )
-    bench.add_argument("--json", type=Path, metavar="FILE", help="where to write all of it, to be compared")
+    bench.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where to write all of it, to be compared (-: to standard output, alone)",
+    )
     bench.add_argument(
         "--rounds",
         type=positive,

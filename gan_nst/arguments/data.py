@@ -22,7 +22,8 @@ def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "check",
         help="look at every picture before a training does: broken and small ones, duplicates, leaks, colours",
         description="Looks at every picture before a training does. The exit code is 1 when something is wrong: "
-        "broken files, pictures smaller than the crop, test pictures that are trained on, one picture in both domains.",
+        "folders that cannot be read, broken files, pictures smaller than the crop, test pictures that are trained on, "
+        "one picture in both domains.",
     )
     check.add_argument(
         "folder", type=Path, nargs="?", metavar="DIR", help="data set, or a plain folder of pictures"
@@ -36,7 +37,10 @@ def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="smaller pictures are too small (default: as trained)",
     )
     check.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all of it there, with every file's name"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all of it there, with every file's name (-: to standard output, alone)",
     )
     check.set_defaults(command="data check")
 

@@ -22,6 +22,7 @@ from gan_nst.bench.start import first_step_seconds, help_seconds
 from gan_nst.bench.table import as_text
 from gan_nst.commands.bench_steps import Job, configured_job, measure_configured, measure_cyclegan
 from gan_nst.commands.record import to_json
+from gan_nst.commands.results import refuse_unwritable
 from gan_nst.commands.runs import write_whole
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.demo import make_demo
@@ -88,8 +89,7 @@ def benchmark(
     wanted = "always" if compiled else "auto" if compiled is None and on.type == "cuda" else "never"
     compiles = resolve_compile(wanted, on, math.inf) == "always"
     sizes = sizes or SIZES[on.type]
-    if json is not None and (not Path(json).resolve().parent.is_dir() or Path(json).is_dir()):
-        raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
+    refuse_unwritable(json)
     configured = _configured(config, overrides, device) if config or overrides else None
     try:
         with _room_for_graphs(compiles or (configured is not None and configured.compiled)):

@@ -2,7 +2,6 @@
 
 import json as json_text
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gan_nst.commands.results import refuse_unwritable
 from gan_nst.commands.runs import write_whole
 from gan_nst.commands.settings import find_config, load_settings
 from gan_nst.data.check import Checked, Part, check_data_set, check_folder
-from gan_nst.data.check_findings import Findings, find, gray_share, odd, paired, too_small
+from gan_nst.data.check_findings import Findings, find, gray_share, left_out, odd, paired, too_small
 from gan_nst.data.folders import all_pictures, has_training, locate
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import SettingsError, one_line
@@ -38,17 +38,17 @@ def data_check(
     """
     if (folder is None) == (domain is None):
         raise SettingsError("nothing to check: give a folder, or --domain NAME, and not both")
-    if json is not None and (not Path(json).resolve().parent.is_dir() or Path(json).is_dir()):
-        raise SettingsError(f"{json}: no such folder to write it into, or a folder itself")
+    refuse_unwritable(json)
     if domain is not None:
         settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
         data, where = settings.data, settings.data.root / settings.data.domain
     else:
         assert folder is not None
-        where = Path(folder) if Path(folder).name not in ("", "..") else Path(os.path.abspath(folder))
-        data = DataSettings(root=where.parent, domain=where.name or "/")
-    if domain is not None or has_training(where):
-        checked = check_data_set(locate(data))
+        data, where = DataSettings(), Path(folder)
+    if domain is not None:
+        checked = check_data_set(locate(data, all_of_it=False))
+    elif has_training(where):
+        checked = check_data_set(locate(data, where, all_of_it=False))
     else:
         checked = check_folder(all_pictures(where))
     crop_size = data.crop_size if crop_size is None else crop_size
@@ -69,6 +69,9 @@ def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upsc
         "wrong": list(found.wrong),
         "advice": list(found.advice),
         "paired": paired(checked),
+        "left_out": {
+            str(folder.root): left_out(folder) for folder in checked.folders if folder.missed.others
+        },
         "parts": [_part(part, crop_size, upscale) for part in checked.parts],
         "alike": [
             [

@@ -11,6 +11,7 @@ import torch
 
 from gan_nst.commands.assess import Again, Sheet, assess
 from gan_nst.commands.record import record, to_json
+from gan_nst.commands.results import refuse_unwritable
 from gan_nst.commands.runs import evaluating_in, feature_cache, find_run, write_whole
 from gan_nst.commands.subjects import (
     HeldOut,
@@ -72,9 +73,7 @@ def evaluate(
         raise SettingsError("--data and --direction belong to a run or a generator's file, not to --pictures")
     on = choose_device(device)
     weights = None if weights is None else Path(weights)
-
-    if json is not None and not Path(json).resolve().parent.is_dir():
-        raise SettingsError(f"{json}: no such folder to write it into")
+    refuse_unwritable(json)
 
     def metrics(cache: Path | None, own: Mapping[str, Any]) -> Metrics:
         return Metrics.choose(

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -116,9 +116,11 @@ def _working(folder: Path) -> Iterator[Path]:
     """
     place = Path(os.path.realpath(folder))
     work = place.parent / f".{place.name}.download"
+    missing: list[Path] = []
     try:
         if not work.exists():
             _refuse_taken(folder)
+        missing += (above for above in work.parents if not above.exists())
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / "lock", timeout=0):
             try:
@@ -135,6 +137,10 @@ def _working(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder}: another gan-nst data get is making it; wait for its end") from None
     except OSError as error:
         raise DataError(unwritten(folder, error, "could not be made")) from None
+    finally:
+        for above in missing:
+            with suppress(OSError):  # it holds something
+                above.rmdir()
 
 
 def _is_taken(folder: Path) -> bool:

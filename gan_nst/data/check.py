@@ -83,12 +83,13 @@ class Twin:
 class Checked:
     """A data set, looked at.
 
-    twins: groups of two and more files that show the same or nearly. cut: the splits that were not given, but cut from
-    the training pictures.
+    twins: groups of two and more files that show the same or nearly. folders: all that were searched, also those
+    without pictures. cut: the splits that were not given, but cut from the training pictures.
     """
 
     parts: tuple[Part, ...]
     twins: tuple[tuple[Twin, ...], ...]
+    folders: tuple[Folder, ...]
     cut: frozenset[str] = frozenset()
 
     def part(self, split: str, domain: str) -> Part | None:
@@ -104,13 +105,14 @@ def check_data_set(data_set: DataSet) -> Checked:
         for domain in DOMAINS
         if folders[domain].files
     ]
-    return Checked(tuple(parts), _twins(parts), data_set.cut)
+    searched = tuple(folders[domain] for folders in splits.values() for domain in DOMAINS)
+    return Checked(tuple(parts), _twins(parts), searched, data_set.cut)
 
 
 def check_folder(folder: Folder) -> Checked:
     """Looks at every picture of a plain folder."""
     parts = [_look_through("pictures", "", folder)]
-    return Checked(tuple(parts), _twins(parts))
+    return Checked(tuple(parts), _twins(parts), (folder,))
 
 
 def _look_through(split: str, domain: str, folder: Folder) -> Part:

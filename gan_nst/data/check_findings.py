@@ -1,7 +1,8 @@
 """What is wrong with a data set that was looked at, and what could be better, in lines for the user.
 
-Wrong is what a training refuses or what makes its scores untrue: files that cannot be read, pictures smaller than the
-crop, test or validation pictures that were trained on, the same picture in both domains. All else is advice.
+Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, pictures
+smaller than the crop, test or validation pictures that were trained on, the same picture in both domains. All else is
+advice.
 """
 
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan_nst.data.check import Checked, Look, Part, Twin
-from gan_nst.data.folders import DOMAINS
+from gan_nst.data.folders import DOMAINS, Folder
 from gan_nst.errors import counted
 
 FEW = 200  # pictures a side, under which discriminators learn them by heart
 UNBALANCED = 3  # times as many on one side as on the other
 ODD = 2.5  # times as long as high, or as high as long
 _SHOWN = 10
+_ENDINGS = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
     upscale: smaller pictures are enlarged, as test pictures always are.
     """
     wrong = [
+        *(line for folder in checked.folders for line in folder.missed.closed),
         *_broken(checked),
         *(line for part in checked.parts for line in _too_small(part, crop_size, upscale)),
         *_leaks(checked),
@@ -40,6 +43,7 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
     ]
     advice = [*_numbers(checked), *_colours(checked), *_pairs(checked), *_alike(checked)]
     advice += [line for part in checked.parts for line in _odd(part)]
+    advice += [line for folder in checked.folders for line in _left_out(folder)]
     return Findings(tuple(wrong), tuple(advice))
 
 
@@ -53,6 +57,12 @@ def too_small(part: Part, crop_size: int, upscale: bool) -> list[Look]:
 def odd(part: Part) -> list[Look]:
     """The pictures of which a square crop shows a small part."""
     return [look for look in part.readable if max(look.width, look.height) > ODD * look.side]
+
+
+def left_out(folder: Folder) -> dict[str, int]:
+    """How many files are no pictures by their names, by the ending, the most frequent first."""
+    others = folder.missed.others.items()
+    return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
 
 def _broken(checked: Checked) -> Iterator[str]:
@@ -179,6 +189,16 @@ def _odd(part: Part) -> Iterator[str]:
         )
     if out := [str(look.path) for look in part.looks if look.leads_out]:
         yield _listed(f"{part.name}: {counted(len(out), 'file')} lying elsewhere, by a link", out)
+
+
+def _left_out(folder: Folder) -> Iterator[str]:
+    """Photographs of a kind that is not read may be among them."""
+    if found := left_out(folder):
+        endings = [f"{ending or 'none'} {number}" for ending, number in [*found.items()][:_ENDINGS]]
+        if rest := sum([*found.values()][_ENDINGS:]):
+            endings.append(f"others {rest}")
+        text = f"{counted(sum(found.values()), 'file')} left out for the name's ending"
+        yield f"{folder.root}: {text}: {', '.join(endings)}"
 
 
 def _shown(one: Twin, other: Twin) -> str:

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.images import picture_names
+from gan_nst.images import Missed, picture_names
 
 
 class Names(Sequence[str]):
@@ -86,9 +86,9 @@ class Files(Sequence[Path]):
         self.names = names
 
     @classmethod
-    def found(cls, root: Path) -> "Files":
-        """The pictures under a folder, sorted, as `images.find_pictures` finds them."""
-        return cls(root, Names(picture_names(root)))
+    def found(cls, root: Path, missed: Missed | None = None) -> "Files":
+        """The pictures under a folder, sorted, as `images.picture_names` finds them."""
+        return cls(root, Names(picture_names(root, missed)))
 
     @classmethod
     def of(cls, root: Path, files: Iterable[Path]) -> "Files":

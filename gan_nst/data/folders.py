@@ -4,7 +4,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from gan_nst.data.files import Files
 from gan_nst.data.settings import DataSettings
 from gan_nst.errors import DataError
-from gan_nst.images import LOOKED_FOR, picture_names
+from gan_nst.images import LOOKED_FOR, Missed, picture_names
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Folder:
 
     root: Path
     files: Files
+    missed: Missed = field(default_factory=Missed, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -73,28 +75,37 @@ def has_training(folder: Path) -> bool:
 
 
 def all_pictures(folder: Path) -> Folder:
-    """Every picture under a folder, whatever the layout. Raises DataError when there is none."""
+    """Every picture under a folder, whatever the layout, but for what lies in folders that cannot be searched. Raises
+    DataError when there is none.
+    """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = _folder(folder)
     if found is None or not found.files:
-        raise DataError(f"{folder}: no pictures (looked for {LOOKED_FOR})")
+        raise DataError(_no_pictures(folder, found))
     return found
 
 
-def locate(settings: DataSettings) -> DataSet:
+def locate(settings: DataSettings, base: Path | None = None, *, all_of_it: bool = True) -> DataSet:
     """The data set that the settings point to.
 
-    Raises DataError when a folder is missing or has no pictures.
+    base: its folder, of any name, instead of data.root/data.domain. all_of_it: else what lies in folders that cannot be
+    searched may be missing, as long as any training picture is found. Raises DataError when a folder is missing or has
+    no pictures, or cannot be searched.
     """
-    given = {split: _find_split(settings, split) for split in ("train", "val", "test")}
+    base = settings.root / settings.domain if base is None else base
+    given = {split: _find_split(settings, base, split) for split in ("train", "val", "test")}
+    there = [folder for folders in given.values() for folder in folders.values() if folder is not None]
+    closed = [line for folder in there for line in folder.missed.closed]
+    if closed and (all_of_it or not any(folder and folder.files for folder in given["train"].values())):
+        raise DataError(closed[0])
     training = {}
     for domain in DOMAINS:
         folder = given["train"][domain]
         if folder is None:
-            raise DataError(_nothing_found(settings, domain))
-        if not folder.files:
-            raise DataError(f"{folder.root}: no pictures (looked for {LOOKED_FOR})")
+            raise DataError(_nothing_found(base, domain))
+        if not folder.files and not folder.missed.closed:
+            raise DataError(_no_pictures(folder.root, folder))
         training[domain] = folder
     held: dict[str, dict[str, Folder]] = {}
     for number, (split, word) in enumerate((("test", "test"), ("val", "validation"))):
@@ -120,6 +131,8 @@ def locate_test(folder: Path) -> dict[str, Folder]:
     found = {}
     for domain in DOMAINS:
         given = _in_layouts(folder, "test", domain)
+        if given is not None and given.missed.closed:
+            raise DataError(given.missed.closed[0])
         if given is None or not given.files:
             looked = ", ".join(layouts("test", domain))
             raise DataError(f"{folder}: no test pictures of domain {domain} (looked for {looked})")
@@ -143,30 +156,41 @@ def fingerprint(data_set: DataSet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _find_split(settings: DataSettings, split: str) -> dict[str, Folder | None]:
+def _find_split(settings: DataSettings, base: Path, split: str) -> dict[str, Folder | None]:
     if settings.a is not None and settings.b is not None:
         own = {"train": (settings.a, settings.b), "test": (settings.test_a, settings.test_b)}.get(
             split, (None, None)
         )
+        folders = {}
         for domain, path in zip(DOMAINS, own, strict=True):
-            if path is not None and not path.is_dir():
+            folders[domain] = None if path is None else _folder(path)
+            if path is not None and folders[domain] is None:
                 name = domain if split == "train" else f"test_{domain}"
                 raise DataError(f"{path}: no such folder (data.{name})")
-        return {domain: _folder(path) for domain, path in zip(DOMAINS, own, strict=True)}
-    return {domain: _in_layouts(settings.root / settings.domain, split, domain) for domain in DOMAINS}
+        return folders
+    return {domain: _in_layouts(base, split, domain) for domain in DOMAINS}
 
 
 def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
-    places = (base / place for place in layouts(split, domain))
-    return _folder(next((path for path in places if path.is_dir()), None))
+    found = (_folder(base / place) for place in layouts(split, domain))
+    return next((folder for folder in found if folder is not None), None)
 
 
-def _folder(path: Path | None) -> Folder | None:
-    return None if path is None else Folder(path, Files.found(path))
+def _folder(path: Path) -> Folder | None:
+    """What can be found in a folder, if there is one."""
+    with suppress(OSError):  # where that cannot be told, it cannot be searched either
+        if not path.is_dir():
+            return None
+    missed = Missed()
+    return Folder(path, Files.found(path, missed), missed)
 
 
-def _nothing_found(settings: DataSettings, domain: str) -> str:
-    base = settings.root / settings.domain
+def _no_pictures(folder: Path, found: Folder | None) -> str:
+    closed = [] if found is None else found.missed.closed
+    return closed[0] if closed else f"{folder}: no pictures (looked for {LOOKED_FOR})"
+
+
+def _nothing_found(base: Path, domain: str) -> str:
     missing = (
         f"{base}: no such folder" if not base.is_dir() else f"{base}: no training pictures of domain {domain}"
     )
@@ -179,7 +203,8 @@ def _cut(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
     cut = places < share
     if cut.all():  # of very few pictures the last stays for training
         cut = ~cut
-    return Folder(folder.root, folder.files.select(~cut)), Folder(folder.root, folder.files.select(cut))
+    kept = Folder(folder.root, folder.files.select(~cut), folder.missed)
+    return kept, Folder(folder.root, folder.files.select(cut))
 
 
 def _place(number: int, name: str) -> float:

@@ -35,7 +35,7 @@ PEAK = 3 * HELD
 
 def measure(count: int) -> dict[str, float]:
     """Seconds of each stage, and the bytes held in the end and at the peak beside what the libraries take."""
-    files.picture_names = lambda folder: (NAME.format(n // 1000, n) for n in range(count))
+    files.picture_names = lambda folder, missed: (NAME.format(n // 1000, n) for n in range(count))
     building.stamp = cache.stamp = lambda file: (1000, 10**18)
     cache._decode = lambda file, settings, view: (PICTURE, 300)
     told: dict[str, float] = {}

@@ -215,7 +215,7 @@ def unmeasured(monkeypatch):
             ["data.crop_size"],
         ),
         (["--json", "missing/bench.json"], ["missing/bench.json", "no such folder"]),
-        (["--json", "experiments"], ["experiments"]),
+        (["--json", "experiments"], ["experiments: not a file"]),
         (["--device", "gpu"], ["device", "'gpu'"]),
     ],
 )
@@ -243,6 +243,7 @@ def test_the_command_prints_the_table_and_writes_the_file(gan_nst, monkeypatch, 
     assert configured.job.training.batch_size == 3
     gan_nst("bench")
     assert given[1][3] is None
+    assert json.loads(gan_nst("bench", "--json", "-")[1]) == json.loads(json.dumps(measured[0]))
 
 
 def test_out_of_memory_is_one_line(gan_nst, monkeypatch):

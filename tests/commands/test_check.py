@@ -1,5 +1,6 @@
 """`gan-nst data check` tells beforehand what a training would stumble over."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers_data import noise
+from helpers_root import modes_hold
 from helpers_runs import one_line
 from PIL import Image
 
 import gan_nst as package
 from gan_nst.commands.settings import load_settings
 from gan_nst.data import check_findings
+from gan_nst.data.folders import all_pictures
+from gan_nst.errors import one_line as escaped
 from gan_nst.images import write_picture
 
 
@@ -171,6 +175,136 @@ def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
     assert result["paired"] == []
 
 
+@contextlib.contextmanager
+def closed(folder):
+    """Within the context nobody may look into a folder."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0)
+    try:
+        with modes_hold():
+            yield f"{folder}: cannot be searched for pictures (Permission denied)"
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["trainA/sub", "testB/sub"])
+def test_a_folder_that_cannot_be_searched_is_wrong_and_the_rest_is_checked(gan_nst, data, name):
+    (data / "valA" / "bad.png").write_bytes(b"")
+    with closed(data / name) as line:
+        code, out, result = check(gan_nst, data)
+    assert code == 1
+    assert f"wrong: {line}" in out.splitlines()
+    assert len(result["wrong"]) == 2
+    assert result["wrong"][0] == line
+    assert [part["pictures"] for part in result["parts"]] == [8, 8, 4, 3, 3, 3]
+
+
+@pytest.mark.parametrize("name", ["trainA", "trainB", "valA", "testB"])
+def test_a_closed_folder_of_a_whole_domain_is_told_alone(gan_nst, data, name):
+    with closed(data / name) as line:
+        code, _, result = check(gan_nst, data)
+    assert code == 1
+    assert result["wrong"] == [line]
+    assert len(result["parts"]) == 5
+
+
+def test_a_closed_folder_where_a_split_would_be_looked_for_is_told(gan_nst, data):
+    for domain in "AB":
+        shutil.rmtree(data / f"test{domain}")
+    with closed(data / "test"):
+        code, _, result = check(gan_nst, data)
+    assert code == 1
+    assert [line.split(": ")[0] for line in result["wrong"]] == [str(data / "test" / d) for d in "AB"]
+
+
+def test_a_closed_folder_within_a_plain_one_is_told(gan_nst, data):
+    with closed(data / "trainA" / "sub") as line:
+        code, _, result = check(gan_nst, data / "trainA")
+    assert code == 1
+    assert result["wrong"] == [line]
+    assert result["parts"][0]["pictures"] == 8
+
+
+@pytest.mark.parametrize("within", ["", "trainA"])
+def test_where_nothing_can_be_searched_there_is_no_report(gan_nst, data, within):
+    """What is given may not be entered, or lies in what may not."""
+    with closed(data):
+        one_line(gan_nst("data", "check", data / within), data, "cannot be searched for", "Permission denied")
+
+
+def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
+    given = ["data.cache=never", "--domain", "data", "--method", "cyclegan", f"data.root={data.parent}"]
+    with closed(data / "testA" / "sub") as line:
+        one_line(gan_nst("train", *given, "--dry-run"), line)
+    with closed(data):
+        one_line(gan_nst("train", *given, "--dry-run"), data / "trainA", "Permission denied")
+        folders = [f"data.a={data / 'trainA'}", f"data.b={data / 'trainB'}"]
+        one_line(gan_nst("train", *given, *folders, "--dry-run"), data / "trainA", "Permission denied")
+
+
+def test_files_that_are_no_pictures_by_their_names_are_counted(gan_nst, data):
+    others = ["trainA/1.heic", "trainA/sub/2.HEIC", "trainA/notes.txt", "trainA/README", "valB/.DS_Store"]
+    others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "beside.txt"]
+    for name in others:
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).touch()
+    code, out, result = check(gan_nst, data)
+    assert code == 0
+    text = "left out for the name's ending"
+    assert result["advice"] == [
+        f"{data / 'trainA'}: 4 files {text}: .heic 2, .txt 1, none 1",
+        f"{data / 'testA'}: 8 files {text}: .0 1, .1 1, .2 1, .3 1, .4 1, others 3",
+        f"{data / 'testB'}: 1 file {text}: .\x1b[2j 1",
+    ]
+    assert "\x1b" not in out
+    assert list(result["left_out"][str(data / "testA")]) == [f".{number}" for number in range(8)]
+    assert result["left_out"] == {
+        str(data / "trainA"): {".heic": 2, ".txt": 1, "": 1},
+        str(data / "testA"): {f".{number}": 1 for number in range(8)},
+        str(data / "testB"): {".\x1b[2j": 1},
+    }
+    assert result["parts"][0]["pictures"] == 8
+
+
+def test_files_of_a_split_without_pictures_are_counted(gan_nst, data):
+    for split in ("valA", "valB"):
+        for file in (data / split).iterdir():
+            file.rename(file.with_suffix(".heic"))
+    assert check(gan_nst, data)[2]["left_out"] == {str(data / f"val{d}"): {".heic": 3} for d in "AB"}
+
+
+def test_files_are_counted_once_where_splits_are_cut_and_in_a_plain_folder(gan_nst, data):
+    for split in ("valA", "valB", "testA", "testB"):
+        shutil.rmtree(data / split)
+    (data / "trainA" / "x.heic").touch()
+    counted = {str(data / "trainA"): {".heic": 1}}
+    assert check(gan_nst, data)[2]["left_out"] == counted
+    assert check(gan_nst, data / "trainA")[2]["left_out"] == counted
+
+
+def test_a_dash_writes_the_json_alone_to_standard_output(gan_nst, data):
+    for split in ("testA", "testB"):  # so that there is something to tell beside the report
+        shutil.rmtree(data / split)
+    before = set(data.parent.rglob("*"))
+    code, out, err = gan_nst("data", "check", data, "--crop-size", 32, "--json", "-")
+    assert (code, err) == (0, "")
+    assert set(data.parent.rglob("*")) == before
+    assert json.loads(out) == check(gan_nst, data)[2]
+
+
+@pytest.mark.parametrize("name", ["below/x.json", "x.json/below", "nowhere/x.json", "below", "fifo"])
+def test_where_the_json_cannot_be_written_is_told_before_anything_is_checked(
+    gan_nst, data, monkeypatch, name
+):
+    monkeypatch.delattr("gan_nst.commands.check.check_data_set")
+    (data / "x.json").write_text("mine")
+    (data / "below").mkdir(mode=0o500)
+    os.mkfifo(data / "fifo")
+    with modes_hold():
+        one_line(gan_nst("data", "check", data, "--json", data / name), data / name)
+    assert (data / "fifo").is_fifo()
+
+
 def test_a_plain_folder_is_checked(gan_nst, data):
     os.chdir(data / "trainA")
     code, out, err = gan_nst("data", "check", ".", "--crop-size", 32)
@@ -179,6 +313,26 @@ def test_a_plain_folder_is_checked(gan_nst, data):
     code, out, _ = gan_nst("data", "check", data / "trainA")
     assert code == 1
     assert "8 pictures smaller than the crop of 256 pixels" in out
+
+
+@pytest.mark.parametrize("name", [b"bad\tname", b"\xff\x1b[2J", "\u202e".encode(), b"..."])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_folder_of_any_name_is_checked(gan_nst, data, name, plain):
+    folder = data.parent / os.fsdecode(name)
+    (data / "trainA" if plain else data).rename(folder)
+    code, out, result = check(gan_nst, folder)
+    assert code == 0
+    assert (result["folder"], result["parts"][0]["pictures"]) == (str(folder), 8)
+    assert escaped(f"{folder}: nothing is wrong") in out.splitlines()
+
+
+@pytest.mark.parametrize("name", ["/", "..", "."])
+def test_a_folder_without_a_name_is_checked(gan_nst, data, monkeypatch, name):
+    """What lies in it is a stand-in's: nobody wants all of this machine's pictures looked at."""
+    monkeypatch.setattr("gan_nst.commands.check.all_pictures", lambda folder: all_pictures(data / "trainA"))
+    code, out, err = gan_nst("data", "check", name, "--crop-size", 32)
+    assert (code, err) == (0, "")
+    assert out.endswith(f"\n{name}: nothing is wrong\n")
 
 
 def test_names_that_are_no_text_are_written(gan_nst, data):
@@ -203,8 +357,9 @@ def test_mistakes_are_told_in_one_line(gan_nst, data, tmp_path):
     one_line(gan_nst("data", "check"), "give a folder, or --domain")
     one_line(gan_nst("data", "check", data, "--domain", "x"), "not both")
     one_line(gan_nst("data", "check", tmp_path / "none"), "none: no such folder")
+    one_line(gan_nst("data", "check", data / "trainA" / "0.png"), "0.png: not a folder")
     (tmp_path / "empty").mkdir()
-    one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no pictures")
+    one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no pictures (looked for .png .jpg")
     one_line(gan_nst("data", "check", data, "--json", tmp_path / "no" / "x.json"), "no such folder to write")
     one_line(gan_nst("data", "check", "--domain", "nothing"), "no such folder")
     shutil.rmtree(data / "trainB")

@@ -177,6 +177,8 @@ def test_folders_are_compared_without_a_model(gan_nst, tmp_path):
     assert result["noise_floor"]["pictures"] == 2
     assert "5 pictures are few" in err
     assert not any(key in result for key in ("fid", "kid"))
+    told = gan_nst("evaluate", "--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", "-")[1]
+    assert json.loads(told) == result
 
 
 def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights, tmp_path, monkeypatch):
@@ -216,6 +218,7 @@ def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights
             ("x.pth", "no such"),
         ),
         (["--pictures", "a", "--reference", "a", "--device", "tpu"], ("tpu",)),
+        (["--pictures", "broken", "--reference", "a", "--json", "a"], ("a: not a file",)),
     ],
 )
 def test_mistakes_are_one_line(gan_nst, tmp_path, monkeypatch, arguments, parts):
@@ -227,7 +230,7 @@ def test_mistakes_are_one_line(gan_nst, tmp_path, monkeypatch, arguments, parts)
     Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "nan" / "bad.tiff")
     (tmp_path / "broken" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     parts = [part if part != "looked" else " in " for part in parts]
-    one_line(gan_nst("evaluate", *arguments, "--json", tmp_path / "r.json"), *parts)
+    one_line(gan_nst("evaluate", "--json", tmp_path / "r.json", *arguments), *parts)
     assert not (tmp_path / "r.json").exists()
 
 

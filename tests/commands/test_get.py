@@ -153,6 +153,16 @@ def test_mistakes(gan_nst, in_project, arguments, parts):
     assert there(in_project) == {"file": b"mine"}
 
 
+@pytest.mark.parametrize(
+    "into", [[], ["--into", "missing/deep/y"], ["--into", "there/deep/y"], ["--into", "m/" + "y" * 300]]
+)
+def test_a_failure_leaves_no_folder_behind(gan_nst, in_project, into):
+    (in_project / "there").mkdir()
+    before = set(in_project.rglob("*"))
+    one_line(gan_nst("data", "get", "http://127.0.0.1:1/x.zip", *into))
+    assert set(in_project.rglob("*")) == before
+
+
 def test_a_folder_that_holds_something_stays_as_it_is(gan_nst, site, in_project):
     (in_project / "datasets" / "pets").mkdir(parents=True)
     (in_project / "datasets" / "pets" / ".mine").write_text("mine")

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -297,6 +298,7 @@ def test_a_full_disk_is_told_or_done_without_and_given_back(
         open_pictures(files[:before], settings, "a")
     there = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix != ".lock"}
     failed, real = [], getattr(os, call)
+    remedy = "free space on that disk (old runs or datasets/.cache, for example)"
 
     def filling(*arguments):
         if not failed:  # what is given back is room again
@@ -309,10 +311,10 @@ def test_a_full_disk_is_told_or_done_without_and_given_back(
         pictures, good = open_pictures(files, settings, "a")
         assert isinstance(pictures, DecodedPictures)
         assert good == files
-        told = "(No space left on device); free space on that disk; pictures are decoded anew"
+        told = f"(No space left on device); {remedy}; pictures are decoded anew"
         assert any(f"{folder}: the cache cannot be written {told}" in m for m in caplog.messages)
     else:
-        told = r"\(No space left on device\); free space on that disk, or use data\.cache=never"
+        told = re.escape(f"(No space left on device); {remedy}, or use data.cache=never")
         with pytest.raises(DataError, match=told):
             open_pictures(files, settings, "a")
     monkeypatch.undo()

@@ -184,7 +184,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        DataError, match=r"world: could not be written \(No space left on device\); free space"
+        DataError,
+        match=r"world: could not be written \(No space left on device\); free space on that disk \(old runs or",
     ):
         make_demo(tmp_path / "world", size=16, count=1, held_out=1)
     assert os.listdir(tmp_path) == []

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from helpers_server import Fault, serving
+from rich.progress import Progress
 
+from gan_nst import progress
 from gan_nst.data import download as module
 from gan_nst.data.download import download
 from gan_nst.errors import DataError
@@ -66,6 +68,25 @@ def test_a_connection_that_breaks_anywhere_is_gone_on_with(site, target, mark, t
     site.faults = [Fault(after=after)]
     assert get(site, target) == DATA
     assert site.requests == [("/x.zip", None), ("/x.zip", f"bytes={after}-" if after else None)]
+
+
+def test_the_bar_follows_what_has_arrived(site, target, monkeypatch):
+    """Each connection has one, which goes on with what is here."""
+    shares, real = [], Progress.update
+
+    def update(self, task, *, completed):
+        shares.append(completed * len(DATA))
+        real(self, task, completed=completed)
+
+    monkeypatch.setattr(progress, "shown", lambda: True)
+    monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(module, "_CHUNK", 10_000)
+    site.faults = [Fault(after=30_000)]
+    assert get(site, target) == DATA
+    assert len(shares) > len(DATA) / 10_000
+    assert shares == sorted(shares)
+    assert any(share == pytest.approx(30_000) for share in shares)
+    assert shares[-1] == pytest.approx(len(DATA))
 
 
 def test_many_breaks_in_one_download(site, target):
