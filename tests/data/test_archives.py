@@ -88,6 +88,18 @@ def test_dots_in_front_of_names(take, kind):
     assert take(KINDS[kind]([(f"./{name}", data) for name, data in files.items()])) == (files, 0)
 
 
+def test_what_a_tar_says_of_all_its_members_is_no_harm(take):
+    """`git archive` names its commit so."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", pax_headers={"comment": "0123abcd" * 5}) as archive:
+        for name, data in data_set().items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert b"comment=0123abcd" in file.getvalue()
+    assert take(file.getvalue()) == (data_set(), 0)
+
+
 def test_names_that_are_no_text_stay_what_they_are(take):
     info = tarfile.TarInfo("trainA/caf\udce9.png")
     file = io.BytesIO()
@@ -232,7 +244,10 @@ def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
 
 
-@pytest.mark.parametrize("name", [*BOMBS, "tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"])
+HEADERS = [f"tar-bomb-{what}.tar.gz" for what in ("header", "name", "sparse", "keys", "global")]
+
+
+@pytest.mark.parametrize("name", [*BOMBS, *HEADERS])
 def test_memory_does_not_grow_with_a_bomb(tmp_path, name):
     (tmp_path / "archive").write_bytes(dict(hostile_archives())[name])
     tracemalloc.start()
