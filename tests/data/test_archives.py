@@ -1,6 +1,7 @@
 """What comes out of archives: the pictures of honest ones, whole, and nothing at all of the others."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_root import modes_hold
 
 from gan_nst.data import archives, members
 from gan_nst.data.archives import unpack
@@ -267,5 +269,34 @@ def test_a_full_disk_is_told_by_the_path_and_is_no_damage(tmp_path, monkeypatch)
     with pytest.raises(
         DataError, match=r"0\.png: could not be written \(No space left on device\); free"
     ) as raised:
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert not isinstance(raised.value, ArchiveRefused)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files"), MemoryError()],
+)
+@pytest.mark.parametrize("where", ["a member", "the archive"])
+def test_what_is_not_the_archives_fault_is_no_damage(tmp_path, monkeypatch, where, error):
+    """A download would be forgotten."""
+    (tmp_path / "archive").write_bytes(tar_of(data_set(), gzip.compress))
+    real = gzip.GzipFile.read
+
+    def read(file, size=-1):
+        if where == "the archive" or size == len(picture()):
+            raise error
+        return real(file, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read)
+    with pytest.raises(DataError, match=r"^archive: could not be unpacked \(.+\)$") as raised:
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert not isinstance(raised.value, ArchiveRefused)
+
+
+def test_an_archive_that_may_not_be_read_is_no_damage(tmp_path):
+    (tmp_path / "archive").write_bytes(tar_of(data_set()))
+    (tmp_path / "archive").chmod(0)
+    with modes_hold(), pytest.raises(DataError, match=r"not be unpacked \(Permission denied\)") as raised:
         unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
     assert not isinstance(raised.value, ArchiveRefused)
