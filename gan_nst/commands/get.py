@@ -165,9 +165,16 @@ def _archive(wanted: _Wanted, work: Path, largest: int) -> tuple[Path, str | Non
         archive = work / "archive"
         return archive, download(wanted.addresses, archive, sha256=wanted.sha256, largest=largest)
     archive = Path(wanted.source)
-    if wanted.sha256 is not None and (found := digest(archive)) != wanted.sha256:
+    if wanted.sha256 is not None and (found := _digest(archive)) != wanted.sha256:
         raise DataError(f"{archive}: its SHA-256 is {found}, expected {wanted.sha256}; it is another file")
     return archive, None
+
+
+def _digest(archive: Path) -> str:
+    try:
+        return digest(archive)
+    except OSError as error:
+        raise DataError(f"{archive}: could not be read ({reason(error)})") from None
 
 
 def _arranged(wanted: _Wanted, work: Path, pictures: Sequence[PurePosixPath], archive: Path) -> Arranged:

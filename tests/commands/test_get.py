@@ -17,6 +17,7 @@ import pytest
 from campaigns.children import Child
 from filelock import FileLock
 from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_root import modes_hold
 from helpers_runs import one_line
 from helpers_server import Fault, serving
 
@@ -231,6 +232,15 @@ def test_after_a_full_disk_nothing_is_downloaded_twice(gan_nst, site, in_project
     assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
     assert len(site.requests) == 1
     assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_an_archive_that_cannot_be_read_is_told_by_its_name(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(PETS)
+    (in_project / "pets.zip").chmod(0)
+    with modes_hold():
+        for check in ([], ["--sha256", "0" * 64]):
+            result = gan_nst("data", "get", "pets.zip", *check)
+            one_line(result, "gan-nst: pets.zip: could not be ", "(Permission denied)")
 
 
 def test_two_plain_folders(gan_nst, in_project):
