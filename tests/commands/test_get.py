@@ -243,6 +243,25 @@ def test_an_archive_that_cannot_be_read_is_told_by_its_name(gan_nst, in_project)
             one_line(result, "gan-nst: pets.zip: could not be ", "(Permission denied)")
 
 
+def test_the_folder_that_one_is_in_is_not_replaced(gan_nst, in_project, monkeypatch):
+    (in_project / "pets.zip").write_bytes(PETS)
+    (in_project / "here").mkdir()
+    monkeypatch.chdir(in_project / "here")
+    for into in (".", "../here"):
+        one_line(gan_nst("data", "get", "../pets.zip", "--into", into), f"{into}: is the folder you are in")
+    assert os.listdir(".") == []
+    assert there(in_project) == {"pets.zip": PETS}
+    (in_project / "here").rmdir()  # it is still that one
+
+
+def test_what_to_type_next_names_the_folder_by_its_own_name(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(PETS)
+    code, out, err = gan_nst("data", "get", "pets.zip", "--into", "mine/none/..")
+    assert (code, err) == (0, "")
+    assert f"gan-nst train --domain mine --method cyclegan data.root={in_project}" in out
+    assert there(in_project / "mine") == data_set()
+
+
 def test_two_plain_folders(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(zip_of({f"{name}/1.png": picture() for name in ("dogs", "cats")}))
     code, out, err = gan_nst("data", "get", "pets.zip")
