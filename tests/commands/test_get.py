@@ -118,6 +118,8 @@ def test_the_table_is_sound():
         assert entry.size > 10**7
         assert entry.sha256 is None or (len(entry.sha256) == 64 and int(entry.sha256, 16))
         assert all(address.endswith(f"/{name}.zip") for address in entry.addresses)
+        unproven = [address for address in entry.addresses if not address.startswith("https://")]
+        assert len(unproven) == (0 if entry.sha256 is None else 1)  # only a sum tells who sent it
 
 
 def test_without_a_source_the_known_sets_are_listed(gan_nst):
