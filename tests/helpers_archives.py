@@ -164,6 +164,15 @@ def _hostile_tars():
         "tar-sparse-pax.tar",
         _before(_pax(sparse) + _header(b"0", 512) + b"9\n1\n".ljust(512, b"\0"), plain),
     )
+    holes = (b"%d\n" % MIB + b"999\n" * 2 * MIB).ljust(8 * MIB + 512, b"\0")  # each makes a number in memory
+    yield (
+        "tar-bomb-sparse.tar.gz",
+        _before(_pax(sparse) + _header(b"0", len(holes)) + holes, plain, gzip.compress),
+    )
+    keys = b"2 " * (32 << 10)  # in a header of these Python's tarfile may see as many keys, each to the end
+    yield "tar-bomb-keys.tar.gz", _before(_pax(keys[:-2] + b"2="), plain, gzip.compress)
+    many = b"".join(_global(number) + _header(b"0", 0, b"x") for number in range(40))
+    yield "tar-bomb-global.tar.gz", _before(many, plain, gzip.compress)
     yield "tar-path-up.tar", _before(_pax(_record("path", "../../up.png")) + _header(b"0", 0), plain)
     yield "tar-size-in-words.tar", _before(_pax(_record("size", "-9")) + _header(b"0", 0), plain)
     yield "tar-bad-sum.tar", plain[:148] + b"7777777\0" + plain[156:]
@@ -265,6 +274,12 @@ def _record(key, value):
 
 def _pax(records):
     return _header(b"x", len(records)) + records.ljust(-(-len(records) // 512) * 512, b"\0")
+
+
+def _global(number):
+    """A pax header for all that follows, with 1000 keys of its own."""
+    records = b"".join(_record(f"k{number}x{key}", "") for key in range(1000))
+    return _header(b"g", len(records)) + records.ljust(-(-len(records) // 512) * 512, b"\0")
 
 
 def _before(blocks, tar, pack=bytes):

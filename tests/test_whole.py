@@ -6,6 +6,8 @@ import io
 import re
 import struct
 import subprocess
+import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +55,36 @@ def test_what_follows_the_end_is_passed_over(tmp_path, whole):
     (tmp_path / "x").write_bytes(whole)
     (tmp_path / "y").write_bytes(whole + b"a film, say \xff\xda\xff\xfe")
     np.testing.assert_array_equal(read_picture(tmp_path / "x"), read_picture(tmp_path / "y"))
+
+
+@pytest.mark.parametrize("whole", [JPEG, GIF])
+def test_a_large_file_is_not_held_in_memory(tmp_path, whole):
+    """Of zeros after its middle; on the disk they take no room."""
+    with open(tmp_path / "x", "wb") as file:
+        file.write(whole[: len(whole) // 2])
+        file.truncate(50 << 20)
+    with open(tmp_path / "x", "rb") as file:
+        tracemalloc.start()
+        begun = time.process_time()
+        with pytest.raises(DataError, match="cut short"):
+            check_whole(file)
+        spent = time.process_time() - begun
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 5 << 20
+    assert spent < 2
+
+
+@pytest.mark.parametrize("held", [2, 3, 7, 64])
+@pytest.mark.parametrize("whole", [JPEG, GIF])
+def test_a_file_is_whole_however_it_is_read(monkeypatch, whole, held):
+    """Marks that lie on the edge of what is read at once are seen, wherever the edge falls."""
+    monkeypatch.setattr("gan_nst.whole._PIECE", held)
+    for odd in (whole, whole + b"more"):
+        check_whole(io.BytesIO(odd))
+    for length in range(8, len(whole), 5):
+        with pytest.raises(DataError, match="cut short"):
+            check_whole(io.BytesIO(whole[:length]))
 
 
 @pytest.mark.parametrize("whole", [JPEG, GIF])

@@ -45,14 +45,16 @@ def data_get(
     """Makes a data set of an archive from elsewhere: trainA, trainB, testA ... in a new folder, which it returns.
 
     source: the name of a known set, the http(s) address of a zip or tar, or its path. into: the folder, which may
-    exist, empty (default: datasets/NAME). sha256: of the archive; default: the known one, if any. max_size: bytes at
-    most, of the archive and of what comes out of it.
+    exist, empty, but not be the current one (default: datasets/NAME). sha256: of the archive; default: the known one,
+    if any. max_size: bytes at most, of the archive and of what comes out of it.
     Nothing but pictures is taken out, and the folder appears whole or not at all. A download that broke off goes on
     when it is asked for again; it waits beside the folder, in `.NAME.download`. Raises SettingsError for a source that
     is none of these, DataError, one line, for whatever goes wrong with it.
     """
     wanted = _find(str(source), sha256)
     folder = _default_folder(wanted) if into is None else Path(into)
+    if folder.name == "..":  # it names no folder, and may lead over one that is not there
+        folder = Path(os.path.realpath(folder))
     with _working(folder) as work:
         archive, found = _archive(wanted, work, max_size)
         try:
@@ -152,6 +154,8 @@ def _refuse_taken(folder: Path) -> None:
         raise DataError(
             f"{folder}: holds something already; move it away, or give another folder with --into"
         )
+    if folder.exists() and folder.samefile("."):  # a shell would stay in the one that is replaced
+        raise DataError(f"{folder}: is the folder you are in; give a new one with --into")
 
 
 def _clear(work: Path) -> None:
@@ -171,9 +175,16 @@ def _archive(wanted: _Wanted, work: Path, largest: int) -> tuple[Path, str | Non
         archive = work / "archive"
         return archive, download(wanted.addresses, archive, sha256=wanted.sha256, largest=largest)
     archive = Path(wanted.source)
-    if wanted.sha256 is not None and (found := digest(archive)) != wanted.sha256:
+    if wanted.sha256 is not None and (found := _digest(archive)) != wanted.sha256:
         raise DataError(f"{archive}: its SHA-256 is {found}, expected {wanted.sha256}; it is another file")
     return archive, None
+
+
+def _digest(archive: Path) -> str:
+    try:
+        return digest(archive)
+    except OSError as error:
+        raise DataError(f"{archive}: could not be read ({reason(error)})") from None
 
 
 def _arranged(wanted: _Wanted, work: Path, pictures: Sequence[PurePosixPath], archive: Path) -> Arranged:

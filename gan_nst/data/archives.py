@@ -3,6 +3,7 @@
 Every file is made here, under a name that was looked at, with no mode, link or owner of the archive's.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str) -> Unpacke
 
     largest: bytes at most that come out. called: what errors call the archive. Other files, hidden ones and those of
     __MACOSX are left out. Raises ArchiveRefused, one line, for what is no archive, is damaged, or has a member that
-    no data set has (a link, a name that leads out), and DataError when a picture cannot be written; what was taken
-    out until then stays.
+    no data set has (a link, a name that leads out), and DataError when a picture cannot be written or the archive not
+    be read; what was taken out until then stays.
     """
     pictures, left_out = [], 0
     with _reading(called):
@@ -45,7 +46,7 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str) -> Unpacke
             if member.is_folder:
                 continue
             if _wanted(place):
-                _write(member, folder / place)
+                _write(member, folder / place, called)
                 pictures.append(place)
             else:
                 left_out += 1
@@ -54,15 +55,30 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str) -> Unpacke
 
 @contextmanager
 def _reading(called: str) -> Iterator[None]:
-    """Within the context whatever the libraries stumble over becomes an ArchiveRefused that names the archive."""
+    """Within the context whatever the libraries stumble over becomes an ArchiveRefused that names the archive, or a
+    DataError where it may go better another time.
+    """
     try:
         yield
     except ArchiveRefused as error:
         raise ArchiveRefused(f"{called}: {error}; nothing was kept of it") from None
     except DataError:
         raise
-    except (Exception, MemoryError) as error:
+    except Exception as error:
+        if _is_of_the_machine(error):
+            raise DataError(_not_unpacked(called, error)) from None
         raise ArchiveRefused(f"{called}: damaged ({reason(error)}); nothing was kept of it") from None
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether it is the machine's fault, not the archive's: the libraries' own OSErrors have no number, and an invalid
+    argument is a place before the file that a zip names.
+    """
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.EINVAL)
+
+
+def _not_unpacked(called: str, error: Exception) -> str:
+    return f"{called}: could not be unpacked ({reason(error)})"
 
 
 def _place(name: str) -> PurePosixPath:
@@ -88,11 +104,11 @@ def _wanted(place: PurePosixPath) -> bool:
     return not hidden and place.suffix.lower() in picture_suffixes()
 
 
-def _write(member: Member, path: Path) -> None:
+def _write(member: Member, path: Path, called: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "xb") as file:
-            for piece in _data(member):
+            for piece in _data(member, called):
                 file.write(piece)
     except (FileExistsError, NotADirectoryError):
         raise ArchiveRefused(f"{member.name} is in it twice, if only in another case") from None
@@ -100,9 +116,11 @@ def _write(member: Member, path: Path) -> None:
         raise DataError(unwritten(path, error)) from None
 
 
-def _data(member: Member) -> Iterator[bytes]:
-    """A member's bytes; an OSError of theirs is damage, not a full disk."""
+def _data(member: Member, called: str) -> Iterator[bytes]:
+    """A member's bytes; an OSError of theirs is no full disk."""
     try:
         yield from member.data()
     except OSError as error:
+        if _is_of_the_machine(error):
+            raise DataError(_not_unpacked(called, error)) from None
         raise ArchiveRefused(f"damaged ({reason(error)})") from None

@@ -29,7 +29,8 @@ def arrange(folder: Path, pictures: Sequence[PurePosixPath], target: Path) -> Ar
     """Moves the folders of a data set that lie anywhere below a folder into a new one, as trainA, trainB, testA ...
 
     pictures: all of them, by their paths below the folder. Without a known layout two folders of pictures are taken
-    for the domains. Raises DataError, which names no archive, when there is no data set, or more than one.
+    for the domains, with the splits in them. Raises DataError, which names no archive, when there is no data set, or
+    more than one.
     """
     known = _known(pictures)
     places = known or _two_folders(pictures)
@@ -40,9 +41,8 @@ def arrange(folder: Path, pictures: Sequence[PurePosixPath], target: Path) -> Ar
     for name, place in places.items():
         counts[name] = sum(place in picture.parents for picture in pictures)
         (folder / place).rename(target / name)
-    return Arranged(
-        counts, len(pictures) - sum(counts.values()), () if known else tuple(map(str, places.values()))
-    )
+    guessed = () if known else (str(places["trainA"]), str(places["trainB"]))
+    return Arranged(counts, len(pictures) - sum(counts.values()), guessed)
 
 
 def _known(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
@@ -66,20 +66,34 @@ def _at(root: PurePosixPath, filled: set[PurePosixPath]) -> Iterator[tuple[str, 
 
 
 def _two_folders(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
-    """The only two folders of pictures, if their names tell no split, as the training pictures of a and b."""
+    """The only two folders of pictures, if their names tell no split, as a and b: whole as the training pictures, or
+    by the splits that the names of all folders in them tell.
+    """
     if not pictures:
         return {}
     top = PurePosixPath(os.path.commonpath([picture.parent for picture in pictures]))
-    below = [picture.relative_to(top).parts for picture in pictures]
-    names = sorted({parts[0] for parts in below})
-    alone = any(len(parts) == 1 for parts in below)
-    if (
-        alone
-        or len(names) != 2
-        or any(re.match(r"(train|test|val)(ing|id|idation)?$", name, re.I) for name in names)
-    ):
+    below = {picture.parent.relative_to(top).parts for picture in pictures}
+    names = sorted({parts[0] for parts in below if parts})
+    if () in below or len(names) != 2 or any(map(_split, names)):
         return {}
-    return {"trainA": top / names[0], "trainB": top / names[1]}
+    if not any(_split(part) for parts in below for part in parts):
+        return {"trainA": top / names[0], "trainB": top / names[1]}
+    found: dict[str, PurePosixPath] = {}
+    for parts in below:
+        split, *deeper = [_split(part) for part in parts[1:]] or [None]
+        place = top.joinpath(*parts[:2])
+        name = f"{split}{'AB'[names.index(parts[0])]}"
+        if split is None or any(deeper) or found.setdefault(name, place) != place:
+            return {}
+    if not {"trainA", "trainB"} <= found.keys():
+        return {}
+    return {name: found[name] for split in SPLITS for name in (f"{split}A", f"{split}B") if name in found}
+
+
+def _split(name: str) -> str | None:
+    """The split that a folder's name tells."""
+    found = re.match(r"(train|test|val)(ing|id|idation)?$", name, re.I)
+    return found and found[1].lower()
 
 
 def _holdings(pictures: Sequence[PurePosixPath]) -> str:

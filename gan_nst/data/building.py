@@ -128,7 +128,7 @@ def _decode_all(path: Path, start: Index, files: Files, decode: Decode, what: st
     end, done = start.end, len(start.names)
     names = Names(chain(start.names, files.names))
     rows, problems = np.concatenate([start.rows, np.zeros(len(files), ROW)]), dict(start.problems)
-    output = os.open(path.with_name(start.data), os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    output = os.open(path.with_name(start.data), os.O_RDWR | os.O_CREAT, 0o666)
 
     def keep() -> Index:
         os.fsync(output)

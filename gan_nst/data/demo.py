@@ -109,22 +109,23 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
     """Writes the demo data set: trainA, trainB (unpaired), and testA/testB, valA/valB (the same scene, the
     same name).
 
-    `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The
-    folder appears whole or not at all, and what a process that was killed left unfinished is removed; of two that draw
-    at once the second waits. Raises DataError when `folder` holds something, or cannot be written.
+    `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The folder appears
+    whole or not at all, but for one with hidden files in it and the current one: the drawn folders are moved into these
+    one by one. What a process that was killed left unfinished beside it is removed; of two that draw at once the second
+    waits. Raises DataError when `folder` holds something, or cannot be written.
     """
-    place = folder.absolute()
+    place = Path(os.path.realpath(folder))  # it may be a link to another disk
     building = place.with_name(f".{place.name}.part")
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         with lock:
             try:
                 if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
                     raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
                 shutil.rmtree(building, ignore_errors=True)
                 _draw_all(building, size, count, seed, held_out)
-                _put(building, folder)
+                _put(building, place)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
                 with suppress(OSError):

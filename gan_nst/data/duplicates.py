@@ -42,25 +42,41 @@ def thumbnail(picture: Picture) -> Picture:
 
 
 def find_alike(hashes: Hashes, thumbnails: NDArray[np.uint8]) -> Pairs:
-    """The pairs of pictures that are nearly the same, each once, sorted. thumbnails: of shape (n, pixels, 3).
+    """Pairs of pictures that are nearly the same, sorted: as many as connect them all, not every pair, for of n alike
+    there are n * n / 2. thumbnails: of shape (n, pixels, 3).
 
-    Not every pair is looked at: hashes are looked up by their parts. Many equal hashes would make many pairs: of
-    pictures that are equal give one.
+    Memory grows with the number of pictures alone; time with its square where many have near hashes, but are not alike.
     """
     if not len(hashes):
         return np.empty((0, 2), np.int64)
-    pairs = np.unique(np.concatenate([np.empty((0, 2), np.int64), *_candidates(hashes)]), axis=0)
     small = thumbnails.astype(np.float32)
     small -= small.mean(1, keepdims=True)
     shapes = small.reshape(len(small), -1)
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + 1e-6
-    kept = [part[(shapes[part[:, 0]] * shapes[part[:, 1]]).sum(1) >= ALIKE] for part in _portions(pairs)]
-    return np.concatenate([np.empty((0, 2), np.int64), *kept])
+    firsts = np.arange(len(hashes))
+    kept = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(hashes, firsts):
+        for part in _portions(pairs):
+            part = part[firsts[part[:, 0]] != firsts[part[:, 1]]]
+            part = part[(shapes[part[:, 0]] * shapes[part[:, 1]]).sum(1) >= ALIKE]
+            if len(part):
+                firsts[:], joining = _joined(firsts, part)
+                kept.append(part[joining])
+    return np.unique(np.concatenate(kept), axis=0)
 
 
 def group(count: int, pairs: Pairs) -> list[list[int]]:
     """The indices below `count` that pairs connect, in groups of two and more, sorted."""
-    parent = list(range(count))
+    firsts, _ = _joined(np.arange(count), pairs)
+    groups: dict[int, list[int]] = {}
+    for index in np.unique(pairs).tolist():
+        groups.setdefault(int(firsts[index]), []).append(index)
+    return list(groups.values())
+
+
+def _joined(firsts: NDArray[np.int64], pairs: Pairs) -> tuple[NDArray[np.int64], list[int]]:
+    """The first of each index's group when pairs have joined the groups, and which of the pairs joined two."""
+    parent, joining = firsts.tolist(), []
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -68,38 +84,61 @@ def group(count: int, pairs: Pairs) -> list[list[int]]:
             index = parent[index]
         return index
 
-    for one, other in pairs.tolist():
+    for place, (one, other) in enumerate(pairs.tolist()):
         first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    groups: dict[int, list[int]] = {}
-    for index in sorted({index for pair in pairs.tolist() for index in pair}):
-        groups.setdefault(root(index), []).append(index)
-    return list(groups.values())
+        if first != second:
+            parent[second] = first
+            joining.append(place)
+    return np.array([root(index) for index in range(len(parent))], np.int64), joining
 
 
-def _candidates(hashes: Hashes) -> Iterator[Pairs]:
-    """The pairs whose hashes differ in `REACH` bits at most; some several times.
+def _candidates(hashes: Hashes, firsts: NDArray[np.int64]) -> Iterator[Pairs]:
+    """The pairs whose hashes differ in `REACH` bits at most, each once, but for neighbours in their order.
 
     Hashes that near have a part that differs in two bits at most; so each is looked for among those that have its
-    part, or its part with one or two bits turned.
+    part, or its part with one or two bits turned. firsts: the first of each one's group, which may change meanwhile:
+    pairs within a group may be left out. Neighbours in the order of the hashes come before the others, so that most
+    of what is alike is a group by then.
     """
+    count = len(hashes)
+    order = np.argsort(hashes, kind="stable")
+    yield _near(hashes, order[:-1], order[1:], [])
     shift = 0
+    earlier: list[np.uint64] = []
     for bits in _PARTS:
-        keys = ((hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)).astype(np.int64)
+        part = np.uint64((1 << bits) - 1) << np.uint64(shift)
+        keys = ((hashes & part) >> np.uint64(shift)).astype(np.int64)
         shift += bits
-        order = np.argsort(keys, kind="stable")
-        first = np.searchsorted(keys[order], np.arange((1 << bits) + 1))
+        group_of = firsts.copy()
+        places = keys * count + group_of
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        first = np.searchsorted(places, np.arange((1 << bits) + 1) * count)
         turned = [
             0,
             *(1 << n for n in range(bits)),
             *(1 << n | 1 << m for n, m in combinations(range(bits), 2)),
         ]
         for mask in turned:
-            starts, ends = first[keys ^ mask], first[(keys ^ mask) + 1]
-            for ones, places in _ranges(starts, ends):
-                others = order[places]
-                near = (ones < others) & (np.bitwise_count(hashes[ones] ^ hashes[others]) <= REACH)
-                yield np.stack([ones[near], others[near]], 1)
+            sought = keys ^ mask
+            starts, ends = first[sought], first[sought + 1]
+            some = np.flatnonzero(starts < ends)
+            # of each pair the one of the earlier group finds the other
+            starts[some] = np.searchsorted(places, sought[some] * count + group_of[some], side="right")
+            for ones, found in _ranges(starts, ends):
+                yield _near(hashes, ones, order[found], earlier)
+        earlier.append(part)
+
+
+def _near(
+    hashes: Hashes, ones: NDArray[np.int64], others: NDArray[np.int64], earlier: list[np.uint64]
+) -> Pairs:
+    """Those of the pairs whose hashes differ in `REACH` bits at most, and in more than two of each earlier part."""
+    differing = hashes[ones] ^ hashes[others]
+    near = np.flatnonzero(np.bitwise_count(differing) <= REACH)
+    for part in earlier:
+        near = near[np.bitwise_count(differing[near] & part) > 2]
+    return np.sort(np.stack([ones[near], others[near]], 1), axis=1)
 
 
 def _ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]:

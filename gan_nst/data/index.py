@@ -106,6 +106,8 @@ def _parse(content: bytes, path: Path) -> Index:
     header = json.loads(content[start:rows_start])
     data, problems = header["data"], header["problems"]
     end, count, letters = (header[key] for key in ("end", "count", "letters"))
+    if not isinstance(problems, dict):
+        raise ValueError("problems of no rows")
     if not all(type(number) is int and number >= 0 for number in (end, count, letters)):
         raise ValueError("a negative number")
     if rows_start + count * (ROW.itemsize + 8) + letters != len(content):

@@ -22,6 +22,9 @@ from gan_nst.errors import DataError, counted, reason, sized
 _RATIO, _SMALL = 100, 64 << 20  # an archive may grow a hundredfold, or to 64 MiB; pictures hardly shrink
 _CHUNK = 1 << 20
 _TAR_HEADER, _ZIP_DIRECTORY = 64 << 10, 128 << 20  # bytes at most that are read in one piece
+_TAR_HEADERS = 256 << 10  # bytes at most of all headers of a member; tarfile makes ten times as many of them
+_KEYS, _KEY = 100, 500  # what a tar may say of all its members; bytes in the name of such a thing
+_RECORD = re.compile(rb"(\d+) ([^=]+)=")  # as tarfile finds them
 
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
 
@@ -134,6 +137,9 @@ def _tar_members(file: IO[bytes], budget: _Budget) -> Iterator[Member]:
     while (member := packed.next()) is not None:
         packed.members = []  # type: ignore[attr-defined] # it keeps all: a million of them fill the memory
         count += 1
+        tape.headers = 0
+        if len(packed.pax_headers) > _KEYS:  # it copies them for each member
+            raise ArchiveRefused(f"damaged (it says more than {_KEYS} things of all its members)")
 
         def data(size: int = member.size) -> Iterator[bytes]:
             return _pieces(tape.take, size)
@@ -154,11 +160,15 @@ def _tar_problem(member: tarfile.TarInfo) -> str | None:
 
 
 class _Tape:
-    """What tarfile reads: goes forward only, gives no more in one piece than a header has, and spends the budget."""
+    """What tarfile reads: goes forward only, gives no more than headers have, and spends the budget.
+
+    headers: bytes that it gave of the member that tarfile is about to find.
+    """
 
     def __init__(self, file: IO[bytes], budget: _Budget) -> None:
         self._file, self._budget = file, budget
         self._place = 0
+        self.headers = 0
         self.last = b""
 
     def tell(self) -> int:
@@ -173,11 +183,12 @@ class _Tape:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= _TAR_HEADER:
             raise ArchiveRefused(f"damaged (a header in it has {size} bytes)")
+        self.headers += size
+        if self.headers > _TAR_HEADERS:
+            raise ArchiveRefused(f"damaged (the headers of a member have more than {sized(_TAR_HEADERS)})")
         self.last = self.take(size)
-        if size > tarfile.BLOCKSIZE and re.search(
-            rb"\d{100}", self.last
-        ):  # tarfile's search in it would be quadratic
-            raise ArchiveRefused("damaged (a number in it has 100 digits)")
+        if size > tarfile.BLOCKSIZE:
+            _refuse_quadratic(self.last)
         return self.last
 
     def take(self, size: int) -> bytes:
@@ -185,6 +196,17 @@ class _Tape:
         self._place += len(data)
         self._budget.spend(len(data))
         return data
+
+
+def _refuse_quadratic(header: bytes) -> None:
+    """Raises ArchiveRefused for a header on which tarfile would spend the square of its length, in time or memory."""
+    if re.search(rb"\d{100}", header):
+        raise ArchiveRefused("damaged (a number in it has 100 digits)")
+    place = 0
+    while found := _RECORD.match(header, place):
+        if len(found[2]) > _KEY:
+            raise ArchiveRefused(f"damaged (a key in it has {len(found[2])} bytes)")
+        place += int(found[1]) or len(header)
 
 
 def _pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:

@@ -40,7 +40,7 @@ class CachedPictures:
     def __init__(self, path: Path, rows: NDArray[Any], decoded: Pictures) -> None:
         self._path, self._rows, self._decoded = path, rows, decoded
         self._warned = False
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:

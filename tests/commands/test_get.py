@@ -17,6 +17,7 @@ import pytest
 from campaigns.children import Child
 from filelock import FileLock
 from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_root import modes_hold
 from helpers_runs import one_line
 from helpers_server import Fault, serving
 
@@ -117,6 +118,8 @@ def test_the_table_is_sound():
         assert entry.size > 10**7
         assert entry.sha256 is None or (len(entry.sha256) == 64 and int(entry.sha256, 16))
         assert all(address.endswith(f"/{name}.zip") for address in entry.addresses)
+        unproven = [address for address in entry.addresses if not address.startswith("https://")]
+        assert len(unproven) == (0 if entry.sha256 is None else 1)  # only a sum tells who sent it
 
 
 def test_without_a_source_the_known_sets_are_listed(gan_nst):
@@ -241,6 +244,34 @@ def test_after_a_full_disk_nothing_is_downloaded_twice(gan_nst, site, in_project
     assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
     assert len(site.requests) == 1
     assert there(in_project) == under("datasets/pets", data_set())
+
+
+def test_an_archive_that_cannot_be_read_is_told_by_its_name(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(PETS)
+    (in_project / "pets.zip").chmod(0)
+    with modes_hold():
+        for check in ([], ["--sha256", "0" * 64]):
+            result = gan_nst("data", "get", "pets.zip", *check)
+            one_line(result, "gan-nst: pets.zip: could not be ", "(Permission denied)")
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(gan_nst, in_project, monkeypatch):
+    (in_project / "pets.zip").write_bytes(PETS)
+    (in_project / "here").mkdir()
+    monkeypatch.chdir(in_project / "here")
+    for into in (".", "../here"):
+        one_line(gan_nst("data", "get", "../pets.zip", "--into", into), f"{into}: is the folder you are in")
+    assert os.listdir(".") == []
+    assert there(in_project) == {"pets.zip": PETS}
+    (in_project / "here").rmdir()  # it is still that one
+
+
+def test_what_to_type_next_names_the_folder_by_its_own_name(gan_nst, in_project):
+    (in_project / "pets.zip").write_bytes(PETS)
+    code, out, err = gan_nst("data", "get", "pets.zip", "--into", "mine/none/..")
+    assert (code, err) == (0, "")
+    assert f"gan-nst train --domain mine --method cyclegan data.root={in_project}" in out
+    assert there(in_project / "mine") == data_set()
 
 
 def test_two_plain_folders(gan_nst, in_project):

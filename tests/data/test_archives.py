@@ -1,6 +1,7 @@
 """What comes out of archives: the pictures of honest ones, whole, and nothing at all of the others."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_root import modes_hold
 
 from gan_nst.data import archives, members
 from gan_nst.data.archives import unpack
@@ -86,6 +88,18 @@ def test_names_that_look_odd_but_are_no_harm(take, kind):
 def test_dots_in_front_of_names(take, kind):
     files = data_set("set/")
     assert take(KINDS[kind]([(f"./{name}", data) for name, data in files.items()])) == (files, 0)
+
+
+def test_what_a_tar_says_of_all_its_members_is_no_harm(take):
+    """`git archive` names its commit so."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", pax_headers={"comment": "0123abcd" * 5}) as archive:
+        for name, data in data_set().items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert b"comment=0123abcd" in file.getvalue()
+    assert take(file.getvalue()) == (data_set(), 0)
 
 
 def test_names_that_are_no_text_stay_what_they_are(take):
@@ -232,7 +246,10 @@ def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
 
 
-@pytest.mark.parametrize("name", [*BOMBS, "tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"])
+HEADERS = [f"tar-bomb-{what}.tar.gz" for what in ("header", "name", "sparse", "keys", "global")]
+
+
+@pytest.mark.parametrize("name", [*BOMBS, *HEADERS])
 def test_memory_does_not_grow_with_a_bomb(tmp_path, name):
     (tmp_path / "archive").write_bytes(dict(hostile_archives())[name])
     tracemalloc.start()
@@ -252,5 +269,34 @@ def test_a_full_disk_is_told_by_the_path_and_is_no_damage(tmp_path, monkeypatch)
     with pytest.raises(
         DataError, match=r"0\.png: could not be written \(No space left on device\); free"
     ) as raised:
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert not isinstance(raised.value, ArchiveRefused)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files"), MemoryError()],
+)
+@pytest.mark.parametrize("where", ["a member", "the archive"])
+def test_what_is_not_the_archives_fault_is_no_damage(tmp_path, monkeypatch, where, error):
+    """A download would be forgotten."""
+    (tmp_path / "archive").write_bytes(tar_of(data_set(), gzip.compress))
+    real = gzip.GzipFile.read
+
+    def read(file, size=-1):
+        if where == "the archive" or size == len(picture()):
+            raise error
+        return real(file, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read)
+    with pytest.raises(DataError, match=r"^archive: could not be unpacked \(.+\)$") as raised:
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+    assert not isinstance(raised.value, ArchiveRefused)
+
+
+def test_an_archive_that_may_not_be_read_is_no_damage(tmp_path):
+    (tmp_path / "archive").write_bytes(tar_of(data_set()))
+    (tmp_path / "archive").chmod(0)
+    with modes_hold(), pytest.raises(DataError, match=r"not be unpacked \(Permission denied\)") as raised:
         unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
     assert not isinstance(raised.value, ArchiveRefused)

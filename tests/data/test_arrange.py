@@ -56,6 +56,28 @@ def test_two_plain_folders_by_name(arranged, names):
     assert [guess.split("/")[-1] for guess in found.guessed] == ["cats", "dogs"]
 
 
+@pytest.mark.parametrize("top", ["", "x/"])
+def test_splits_within_two_plain_folders(arranged, top):
+    """Test pictures must not be trained on."""
+    names = [
+        f"{top}{domain}/{split}/{split}.png"
+        for domain in ("photos", "cartoons")
+        for split in ("Training", "test", "validation")
+    ]
+    found, files = arranged(*names, f"{top}photos/test/deep/2.png")
+    assert files == {
+        "trainA/Training.png": f"{top}cartoons/Training/Training.png",
+        "trainB/Training.png": f"{top}photos/Training/Training.png",
+        "valA/validation.png": f"{top}cartoons/validation/validation.png",
+        "valB/validation.png": f"{top}photos/validation/validation.png",
+        "testA/test.png": f"{top}cartoons/test/test.png",
+        "testB/test.png": f"{top}photos/test/test.png",
+        "testB/deep/2.png": f"{top}photos/test/deep/2.png",
+    }
+    assert found.counts == dict.fromkeys(["trainA", "trainB", "valA", "valB", "testA"], 1) | {"testB": 2}
+    assert found.guessed == (f"{top}cartoons/Training", f"{top}photos/Training")
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -66,6 +88,12 @@ def test_two_plain_folders_by_name(arranged, names):
         ("one/1.png", "two/1.png", "loose.png"),
         ("train/1.png", "test/1.png"),
         ("Training/1.png", "validation/1.png"),
+        ("cats/train/1.png", "cats/test/1.png", "dogs/1.png"),
+        ("cats/train/1.png", "cats/test/1.png", "dogs/test/1.png"),
+        ("cats/train/1.png", "cats/more/1.png", "dogs/train/1.png"),
+        ("cats/train/1.png", "cats/Train/1.png", "dogs/train/1.png"),
+        ("cats/x/train/1.png", "cats/x/test/1.png", "dogs/x/train/1.png"),
+        ("cats/train/test/1.png", "dogs/train/1.png"),
     ],
 )
 def test_what_is_no_data_set_is_told_by_its_folders(arranged, tmp_path, names):

@@ -1,6 +1,7 @@
 """The cache: decodes once, follows its files, survives what interrupts it, and changes no pixel."""
 
 import fcntl
+import json
 import logging
 import os
 import pickle
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -617,6 +619,29 @@ def test_an_index_that_lies_is_not_believed(tmp_path, files, settings, decoded, 
     assert len(decoded) == 5
     assert any("damaged, or not of a cache" in message for message in caplog.messages)
     assert files[0].read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: {**header, "problems": []},
+        lambda header: {**header, "problems": "none"},
+        lambda header: {**header, "problems": None},
+        lambda header: {**header, "data": 7},
+        lambda header: list(header),
+        lambda header: 7,
+        lambda header: None,
+    ],
+)
+def test_a_header_of_another_form_is_not_believed(tmp_path, files, settings, caplog, change):
+    """Though its checksum is right."""
+    open_pictures(files, settings, "a")
+    (path,) = (tmp_path / ".cache").glob("*.index")
+    magic, _, header, rest = path.read_bytes().split(b"\n", 3)
+    content = json.dumps(change(json.loads(header))).encode() + b"\n" + rest
+    path.write_bytes(magic + b"\n%08x\n" % zlib.crc32(content) + content)
+    assert not len(read_index(path).rows)
+    assert "damaged, or not of a cache" in caplog.text
 
 
 def test_data_behind_a_link_is_not_written_to(tmp_path, files, settings):

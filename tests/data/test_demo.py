@@ -214,6 +214,20 @@ def test_hidden_files_do_not_fill_a_folder(tmp_path):
     assert (tmp_path / "world" / ".gitkeep").exists()
 
 
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    """To a larger disk, for example; the folder may be empty or not there yet."""
+    for name in ("there", "new"):
+        (tmp_path / "far").mkdir(exist_ok=True)
+        (tmp_path / f"to {name}").symlink_to(tmp_path / "far" / name)
+    (tmp_path / "far" / "there").mkdir()
+    for name in ("there", "new"):
+        make_demo(tmp_path / f"to {name}", size=16, count=1, held_out=1)
+        assert (tmp_path / f"to {name}").is_symlink()
+        assert len(find_pictures(tmp_path / "far" / name)) == 6
+    assert sorted(os.listdir(tmp_path)) == ["far", "to new", "to there"]
+    assert sorted(os.listdir(tmp_path / "far")) == ["new", "there"]
+
+
 def test_other_users_may_read_it(tmp_path):
     make_demo(tmp_path / "deep" / "world", size=16, count=1, held_out=1)
     assert (tmp_path / "deep" / "world").stat().st_mode & 0o055 == 0o055

@@ -1,6 +1,8 @@
 """Pictures that were re-encoded, resized, brightened or cropped a little are found; others are not taken for them."""
 
 import io
+import tracemalloc
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from gan_nst.data import duplicates
 from gan_nst.data.demo import draw_photograph
-from gan_nst.data.duplicates import REACH, find_alike, group, hash_picture, thumbnail
+from gan_nst.data.duplicates import ALIKE, REACH, find_alike, group, hash_picture, thumbnail
 from gan_nst.data.scenes import make_scene
 
 SCENES = [draw_photograph(make_scene(0, "duplicates", n), 96, seed=n) for n in range(24)]
@@ -33,7 +35,9 @@ CHANGES = {
 
 def alike(pictures):
     hashes = np.array([hash_picture(picture) for picture in pictures], np.uint64)
-    return find_alike(hashes, np.array([thumbnail(p).reshape(-1, 3) for p in pictures]))
+    found = find_alike(hashes, np.array([thumbnail(p).reshape(-1, 3) for p in pictures]))
+    pairs = [pair for members in group(len(pictures), found) for pair in combinations(members, 2)]
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -61,13 +65,59 @@ def test_all_pairs_within_reach_are_looked_at():
     near = np.bitwise_count(hashes[one] ^ hashes[other]) <= REACH
     expected = set(zip(one[near].tolist(), other[near].tolist(), strict=True))
     assert len(expected) > 150
-    assert set(map(tuple, np.concatenate(list(duplicates._candidates(hashes))).tolist())) == expected
+    assert (
+        set(map(tuple, np.concatenate(list(duplicates._candidates(hashes, np.arange(600)))).tolist()))
+        == expected
+    )
 
 
 def test_many_candidates_are_taken_in_portions(monkeypatch):
     expected = alike(SCENES * 3).tolist()
     monkeypatch.setattr(duplicates, "_AT_ONCE", 16)
     assert alike(SCENES * 3).tolist() == expected
+
+
+def near_equal(count, seed=0):
+    """Hashes within two bits of one, as of a film's stills, and thumbnails of a few motifs."""
+    rng = np.random.default_rng(seed)
+    turned = rng.integers(0, 64, (2, count)).astype(np.uint64)
+    hashes = np.uint64(rng.integers(2**63)) ^ (np.uint64(1) << turned[0]) ^ (np.uint64(1) << turned[1])
+    motifs = rng.integers(0, 256, (4, 64, 3))
+    thumbnails = motifs[rng.integers(0, 4, count)] * 0.9 + rng.uniform(0, 25, (count, 64, 3))
+    return hashes, thumbnails.astype(np.uint8)
+
+
+@pytest.mark.parametrize("at_once", [16, 1 << 10, 1 << 21])
+@pytest.mark.parametrize("spread", [0, 50, 60, 90])
+def test_groups_are_those_of_a_comparison_of_each_with_each(monkeypatch, at_once, spread):
+    monkeypatch.setattr(duplicates, "_AT_ONCE", at_once)
+    hashes, thumbnails = near_equal(70, spread)
+    hashes[40:] ^= np.random.default_rng(1).integers(0, 2**64, 30, dtype=np.uint64)
+    noise = np.random.default_rng(2).uniform(0, spread, thumbnails.shape)
+    thumbnails = (thumbnails * (1 - spread / 255) + noise).astype(np.uint8)
+    flat = thumbnails.astype(np.float64)
+    flat = (flat - flat.mean(1, keepdims=True)).reshape(70, -1)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    pairs = [
+        (one, other)
+        for one, other in combinations(range(70), 2)
+        if int(hashes[one] ^ hashes[other]).bit_count() <= REACH and flat[one] @ flat[other] >= ALIKE
+    ]
+    expected = group(70, np.array(pairs, np.int64).reshape(-1, 2))
+    assert (len(expected) > 3) == (spread < 90)
+    assert group(70, find_alike(hashes, thumbnails)) == expected
+
+
+def test_memory_does_not_grow_with_the_pairs_of_many_alike(monkeypatch):
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 1 << 14)
+    hashes, thumbnails = near_equal(1500)
+    tracemalloc.start()
+    found = find_alike(hashes, thumbnails)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert len(found) < 1500
+    assert len(group(1500, found)) == 4
 
 
 def test_no_pictures_and_flat_ones_have_no_likes():
