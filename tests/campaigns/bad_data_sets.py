@@ -15,7 +15,7 @@ from typing import Any
 from children import Child, command, in_child
 from helpers_data import fill, noise
 from helpers_root import modes_hold
-from helpers_runs import CONFIG, TINY, metrics
+from helpers_runs import CONFIG, TINY, metrics, same_state
 from tally import Tally
 
 import gan_nst.commands.check
@@ -25,6 +25,8 @@ from gan_nst.images import find_pictures, read_picture, write_picture
 from gan_nst.photo import read_photo
 
 _SECONDS = 60
+_STEPS = 60  # of a training whose files change
+_AHEAD = 12  # steps whose pictures are read before they are taken, at most, and to spare
 
 _NAMES = (
     *("фото", "写真", "صورة", "תמונה", "ภาพ", "चित्र", "사진", "φωτό", "é", "e\u0301", "🎨", "\u202egnp"),
@@ -57,9 +59,10 @@ def campaign(plan: Any, tally: Tally) -> None:
         tally.count(f"name {name!a}", _named(folder, name))
     short = [("vanish", "never", 0), ("vanish", "auto", 0), ("cut", "never", 0), ("pipe", "never", 0)]
     every = [(what, cache, workers) for what in _CHANGES for cache in ("never", "auto") for workers in (0, 1)]
+    whole = _undisturbed(plan.folder / "undisturbed")
     for what, cache, workers in every if plan.long else short:
         name = f"training-{what}-cache-{cache}-workers-{workers}"
-        tally.count(name, _changed_while_training(plan.folder / name, _CHANGES[what], cache, workers))
+        tally.count(name, _changed_while_training(plan.folder / name, whole, _CHANGES[what], cache, workers))
 
 
 def _cases() -> dict[str, Callable[[Path], str | None]]:
@@ -228,28 +231,51 @@ _CHANGES = {
 
 
 def _changed_while_training(
-    folder: Path, change: Callable[[Path], None], cache: str, workers: int
+    folder: Path, whole: Path, change: Callable[[Path], None], cache: str, workers: int
 ) -> str | None:
-    """With a cache the training goes on as if nothing had been; without, it ends in one line that names the file."""
-    files = fill(folder / "x" / "trainA", 6, size=(40, 44))
-    for number, split in enumerate(("trainB", "testA", "testB"), 1):
-        fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)
-    settings = [f"data.root={folder}", "data.domain=x", f"data.cache={cache}", f"data.workers={workers}"]
-    settings += ["data.held_out=0", "evaluation.features=none", "evaluation.score=none", "training.steps=60"]
-    settings += ["training.checkpoint_every=1000", "training.sample_every=1000"]
+    """With a cache the training ends as the undisturbed run `whole` did; without, in one line that names the file."""
+    files = _make_data_set(folder)
     run = folder / "run"
-    child = Child(command, "train", CONFIG, *TINY, *settings, "--out", run, cwd=folder)
+    child = _begin(folder, run, cache, workers)
     until = time.monotonic() + _SECONDS
     while max(metrics(run), default=0) < 1 and time.monotonic() < until and not child.ended():
         time.sleep(0.01)
     for path in files:
         change(path)
+    reached = max(metrics(run), default=0)
     ending = child.wait(_SECONDS)
     lines = [line for line in ending.output.splitlines() if line.startswith("gan-nst: ")]
+    ended = f"{ending.problem or f'exit code {ending.value}'}: {ending.output[-300:]!a}"
     if ending.problem is not None or "Traceback" in ending.output:
-        return f"{ending.problem}: {ending.output[-300:]!a}"
-    if ending.value == 0 and (cache != "never" or change is _become_another):
-        return None
-    if ending.value == 2 and len(lines) == 1 and str(folder / "x" / "trainA") in lines[0]:
-        return None if cache == "never" else f"with a cache it need not end: {lines}"
-    return f"exit code {ending.value}: {ending.output[-300:]!a}"
+        return ended
+    if not 1 <= reached < _STEPS - _AHEAD:
+        return f"not changed while it trained, but after step {reached} of {_STEPS}; {ended}"
+    if cache != "never":
+        if ending.value != 0:
+            return f"with a cache it need not end: {ended}"
+        return None if same_state(whole, run) else "another state than that of the undisturbed run"
+    refused = ending.value == 2 and len(lines) == 1 and str(folder / "x" / "trainA") in lines[0]
+    return None if refused else ended
+
+
+def _undisturbed(folder: Path) -> Path:
+    """A run on the same pictures that nothing happens to."""
+    _make_data_set(folder)
+    ending = _begin(folder, folder / "run", "never", 0).wait(_SECONDS)
+    assert ending.value == 0, ending.problem or ending.output
+    return folder / "run"
+
+
+def _make_data_set(folder: Path) -> list[Path]:
+    """The pictures that are trained on, always the same; those of trainA."""
+    files = fill(folder / "x" / "trainA", 6, size=(40, 44))
+    for number, split in enumerate(("trainB", "testA", "testB"), 1):
+        fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)
+    return files
+
+
+def _begin(folder: Path, run: Path, cache: str, workers: int) -> Child:
+    settings = [f"data.root={folder}", "data.domain=x", f"data.cache={cache}", f"data.workers={workers}"]
+    settings += ["data.held_out=0", "evaluation.features=none", "evaluation.score=none"]
+    settings += [f"training.steps={_STEPS}", "training.checkpoint_every=1000", "training.sample_every=1000"]
+    return Child(command, "train", CONFIG, *TINY, *settings, "--out", run, cwd=folder)

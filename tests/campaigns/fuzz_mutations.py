@@ -38,8 +38,8 @@ def changed_bytes(draw: st.DrawFn, whole: bytes, most: int = 8) -> bytes:
     """Bytes overwritten at some places, a part cut out or doubled, or the end cut off."""
     content, how = bytearray(whole), draw(st.integers(0, 9))
     at = st.integers(0, max(0, len(content) - 1))
-    if how == 0:
-        return bytes(content[: draw(at)])
+    if how == 0:  # by what is cut off, as small numbers are drawn often: a beginning would be next to nothing
+        return bytes(content[: -draw(st.integers(1, max(1, len(content) - 1)))])
     if how in (1, 2):
         first, length = draw(at), draw(st.integers(1, 64))
         content[first : first + (length if how == 1 else 0)] = content[first : first + length] * (how - 1) * 2

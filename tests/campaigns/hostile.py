@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from children import in_child
+from hostile_caches import cache_cases
 from hostile_case import Case, make_base
 from hostile_files import lying_onnx, lying_programs, lying_safetensors
 from hostile_folders import archive_cases, link_cases, name_cases
 from hostile_logs import log_cases
-from hostile_readers import cache_cases, generator_cases, pickle_cases, settings_cases
+from hostile_readers import generator_cases, pickle_cases, settings_cases
 
 _LONGEST = 120  # seconds of a case
 _MEMORY = 6 * 2**30  # bytes that a case may map
@@ -123,7 +124,7 @@ def all_cases(base: Path) -> list[Case]:
         *generator_cases("onnx", lying_onnx(told)),
         *generator_cases("pt2", lying_programs(told, canary)),
         *settings_cases(canary),
-        *cache_cases(),
+        *cache_cases(canary, base.with_name("undisturbed")),
         *link_cases(),
         *log_cases(),
         *name_cases(),

@@ -7,10 +7,12 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 
 class _Call:
@@ -22,29 +24,73 @@ class _Call:
     def __reduce__(self):
         return self.told
 
+    def __call__(self):
+        """A function that is called for, too, has to look like one to be pickled."""
+
 
 class _Scripted(torch.nn.Module):
+    """Loaded, it writes a file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1
 
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        torch.save(torch.zeros(1), state[0])
+        self.path = state[0]
+        self.training = state[1]
+
+
+HARMLESS = ("zip, one more pickle", "jit, a pickle")
+"""Of `pickles` those whose code no loader runs, as it is where torch's C++ reads: they are to be refused."""
+
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "pickle": lambda path: pickle.loads(path.read_bytes()),
+    "torch": lambda path: torch.load(path, weights_only=False),
+    "numpy": lambda path: dict(np.load(path, allow_pickle=True)),  # which loads all that an archive holds
+}
+"""Careless ones, by the form of what they load."""
+
+
+def form(name: str) -> str:
+    """That of one of `pickles`."""
+    first = name.split(",")[0]
+    return {"npy": "numpy", "npz": "numpy"}.get(first, "torch" if first in _TORCH else "pickle")
+
+
+_TORCH = ("zip", "legacy", "jit", "tar")
+_LEGACY_HEAD = (MAGIC_NUMBER, PROTOCOL_VERSION, {"little_endian": True})
+
 
 def pickles(canary: Path) -> dict[str, bytes]:
-    """Files that make `canary` when they are unpickled, in every form in which torch and numpy have loaded pickles."""
+    """Files that make `canary` when a careless loader of their form loads them, all but the harmless, in every form in
+    which torch and numpy have loaded pickles.
+    """
     touch = f"touch {canary}"
     system, execute = _Call(os.system, touch), _Call(exec, f"open({str(canary)!r}, 'w')")
     found = {f"protocol {n}": pickle.dumps(system, n) for n in range(pickle.HIGHEST_PROTOCOL + 1)}
     found["exec"] = pickle.dumps(execute)
     found["by hand"] = f"cposix\nsystem\n(S'{touch}'\ntR.".encode()
-    found["getattr"] = pickle.dumps(_Call(getattr, _Call(__import__, "os"), "system"))
-    found["after"] = pickle.dumps({"w": torch.zeros(2)}) + found["by hand"]
+    found["getattr"] = pickle.dumps(_Call(_Call(getattr, _Call(__import__, "os"), "system"), touch))
     for name, zipped in (("zip", True), ("legacy", False)):
         found[name] = _saved(system, zipped)
         found[f"{name}, in a list"] = _saved({"format": 1, "state": [execute]}, zipped)
-        found[f"{name}, a class"] = _saved({"w": _Call(torch.load, str(canary))}, zipped)
+        found[f"{name}, a class"] = _saved({"w": _Call(io.FileIO, str(canary), "w")}, zipped)
+        found[f"{name}, of torch"] = _saved({"w": _Call(torch.save, 0, str(canary))}, zipped)
+    # Of its pickles the first three are a head; the code is the fourth.
+    found["legacy, after"] = b"".join(map(pickle.dumps, _LEGACY_HEAD)) + found["by hand"]
     found["zip, by hand"] = _with(_saved({"w": torch.zeros(2)}), "data.pkl", found["by hand"])
     found["zip, one more pickle"] = _with(_saved({"w": torch.zeros(2)}), "constants.pkl", found["by hand"])
-    found["jit"] = _scripted()
-    found["jit, a pickle"] = _with(_scripted(), "data.pkl", found["by hand"])
+    found["jit"] = _scripted(canary)
+    found["jit, a pickle"] = _with(found["jit"], "data.pkl", found["by hand"])
     found["tar"] = _tar(found["by hand"])
     found["npy"], found["npz"] = _numpy(system)
     return found
@@ -56,9 +102,9 @@ def _saved(value: object, zipped: bool = True) -> bytes:
     return file.getvalue()
 
 
-def _scripted() -> bytes:
+def _scripted(canary: Path) -> bytes:
     file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(_Scripted(), torch.zeros(1)), file)
+    torch.jit.save(torch.jit.script(_Scripted(str(canary))), file)
     return file.getvalue()
 
 

@@ -1,17 +1,11 @@
-"""Hostile files in every place where a file from elsewhere is read: pickles, generators, settings, caches."""
+"""Hostile files in every place where a file from elsewhere is read: pickles, generators, settings."""
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from children import command, in_child
 from hostile_case import CHECKPOINT, CONFIG, EVALUATE, TRANSLATE, Case, cli, nothing, write
 from hostile_files import pickles
-
-from gan_nst.data.files import Names
-from gan_nst.data.index import Index, read_index, write_index
 
 _INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezenet1_1-b8a52dc0.pth"
 
@@ -158,52 +152,4 @@ def settings_cases(canary: Path) -> Iterator[Case]:
             cli("evaluate", "run", *EVALUATE),
             (0, 2),
             ("run", "data/.cache"),
-        )
-
-
-def _cache_of(change: Callable[[Index], Index | bytes], work: Path) -> None:
-    """The cache of the training pictures as it is made, with another index."""
-    os.chdir(work)
-    assert in_child(command, "train", "tiny.yaml", "--dry-run").value == 0
-    for path in (work / "data/.cache").glob("*.index"):
-        changed = change(read_index(path))
-        if isinstance(changed, bytes):
-            path.write_bytes(changed)
-        else:
-            write_index(path, changed)
-
-
-def cache_cases() -> Iterator[Case]:
-    def rows(**columns: int) -> Callable[[Index], Index]:
-        def change(index: Index) -> Index:
-            changed = index.rows.copy()
-            for column, value in columns.items():
-                changed[column] = value
-            return replace(index, rows=changed)
-
-        return change
-
-    changes = {
-        "another file": lambda index: replace(index, data="../../../outside/secret.txt"),
-        "any file": lambda index: replace(index, data="/etc/passwd"),
-        "no text": lambda index: replace(index, data=["x"]),
-        "more than there is": lambda index: replace(index, end=10**15),
-        "deep": lambda index: b"[" * 100_000,
-        "long numbers": lambda index: b"9" * 10_000,
-        "a pickle": lambda index: b"cposix\nsystem\n",
-        **{
-            f"{name} {value}": rows(**{name: value})
-            for name in ("side", "offset", "height", "width", "checksum")
-            for value in (-1, -(10**6), 2**31 - 1, 0)
-            if name != "checksum" or value >= 0
-        },
-        "both negative": rows(height=-16, width=-16),
-        "a problem of no text": lambda index: replace(index, problems={0: [1]}),
-        "paths that lead out": lambda index: replace(index, names=Names(["/etc/passwd"] * len(index.names))),
-        "a picture swollen": rows(height=10**9, width=0),
-    }
-    for what, change in changes.items():
-        prepare = partial(_cache_of, change)
-        yield Case(
-            "cache", f"cache {what}", prepare, cli("train", "tiny.yaml"), (0, 2), ("data/.cache", "runs")
         )

@@ -139,7 +139,8 @@ def _two_in_one_folder(training: Job, name: str) -> str | None:
     children = [
         Child(command, "train", job.CONFIG, *job.OVERRIDES, "--out", "run", cwd=place) for _ in range(2)
     ]
-    problem = _one_refused(training, place / "run", [child.wait(_SECONDS) for child in children])
+    endings = [child.wait(_SECONDS) for child in children]
+    problem = _one_refused(training, place / "run", endings, ([0, 2],))  # whenever the second comes
     clear(place)
     return problem
 
@@ -150,15 +151,17 @@ def _two_resume_one_run(training: Job, name: str) -> str | None:
     training.begin(place, "training.stop_at=4").wait(_SECONDS)
     run = newest_run(place)
     children = [training.go_on(place), training.go_on(place)]
-    problem = _one_refused(training, run, [child.wait(_SECONDS) for child in children])
+    endings = [child.wait(_SECONDS) for child in children]
+    problem = _one_refused(training, run, endings, ([0, 2], [0, 0]))  # the second may find the first done
     clear(place)
     return problem
 
 
-def _one_refused(training: Job, run: Path, endings) -> str | None:
+def _one_refused(training: Job, run: Path, endings, allowed: tuple[list[int], ...]) -> str | None:
+    """What is wrong with two trainings of a run, whose exit codes in order must be allowed."""
     codes = sorted(-1 if e.value is None else e.value for e in endings)
     refused = next((e.output for e in endings if e.value == 2), "")
-    if codes != [0, 2] and codes != [0, 0]:  # the second may have come when the first was done
+    if codes not in allowed:
         return f"exit codes {codes}: {[e.output[-300:] for e in endings]}"
     if codes == [0, 2] and not ("another process" in refused or "not empty" in refused):
         return f"refused for another reason: {refused}"

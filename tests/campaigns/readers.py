@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fuzz_checkpoints import checkpoints, make_trainer
@@ -17,6 +18,7 @@ from gan_nst.errors import CheckpointError, DataError, GanNstError, SettingsErro
 from gan_nst.images import read_picture
 from gan_nst.inference.exported import load_exported
 from gan_nst.methods import base
+from gan_nst.photo import read_photo
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def readers(folder: Path) -> list[Reader]:
         trainer.restore(start.payload)
         trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
 
+    # By itself it allows pictures that take more than an input may.
+    read_photograph = partial(read_photo, largest=2**25)
     texts = (SettingsError, False)
     return [
         Reader("settings", folder, "input.yaml", settings_files(), _load_settings, *texts),
@@ -53,6 +57,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("checkpoint", run, "step-0000002.pt", checkpoints(whole), go_on, CheckpointError),
         Reader("safetensors", folder, "input.safetensors", exported_files(), load_exported, CheckpointError),
         Reader("picture", folder, "input.png", picture_files(), read_picture, DataError),
+        Reader("photograph", folder, "input.png", picture_files(), read_photograph, DataError),
     ]
 
 

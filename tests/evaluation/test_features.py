@@ -3,9 +3,11 @@
 import hashlib
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -379,7 +381,6 @@ def test_legacy_fid_of_photographs_against_paintings(pretrained_weights, test_da
         {"features": torch.full((3, 160), torch.nan)},
         {"features": torch.zeros(3, 160, dtype=torch.int64)},
         {"other": torch.zeros(3, 160)},
-        b"cposix\nsystem\n",
         b"",
     ],
 )
@@ -392,6 +393,24 @@ def test_what_is_remembered_is_used_only_where_it_can_be_of_these_pictures(tmp_p
     path.write_bytes(remembered if isinstance(remembered, bytes) else save(remembered))
     assert torch.equal(extract_cached(random, pictures, "clean", tmp_path), found)
     assert torch.equal(load_file(path)["features"].double(), found)
+
+
+def test_a_pickle_among_what_is_remembered_is_not_loaded(tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (canary,)
+
+    canary, cache = tmp_path / "canary", tmp_path / "cache"
+    content = pickle.dumps(Touch())
+    pickle.loads(content)
+    canary.unlink()  # which was there, as it is when somebody loads it
+    pictures = [np.zeros((9, 8, 3), np.uint8)] * 2
+    random = choose("random", CPU)
+    found = extract_cached(random, pictures, "clean", cache)
+    (path,) = cache.iterdir()
+    path.write_bytes(content)
+    assert torch.equal(extract_cached(random, pictures, "clean", cache), found)
+    assert not canary.exists()
 
 
 def test_a_pipe_among_what_is_remembered_is_not_waited_for(tmp_path):
