@@ -147,15 +147,21 @@ def _unreadable_file(folder: Path) -> str | None:
 
 
 def _unreadable_folder(folder: Path) -> str | None:
-    """A folder that cannot be searched is no empty one: what lies in it would be missing from the training."""
+    """A folder that cannot be searched is no empty one: a check names it, among the rest."""
     for name in ("trainA", "trainB", "trainB/locked"):
         fill(folder / name, 1)
     locked = folder / "trainB" / "locked"
     locked.chmod(0)
-    with modes_hold():
-        code = command("data", "check", folder, "--crop-size", 8)
+    ending = in_child(_check_without_rights, folder, seconds=_SECONDS)
     locked.chmod(0o755)
-    return None if code in (1, 2) else f"exit code {code}"
+    if ending.problem or ending.value != 1:
+        return ending.problem or f"exit code {ending.value}"
+    return None if f"{locked}: cannot be searched" in ending.output else f"not told: {ending.output}"
+
+
+def _check_without_rights(folder: Path) -> int:
+    with modes_hold():
+        return command("data", "check", folder, "--crop-size", 8)
 
 
 # Names
