@@ -199,6 +199,7 @@ def _calls(trace: Path, place: Path) -> list[tuple[str, str]]:
 def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | None]:
     """Whether the fault came, and what the command did wrong under it or in its place after it; None when nothing."""
     place = subject.place(name)
+    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_dir()}
     told = place.with_name(f"trace-of-{name}")
 
     def arm() -> None:
@@ -208,7 +209,7 @@ def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | No
     ending = subject.begin(place, prepare=arm).wait(_SECONDS)
     made = [p for call, p in _calls(told, place) if call == fault.call and fnmatchcase(p, fault.pattern)]
     path = made[fault.nth - 1] if len(made) >= fault.nth else None
-    problem = _of_ending(ending, fault, path) or job.partial(place) or job.lost(place)
+    problem = _of_ending(ending, fault, path, there) or job.partial(place) or job.lost(place)
     if problem is None and not (ending.value == 0 and subject.name == "demo"):  # which refuses to draw anew
         again = subject.again(place).wait(_SECONDS)
         problem = again.problem or (None if again.value == 0 else f"then: {again.output.strip()[-400:]}")
@@ -218,8 +219,8 @@ def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | No
     return path is not None or problem is not None, problem
 
 
-def _of_ending(ending: Ending, fault: Fault, path: str | None) -> str | None:
-    """What is wrong with how a command ended that met a fault at a path, or did not meet it."""
+def _of_ending(ending: Ending, fault: Fault, path: str | None, there: set[str]) -> str | None:
+    """What is wrong with how a command ended that met a fault at a path, or did not meet it. there: folders before."""
     output = ending.output.strip()[-400:]
     if ending.problem is not None:
         return f"{ending.problem}: {output}"
@@ -233,7 +234,7 @@ def _of_ending(ending: Ending, fault: Fault, path: str | None) -> str | None:
     if ending.value != 0 and not fault.lasts and any(fnmatchcase(path, pattern) for pattern in _DISPENSABLE):
         return f"it ended for what it can do without: {output}"
     # A folder that is there already need not be made.
-    needless = fault.call == "unlink" or (fault.call == "mkdir" and fault.nth > 1)
+    needless = fault.call == "unlink" or (fault.call == "mkdir" and (fault.nth > 1 or path in there))
     needless |= any(fnmatchcase(path, pattern) for pattern in _NEVER_MISSED)
     told = [line for line in ending.output.splitlines() if os.strerror(fault.error) in line]
     if not told:
