@@ -100,8 +100,10 @@ def unwritten(path: Path, error: BaseException, what: str = "could not be writte
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path."""
+    """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path, or what
+    should have been moved to another.
+    """
     try:
         yield
     except OSError as error:
-        raise CheckpointError(unwritten(path, error)) from None
+        raise CheckpointError(unwritten(Path(error.filename2 or path), error)) from None

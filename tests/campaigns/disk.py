@@ -199,7 +199,7 @@ def _calls(trace: Path, place: Path) -> list[tuple[str, str]]:
 def _suffered(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | None]:
     """Whether the fault came, and what the command did wrong under it or in its place after it; None when nothing."""
     place = subject.place(name)
-    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_dir()}
+    there = {str(path.relative_to(place)) for path in (place, *place.rglob("*")) if path.is_dir()}
     told = place.with_name(f"trace-of-{name}")
 
     def arm() -> None:
@@ -231,7 +231,8 @@ def _of_ending(ending: Ending, fault: Fault, path: str | None, there: set[str]) 
         return f"exit code {ending.value} with {len(lines)} lines: {output}"
     if path is None:
         return None
-    if ending.value != 0 and not fault.lasts and any(fnmatchcase(path, pattern) for pattern in _DISPENSABLE):
+    dispensable = any(fnmatchcase(path, pattern) for pattern in _DISPENSABLE) and ".evaluation" not in path
+    if ending.value != 0 and not fault.lasts and dispensable:
         return f"it ended for what it can do without: {output}"
     # A folder that is there already need not be made.
     needless = fault.call == "unlink" or (fault.call == "mkdir" and (fault.nth > 1 or path in there))

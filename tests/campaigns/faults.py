@@ -34,7 +34,7 @@ def arm(root: Path, call: str, pattern: str, nth: int, error: int, lasts: bool =
     """
     top = root.resolve()
     ctypes.CDLL(None).faults_arm(
-        os.fsencode(top), call.encode(), os.fsencode(top / pattern), ctypes.c_long(nth), error, lasts
+        os.fsencode(top), call.encode(), os.fsencode(f"{top}/{pattern}"), ctypes.c_long(nth), error, lasts
     )
 
 
