@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from helpers_processes import in_two_processes
 from helpers_toy import Toy, batches, make_trainer
 from torch import nn
 
@@ -207,12 +207,7 @@ def test_the_guard_remembers_the_first_failures_and_counts_all():
 @pytest.mark.parametrize("spoil", [to_nan, with_nan])
 @pytest.mark.parametrize("choice", ["stop", "skip"])
 def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_path, choice, spoil):
-    results = mp.get_context("spawn").SimpleQueue()
-    processes = mp.spawn(
-        _one_of_two, (str(tmp_path / "meet"), tmp_path, choice, spoil, results), nprocs=2, join=False
-    )
-    first, second = results.get(), results.get()
-    processes.join()
+    first, second = in_two_processes(tmp_path, _one_of_two, tmp_path, choice, spoil)
     assert first == second
     told, weights = first
     assert "step 4: generator/bad not finite, with the pictures a/of-1-3.png" in told
@@ -220,9 +215,7 @@ def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_
     assert weights
 
 
-def _one_of_two(rank, meeting, tmp_path, choice, spoil, results):
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def _one_of_two(rank, tmp_path, choice, spoil):
     told = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: told.append(record.getMessage())
@@ -239,6 +232,4 @@ def _one_of_two(rank, meeting, tmp_path, choice, spoil, results):
         told.append(str(error))
     weights = trainer.method.generators["ab"].weight
     assert torch.isfinite(weights).all()
-    results.put(("; ".join(told), weights.tolist()))
-    torch.distributed.barrier()  # a process that leaves before the other may be aborted by gloo
-    torch.distributed.destroy_process_group()
+    return "; ".join(told), weights.tolist()

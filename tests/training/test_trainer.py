@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from helpers_processes import in_two_processes
 from helpers_runs import same_values
 from helpers_toy import batches, make_trainer
 from torch import nn
@@ -158,10 +158,7 @@ def test_two_processes_equal_one(tmp_path):
     for _, batch in zip(range(5), quiet_batches(0, 1)(0), strict=False):
         single.train_step(batch)
         single.step += 1
-    results = mp.get_context("spawn").SimpleQueue()
-    processes = mp.spawn(_one_of_two, (str(tmp_path / "meet"), tmp_path, results), nprocs=2, join=False)
-    first, second = results.get(), results.get()
-    processes.join()
+    first, second = in_two_processes(tmp_path, _one_of_two, tmp_path)
     assert torch.equal(torch.tensor(first), torch.tensor(second))
     expected = single.method.generators["ab"].weight.detach()
     assert torch.allclose(torch.tensor(first), expected, atol=1e-6)
@@ -182,17 +179,14 @@ class quiet_batches:
             step += 1
 
 
-def _one_of_two(rank, meeting, tmp_path, results):
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def _one_of_two(rank, tmp_path):
     assert distributed.processes() == 2
     stream = quiet_batches(rank, 2)
     trainer = make_trainer(tmp_path / str(rank), stream=stream)
     for _, batch in zip(range(5), stream(0), strict=False):
         trainer.train_step(batch)
         trainer.step += 1
-    results.put(trainer.method.generators["ab"].weight.tolist())
-    torch.distributed.destroy_process_group()
+    return trainer.method.generators["ab"].weight.tolist()
 
 
 @pytest.mark.parametrize(
