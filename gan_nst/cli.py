@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gan_nst import progress
 from gan_nst.arguments import make_parser
 from gan_nst.errors import GanNstError, SettingsError, one_line
+from gan_nst.messages import print_logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         options.arguments += rest
-    _print_logs(options.quiet or _json_alone(options))
+    print_logs(options.quiet or _json_alone(options))
     progress.show(not options.quiet)
     try:
         return _COMMANDS[options.command](options)
@@ -277,42 +276,3 @@ def _json_file(options: argparse.Namespace) -> Path | None:
 def _print_json(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if _json_alone(options):
         print(json.dumps(result, indent=2, default=str), flush=True)
-
-
-class _Output(logging.StreamHandler[TextIO]):
-    """Standard output, until its reader has gone (`| head`); the work goes on."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            logging.getLogger("gan_nst").removeHandler(self)
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python flushes it when it exits)
-        else:
-            super().handleError(record)
-
-
-class _OneLine(logging.Formatter):
-    """One message, one line, whatever the file names in it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return one_line(super().formatMessage(record))
-
-
-class _Lines(logging.Formatter):
-    """Messages of one line or of a table's lines, with nothing that would move the cursor."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return "\n".join(map(one_line, super().formatMessage(record).split("\n")))
-
-
-def _print_logs(quiet: bool) -> None:
-    """Progress goes to standard output as it is; warnings and errors to standard error, named."""
-    out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
-    out.addFilter(lambda record: record.levelno < logging.WARNING)
-    out.setFormatter(_Lines())
-    err.setLevel(logging.WARNING)
-    err.setFormatter(_OneLine("%(levelname)s: %(message)s"))
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
-    root = logging.getLogger("gan_nst")
-    root.handlers = [out, err]
-    root.setLevel(logging.WARNING if quiet else logging.INFO)

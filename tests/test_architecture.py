@@ -33,6 +33,7 @@ LAYERS = [
         "precision",
         "pretrained",
         "profiles",
+        "messages",
         "progress",
         "sixteen",
         "whole",

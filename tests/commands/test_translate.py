@@ -13,7 +13,7 @@ import torch
 from helpers_runs import ENVIRONMENT, finish, one_line
 from PIL import Image
 
-from gan_nst import cli, progress
+from gan_nst import messages, progress
 from gan_nst.arguments import make_parser
 from gan_nst.commands import processes
 from gan_nst.commands.translate import load_translator, translate
@@ -330,6 +330,6 @@ def test_films_among_pictures_are_told_of(generator, tmp_path, caplog):
 
 
 def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):
-    cli._print_logs(quiet=False)
+    messages.print_logs(quiet=False)
     logging.getLogger("gan_nst").info("FID  1\nKID  \x1b[31m2")
     assert capsys.readouterr().out == "FID  1\nKID  \\x1b[31m2\n"
