@@ -7,8 +7,6 @@ nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gan_nst.commands.adopt import import_generator
-    from gan_nst.commands.app import app
     from gan_nst.commands.bench import benchmark
     from gan_nst.commands.check import data_check
     from gan_nst.commands.curves import curves
@@ -16,17 +14,20 @@ if TYPE_CHECKING:
     from gan_nst.commands.evaluate import evaluate
     from gan_nst.commands.export import export
     from gan_nst.commands.get import data_get
+    from gan_nst.commands.importing import import_generator
     from gan_nst.commands.train import train
-    from gan_nst.commands.translate import load_translator, translate
-    from gan_nst.errors import GanNstError
+    from gan_nst.commands.translate import translate
+    from gan_nst.core.errors import GanNstError
     from gan_nst.inference.translator import Translator
+    from gan_nst.runs.generators import load_translator
+    from gan_nst.web.server import app
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GanNstError": "gan_nst.errors",
+    "GanNstError": "gan_nst.core.errors",
     "Translator": "gan_nst.inference.translator",
-    "app": "gan_nst.commands.app",
+    "app": "gan_nst.web.server",
     "benchmark": "gan_nst.commands.bench",  # gan_nst.bench is a package
     "curves": "gan_nst.commands.curves",
     "data_check": "gan_nst.commands.check",
@@ -36,8 +37,8 @@ _HOMES = {
     "data_smooth": "gan_nst.commands.data",
     "evaluate": "gan_nst.commands.evaluate",
     "export": "gan_nst.commands.export",
-    "import_generator": "gan_nst.commands.adopt",
-    "load_translator": "gan_nst.commands.translate",
+    "import_generator": "gan_nst.commands.importing",
+    "load_translator": "gan_nst.runs.generators",
     "train": "gan_nst.commands.train",
     "translate": "gan_nst.commands.translate",
 }

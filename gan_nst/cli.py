@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_nst import progress
 from gan_nst.arguments import make_parser
-from gan_nst.errors import GanNstError, SettingsError, one_line
-from gan_nst.messages import print_logs
+from gan_nst.core import progress
+from gan_nst.core.errors import GanNstError, SettingsError, one_line
+from gan_nst.core.messages import print_logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def _train(options: argparse.Namespace) -> int:
 def _translate(options: argparse.Namespace) -> int:
     from gan_nst.commands.film import check_options
     from gan_nst.commands.translate import translate
-    from gan_nst.inference.film.video import SMOOTHING, VideoOptions
+    from gan_nst.inference.video import SMOOTHING, VideoOptions
 
     def given(*names: str) -> dict[str, Any]:
         return {name: getattr(options, name) for name in names if hasattr(options, name)}
@@ -92,7 +92,7 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _app(options: argparse.Namespace) -> int:
-    from gan_nst.commands.app import app
+    from gan_nst.web.server import app
 
     app(
         options.runs,
@@ -107,7 +107,7 @@ def _app(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from gan_nst.commands.adopt import import_generator
+    from gan_nst.commands.importing import import_generator
 
     import_generator(
         options.source,

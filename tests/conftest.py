@@ -2,6 +2,7 @@
 # ruff: noqa: E402 (the environment is set before whatever reads it is imported)
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ import pytest
 import torch
 from helpers_runs import TINY
 
+from gan_nst.cli import main
 from gan_nst.data.demo import make_demo
 
 
@@ -71,3 +73,22 @@ def in_project(monkeypatch, tmp_path):
     (tmp_path / "experiments").symlink_to(os.path.join(project, "experiments"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _no_handlers_stay():
+    """The command line's handlers write to the streams of their own test, which are closed after it."""
+    yield
+    logging.getLogger("gan_nst").handlers.clear()
+
+
+@pytest.fixture
+def gan_nst(capfd, in_project):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run

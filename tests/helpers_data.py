@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_nst.data.settings import DataSettings
-from gan_nst.images import write_picture
+from gan_nst.images.files import write_picture
 
 
 def noise(height, width, seed=0):

@@ -7,7 +7,7 @@ import av
 import cv2
 import numpy as np
 
-from gan_nst.inference.film.flow import warp
+from gan_nst.tiling.flow import warp
 
 RATE = 10
 SOUND_RATE = 16000

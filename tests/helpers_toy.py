@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from gan_nst.config import Section
+from gan_nst.core.settings import Section
 from gan_nst.methods.base import Method, MethodSettings, Role, Translation, Update
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer

@@ -53,7 +53,7 @@ def size(text: str) -> int:
 
 
 def moment(text: str) -> float:
-    from gan_nst.data.film import moment
+    from gan_nst.images.video import moment
 
     try:
         return moment(text)
@@ -74,7 +74,7 @@ def rate(text: str) -> Fraction:
 
 
 def seconds(text: str) -> float:
-    from gan_nst.data.film import seconds
+    from gan_nst.images.video import seconds
 
     try:
         return seconds(text)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from gan_nst.commands.subjects import HeldOut, Subject
+from gan_nst.core.errors import DataError
+from gan_nst.core.progress import track
 from gan_nst.data.pictures import Pictures
-from gan_nst.errors import DataError
-from gan_nst.evaluation.judge import FEWEST, Judge, Judgement, Metrics
+from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report_scores import SHEETS_BY
-from gan_nst.images import Picture, resize_picture, write_picture
-from gan_nst.inference.folder.batches import translate_stream
-from gan_nst.progress import track
+from gan_nst.images.files import Picture, resize_picture, write_picture
+from gan_nst.inference.batches import translate_stream
+from gan_nst.runs.subjects import HeldOut, Subject
 from gan_nst.training.samples import picture_grid
 
 log = logging.getLogger(__name__)

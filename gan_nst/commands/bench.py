@@ -22,18 +22,18 @@ from gan_nst.bench.start import first_step_seconds, help_seconds
 from gan_nst.bench.table import as_text
 from gan_nst.commands.bench_steps import Job, configured_job, measure_configured, measure_cyclegan
 from gan_nst.commands.record import to_json
-from gan_nst.commands.results import refuse_unwritable
-from gan_nst.commands.runs import write_whole
-from gan_nst.commands.settings import find_config, load_settings
+from gan_nst.core.device import autocast, choose_device, choose_precision, tune
+from gan_nst.core.errors import SettingsError, TrainingError
+from gan_nst.core.results import refuse_unwritable
 from gan_nst.data.demo import make_demo
-from gan_nst.errors import SettingsError, TrainingError
-from gan_nst.images import find_pictures, read_picture, to_float, to_tensor
+from gan_nst.images.files import find_pictures, read_picture, to_float, to_tensor
 from gan_nst.inference.exported import Description, TrainingScale
-from gan_nst.inference.folder.translate import translate_folder
+from gan_nst.inference.folder import translate_folder
 from gan_nst.inference.translator import Translator
 from gan_nst.methods import base
 from gan_nst.networks import build
-from gan_nst.precision import autocast, choose_device, choose_precision, tune
+from gan_nst.runs.folder import write_whole
+from gan_nst.runs.settings import find_config, load_settings
 from gan_nst.training.compilation import resolve_compile
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from gan_nst.bench.ceiling import DTYPES, fastest_float32
 from gan_nst.bench.clock import Times, interleaved, waiting
 from gan_nst.bench.memory import Build, Step, peak_mib
 from gan_nst.bench.reference import Reference
-from gan_nst.commands.settings import RunSettings
+from gan_nst.core.device import choose_precision
 from gan_nst.methods import base
-from gan_nst.precision import choose_precision
+from gan_nst.runs.settings import RunSettings
 from gan_nst.training.cost import step_operations
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer

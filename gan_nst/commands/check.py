@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from gan_nst.commands.results import refuse_unwritable
-from gan_nst.commands.runs import write_whole
-from gan_nst.commands.settings import find_config, load_settings
+from gan_nst.core.errors import SettingsError, one_line
+from gan_nst.core.results import refuse_unwritable
 from gan_nst.data.check import Checked, Part, check_data_set, check_folder
 from gan_nst.data.check_findings import Findings, find, gray_share, left_out, odd, paired, too_small
-from gan_nst.data.folders import all_pictures, has_training, locate
+from gan_nst.data.domains import all_pictures, has_training, locate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import SettingsError, one_line
+from gan_nst.runs.folder import write_whole
+from gan_nst.runs.settings import find_config, load_settings
 
 log = logging.getLogger(__name__)
 

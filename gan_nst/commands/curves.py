@@ -4,12 +4,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_nst.commands.runs import write_whole
-from gan_nst.errors import SettingsError
-from gan_nst.evaluation.curves import read_run
-from gan_nst.evaluation.diagnosis import describe, diagnose
-from gan_nst.evaluation.figure import draw
-from gan_nst.evaluation.finding import Finding
+from gan_nst.core.errors import SettingsError
+from gan_nst.diagnosis.curves import read_run
+from gan_nst.diagnosis.figure import draw
+from gan_nst.diagnosis.finding import Finding
+from gan_nst.diagnosis.rules import describe, diagnose
+from gan_nst.runs.folder import write_whole
 
 log = logging.getLogger(__name__)
 

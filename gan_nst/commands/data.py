@@ -3,20 +3,17 @@
 import logging
 from pathlib import Path
 
-from gan_nst.commands.settings import find_config, load_settings
+from gan_nst.core.errors import SettingsError
+from gan_nst.core.progress import track
 from gan_nst.data.demo import make_demo
-from gan_nst.data.folders import has_pictures
-from gan_nst.data.frames import Frames, take_frames
-from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
-from gan_nst.errors import DataError, SettingsError
-from gan_nst.images import read_picture, resize_picture, write_picture
-from gan_nst.inference.folder.outputs import plan_outputs
-from gan_nst.progress import track
+from gan_nst.data.stills import Frames, take_frames
+from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.inference.outputs import plan_outputs
+from gan_nst.runs.demo import DEMO_DOMAIN, draw_if_missing
+from gan_nst.runs.settings import find_config, load_settings
 
 log = logging.getLogger(__name__)
-
-DEMO_DOMAIN = "photo2cartoon"
 
 
 def data_demo(folder: Path | str, *, size: int = 256, count: int = 400, seed: int = 0) -> None:
@@ -73,32 +70,3 @@ def demo_for_training(domain: str, method: str = "cyclegan") -> None:
     settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
     if not draw_if_missing(settings.data):
         log.info(f"{settings.data.root / domain}: has pictures already")
-
-
-def draw_if_missing(data: DataSettings) -> bool:
-    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether
-    it did.
-    """
-    folder = data.root / data.domain
-    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
-        return False
-    log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
-    try:
-        make_demo(folder, size=data.load_size)
-    except DataError:
-        if not has_pictures(data):  # another run has drawn them meanwhile
-            raise
-    return True
-
-
-def refuse_small_demo(data: DataSettings) -> None:
-    """Raises DataError when the demo was drawn for a smaller job, on a machine without a GPU for example."""
-    folder = data.root / data.domain
-    drawn = folder / "trainA" / "photo-00000.png"
-    if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
-        return
-    if (size := min(read_picture(drawn).shape[:2])) < data.crop_size:
-        raise DataError(
-            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
-            "remove the folder, and they are drawn anew"
-        )

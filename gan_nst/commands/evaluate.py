@@ -11,9 +11,17 @@ import torch
 
 from gan_nst.commands.assess import Again, Sheet, assess
 from gan_nst.commands.record import record, to_json
-from gan_nst.commands.results import refuse_unwritable
-from gan_nst.commands.runs import evaluating_in, feature_cache, find_run, write_whole
-from gan_nst.commands.subjects import (
+from gan_nst.core.device import choose_device
+from gan_nst.core.errors import CheckpointError, DataError, SettingsError
+from gan_nst.core.progress import track
+from gan_nst.core.results import refuse_unwritable
+from gan_nst.evaluation.comparison import FEWEST, Judge, Metrics
+from gan_nst.evaluation.cost import generator_cost
+from gan_nst.evaluation.protocol import Protocol
+from gan_nst.evaluation.table import as_text
+from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture
+from gan_nst.runs.folder import evaluating_in, feature_cache, find_run, write_whole
+from gan_nst.runs.subjects import (
     HeldOut,
     Subject,
     exported_subject,
@@ -22,14 +30,6 @@ from gan_nst.commands.subjects import (
     split_of,
     subjects_of,
 )
-from gan_nst.errors import CheckpointError, DataError, SettingsError
-from gan_nst.evaluation.cost import generator_cost
-from gan_nst.evaluation.judge import FEWEST, Judge, Metrics
-from gan_nst.evaluation.protocol import Protocol
-from gan_nst.evaluation.table import as_text
-from gan_nst.images import LOOKED_FOR, find_pictures, read_picture
-from gan_nst.precision import choose_device
-from gan_nst.progress import track
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)

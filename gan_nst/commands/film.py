@@ -5,9 +5,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from gan_nst.errors import SettingsError, counted, one_line
-from gan_nst.inference.film.muxing import FILM_SUFFIXES
-from gan_nst.inference.film.video import (
+from gan_nst.core.errors import SettingsError, counted, one_line
+from gan_nst.images.finish import Finish
+from gan_nst.images.muxing import FILM_SUFFIXES
+from gan_nst.inference.outputs import is_finished
+from gan_nst.inference.translator import Translator
+from gan_nst.inference.video import (
     FilmOutcome,
     FrameFiles,
     VideoOptions,
@@ -15,9 +18,6 @@ from gan_nst.inference.film.video import (
     names_a_film,
     translate_video,
 )
-from gan_nst.inference.finishing.finish import Finish
-from gan_nst.inference.folder.outputs import is_finished
-from gan_nst.inference.translator import Translator
 
 log = logging.getLogger(__name__)
 

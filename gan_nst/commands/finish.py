@@ -9,19 +9,19 @@ from typing import Any
 from torch import nn
 
 from gan_nst.commands.evaluate import evaluate_run
-from gan_nst.commands.prepare import Prepared
-from gan_nst.commands.runs import exported_path, feature_cache, latest
-from gan_nst.commands.settings import RunSettings
 from gan_nst.commands.shortage import dispensable
-from gan_nst.commands.subjects import Subject, own_split, subjects_of
+from gan_nst.core.errors import CheckpointError, DataError, WeightsError, writing
+from gan_nst.core.scores import is_score
+from gan_nst.data.domains import DataSet, Folder
 from gan_nst.data.fixed import fixed_pictures
-from gan_nst.data.folders import DataSet, Folder
-from gan_nst.errors import CheckpointError, DataError, WeightsError, writing
-from gan_nst.evaluation.judge import Metrics
-from gan_nst.evaluation.scores import is_score
-from gan_nst.images import write_picture
+from gan_nst.evaluation.comparison import Metrics
+from gan_nst.images.files import write_picture
 from gan_nst.inference.exported import export
 from gan_nst.methods.base import Translation
+from gan_nst.runs.folder import exported_path, feature_cache, latest
+from gan_nst.runs.prepare import Prepared
+from gan_nst.runs.settings import RunSettings
+from gan_nst.runs.subjects import Subject, own_split, subjects_of
 from gan_nst.training import checkpoint
 from gan_nst.training.samples import sample_grid
 

@@ -14,14 +14,14 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
+from gan_nst.core.errors import DataError, SettingsError, counted, one_line, reason, unwritten
+from gan_nst.core.pretrained import digest
 from gan_nst.data.archives import unpack
 from gan_nst.data.arrange import Arranged, arrange
 from gan_nst.data.download import download
 from gan_nst.data.known import KNOWN, KnownSet
 from gan_nst.data.members import ArchiveRefused
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError, SettingsError, counted, one_line, reason, unwritten
-from gan_nst.pretrained import digest
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from gan_nst.commands.settings import settings_model
-from gan_nst.config import Section, describe, leaf_types, setting_paths, yaml_value
+from gan_nst.core.settings import Section, describe, leaf_types, setting_paths, yaml_value
 from gan_nst.methods import base
+from gan_nst.runs.settings import settings_model
 
 
 def describe_methods() -> str:

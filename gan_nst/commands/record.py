@@ -18,13 +18,13 @@ from PIL import Image
 
 from gan_nst import __version__
 from gan_nst.commands.assess import Sheet
-from gan_nst.commands.runs import write_whole
-from gan_nst.errors import DataError, writing
+from gan_nst.core.errors import DataError, writing
+from gan_nst.diagnosis.curves import History, read_run
+from gan_nst.diagnosis.finding import Finding
+from gan_nst.diagnosis.rules import describe, diagnose
 from gan_nst.evaluation import report
-from gan_nst.evaluation.curves import History, read_run
-from gan_nst.evaluation.diagnosis import describe, diagnose
-from gan_nst.evaluation.finding import Finding
-from gan_nst.images import Picture, write_picture
+from gan_nst.images.files import Picture, write_picture
+from gan_nst.runs.folder import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,9 @@ def _uninterrupted() -> Iterator[None]:
 
 def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> tuple[str, str, str]:
     """The texts of report.html and evaluation.json, and what the curves say."""
-    from gan_nst.evaluation import (
-        figure,
-    )  # with matplotlib, most of a second that a training need not wait for
+    from gan_nst.diagnosis import (
+        figure,  # with matplotlib, most of a second that a training need not wait for
+    )
 
     history = _history(run)
     findings: list[Finding] = [] if history is None else diagnose(history)

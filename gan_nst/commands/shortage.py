@@ -5,11 +5,11 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from gan_nst.commands.settings import RunSettings
+from gan_nst.core.device import choose_precision
+from gan_nst.core.errors import DataError, TrainingError, reason
+from gan_nst.core.memory import ran_out
 from gan_nst.data.loader import died
-from gan_nst.errors import DataError, TrainingError, reason
-from gan_nst.memory import ran_out
-from gan_nst.precision import choose_precision
+from gan_nst.runs.settings import RunSettings
 from gan_nst.training import checkpoint
 from gan_nst.training.trainer import Trainer
 

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from gan_nst.commands.finish import finish, forget
-from gan_nst.commands.prepare import Prepared, prepare
-from gan_nst.commands.runs import find_run, new_run, refuse_used, training_in, write_whole
-from gan_nst.commands.settings import RunSettings, find_config, load_settings, resume_settings
 from gan_nst.commands.shortage import dispensable, explained
 from gan_nst.commands.validate import Validation, can_validate
 from gan_nst.commands.watch import Watch
-from gan_nst.config import dump_yaml, merge
+from gan_nst.core.best_effort import BestEffort
+from gan_nst.core.device import choose_device, tune
+from gan_nst.core.errors import SettingsError
+from gan_nst.core.processes import local_rank
+from gan_nst.core.settings import dump_yaml, merge
 from gan_nst.data.fixed import fixed_pictures
 from gan_nst.data.sampling import mix
-from gan_nst.errors import SettingsError
-from gan_nst.images import write_picture
-from gan_nst.precision import choose_device, tune
+from gan_nst.images.files import write_picture
+from gan_nst.runs.folder import find_run, new_run, refuse_used, training_in, write_whole
+from gan_nst.runs.prepare import Prepared, prepare
+from gan_nst.runs.settings import RunSettings, find_config, load_settings, resume_settings
 from gan_nst.training import checkpoint, distributed
-from gan_nst.training.best_effort import BestEffort
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
@@ -107,7 +108,7 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
 def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     device = start.device
     if device.type == "cuda" and distributed.processes() > 1:
-        device = torch.device("cuda", distributed.local_rank())
+        device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
     tune(device)
     if distributed.rank() != 0:

@@ -8,18 +8,18 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from gan_nst.commands.prepare import Prepared
-from gan_nst.commands.runs import feature_cache
-from gan_nst.commands.translate import describe
+from gan_nst.core.scores import Score, more_is_better
 from gan_nst.data.fixed import fixed_pictures
+from gan_nst.diagnosis.measures import measure
+from gan_nst.evaluation.comparison import FEWEST, compare
 from gan_nst.evaluation.features import extract, extract_cached
-from gan_nst.evaluation.judge import FEWEST, compare
-from gan_nst.evaluation.measures import measure
 from gan_nst.evaluation.paired import absolute_error
-from gan_nst.evaluation.scores import Score, more_is_better
-from gan_nst.images import Picture, to_picture, to_tensor
+from gan_nst.images.files import Picture, to_picture, to_tensor
 from gan_nst.inference.translator import Translator
 from gan_nst.methods.base import Translation
+from gan_nst.runs.folder import feature_cache
+from gan_nst.runs.generators import describe
+from gan_nst.runs.prepare import Prepared
 from gan_nst.training.trainer import Noted, Trainer
 
 log = logging.getLogger(__name__)

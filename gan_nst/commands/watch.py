@@ -4,9 +4,9 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from gan_nst.errors import DataError
-from gan_nst.evaluation.curves import read_run
-from gan_nst.evaluation.diagnosis import diagnose
+from gan_nst.core.errors import DataError
+from gan_nst.diagnosis.curves import read_run
+from gan_nst.diagnosis.rules import diagnose
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from gan_nst.core.errors import DataError, one_line, reason, unwritten
 from gan_nst.data.members import ArchiveRefused, Member, read_members
-from gan_nst.errors import DataError, one_line, reason, unwritten
-from gan_nst.images import picture_suffixes
+from gan_nst.images.files import picture_suffixes
 
 _MEMBERS = 1_000_000
 _DEPTH, _NAME, _PATH = 16, 255, 1000  # folders in a name; bytes of a part of it, and of all of it

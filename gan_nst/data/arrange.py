@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from gan_nst.data.folders import DOMAINS, layouts
-from gan_nst.errors import DataError, counted
+from gan_nst.core.errors import DataError, counted
+from gan_nst.data.domains import DOMAINS, layouts
 
 SPLITS = ("train", "val", "test")
 

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
+from gan_nst.core.errors import SettingsError
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import SettingsError
-from gan_nst.images import Picture
+from gan_nst.images.files import Picture
 
 os.environ.setdefault(
     "NO_ALBUMENTATIONS_UPDATE", "1"

@@ -14,11 +14,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from gan_nst.core.errors import DataError
+from gan_nst.core.progress import track
 from gan_nst.data.files import Files, Names
 from gan_nst.data.index import ROW, Index, lengths, read_index, stamp, write_index
-from gan_nst.errors import DataError
-from gan_nst.images import Picture
-from gan_nst.progress import track
+from gan_nst.images.files import Picture
 
 log = logging.getLogger(__name__)
 

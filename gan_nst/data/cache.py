@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_nst.core.errors import DataError, unwritten
+from gan_nst.core.progress import track
 from gan_nst.data.building import bring_up_to_date
+from gan_nst.data.domains import Folder
 from gan_nst.data.files import Files
-from gan_nst.data.folders import Folder
 from gan_nst.data.index import ROW, Index, stamp
 from gan_nst.data.pictures import CachedPictures, Pictures
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.errors import DataError, unwritten
-from gan_nst.images import Picture, read_picture, resize_picture
-from gan_nst.progress import track
+from gan_nst.images.files import Picture, read_picture, resize_picture
 
 log = logging.getLogger(__name__)
 

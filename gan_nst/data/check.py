@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gan_nst.core.errors import DataError
+from gan_nst.core.progress import track
+from gan_nst.data.domains import DOMAINS, DataSet, Folder
 from gan_nst.data.duplicates import find_alike, group, hash_picture, thumbnail
-from gan_nst.data.folders import DOMAINS, DataSet, Folder
-from gan_nst.errors import DataError
-from gan_nst.images import read_with_format
-from gan_nst.progress import track
+from gan_nst.images.files import read_with_format
 
 _AT_ONCE = 512  # files that are handed to the threads together
 _GRAY = 4  # levels between a pixel's channels, on average, below which a picture is gray

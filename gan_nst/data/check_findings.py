@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gan_nst.core.errors import counted
 from gan_nst.data.check import Checked, Look, Part, Twin
-from gan_nst.data.folders import DOMAINS, Folder
-from gan_nst.errors import counted
+from gan_nst.data.domains import DOMAINS, Folder
 
 FEW = 200  # pictures a side, under which discriminators learn them by heart
 UNBALANCED = 3  # times as many on one side as on the other

@@ -20,9 +20,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from gan_nst.core.errors import DataError, unwritten
+from gan_nst.core.progress import track
 from gan_nst.data.scenes import Points, Shape, make_scene
-from gan_nst.errors import DataError, unwritten
-from gan_nst.progress import track
 
 Field = NDArray[np.float32]
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from gan_nst import __version__
+from gan_nst.core.errors import DataError, reason, sized
+from gan_nst.core.progress import bar
 from gan_nst.data.partial import Origin, Partial
-from gan_nst.errors import DataError, reason, sized
-from gan_nst.progress import bar
 
 log = logging.getLogger(__name__)
 

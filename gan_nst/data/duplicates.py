@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.images import Picture
+from gan_nst.images.files import Picture
 
 REACH = 12
 ALIKE = 0.9

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.images import Missed, picture_names
+from gan_nst.images.files import Missed, picture_names
 
 
 class Names(Sequence[str]):

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_nst.data.folders import Folder
+from gan_nst.data.domains import Folder
 from gan_nst.data.settings import DataSettings
-from gan_nst.images import read_picture, resize_picture, to_tensor
+from gan_nst.images.files import read_picture, resize_picture, to_tensor
 
 
 def fixed_pictures(folder: Folder, count: int, settings: DataSettings) -> Tensor:

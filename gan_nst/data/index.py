@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.data.files import Names
-from gan_nst.images import replacing
+from gan_nst.images.files import replacing
 
 log = logging.getLogger(__name__)
 

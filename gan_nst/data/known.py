@@ -7,7 +7,7 @@ junyanz/pytorch-CycleGAN-and-pix2pix. `cityscapes` may not be passed on, and `ae
 
 from dataclasses import dataclass
 
-from gan_nst.errors import sized
+from gan_nst.core.errors import sized
 
 _MIRRORS = (
     "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{}.zip",

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gan_nst.core.errors import DataError
 from gan_nst.data.augment import Augmentation
 from gan_nst.data.pictures import Pictures
 from gan_nst.data.sampling import mix, picture_index
 from gan_nst.data.settings import DataSettings
 from gan_nst.data.workers import Died, Loading
-from gan_nst.errors import DataError
-from gan_nst.images import to_float, to_tensor
+from gan_nst.images.files import to_float, to_tensor
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gan_nst.errors import DataError, counted, reason, sized
+from gan_nst.core.errors import DataError, counted, reason, sized
 
 _RATIO, _SMALL = 100, 64 << 20  # an archive may grow a hundredfold, or to 64 MiB; pictures hardly shrink
 _CHUNK = 1 << 20

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gan_nst.errors import DataError, unwritten
-from gan_nst.images import replacing
-from gan_nst.pretrained import digest
+from gan_nst.core.errors import DataError, unwritten
+from gan_nst.core.pretrained import digest
+from gan_nst.images.files import replacing
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_nst.core.errors import DataError
 from gan_nst.data.index import lengths
-from gan_nst.errors import DataError
-from gan_nst.images import Picture
+from gan_nst.images.files import Picture
 
 log = logging.getLogger(__name__)
 

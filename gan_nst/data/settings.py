@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gan_nst.config import Section
-from gan_nst.errors import one_line
-from gan_nst.images import Resize
+from gan_nst.core.errors import one_line
+from gan_nst.core.settings import Section
+from gan_nst.images.files import Resize
 
 
 class DataSettings(Section):

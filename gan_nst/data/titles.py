@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gan_nst.images import Picture, shrink_picture
+from gan_nst.images.files import Picture, shrink_picture
 
 
 def shows_text(picture: Picture) -> bool:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gan_nst.errors import DataError, SettingsError
-from gan_nst.memory import from_proc
+from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.memory import from_proc
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Loading:
         except (DataError, SettingsError) as error:
             # A worker's error arrives with its traceback; its last line is the message.
             message = str(error).strip().splitlines()[-1]
-            failure = type(error)(message.removeprefix(f"gan_nst.errors.{type(error).__name__}: "))
+            failure = type(error)(message.removeprefix(f"gan_nst.core.errors.{type(error).__name__}: "))
             error.__traceback__ = None  # its frames would keep the loader, whose processes then end late
         except RuntimeError as error:
             if "DataLoader timed out" in str(error):

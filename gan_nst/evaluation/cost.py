@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_nst.images import Picture
+from gan_nst.images.files import Picture
 
 
 @dataclass(frozen=True)

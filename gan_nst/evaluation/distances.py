@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_nst.evaluation.scores import Score
+from gan_nst.core.scores import Score
 
 Distance = Callable[[Tensor, Tensor], float]
 

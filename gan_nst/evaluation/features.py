@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gan_nst import pretrained
-from gan_nst.errors import SettingsError
+from gan_nst.core import pretrained
+from gan_nst.core.errors import SettingsError
 from gan_nst.evaluation.protocol import Protocol, prepare
-from gan_nst.images import Picture, replacing
+from gan_nst.images.files import Picture, replacing
 
 FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
 Metric = Literal["frechet", "kernel", "precision", "recall"]

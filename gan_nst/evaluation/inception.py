@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorInceptionV3
 
-from gan_nst import pretrained
-from gan_nst.errors import WeightsError
+from gan_nst.core import pretrained
+from gan_nst.core.errors import WeightsError
 
 # What pytorch-fid and torch-fidelity call the features of 64, 192, 768 and 2048 numbers, and the layers before each.
 _STAGES = {

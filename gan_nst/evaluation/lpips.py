@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gan_nst import pretrained
-from gan_nst.errors import WeightsError
-from gan_nst.images import Picture, to_float, to_tensor
-from gan_nst.networks.content import SQUEEZENET
+from gan_nst.core import pretrained
+from gan_nst.core.errors import WeightsError
+from gan_nst.images.files import Picture, to_float, to_tensor
+from gan_nst.networks.features import SQUEEZENET
 
 SMALLEST = 32  # pixels; below, SqueezeNet's last layers see next to nothing
 

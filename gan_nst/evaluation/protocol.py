@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from gan_nst.images import Picture, to_tensor
+from gan_nst.images.files import Picture, to_tensor
 
 Protocol = Literal["clean", "legacy"]
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gan_nst.bounded import parse_yaml
+from gan_nst.core.bounded import parse_yaml
+from gan_nst.core.scores import COLUMNS, Score, label, more_is_better
 from gan_nst.evaluation.numbers import mapping, number, text
-from gan_nst.evaluation.scores import COLUMNS, Score, label, more_is_better
 
 _COUNTS = {"generated": "generated pictures", "real": "real pictures", "pairs": "pairs"}
 _NO_SCORES = ("step", "pictures", *_COUNTS)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gan_nst.config import Section
+from gan_nst.core.settings import Section
 from gan_nst.evaluation.protocol import Protocol
 
 

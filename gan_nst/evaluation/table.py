@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gan_nst.evaluation.scores import COLUMNS, is_score, label, more_is_better
+from gan_nst.core.scores import COLUMNS, is_score, label, more_is_better
 
 
 def as_text(result: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_nst.config import validate
-from gan_nst.errors import SettingsError, WeightsError
+from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.core.settings import validate
 from gan_nst.inference.exported import TrainingScale
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetSpec

@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_nst.errors import DataError
-from gan_nst.images import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
+from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
+from gan_nst.core.errors import DataError
+from gan_nst.core.progress import bar
+from gan_nst.images.files import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
+from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
-from gan_nst.inference.parts.padding import missing, pad_to_multiple, padded_places
-from gan_nst.inference.parts.reduced import Reduced
-from gan_nst.inference.parts.segments import Statistics, bytes_a_pixel, links, run_with
-from gan_nst.inference.parts.strips import Strips
-from gan_nst.inference.parts.turning import turned
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.photo import Pixels
-from gan_nst.precision import autocast, choose_device, choose_precision, memory_format
-from gan_nst.progress import bar
+from gan_nst.tiling.padding import missing, pad_to_multiple, padded_places
+from gan_nst.tiling.reduced import Reduced
+from gan_nst.tiling.segments import Statistics, bytes_a_pixel, links, run_with
+from gan_nst.tiling.strips import Strips
+from gan_nst.tiling.turning import turned
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.bounded import shown
-from gan_nst.config import Section
-from gan_nst.diffaugment import Augmentation, augment
-from gan_nst.errors import SettingsError
-from gan_nst.losses import together
+from gan_nst.core.bounded import shown
+from gan_nst.core.errors import SettingsError
+from gan_nst.core.settings import Section
+from gan_nst.objectives.augment import Augmentation, augment
+from gan_nst.objectives.losses import together
 
 Batch = dict[str, Tensor]
 """One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a

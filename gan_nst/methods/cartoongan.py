@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from gan_nst.losses import ADVERSARIAL, l1
 from gan_nst.methods.base import (
     Batch,
     Losses,
@@ -27,9 +26,10 @@ from gan_nst.methods.base import (
 )
 from gan_nst.networks import build
 from gan_nst.networks.cartoon import CartoonDiscriminatorSpec
-from gan_nst.networks.content import ContentNetwork, FeatureSettings
-from gan_nst.networks.content import resolve as resolve_features
+from gan_nst.networks.features import ContentNetwork, FeatureSettings
+from gan_nst.networks.features import resolve as resolve_features
 from gan_nst.networks.resnet import Padding, ResnetSpec
+from gan_nst.objectives.losses import ADVERSARIAL, l1
 
 
 class CartoonGeneratorSpec(ResnetSpec):

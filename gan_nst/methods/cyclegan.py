@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.losses import ADVERSARIAL, l1, together
 from gan_nst.methods.base import (
     Batch,
     Losses,
@@ -26,7 +25,8 @@ from gan_nst.methods.base import (
 from gan_nst.networks import build
 from gan_nst.networks.patchgan import PatchGanSpec
 from gan_nst.networks.resnet import ResnetSpec
-from gan_nst.replay import ReplayBuffer
+from gan_nst.objectives.losses import ADVERSARIAL, l1, together
+from gan_nst.objectives.replay import ReplayBuffer
 
 
 class CycleGanSettings(MethodSettings):

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from gan_nst.config import Section, validate
-from gan_nst.errors import SettingsError
+from gan_nst.core.errors import SettingsError
+from gan_nst.core.settings import Section, validate
 from gan_nst.networks.cartoon import CartoonDiscriminator, CartoonDiscriminatorSpec
 from gan_nst.networks.initialise import initialise
 from gan_nst.networks.patchgan import PatchGan, PatchGanSpec

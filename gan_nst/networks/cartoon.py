@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.config import Section
+from gan_nst.core.settings import Section
 from gan_nst.networks.norm import InstanceNorm
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_nst.precision import full_precision
+from gan_nst.core.device import full_precision
 
 
 class InstanceNorm(nn.Module):

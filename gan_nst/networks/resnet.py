@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gan_nst.config import Section
+from gan_nst.core.device import full_precision
+from gan_nst.core.settings import Section
 from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
-from gan_nst.precision import full_precision
 
 Padding = Literal["zeros", "reflect"]
 Entry = Literal["picture", "relu", "add", "add-resize", "relu-resize", "relu-start"]

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import nn
 
-from gan_nst.errors import SettingsError
+from gan_nst.core.errors import SettingsError
 from gan_nst.methods.base import Method
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_nst.errors import SettingsError
+from gan_nst.core.errors import SettingsError
 from gan_nst.methods.base import Batch, Method
 
 

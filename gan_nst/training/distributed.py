@@ -34,11 +34,6 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def local_rank() -> int:
-    """This process's number on its machine: the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replaces every gradient by its mean over the processes, in one message."""
     if processes() == 1:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gan_nst.images import Picture
-from gan_nst.training.best_effort import BestEffort, append_whole
+from gan_nst.core.best_effort import BestEffort, append_whole
+from gan_nst.images.files import Picture
 
 
 class Events:

@@ -6,7 +6,7 @@ from statistics import median
 
 import torch
 
-from gan_nst.memory import peak_memory
+from gan_nst.core.memory import peak_memory
 
 _STEPS = 4  # timed after the first one, which sets everything up
 

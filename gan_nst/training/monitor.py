@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_nst import progress
-from gan_nst.images import Picture, replacing
-from gan_nst.training.best_effort import BestEffort, append_whole
+from gan_nst.core import progress
+from gan_nst.core.best_effort import BestEffort, append_whole
+from gan_nst.images.files import Picture, replacing
 from gan_nst.training.events import Events
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gan_nst.errors import TrainingError, counted
+from gan_nst.core.errors import TrainingError, counted
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.guard import Failure, Guard
 from gan_nst.training.settings import TrainingSettings

@@ -5,8 +5,8 @@ import math
 
 import torch
 
+from gan_nst.core.device import autocast
 from gan_nst.methods.base import Batch, Method
-from gan_nst.precision import autocast
 
 
 def gradient_shares(

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_nst.bounded import shortened
-from gan_nst.errors import CheckpointError, DataError, Interrupted
-from gan_nst.memory import peak_memory
+from gan_nst.core.bounded import shortened
+from gan_nst.core.device import autocast, memory_format
+from gan_nst.core.errors import CheckpointError, DataError, Interrupted
+from gan_nst.core.interrupt import StopRequest, stop_on_signals
+from gan_nst.core.memory import peak_memory
 from gan_nst.methods.base import Batch, Method, Update
-from gan_nst.precision import autocast, memory_format
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import compile_networks
 from gan_nst.training.ema import Ema
 from gan_nst.training.forecast import Forecast
 from gan_nst.training.guard import Guard
-from gan_nst.training.interrupt import StopRequest, stop_on_signals
 from gan_nst.training.means import Means
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.nonfinite import NonFinite, PicturesOf

@@ -20,9 +20,9 @@ from tally import Tally
 
 import gan_nst.commands.check
 import gan_nst.commands.train  # noqa: F401 (loaded here, once, and not in every child)
-from gan_nst.errors import DataError, one_line
-from gan_nst.images import find_pictures, read_picture, write_picture
-from gan_nst.photo import read_photo
+from gan_nst.core.errors import DataError, one_line
+from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.photo import read_photo
 
 _SECONDS = 60
 _STEPS = 60  # of a training whose files change

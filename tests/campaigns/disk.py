@@ -24,7 +24,7 @@ from children import Child, Ending
 from faults import environment  # noqa: F401 (the runner's)
 from job import Job, import_all, newest_run
 
-from gan_nst.errors import _REMEDIES
+from gan_nst.core.errors import _REMEDIES
 
 _SECONDS = 120
 

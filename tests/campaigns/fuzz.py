@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from gan_nst.errors import GanNstError, one_line
+from gan_nst.core.errors import GanNstError, one_line
 
 _BATCH = 500  # inputs a child
 _LONGEST = 30  # seconds of an input, by the clock; it is then killed

@@ -7,8 +7,8 @@ import torch
 from fuzz_mutations import changed_archive, changed_bytes, changed_data
 from hypothesis import strategies as st
 
-from gan_nst.commands.settings import load_settings
 from gan_nst.methods import base
+from gan_nst.runs.settings import load_settings
 from gan_nst.training.trainer import Trainer
 
 _CONFIG = """

@@ -3,9 +3,9 @@
 import yaml
 from hypothesis import strategies as st
 
-from gan_nst.commands.settings import settings_model
-from gan_nst.config import setting_paths
+from gan_nst.core.settings import setting_paths
 from gan_nst.methods import base
+from gan_nst.runs.settings import settings_model
 
 _PATHS = sorted({path for name in base.names() for path, _ in setting_paths(settings_model(base.find(name)))})
 

@@ -11,7 +11,7 @@ from children import command
 from fuzz_checkpoints import make_trainer
 from PIL import Image
 
-from gan_nst.config import dump_yaml
+from gan_nst.core.settings import dump_yaml
 
 CONFIG = """
 method: {name: cyclegan, generator: {width: 2, blocks: 1, downsamplings: 1}, discriminator: {width: 2, layers: 1}}

@@ -12,8 +12,8 @@ _INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezen
 
 def _offer(*paths: str) -> int:
     """What the page's list of runs does with them."""
-    from gan_nst.commands.app_runs import make_offer
-    from gan_nst.errors import GanNstError
+    from gan_nst.core.errors import GanNstError
+    from gan_nst.web.offer import make_offer
 
     try:
         offer = make_offer(paths, "cpu", "float32")

@@ -12,9 +12,9 @@ from helpers_runs import CONFIG, TINY, metrics, same_state
 from PIL import Image
 from safetensors import safe_open
 
-from gan_nst.commands.runs import RUNS
 from gan_nst.data.demo import make_demo
 from gan_nst.data.index import read_index
+from gan_nst.runs.folder import RUNS
 
 STEPS, SAVED_EVERY = 12, 3
 OVERRIDES = [
@@ -39,7 +39,7 @@ def import_all() -> None:
     import gan_nst.commands.export
     import gan_nst.commands.train
     import gan_nst.commands.translate
-    import gan_nst.evaluation.figure  # noqa: F401
+    import gan_nst.diagnosis.figure  # noqa: F401
 
 
 class Job:

@@ -17,9 +17,9 @@ from broken_files import Fault, faults, whole_files
 from children import in_child
 from tally import Tally
 
-from gan_nst.errors import DataError
-from gan_nst.images import read_picture
-from gan_nst.photo import read_photo
+from gan_nst.core.errors import DataError
+from gan_nst.images.files import read_picture
+from gan_nst.images.photo import read_photo
 
 _A_CHILD = 100  # files
 _SECONDS = 20  # for one file, at most

@@ -10,15 +10,15 @@ from fuzz_files import exported_files, picture_files
 from fuzz_settings import override_texts, settings_files
 from hypothesis import strategies as st
 
-from gan_nst.commands.settings import load_settings, settings_model
 from gan_nst.commands.train import _go_on
-from gan_nst.commands.translate import averaged_generator
-from gan_nst.config import dump_yaml, read_overrides, validate
-from gan_nst.errors import CheckpointError, DataError, GanNstError, SettingsError
-from gan_nst.images import read_picture
+from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
+from gan_nst.core.settings import dump_yaml, read_overrides, validate
+from gan_nst.images.files import read_picture
+from gan_nst.images.photo import read_photo
 from gan_nst.inference.exported import load_exported
 from gan_nst.methods import base
-from gan_nst.photo import read_photo
+from gan_nst.runs.generators import averaged_generator
+from gan_nst.runs.settings import load_settings, settings_model
 
 
 @dataclass(frozen=True)

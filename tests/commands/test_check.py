@@ -14,11 +14,11 @@ from helpers_runs import one_line
 from PIL import Image
 
 import gan_nst as package
-from gan_nst.commands.settings import load_settings
+from gan_nst.core.errors import one_line as escaped
 from gan_nst.data import check_findings
-from gan_nst.data.folders import all_pictures
-from gan_nst.errors import one_line as escaped
-from gan_nst.images import write_picture
+from gan_nst.data.domains import all_pictures
+from gan_nst.images.files import write_picture
+from gan_nst.runs.settings import load_settings
 
 
 @pytest.fixture

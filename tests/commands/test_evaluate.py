@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 from gan_nst.commands import evaluate as command
 from gan_nst.commands import record
-from gan_nst.commands.runs import write_whole
 from gan_nst.commands.train import train
-from gan_nst.evaluation import figure, report
-from gan_nst.evaluation.judge import Judge
-from gan_nst.images import find_pictures, read_picture
+from gan_nst.diagnosis import figure
+from gan_nst.evaluation import report
+from gan_nst.evaluation.comparison import Judge
+from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.runs.folder import write_whole
 from gan_nst.training import checkpoint
 
 

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 
 from gan_nst.commands import export as command
-from gan_nst.commands.translate import load_translator
 from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
 from gan_nst.networks import build
+from gan_nst.runs.generators import load_translator
 
 
 def make(path, seed=0, stem=0.3):

@@ -10,9 +10,9 @@ import torch
 from helpers_runs import CONFIG, TINY
 
 from gan_nst.commands.train import train
-from gan_nst.evaluation.curves import read_run
-from gan_nst.evaluation.diagnosis import diagnose
-from gan_nst.images import find_pictures, read_picture, write_picture
+from gan_nst.diagnosis.curves import read_run
+from gan_nst.diagnosis.rules import diagnose
+from gan_nst.images.files import find_pictures, read_picture, write_picture
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.networks.patchgan import PatchGan
 from gan_nst.networks.resnet import ResnetGenerator

@@ -22,11 +22,11 @@ from helpers_runs import one_line
 from helpers_server import Fault, serving
 
 import gan_nst as package
+from gan_nst.core.errors import DataError
+from gan_nst.core.errors import one_line as escaped
 from gan_nst.data import download, known
-from gan_nst.data.folders import locate
+from gan_nst.data.domains import locate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError
-from gan_nst.errors import one_line as escaped
 
 PETS = zip_of(data_set("pets/"))
 

@@ -9,15 +9,16 @@ import torch
 from helpers_data import Bomb
 from PIL import Image
 
-from gan_nst import pretrained
-from gan_nst.commands.adopt import import_generator
-from gan_nst.commands.translate import load_translator, translate
-from gan_nst.errors import CheckpointError, GanNstError, SettingsError, WeightsError
-from gan_nst.images import read_picture, write_picture
+from gan_nst.commands.importing import import_generator
+from gan_nst.commands.translate import translate
+from gan_nst.core import pretrained
+from gan_nst.core.errors import CheckpointError, GanNstError, SettingsError, WeightsError
+from gan_nst.images.files import read_picture, write_picture
 from gan_nst.inference.exported import TrainingScale, load_exported
 from gan_nst.inference.foreign import recognise
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
+from gan_nst.runs.generators import load_translator
 
 
 def cyclegan(w=2):

@@ -10,7 +10,7 @@ import torch
 from helpers_runs import CONFIG, finish, one_line, start, wait_for_step
 from PIL import Image
 
-from gan_nst.commands.runs import training_in
+from gan_nst.runs.folder import training_in
 from gan_nst.training import checkpoint
 
 

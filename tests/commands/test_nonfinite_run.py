@@ -9,7 +9,7 @@ import torch
 from helpers_runs import CONFIG, metrics, one_line, run, same_state
 
 from gan_nst.commands.train import train
-from gan_nst.errors import TrainingError
+from gan_nst.core.errors import TrainingError
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.training import checkpoint
 

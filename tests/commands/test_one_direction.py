@@ -12,7 +12,7 @@ from torchvision.models import squeezenet1_1
 
 import gan_nst
 from gan_nst.data import cache
-from gan_nst.images import find_pictures, read_picture
+from gan_nst.images.files import find_pictures, read_picture
 from gan_nst.inference.exported import load_exported
 from gan_nst.training import checkpoint
 
@@ -146,7 +146,7 @@ def test_broken_cartoons_are_left_out_of_both_views(datasets, tmp_path, monkeypa
         opened[what] = left.files
         return pictures, left
 
-    monkeypatch.setattr("gan_nst.commands.prepare.open_pictures", noting)
+    monkeypatch.setattr("gan_nst.runs.prepare.open_pictures", noting)
     train_alone(tmp_path, tmp_path / "run", "training.stop_at=1", "data.skip_broken=true")
     assert opened["domain b, smoothed"] == opened["domain b, training"]
     assert len(opened["domain b, smoothed"]) == len(files) - 1

@@ -13,9 +13,9 @@ from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, one_line, same_stat
 
 from gan_nst.commands import finish, train
 from gan_nst.commands.shortage import dispensable
+from gan_nst.core.errors import TrainingError
+from gan_nst.core.memory import ran_out
 from gan_nst.data.loader import Samples
-from gan_nst.errors import TrainingError
-from gan_nst.memory import ran_out
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.training import checkpoint
 
@@ -143,7 +143,7 @@ LIMITED = """
 import resource, sys, torch
 from gan_nst.cli import main
 from gan_nst.commands import train
-from gan_nst.memory import from_proc
+from gan_nst.core.memory import from_proc
 from gan_nst.training.trainer import Trainer
 
 torch.set_num_threads(1)

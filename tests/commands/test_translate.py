@@ -13,15 +13,15 @@ import torch
 from helpers_runs import ENVIRONMENT, finish, one_line
 from PIL import Image
 
-from gan_nst import messages, progress
 from gan_nst.arguments import make_parser
-from gan_nst.commands import processes
-from gan_nst.commands.translate import load_translator, translate
-from gan_nst.errors import SettingsError
-from gan_nst.images import find_pictures
+from gan_nst.commands.translate import translate
+from gan_nst.core import messages, processes, progress
+from gan_nst.core.errors import SettingsError
+from gan_nst.images.files import find_pictures
+from gan_nst.images.photo import read_photo
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.networks import build
-from gan_nst.photo import read_photo
+from gan_nst.runs.generators import load_translator
 
 SMALL = {"name": "resnet", "width": 4, "blocks": 1}
 

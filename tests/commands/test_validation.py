@@ -14,10 +14,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gan_nst
-from gan_nst.commands.settings import load_settings, resolve_evaluation
-from gan_nst.data.folders import locate
-from gan_nst.errors import SettingsError, WeightsError
+from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.data.domains import locate
 from gan_nst.inference.exported import load_exported
+from gan_nst.runs.settings import load_settings, resolve_evaluation
 from gan_nst.training import checkpoint
 
 STEPS = ["training.steps=7", "evaluation.every=2"]

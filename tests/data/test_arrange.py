@@ -4,10 +4,10 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from gan_nst.core.errors import DataError
 from gan_nst.data.arrange import arrange
-from gan_nst.data.folders import locate
+from gan_nst.data.domains import locate
 from gan_nst.data.settings import DataSettings
-from gan_nst.errors import DataError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 from helpers_data import coordinates, noise, tiny_settings
 
+from gan_nst.core.errors import SettingsError
 from gan_nst.data.augment import Augmentation
 from gan_nst.data.sampling import mix
-from gan_nst.errors import SettingsError
 
 PICTURE = coordinates(40, 50)
 DRAWS = 3000

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from gan_nst.core.errors import DataError
 from gan_nst.data import demo
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_demo, make_scene
-from gan_nst.errors import DataError
-from gan_nst.images import find_pictures, read_picture
+from gan_nst.images.files import find_pictures, read_picture
 
 SIZE = 48
 

@@ -9,10 +9,10 @@ import pytest
 from helpers_server import Fault, serving
 from rich.progress import Progress
 
-from gan_nst import progress
+from gan_nst.core import progress
+from gan_nst.core.errors import DataError
 from gan_nst.data import download as module
 from gan_nst.data.download import download
-from gan_nst.errors import DataError
 
 DATA = b"PK\3\4" + bytes(range(256)) * 400
 OTHER = bytes(reversed(DATA))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchmetrics.functional.image.lpips as library
 import torchvision
 
-from gan_nst.errors import WeightsError
+from gan_nst.core.errors import WeightsError
 from gan_nst.evaluation.lpips import Lpips
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 from helpers_pages import Page, browse, inked, needs_browser, outside
 from PIL import Image
 
+from gan_nst.core.scores import label
 from gan_nst.evaluation.report import Report, Sheet, render
-from gan_nst.evaluation.scores import label
 
 EVIL = "<script>alert('&\"')</script>"
 HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from gan_nst.core.scores import Score, is_score, label, more_is_better
 from gan_nst.evaluation.features import FEATURE_NAMES, score_key
-from gan_nst.evaluation.scores import Score, is_score, label, more_is_better
 from gan_nst.evaluation.table import as_text
 
 

@@ -11,7 +11,7 @@ from helpers_inference import refusal
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
-from gan_nst.errors import CheckpointError, one_line
+from gan_nst.core.errors import CheckpointError, one_line
 from gan_nst.inference.exported import Description, TrainingScale, export, load_exported, to_text
 from gan_nst.networks import build
 

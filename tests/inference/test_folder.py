@@ -12,13 +12,13 @@ import torch
 from helpers_inference import Blur, Shift, noise, translator
 from helpers_root import modes_hold
 
-from gan_nst.errors import DataError
-from gan_nst.images import find_pictures, read_picture, to_picture, to_uint8, write_picture
-from gan_nst.inference.finishing.finish import Finish
-from gan_nst.inference.folder import translate as folder
-from gan_nst.inference.folder.outputs import Naming
-from gan_nst.inference.folder.translate import FolderOptions, translate_folder, translate_photo
-from gan_nst.photo import Encoding, Photo, read_photo, write_photo
+from gan_nst.core.errors import DataError
+from gan_nst.images.files import find_pictures, read_picture, to_picture, to_uint8, write_picture
+from gan_nst.images.finish import Finish
+from gan_nst.images.photo import Encoding, Photo, read_photo, write_photo
+from gan_nst.inference import folder
+from gan_nst.inference.folder import FolderOptions, translate_folder, translate_photo
+from gan_nst.inference.outputs import Naming
 
 
 def fill(root, *names, size=(20, 24)):
@@ -382,7 +382,7 @@ def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder, "read_photo", slowly(real_read))
     monkeypatch.setattr(folder, "write_photo", slowly(real_write))
-    monkeypatch.setattr("gan_nst.inference.folder.batches._LARGEST_BATCH", 2)
+    monkeypatch.setattr("gan_nst.inference.batches._LARGEST_BATCH", 2)
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(40)), size=(8, 8))
     began = time.monotonic()
     translate_folder(translator(Slow()), source, tmp_path / "out")
@@ -395,7 +395,7 @@ def test_few_pictures_are_held_however_many_there_are(tmp_path, monkeypatch, sid
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
     monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
-    monkeypatch.setattr("gan_nst.inference.folder.batches._PIXELS_A_BATCH", 1000)
+    monkeypatch.setattr("gan_nst.inference.batches._PIXELS_A_BATCH", 1000)
 
     class Slow(Shift):
         def forward(self, x):

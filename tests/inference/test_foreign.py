@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_nst.errors import WeightsError
+from gan_nst.core.errors import WeightsError
 from gan_nst.inference.foreign import recognise
 from gan_nst.networks import build
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gan_nst.errors import DataError, SettingsError
-from gan_nst.inference.folder.outputs import (
+from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.inference.outputs import (
     Naming,
     is_finished,
     lie_among_inputs,

@@ -6,10 +6,10 @@ import torch
 from helpers_inference import Blur, Shift, describe, translator
 from PIL import Image
 
-from gan_nst.errors import SettingsError
-from gan_nst.inference.parts.padding import pad_to_multiple
+from gan_nst.core.errors import SettingsError
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
+from gan_nst.tiling.padding import pad_to_multiple
 
 SIZES = [
     (1, 1),

@@ -23,16 +23,16 @@ from helpers_films import (
 from helpers_inference import Shift, describe, translator
 from torch import nn
 
-from gan_nst.errors import DataError, SettingsError
-from gan_nst.images import read_picture, resize_picture, write_picture
-from gan_nst.inference.film.form import Form, as_stored, upright
-from gan_nst.inference.film.muxing import FilmWriter
-from gan_nst.inference.film.shots import Shot, Stills
-from gan_nst.inference.film.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
-from gan_nst.inference.finishing.finish import Finish
+from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.images.finish import Finish
+from gan_nst.images.form import Form, as_stored, upright
+from gan_nst.images.muxing import FilmWriter
+from gan_nst.images.photo import Photo
+from gan_nst.images.shots import Shot, Stills
 from gan_nst.inference.translator import Translator
+from gan_nst.inference.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
 from gan_nst.networks import build
-from gan_nst.photo import Photo
 
 av = pytest.importorskip("av")
 
@@ -315,7 +315,7 @@ def test_a_start_far_inside_is_sought(tmp_path, monkeypatch):
     frames = [np.roll(clouds(), 4 * (n % 16), 1) for n in range(120)]
     source = write_clip(tmp_path / "in.mp4", frames, gop_size=5)
     network = Same()
-    monkeypatch.setattr("gan_nst.data.film._LEAD", 0.5)
+    monkeypatch.setattr("gan_nst.images.files.video._LEAD", 0.5)
     translate(source, tmp_path / "out.mp4", network, start=9.0, end=9.3)
     assert_alike(read_clip(tmp_path / "out.mp4").frames, read_clip(source).frames[90:93])
     assert len(network.seen) == 3
@@ -425,7 +425,7 @@ def test_windows_and_smoothing_begin_anew_at_cuts():
 
 def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_data):
     """The figures behind --smooth, at a small size: the warping error falls by a third and more, without ghosts."""
-    from gan_nst.commands.adopt import import_generator
+    from gan_nst.commands.importing import import_generator
     from gan_nst.inference.exported import load_exported
 
     import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", tmp_path / "ab.safetensors")
@@ -596,7 +596,7 @@ def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
 
 
 def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
-    from gan_nst.inference.film.sound import Sound
+    from gan_nst.images.sound import Sound
 
     class Failing:
         def __init__(self, real):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gan_nst.inference.film.window import Window
-from gan_nst.inference.parts.segments import links, run_with
+from gan_nst.inference.window import Window
 from gan_nst.networks import build
+from gan_nst.tiling.segments import links, run_with
 
 
 def frames(count, seed=0):

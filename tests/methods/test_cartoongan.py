@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torchvision.models import squeezenet1_1
 
-from gan_nst.errors import WeightsError
+from gan_nst.core.errors import WeightsError
 from gan_nst.methods.base import Plan, Stream
 from gan_nst.methods.cartoongan import CartoonGan, CartoonGanSettings, warm_up_steps
-from gan_nst.networks.content import FeatureSettings
+from gan_nst.networks.features import FeatureSettings
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers_methods import PLAN, STEPS, endless, make_method, make_trainer, micro_batches, same, state
 
-from gan_nst.errors import TrainingError
+from gan_nst.core.errors import TrainingError
 from gan_nst.methods import base
 from gan_nst.training.compilation import compile_networks
 

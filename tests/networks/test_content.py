@@ -9,11 +9,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from gan_nst import pretrained
-from gan_nst.errors import SettingsError, WeightsError
-from gan_nst.images import find_pictures, read_picture, resize_picture, to_float, to_tensor
-from gan_nst.networks import content
-from gan_nst.networks.content import ContentNetwork, FeatureSettings
+from gan_nst.core import pretrained
+from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.images.files import find_pictures, read_picture, resize_picture, to_float, to_tensor
+from gan_nst.networks import features as content
+from gan_nst.networks.features import ContentNetwork, FeatureSettings
 
 NETWORKS = ("vgg19", "vgg19_normalised", "squeezenet1_1")
 # The convention, written out once more.

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_nst.errors import SettingsError
+from gan_nst.core.errors import SettingsError
 from gan_nst.networks import build
 from gan_nst.networks.norm import InstanceNorm
 from gan_nst.networks.resnet import ResnetSpec

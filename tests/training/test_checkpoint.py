@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_nst.errors import CheckpointError, one_line
+from gan_nst.core.errors import CheckpointError, one_line
 from gan_nst.training import checkpoint
 
 

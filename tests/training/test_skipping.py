@@ -9,7 +9,7 @@ from helpers_processes import in_two_processes
 from helpers_toy import Toy, batches, make_trainer
 from torch import nn
 
-from gan_nst.errors import TrainingError
+from gan_nst.core.errors import TrainingError
 from gan_nst.methods.base import Role, Update
 from gan_nst.training import checkpoint
 from gan_nst.training.guard import Guard

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_nst.errors import SettingsError
+from gan_nst.core.errors import SettingsError
 from gan_nst.methods import base
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
 from gan_nst.training import compilation, forecast, monitor

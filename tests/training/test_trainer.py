@@ -10,7 +10,7 @@ from helpers_runs import same_values
 from helpers_toy import batches, make_trainer
 from torch import nn
 
-from gan_nst.errors import CheckpointError, DataError, TrainingError
+from gan_nst.core.errors import CheckpointError, DataError, TrainingError
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.ema import Ema
 from gan_nst.training.monitor import Monitor

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export import export as trace
 
-from gan_nst.images import to_float, to_uint8
-from gan_nst.inference.parts.padding import SMALLEST
+from gan_nst.images.files import to_float, to_uint8
+from gan_nst.tiling.padding import SMALLEST
 
 
 class Whole(nn.Module):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import nn
 
-from gan_nst.errors import CheckpointError
+from gan_nst.core.errors import CheckpointError
 from gan_nst.inference.exported import Description
-from gan_nst.inference.portable.onnx_file import Session
+from gan_nst.inference.portable.onnx import Session
 from gan_nst.inference.portable.program import read_program
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gan_nst.errors import CheckpointError, reason
+from gan_nst.core.errors import CheckpointError, reason
 from gan_nst.inference.exported import KEY, PortableDescription, generator_of, to_text, told
 from gan_nst.inference.portable.graph import Whole, make_program
 

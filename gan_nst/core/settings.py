@@ -1,0 +1,216 @@
+"""Settings: one YAML file plus overrides, validated, with errors a person can act on."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from gan_nst.core.bounded import LONGEST, parse_yaml, shortened, shown
+from gan_nst.core.errors import SettingsError, one_line, reason
+
+S = TypeVar("S", bound="Section")
+
+_DEEPEST = 30  # sections within each other that an override may name
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, no unknown keys, finite numbers, no boolean where a number is meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_not_booleans(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key, value in data.items():
+                field = cls.model_fields.get(key)
+                if isinstance(value, bool) and field is not None and bool not in leaf_types(field.annotation):
+                    raise ValueError(
+                        f"{key}: expected {describe(field.annotation)}, got {str(value).lower()}"
+                    )
+        return data
+
+
+def validate(model: type[S], data: Any, where: str = "") -> S:
+    """The settings of type `model` that `data` describes.
+
+    where: names the source in errors, a file for example. Raises SettingsError, one line for the first
+    mistake: the full path of the setting, what was given, what was probably meant.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        prefix = f"{where}: " if where else ""
+        raise SettingsError(one_line(prefix + _explain(model, error))) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises SettingsError when it cannot be read or is no mapping."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting
+            raise SettingsError(f"{path}: cannot be read (not a file)")
+        with open(path, "rb") as file:
+            data = parse_yaml(file.read(4 * LONGEST + 1).decode())
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such settings file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({reason(error)})") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise SettingsError(f"{path}: expected settings as `name: value` lines")
+    return data
+
+
+def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]:
+    """`section.key=value` texts as nested settings; values are YAML, but text and path settings take theirs
+    literally.
+    """
+    data: dict[str, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys) or len(keys) > _DEEPEST:
+            raise SettingsError(
+                f"{shown(override)}: expected section.key=value, training.steps=1000 for example"
+            )
+        field_type = _field_type(model, keys)
+        if field_type is not None and leaf_types(field_type) <= {str, Path, type(None)}:
+            value: Any = None if text in ("", "null") and type(None) in leaf_types(field_type) else text
+        else:
+            try:
+                value = parse_yaml(text)
+            except ValueError as error:
+                raise SettingsError(f"{shortened(path)}: {shown(text)} is not valid YAML: {error}") from None
+        nested = data
+        for key in keys[:-1]:
+            nested = nested.setdefault(key, {})
+            if not isinstance(nested, dict):
+                raise SettingsError(
+                    f"{shortened(path)}: {shortened(key)} was given a value of its own before"
+                )
+        nested[keys[-1]] = value
+    return data
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, mapping by mapping; lists are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """Plain settings as YAML text, in their own order."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+
+
+def yaml_value(value: Any) -> str:
+    """A plain value as one types it after `section.key=`."""
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def setting_paths(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The full path and pydantic field of every setting of a model, depth first."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        sections = [t for t in leaf_types(field.annotation) if isinstance(t, type) and issubclass(t, Section)]
+        yield path, field
+        for section in sections:
+            yield from setting_paths(section, path + ".")
+
+
+def describe(annotation: Any) -> str:
+    """A type in a user's words: "a whole number", "one of resize, transposed"."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(annotation)))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    if annotation in names:
+        return names[annotation]
+    if annotation is type(None):
+        return "null"
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(describe(part) for part in typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Annotated:
+        return describe(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (list, tuple):
+        return "a list"
+    return "a group of settings"
+
+
+def leaf_types(annotation: Any) -> set[Any]:
+    """The types a setting may take, unions and annotations taken apart; a Literal gives its values' types."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return {typing.Literal}
+    if origin is typing.Annotated:
+        return leaf_types(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(leaf_types(part) for part in typing.get_args(annotation)))
+    return {origin or annotation}
+
+
+def _field_type(model: type[Section], keys: list[str]) -> Any:
+    """The annotation of a nested setting or of a list's element, or None when there is no such setting."""
+    found: Any = None
+    candidates: list[type[Section]] = [model]
+    for key in keys:
+        if key.isdigit() and typing.get_origin(found) in (list, tuple):
+            found = typing.get_args(found)[0]
+            continue
+        fields = [candidate.model_fields[key] for candidate in candidates if key in candidate.model_fields]
+        if not fields:
+            return None
+        found = fields[0].annotation
+        candidates = [t for t in leaf_types(found) if isinstance(t, type) and issubclass(t, Section)]
+    return found
+
+
+def _explain(model: type[Section], error: ValidationError) -> str:
+    """One line for the first mistake; an unknown key is told first, as it often causes the others."""
+    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    mistake = mistakes[0]
+    keys = [
+        shortened(str(key), 100)
+        for key in mistake["loc"]
+        if not (isinstance(key, str) and key.startswith("function-"))
+    ]
+    path = ".".join(keys)
+    if mistake["type"] == "extra_forbidden":
+        return f"{path}: unknown setting{_did_you_mean(model, path)}"
+    if mistake["type"] == "missing":
+        return f"{path}: missing"
+    while keys and not keys[-1].isdigit() and _field_type(model, keys) is None:
+        keys.pop()  # for a union pydantic adds which of its types was tried
+    path = ".".join(keys)
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "value_error":
+        names_its_field = ": " in message and " " not in message.split(":")[0]
+        return f"{path}{'.' if names_its_field else ': '}{message}" if path else message
+    given = shown(mistake["input"])
+    annotation = _field_type(model, keys) or _field_type(model, keys[:-1])
+    if mistake["type"] == "literal_error" and annotation is not None:
+        expected = describe(annotation)
+        close = difflib.get_close_matches(given.strip("'"), [str(v) for v in typing.get_args(annotation)], 1)
+        return f"{path}: expected {expected}, got {given}" + (f"; did you mean {close[0]}?" if close else "")
+    if mistake["type"].endswith(("_type", "_parsing", "_from_float")) and annotation is not None:
+        return f"{path}: expected {describe(annotation)}, got {given}"
+    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}, got {given}"
+
+
+def _did_you_mean(model: type[Section], path: str) -> str:
+    known = [name for name, _ in setting_paths(model)]
+    last = path.rpartition(".")[2]
+    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(path, elsewhere, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""

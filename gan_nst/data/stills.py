@@ -1,0 +1,267 @@
+"""Stills from a film, so that a film becomes a domain: one for each scene, more for long scenes, none twice.
+
+Every frame is looked at once, as a thumbnail. Cuts divide the film into scenes and `every` divides scenes into
+spans; each span gives its steadiest frame, and only that one is looked at in full.
+"""
+
+import logging
+import math
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_nst.core.errors import DataError
+from gan_nst.core.progress import track
+from gan_nst.data.titles import shows_text
+from gan_nst.images.files import Picture, find_pictures, read_picture, shrink_picture, write_picture
+from gan_nst.images.video import Film, stamp
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+log = logging.getLogger(__name__)
+
+Field = NDArray[np.float32]
+Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
+
+_WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
+_REACH = 6  # frames looked at to either side of one: a quarter of a second of film
+CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
+SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2
+_BLEND = 5.0  # difference across the reach that half of a half-blended frame has
+_LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
+_DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels
+_ALIKE = 10.0  # root mean square difference of two signatures below which stills are one picture
+_BAR = 24  # the level that a bar stays below: black and what a codec adds to it
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What became of a film.
+
+    kept: the files written, by time; `shape` is their height and width in pixels.
+    scenes: how many show something; black and fades are none.
+    near_duplicates, blank, credits, blended: stills dropped, each under one reason.
+    seconds: the film as far as it could be read. bars: what was cropped.
+    """
+
+    film: Path
+    kept: tuple[Path, ...]
+    shape: tuple[int, ...]
+    scenes: int
+    near_duplicates: int
+    blank: int
+    credits: int
+    blended: int
+    seconds: float
+    bars: Bars
+
+    def report(self) -> str:
+        """Two lines for the user: what was kept, and what was left out."""
+        size = " x ".join(map(str, self.shape[::-1]))
+        bars = "bars of {} {} {} {} pixels (left, top, right, bottom) cropped".format(*self.bars)
+        return (
+            f"{self.film}: kept {len(self.kept)} stills of {size} pixels, from {self.scenes} scenes in "
+            f"{stamp(self.seconds)[:-4]}\n{self.dropped()}; {bars if any(self.bars) else 'no bars'}"
+        )
+
+    def dropped(self) -> str:
+        """How many stills were dropped for what reason."""
+        return (
+            f"dropped {self.near_duplicates} near-duplicates, {self.blank} black or blank, "
+            f"{self.credits} credits, {self.blended} half-blended"
+        )
+
+
+def take_frames(film: Path, folder: Path, *, every: float = 2.0, size: int | None = 256) -> Frames:
+    """Writes stills of a film into a folder as `FILM-HH-MM-SS.mmm.png`, and says what was dropped.
+
+    every: a scene longer than so many seconds gives another still for each. size: the stills' shorter side in
+    pixels; a smaller film is not enlarged, None keeps the film's size. Bars are cropped, pixels made square.
+
+    The folder may hold pictures, whose like is dropped, but no stills of a film of this name. A film that breaks
+    off is taken as far as it can be read, with a warning. Raises DataError, one line, when it cannot be read at
+    all, when everything is dropped, or when PyAV is missing.
+    """
+    if not every > 0 or (size is not None and size < 1):
+        raise DataError(f"{film}: every {every} seconds, size {size}: both must be above 0")
+    bars = _find_bars(film)
+    name = film.stem.lstrip(".") or "film"  # hidden files are no pictures
+    seen = _signatures(folder, name)
+    kept: list[Path] = []
+    scenes, shape = 0, (0, 0)
+    dropped = dict.fromkeys(("near_duplicates", "blank", "credits", "blended"), 0)
+    with closing(Film(film)) as reader:
+        for look, opens_scene in _choose(_look(reader, bars), every):
+            scenes += opens_scene and look.clear
+            picture = _square_pixels(reader, look.frame, bars)
+            if shows_text(picture):
+                dropped["credits"] += 1
+                continue
+            if not look.clear:
+                dropped["blank" if look.blank else "blended"] += 1
+                continue
+            picture = shrink_picture(picture, size)
+            signature = _signature(picture)
+            if (np.square(seen - signature).mean(1) < _ALIKE**2).any():
+                dropped["near_duplicates"] += 1
+                continue
+            kept.append(folder / f"{name}-{stamp(look.time).replace(':', '-')}.png")
+            write_picture(picture, kept[-1])
+            seen, shape = np.vstack([seen, signature]), picture.shape[:2]
+    frames = Frames(film, tuple(kept), shape, scenes, **dropped, seconds=reader.read, bars=bars)
+    if not kept:
+        raise DataError(f"{film}: no still is worth keeping; {frames.dropped()}")
+    return frames
+
+
+class _Look(NamedTuple):
+    """A frame of the film, and what its neighbours tell of it.
+
+    small, change: its thumbnail, and how far that is from the one before, of 255. motion: the largest change
+    around it. cut: it is the first of a scene. blank: it shows nothing. blended: it is half of two pictures.
+    """
+
+    time: float
+    frame: "VideoFrame"
+    small: Field
+    change: float
+    motion: float = 0.0
+    cut: bool = False
+    blank: bool = False
+    blended: bool = False
+
+    @property
+    def clear(self) -> bool:
+        return not (self.blank or self.blended)
+
+
+def _look(reader: "Film", bars: Bars) -> Iterator[_Look]:
+    """Every frame of the film, judged; a few are held at a time."""
+    left, top, right, bottom = bars
+    rows = slice(math.ceil(top / reader.height * _HEIGHT), math.floor((1 - bottom / reader.height) * _HEIGHT))
+    columns = slice(math.ceil(left / reader.width * _WIDTH), math.floor((1 - right / reader.width) * _WIDTH))
+    before: deque[_Look] = deque(maxlen=_REACH + 1)
+    ahead: deque[_Look] = deque()
+    for time, frame in reader.frames():
+        small = reader.rgb(frame, _WIDTH, _HEIGHT)[rows, columns].astype(np.float32)
+        ahead.append(_Look(time, frame, small, _difference(small, ahead[-1].small) if ahead else 0.0))
+        if len(ahead) > _REACH:
+            before.append(ahead.popleft())
+            yield _judge(list(before), list(ahead))
+    while ahead:
+        before.append(ahead.popleft())
+        yield _judge(list(before), list(ahead))
+
+
+def _judge(before: list[_Look], after: list[_Look]) -> _Look:
+    """The last look of `before`, judged by those before and after it."""
+    now, before = before[-1], before[:-1]
+    around = [look.change for look in before + after]
+    cut = now.change > max(CUT, SPIKE * sum(around) / max(1, len(around)))
+    if cut:  # after a flash the picture is what it was before
+        pairs = (_difference(one.small, other.small) for one in before for other in [now, *after])
+        cut = min(pairs) > 0.5 * now.change
+    low, high = np.percentile(now.small.reshape(-1, 3), (2, 98), axis=0)
+    return now._replace(
+        motion=max(look.change for look in [*before[-1:], now, *after[:2]]),
+        cut=cut,
+        blank=bool(high.max() < _DARK or (high - low).max() < _FLAT),
+        blended=any(
+            _is_average(before[-reach].small, now.small, after[reach - 1].small)
+            for reach in {2, min(_REACH, len(before), len(after))}  # quick fades and slow ones
+            if 2 <= reach <= min(len(before), len(after))
+        ),
+    )
+
+
+def _is_average(before: Field, now: Field, after: Field) -> bool:
+    """Whether a picture blends those around it: most of it changes, and evenly; in a pan it does neither."""
+    across = np.abs(after - before)
+    changed = np.count_nonzero(across.max(2) > _BLEND) > 0.5 * across[..., 0].size
+    return changed and _difference(now * 2, before + after) < _LINEAR * 2 * float(across.mean())
+
+
+def _choose(looks: Iterator[_Look], every: float) -> Iterator[tuple[_Look, bool]]:
+    """The steadiest clear frame of every span of every scene, and whether the span opens its scene.
+
+    A scene begins at a cut and where black, a fade or a blend ends. The rest of a long scene, when it is shorter
+    than half of `every`, gives nothing.
+    """
+    best, start, time, unclear, opens = None, 0.0, 0.0, 0, True
+    for look in looks:
+        begins = look.cut or (look.clear and unclear >= 3)
+        unclear = 0 if look.clear else unclear + 1
+        if best is not None and (begins or look.time - start >= every):
+            if opens or look.time - start >= every / 2:
+                yield best, opens
+            best, opens = None, begins
+        if best is None:
+            best, start = look, look.time
+        elif (not look.clear, look.motion) < (not best.clear, best.motion):
+            best = look
+        time = look.time
+    if best is not None and (opens or time - start >= every / 2):
+        yield best, opens
+
+
+def _square_pixels(reader: "Film", frame: "VideoFrame", bars: Bars) -> Picture:
+    """A frame as it is shown: its pixels square, upright, without bars."""
+    left, top, right, bottom = bars
+    picture = reader.rgb(frame, reader.width, reader.height)
+    picture = picture[top : reader.height - bottom, left : reader.width - right]
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+
+
+def _signature(picture: Picture) -> Field:
+    """What a still is compared by, of shape (768,): so blurred that a pan by a hundredth changes little."""
+    return cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+
+
+def _signatures(folder: Path, name: str) -> Field:
+    """The signatures of the pictures that a folder holds, of shape (n, 768)."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: not a folder")
+    pictures = find_pictures(folder)
+    ours = re.compile(re.escape(name) + r"-\d\d+-\d\d-\d\d\.\d{3}\.png")
+    if earlier := [path.name for path in pictures if ours.fullmatch(path.name)]:
+        raise DataError(
+            f"{folder}: has stills of {name} already ({earlier[0]}); remove them or give another folder"
+        )
+    found = [_signature(read_picture(path)) for path in track(pictures, f"looking at what is in {folder}")]
+    return np.array(found, np.float32).reshape(-1, 768)
+
+
+def _find_bars(film: Path) -> Bars:
+    """The dark bars at a film's edges; 0 where there is none.
+
+    A bar is dark in nine of ten frames. One that is more than a sliver has its like opposite, which a night sky
+    has not.
+    """
+    edges = []
+    with closing(Film(film)) as reader:
+        width, height = reader.width, reader.height
+        for frame in reader.sample():
+            lit = cv2.cvtColor(reader.rgb(frame, width, height), cv2.COLOR_RGB2GRAY) >= _BAR
+            x, y = (np.flatnonzero(np.count_nonzero(lit, axis) > 0.01 * lit.shape[axis]) for axis in (0, 1))
+            if len(x) and len(y):
+                edges.append((x[0], y[0], width - 1 - x[-1], height - 1 - y[-1]))
+    found = np.percentile(edges or [(0, 0, 0, 0)], 10, axis=0, method="lower")
+    bars = [0, 0, 0, 0]
+    for edge, side in enumerate((width, height) * 2):
+        widest = min(max(2 * found[edge - 2], 0.04 * side), 0.4 * side)
+        if 0 < found[edge] <= widest:
+            bars[edge] = int(found[edge]) + 1 + side // 400  # a codec smears the edge
+    return bars[0], bars[1], bars[2], bars[3]
+
+
+def _difference(one: Field, other: Field) -> float:
+    return float(np.abs(one - other).mean())

@@ -1,0 +1,249 @@
+"""A film in, the translated film out: with its sound, its times and its form, and without flicker."""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+from gan_nst.core.errors import DataError, SettingsError, counted
+from gan_nst.core.progress import bar
+from gan_nst.images.finish import Finish, complete, prepare
+from gan_nst.images.muxing import FILM_SUFFIXES, Clip, FilmWriter
+from gan_nst.images.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
+from gan_nst.images.shots import Footage, Shot, Stills
+from gan_nst.inference.folder import Outcome
+from gan_nst.inference.outputs import Naming, inputs, make_folder, plan_outputs
+from gan_nst.inference.pipeline import ahead
+from gan_nst.inference.translator import Translator
+from gan_nst.inference.window import Window
+from gan_nst.networks.resnet import ResnetGenerator
+from gan_nst.tiling.flow import Cuts, Smoother
+from gan_nst.tiling.segments import links
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {*FILM_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}
+)
+
+SMOOTHING = 0.7  # a strength that takes about half of the flicker
+_READ_AHEAD = 64 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a film is translated and written.
+
+    crf: quality, 0 (best) to 51. every: each such frame is translated, the others are left out. start, end: the part,
+    in seconds. fps: frames a second of a film made from a folder. window: frames whose statistics are shared; 1: each
+    has its own. smooth: how much of a frame comes from those before, moved along, 0 (nothing) to below 1.
+    """
+
+    crf: int = 18
+    every: int = 1
+    start: float = 0.0
+    end: float = math.inf
+    fps: Fraction = Fraction(25)
+    window: int = 8
+    smooth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise SettingsError(f"crf: expected 0 to 51, got {self.crf}")
+        if self.every < 1 or self.window < 1:
+            raise SettingsError(f"every {self.every}, window {self.window}: both must be at least 1")
+        if not self.start < self.end:
+            raise SettingsError(f"start {self.start:g}, end {self.end:g}: the part must end after its start")
+        if not 0 <= self.smooth < 1:
+            raise SettingsError(f"smooth: expected 0 to below 1, got {self.smooth}")
+        if not 0 < self.fps <= 1000:
+            raise SettingsError(f"fps: expected above 0 to 1000, got {self.fps}")
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """How frames that are files of their own are read and written. largest: pixels that a frame may have."""
+
+    naming: Naming = field(default_factory=Naming)
+    encoding: Encoding = field(default_factory=Encoding)
+    largest: int = LARGEST
+
+
+@dataclass
+class FilmOutcome(Outcome):
+    """What became of a film: `written` is the film, or its pictures; `failures` are parts that could not be read."""
+
+    frames: int = 0
+
+    @property
+    def trouble(self) -> str:
+        return f"not everything could be read, {counted(len(self.failures), 'fault')}"
+
+
+def is_film(path: Path) -> bool:
+    """Whether a path is named like a film's file."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def translate_video(
+    translator: Translator,
+    source: Path,
+    output: Path,
+    options: VideoOptions | None = None,
+    finish: Finish | None = None,
+    files: FrameFiles | None = None,
+) -> FilmOutcome:
+    """Translates a film, or a folder of its frames, into a film, or a folder of frames; a film's are called 000001.png
+    and so on.
+
+    What an output without a film's suffix names is a folder. A film that is damaged or breaks off is translated as
+    far as it can be read, and the outcome says so. Raises DataError, and leaves no film, when nothing can be read or
+    the output not be written.
+    """
+    options, finish, files = options or VideoOptions(), finish or Finish(), files or FrameFiles()
+    outcome = FilmOutcome()
+    with (
+        closing(_source(source, output, options, files.largest)) as film,
+        _sink(film, output, options, files, outcome) as sink,
+    ):
+        if options.window > 1 and not translator.takes_statistics:
+            log.warning("this generator's statistics cannot be shared between frames; --window is left out")
+            options = replace(options, window=1)
+        if options.window > 1 and translator.fast:
+            log.info(
+                "--fast is for frames by themselves; with a --window, those too large for --memory are exact"
+            )
+        with (
+            bar(f"translating {source.name}") as report,
+            closing(ahead(_itself, film.shots(), _bytes, 1, _READ_AHEAD)) as shots,
+        ):
+            for shot, photo in stylize(translator, shots, options, finish):
+                sink(shot, photo)
+                outcome.frames += 1
+                if report is not None:
+                    report(shot.share)
+    outcome.failures += film.faults
+    return outcome
+
+
+def stylize(
+    translator: Translator, shots: Iterable[Shot], options: VideoOptions, finish: Finish
+) -> Iterator[tuple[Shot, Photo]]:
+    """The shots with their translations, in order; shared statistics and smoothing begin anew at every cut."""
+    window = Window(options.window, _last_norm(translator)) if options.window > 1 else None
+    smoother = Smoother(options.smooth) if options.smooth else None
+    for batch, begins in _batches(shots, translator.fits):
+        if begins and window is not None:
+            window.reset()
+        if begins and smoother is not None:
+            smoother.reset()
+        pictures = [prepare(shot.photo, finish) for shot in batch]
+        for shot, translated in zip(batch, translator.translate(pictures, window), strict=True):
+            photo = complete(shot.photo, translated, finish)
+            if smoother is not None:
+                photo = replace(photo, pixels=smoother(shot.photo.pixels, photo.pixels))
+            yield shot, photo
+
+
+def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator[tuple[list[Shot], bool]]:
+    """Shots in a row that may pass the network together, and whether they begin a scene."""
+    cuts, batch, begins = Cuts(), list[Shot](), True
+    for shot in shots:
+        pixels, cut = shot.photo.pixels, cuts(shot.photo.pixels)
+        if batch:
+            first = batch[0].photo.pixels
+            most = max(1, fits(*first.shape[:2]))
+            if cut or len(batch) >= most or (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+                yield batch, begins
+                batch, begins = [], False
+        batch.append(shot)
+        begins = begins or cut
+    if batch:
+        yield batch, begins
+
+
+@contextmanager
+def _sink(
+    film: Footage | Stills, output: Path, options: VideoOptions, files: FrameFiles, outcome: FilmOutcome
+) -> Iterator[Callable[[Shot, Photo], None]]:
+    """Where translations go: within the context, call it with each."""
+    if names_a_film(output):
+        clip = Clip(film.film, options.start, options.end) if isinstance(film, Footage) else None
+        if clip is not None and output.exists() and output.samefile(clip.film.path):
+            raise DataError(f"{output}: would be written over the input; give another name")
+        with FilmWriter(output, options.crf, clip) as writer:
+            yield lambda shot, photo: writer.add(photo.pixels, shot.form, shot.pts, shot.duration)
+        outcome.written.append(output)
+        return
+    if isinstance(film, Footage):
+        _make_empty(output, files.naming)
+    names = plan_outputs(film.folder, output, files.naming) if isinstance(film, Stills) else {}
+
+    def write(shot: Shot, photo: Photo) -> None:
+        number = Path(f"{outcome.frames + 1:06}")
+        target = output / files.naming.plain(number) if shot.file is None else names[shot.file]
+        write_photo(photo, target, files.encoding)
+        outcome.written.append(target)
+
+    yield write
+
+
+def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> Footage | Stills:
+    """What is to be translated. Raises DataError when there is nothing, or a film's frames have too many pixels."""
+    if not source.exists():
+        raise DataError(f"{source}: no such film or folder")
+    part = options.every, options.start, options.end
+    if not source.is_dir():
+        footage = Footage(source, *part)
+        width, height = footage.film.stream.width, footage.film.stream.height
+        if width * height > largest:
+            footage.close()
+            raise DataError(
+                f"{source}: has frames of {width}x{height} pixels, more than the {largest} that are allowed; "
+                "--max-pixels allows more"
+            )
+        return footage
+    return Stills(
+        source, inputs(source, output), options.fps, *part, largest=largest, same=names_a_film(output)
+    )
+
+
+def names_a_film(output: Path) -> bool:
+    """Whether an output is a film; else it is a folder. FilmWriter refuses suffixes that it does not know."""
+    return bool(output.suffix) and not output.is_dir()
+
+
+def _make_empty(folder: Path, naming: Naming) -> None:
+    """A folder for a film's frames, without earlier ones, of whatever format, which would mix with them."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(
+            f"{folder}: is a file; a film's frames need a folder, a film one of {' '.join(FILM_SUFFIXES)}"
+        )
+    make_folder(folder)
+    ending = "|".join(map(re.escape, FORMATS))
+    frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?({ending})", re.I)
+    try:
+        earlier = next(filter(frame.fullmatch, sorted(os.listdir(folder))), None)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+    if earlier is not None:
+        raise DataError(f"{folder}: has frames already ({earlier}); remove them or give another folder")
+
+
+def _last_norm(translator: Translator) -> str:
+    """The name of the generator's last instance norm."""
+    assert isinstance(translator.generator, ResnetGenerator)
+    return [link.name for link in links(translator.generator) if link.segment.norm is not None][-1]
+
+
+def _itself(shot: Shot) -> Shot:
+    return shot
+
+
+def _bytes(shot: Shot) -> int:
+    return shot.photo.pixels.nbytes

@@ -1,0 +1,268 @@
+"""Frozen networks whose features tell what a picture shows, whatever its style: for content losses.
+
+One convention for all of them: pictures enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
+features leave in units of their own mean absolute value over a few fixed pictures. So the content loss, their mean
+absolute difference, is of much the same size for the layers that are used: 0.5 to 1.1 between photographs and their
+cartoons from SqueezeNet's conv1 to fire7 and the normalised VGG-19's conv1_1 to conv3_1, whose raw features differ
+twentyfold. Its gradient still differs by the layer, about fourfold, and a weight by as much.
+(Published weights belong to other conventions: raw features of pictures in [0, 1], or of 0 to 255 less a mean.)
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from gan_nst.core import pretrained
+from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.core.pretrained import Pretrained
+from gan_nst.core.settings import Section
+
+log = logging.getLogger(__name__)
+
+VGG19 = Pretrained(
+    "VGG-19 (content loss)",
+    ("vgg19-dcbb9e9d.pth", "vgg19.pth"),
+    "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+)
+VGG19_NORMALISED = Pretrained(
+    "the normalised VGG-19 (content loss)", ("vgg_normalised.pth", "vgg19_normalised_to_relu3_1.pth")
+)
+SQUEEZENET = Pretrained(
+    "SqueezeNet 1.1",
+    ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1.pth"),
+    "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+)
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
+
+
+class FeatureSettings(Section):
+    """Which frozen network a content loss looks through."""
+
+    network: Literal["vgg19", "squeezenet1_1", "vgg19_normalised", "random"] = Field(
+        "vgg19", description="random: three convolutions with fixed random weights, which need no file"
+    )
+    layer: str | None = Field(
+        None,
+        description="conv4_4, relu3_1, fire5, ...; null: conv4_4, conv3_1 (normalised VGG-19) or fire3 (SqueezeNet)",
+    )
+    weights: Path | Literal["auto", "download"] | None = Field(
+        None,
+        description="a file; null: it must lie where weights are looked for; download: fetched if it does not; auto: "
+        "random features if it does not",
+    )
+    sha256: str | None = Field(
+        None, description="of the weights' file; a run notes it, and goes on with no other file"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FeatureSettings":
+        file = _KINDS[self.network].file
+        if file is None and isinstance(self.weights, Path):
+            raise ValueError("weights: random features take no file; choose another network, or give none")
+        if self.weights == "download" and (file is None or file.url is None):
+            raise ValueError(f"weights: {self.network} has no address to download from; give a file")
+        return self
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A network: its file, its layers before they have weights, and where each named layer ends."""
+
+    file: Pretrained | None
+    layer: str
+    ends: Mapping[str, int]
+    layers: Callable[[], nn.Sequential]
+
+
+class ContentNetwork(nn.Module):
+    """Maps pictures, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
+
+    It learns nothing and belongs to no role: its weights are no parameters, and no checkpoint holds them. Raises
+    WeightsError when its weights cannot be had, SettingsError for a layer it does not have.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    unit: Tensor
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        super().__init__()
+        kind = _KINDS[settings.network]
+        layer = settings.layer or kind.layer
+        if layer not in kind.ends:
+            raise SettingsError(
+                f"method.features.layer: {settings.network} has {', '.join(kind.ends)}, got {layer!r} (null is "
+                f"{kind.layer})"
+            )
+        with torch.device("meta"):  # no initial weights are drawn
+            layers = kind.layers()[: kind.ends[layer]]
+        path = None if kind.file is None else _path(kind.file, settings)
+        if path is None:
+            _draw(layers)
+        else:
+            if settings.sha256 is not None and settings.sha256 != pretrained.digest(path):
+                raise WeightsError(f"{path}: not the file that the run began with; give that one")
+            _load(layers, path, settings.network)
+        self.layers = _without_parameters(layers)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+        with torch.no_grad():
+            # Three digits, so that it is nearly always the same number however a machine adds up.
+            unit = float(f"{self(_fixed_pictures()).abs().mean().item():.3g}")
+        if not 0 < unit < math.inf:
+            raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the picture")
+        self.unit.fill_(unit)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.layers(((pictures + 1) / 2 - self.mean) / self.deviation)
+        return features / self.unit
+
+
+def resolve(settings: FeatureSettings) -> FeatureSettings:
+    """The settings as a run saves them: with the hash of the weights, and with `weights: auto` resolved to the network
+    where its weights lie, else to random features, with a warning. Raises WeightsError for missing weights.
+    """
+    file = _KINDS[settings.network].file
+    if file is None:
+        return settings.model_copy(update={"weights": None})
+    if settings.weights != "auto" or settings.sha256 is not None or pretrained.find(file) is not None:
+        weights = None if settings.weights == "auto" else settings.weights
+        path = _path(file, settings)
+        digest = settings.sha256 or pretrained.digest(path)
+        return settings.model_copy(update={"weights": weights, "sha256": digest})
+    fetch = " (method.features.weights=download fetches the file)" if file.url else ""
+    log.warning(
+        f"{file.what}: no {' or '.join(file.names)} here; the content loss looks through random features, good enough "
+        f"to see that everything runs, not for results{fetch}"
+    )
+    return FeatureSettings(network="random")
+
+
+def _path(file: Pretrained, settings: FeatureSettings) -> Path:
+    if settings.weights == "download" and file.url is not None:
+        return pretrained.fetch(file)
+    given = settings.weights if isinstance(settings.weights, Path) else None
+    ways = "give its path (method.features.weights=FILE)"
+    ways += ", or let method.features.weights=download fetch it" if file.url else ""
+    ways += ", or take method.features.network=squeezenet1_1" if settings.network == "vgg19" else ""
+    return pretrained.require(file, given, ways)
+
+
+def _load(layers: nn.Sequential, path: Path, network: str) -> None:
+    """Gives the layers their weights from a file of the whole network or of its lower part."""
+    weights = {
+        name.removeprefix("features."): weight.float() for name, weight in pretrained.load(path).items()
+    }
+    needed = layers.state_dict()
+    wrong = next((n for n, w in needed.items() if n not in weights or weights[n].shape != w.shape), None)
+    if wrong is not None:
+        problem = "lacks" if wrong not in weights else "has another shape of"
+        raise WeightsError(f"{path}: not {network} up to the layer asked for (it {problem} {wrong})")
+    if network == "vgg19_normalised":
+        weights["0.weight"], weights["0.bias"] = _fold(weights["0.weight"], weights["0.bias"])
+    layers.load_state_dict({name: weights[name] for name in needed}, assign=True)
+
+
+def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer of the normalised VGG-19 for normalised pictures; its file takes RGB in [0, 1] to BGR of 0 to 255
+    less a mean.
+    """
+    mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
+    folded = (weight.double() * deviation[None, :, None, None]).float()
+    return folded, (bias + weight.double()[:, :, 0, 0] @ mean).float()
+
+
+def _draw(layers: nn.Sequential) -> None:
+    """Fixed random weights, the same on every machine."""
+    source = torch.Generator().manual_seed(20181206)
+    drawn = {}
+    for name, weight in layers.state_dict().items():
+        # Uniform in float64, which is the same on every processor; normal numbers differ in their last bits.
+        reach = math.sqrt(6 / weight[0].numel()) if weight.ndim == 4 else 0.0
+        draw = torch.rand(weight.shape, generator=source, dtype=torch.float64)
+        drawn[name] = ((2 * draw - 1) * reach).float()
+    layers.load_state_dict(drawn, assign=True)
+
+
+def _without_parameters(network: nn.Sequential) -> nn.Sequential:
+    """The network with its weights as buffers that no checkpoint holds."""
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, weight.detach(), persistent=False)
+    return network.eval()
+
+
+def _fixed_pictures() -> Tensor:
+    """Four pictures of 128 pixels with the spectrum of natural ones, more contrast the coarser: in [-1, 1]."""
+    source = torch.Generator().manual_seed(20140904)
+    pictures = torch.zeros(4, 3, 128, 128)
+    for cells in (2, 4, 8, 16, 32, 64, 128):
+        draw = torch.rand(4, 3, cells, cells, generator=source, dtype=torch.float64).float() - 0.5
+        pictures += F.interpolate(draw, size=128, mode="bilinear") * (2 / cells) ** 0.5
+    return pictures.clamp(-1, 1)
+
+
+def _vgg19() -> nn.Sequential:
+    from torchvision.models.vgg import cfgs, make_layers  # seconds, which a method without it need not spend
+
+    layers: nn.Sequential = make_layers(cfgs["E"])
+    return layers
+
+
+def _vgg19_normalised() -> nn.Sequential:
+    """A VGG-19 whose features were scaled to mean 1 (Gatys et al. 2016), with reflection at the border."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
+    for layer in _vgg19():
+        if isinstance(layer, nn.Conv2d):
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(layer.in_channels, layer.out_channels, 3)]
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _squeezenet() -> nn.Sequential:
+    from torchvision.models import squeezenet1_1
+
+    layers: nn.Sequential = squeezenet1_1().features
+    return layers
+
+
+def _random() -> nn.Sequential:
+    widths, layers = (3, 16, 32, 64), []
+    for stride, inputs, outputs in zip((1, 2, 2), widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _vgg_ends(first: int, a_convolution: int) -> dict[str, int]:
+    """Where "conv1_1" (before its ReLU), "relu1_1", ... end among the layers."""
+    ends, position = {}, first
+    for block, convolutions in enumerate((2, 2, 4, 4, 4), start=1):
+        for number in range(1, convolutions + 1):
+            position += a_convolution
+            ends[f"conv{block}_{number}"] = position
+            position += 1
+            ends[f"relu{block}_{number}"] = position
+        position += 1  # pooling
+    return ends
+
+
+_FIRES = {"fire2": 4, "fire3": 5, "fire4": 7, "fire5": 8, "fire6": 10, "fire7": 11, "fire8": 12, "fire9": 13}
+
+_KINDS = {
+    "vgg19": _Kind(VGG19, "conv4_4", _vgg_ends(0, 1), _vgg19),
+    "vgg19_normalised": _Kind(VGG19_NORMALISED, "conv3_1", _vgg_ends(1, 2), _vgg19_normalised),
+    "squeezenet1_1": _Kind(SQUEEZENET, "fire3", {"conv1": 1, "relu1": 2, **_FIRES}, _squeezenet),
+    "random": _Kind(None, "conv3", {"conv1": 1, "conv2": 3, "conv3": 5}, _random),
+}

@@ -1,0 +1,180 @@
+"""Run folders: `runs/<domain>/<method>/<time>/`, and what lies in them."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gan_nst.core.errors import CheckpointError, unwritten
+from gan_nst.data.settings import DataSettings
+from gan_nst.images.files import replacing
+
+RUNS = Path("runs")
+
+_LOCK = ".lock"
+_EVALUATION = ".evaluation"
+
+
+def new_run(domain: str, method: str, out: Path | None) -> Path:
+    """A new, empty run folder that no other run shares; `latest` beside it points to it unless `out` names
+    it.
+    """
+    if out is not None:
+        refuse_used(out)
+        _make(out)
+        return out
+    parent = RUNS / domain / method
+    _clean_killed(parent)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        run = parent / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            _make(run, shared=False)
+        except FileExistsError:
+            continue
+        _point_latest(parent, run)
+        return run
+    raise CheckpointError(f"{parent}: no free folder name")
+
+
+def refuse_used(out: Path) -> None:
+    """Raises CheckpointError when a folder that a run shall begin in holds anything but a run's lock."""
+    if out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
+        raise CheckpointError(f"{out}: not empty; give another --out, or go on with --resume {out}")
+
+
+@contextmanager
+def training_in(run: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run for the time of the context, and removes what one that was killed there left
+    unfinished.
+
+    Raises CheckpointError when another process trains there, or the folder cannot be written.
+    """
+    with _alone(run / _LOCK, f"{run}: another process is training there; wait for it, or stop it"):
+        _remove_unfinished(run)
+        yield
+
+
+@contextmanager
+def evaluating_in(run: Path) -> Iterator[Path]:
+    """Keeps other evaluations out of a run for the time of the context, which gets a folder there to complete files in.
+
+    Raises CheckpointError when another process evaluates the run, or the folder cannot be written.
+    """
+    staged = run / f"{_EVALUATION}.part"
+    with _alone(run / f"{_EVALUATION}.lock", f"{run}: is being evaluated by another process; wait for it"):
+        if staged.is_symlink():  # which could lead anywhere
+            staged.unlink()
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def find_run(path: Path) -> Path:
+    """The run folder a user named. Raises CheckpointError when it holds no checkpoints."""
+    run = path.resolve() if path.is_symlink() else path
+    if run.is_file():
+        raise CheckpointError(
+            f"{path}: neither a run's folder, nor a checkpoint (.pt) or generator (.safetensors)"
+        )
+    if not run.is_dir():
+        raise CheckpointError(f"{path}: no such run")
+    if not (run / "checkpoints").is_dir():
+        raise CheckpointError(f"{path}: not a run (it has no checkpoints folder)")
+    return run
+
+
+def latest(domain: str, method: str) -> Path | None:
+    """The run that `latest` points to."""
+    link = RUNS / domain / method / "latest"
+    return link.resolve() if link.exists() else None
+
+
+def exported_path(run: Path, translation: str, first: str) -> Path:
+    """Where a run's generator of a translation is exported to."""
+    return run / ("generator.safetensors" if translation == first else f"generator_{translation}.safetensors")
+
+
+def feature_cache(data: DataSettings) -> Path | None:
+    """Where the features of a run's reference pictures are remembered: beside its decoded pictures."""
+    if data.cache == "never":
+        return None
+    return data.root / ".cache" if data.cache == "auto" else Path(data.cache)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise CheckpointError(unwritten(path, error)) from None
+
+
+@contextmanager
+def _alone(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock in a file for the time of the context. A process that is killed holds none; its file stays.
+
+    Raises CheckpointError, with `refusal` where another process holds it.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(refusal) from None
+    except OSError as error:
+        raise CheckpointError(unwritten(path.parent, error)) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def _remove_unfinished(run: Path) -> None:
+    """Removes what a training or an evaluation that was killed left unfinished in a run's folder."""
+    if (run / f"{_EVALUATION}.part").exists():
+        with suppress(CheckpointError), evaluating_in(run):  # unless an evaluation is at work there
+            pass
+    for folder in (run, run / "checkpoints", run / "samples"):
+        for path in folder.glob(".*.part"):
+            with suppress(OSError):  # a folder is not of ours
+                path.unlink()
+
+
+def _clean_killed(parent: Path) -> None:
+    """Removes what killed trainings left unfinished in runs beside a new one."""
+    for lock in parent.glob(f"*/{_LOCK}"):
+        if not lock.parent.is_symlink():
+            with suppress(CheckpointError), training_in(lock.parent):  # unless it is at work
+                pass
+
+
+def _make(folder: Path, shared: bool = True) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=shared)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise CheckpointError(unwritten(folder, error, "cannot be made")) from None
+
+
+def _point_latest(parent: Path, run: Path) -> None:
+    """Replaces the link in one step; where links cannot be made there is none."""
+    link, unfinished = parent / "latest", parent / f".latest-{os.getpid()}"
+    try:
+        for left in parent.glob(".latest-*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        unfinished.symlink_to(run.name, target_is_directory=True)
+        os.replace(unfinished, link)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()

@@ -1,0 +1,132 @@
+"""The generators in a run, a checkpoint or an exported file."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gan_nst.core import processes
+from gan_nst.core.errors import CheckpointError, SettingsError
+from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
+from gan_nst.inference.translator import MEMORY, Translator
+from gan_nst.runs.folder import exported_path, find_run
+from gan_nst.tiling.folding import fold_resizes
+from gan_nst.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+FILES = (".safetensors", ".onnx", ".pt2")  # of exported generators
+
+
+def load_translator(
+    source: Path | str,
+    direction: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    memory: int = MEMORY,
+    fast: bool = False,
+    scratch: Path | str | None = None,
+) -> Translator:
+    """A translator, to be called with a picture: from a run, a checkpoint, or an exported generator's file.
+
+    A finished run gives its exported generator; one that goes on, the moving average in its newest
+    checkpoint.
+    """
+    if scratch is not None and not os.path.isdir(scratch):
+        raise SettingsError(f"--scratch {scratch}: no such folder")
+    generator, description = load_generator(Path(source), direction)
+    return Translator(
+        fold_resizes(generator),
+        description,
+        processes.own_device(device),
+        precision,
+        memory=memory,
+        fast=fast,
+        scratch=None if scratch is None else Path(scratch),
+    )
+
+
+def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:
+    """The weights of one translation's generator in a run or file; None when it has no such translation."""
+    if source.suffix == ".safetensors":
+        generator, description = load_exported(source)
+        return generator.state_dict() if description.translation == translation else None
+    payload = _payload(source)
+    if translation not in payload["translations"]:
+        return None
+    return _averaged(payload, translation)
+
+
+def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Description]:
+    """The generator that `load_translator` makes a translator of, on the CPU, and its description."""
+    if source.suffix in FILES:
+        generator, description = _load_file(source)
+        if direction not in (None, description.translation):
+            raise CheckpointError(
+                f"{source}: translates {description.translation}, not {direction}; leave --direction out"
+            )
+        return generator, description
+    if source.suffix != ".pt":
+        run = find_run(source)
+        exported = exported_path(run, direction or "first", "first")
+        if exported.exists():
+            generator, description = load_exported(exported)
+            if direction in (None, description.translation):
+                return generator, description
+        first = run / "generator.safetensors"
+        if (
+            direction is not None
+            and first.exists()
+            and (loaded := load_exported(first))[1].translation == direction
+        ):
+            return loaded
+    payload = _payload(source)
+    known = payload["translations"]
+    name = direction or next(iter(known), "ab")
+    if name not in known:
+        raise CheckpointError(f"{source}: --direction {name} is unknown; it has {', '.join(known)}")
+    log.info(f"{source}: translating {name} with the moving average of step {payload['step']}")
+    return averaged_generator(payload, name, source)
+
+
+def _load_file(source: Path) -> tuple[nn.Module, Description]:
+    if source.suffix == ".safetensors":
+        return load_exported(source)
+    from gan_nst.inference.portable.load import load_portable
+
+    return load_portable(source)
+
+
+def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tuple[nn.Module, Description]:
+    """The moving average of a translation's generator in a checkpoint, and what it says of itself. where: the run or
+    the file, for errors. Raises CheckpointError when its parts do not fit each other.
+    """
+    try:
+        description = describe(payload["translations"][name]["network"], name, payload["settings"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{where}: its settings are not those of a run") from None
+    return generator_of(description, _averaged(payload, name), where), description
+
+
+def describe(network: dict[str, Any], translation: str, settings: Mapping[str, Any]) -> Description:
+    """What a generator of a run says of itself. settings: the run's, as plain data."""
+    data = settings["data"]
+    scale = TrainingScale(load_size=data["load_size"], crop_size=data["crop_size"], resize=data["resize"])
+    return Description(
+        network=network, translation=translation, training_scale=scale, method=settings["method"]["name"]
+    )
+
+
+def _payload(source: Path) -> dict[str, Any]:
+    if source.suffix == ".pt":
+        return checkpoint.load(source)
+    return checkpoint.load_newest(find_run(source) / "checkpoints")[1]
+
+
+def _averaged(payload: Mapping[str, Any], translation: str) -> dict[str, Tensor]:
+    prefix = payload["translations"][translation]["generator"] + "."
+    return {name.removeprefix(prefix): w for name, w in payload["ema"].items() if name.startswith(prefix)}

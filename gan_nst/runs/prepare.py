@@ -1,0 +1,254 @@
+"""Everything that can go wrong before a run begins: its data, its settings and its method, opened and checked."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError
+from gan_nst.data.cache import open_pictures
+from gan_nst.data.domains import DOMAINS, DataSet, Folder, fingerprint, locate
+from gan_nst.data.loader import Batches, Samples
+from gan_nst.data.pictures import Pictures
+from gan_nst.data.smoothing import SOFT, share_smoothed
+from gan_nst.evaluation.features import Features, choose
+from gan_nst.methods import base
+from gan_nst.runs.demo import draw_if_missing, refuse_small_demo
+from gan_nst.runs.generators import load_weights
+from gan_nst.runs.settings import RunSettings, resolve, resolve_evaluation
+from gan_nst.training import distributed
+from gan_nst.training.compilation import resolve_compile
+from gan_nst.training.cost import step_operations
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 20  # pictures of a view that are compared with the pictures themselves
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of; settings have their `auto` and their length resolved.
+
+    features: the network that validation compares pictures through; None when there is none. until: the last step of
+    this session. growth: how many times as much a step computes in the end as in the beginning, with its warm-up.
+    """
+
+    settings: RunSettings
+    device: torch.device
+    data_set: DataSet
+    pictures: dict[str, Pictures]
+    method: base.Method
+    batches: Batches
+    features: Features | None
+    until: int
+    growth: float
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What every checkpoint says of the run, as plain data."""
+        generators = self.method.generators
+        return {
+            "method": self.settings.method_name,
+            "settings": self.settings.model_dump(mode="json"),
+            "translations": {
+                name: {
+                    "generator": t.generator,
+                    "source": t.source,
+                    "target": t.target,
+                    "network": generators[t.generator].spec.model_dump(),  # type: ignore[union-attr,operator]
+                }
+                for name, t in self.method.translations().items()
+            },
+            "data": fingerprint(self.data_set),
+        }
+
+
+def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any] | None) -> Prepared:
+    """Opens the data, builds the method and checks that they fit each other.
+
+    saved: the checkpoint a run goes on from. Raises GanNstError, one line, for whatever does not fit.
+    """
+    if distributed.rank() == 0:
+        draw_if_missing(settings.data)
+        refuse_small_demo(settings.data)
+    distributed.gather(None)  # the other processes wait for the pictures
+    data_set, pictures = open_data(settings, saved)
+    training = settings.training
+    pictures_a_step = training.batch_size * training.accumulation * distributed.processes()
+    steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
+    settings = resolve(settings, device, steps_per_epoch)
+    steps, workers = settings.training.steps, settings.data.workers
+    assert steps is not None
+    assert isinstance(workers, int)
+    torch.manual_seed(settings.seed)
+    plan = base.Plan(steps, steps_per_epoch, settings.seed)
+    method = base.find(settings.method_name)(settings.method, plan)
+    at_first, at_last = _operations(method, settings, saved["step"] if saved else 0)
+    compiled = resolve_compile(settings.compile, device, at_last * training.accumulation * steps)
+    settings = settings.model_copy(update={"compile": compiled})
+    if saved is None and training.init_from is not None:
+        _init_generators(method, training.init_from)
+    views = _open_views(method, data_set, settings, pictures)
+    samples = Samples(views, method.streams, settings.data, settings.seed)
+    samples[0]  # what the augmentations cannot do, they shall say now
+    batches = Batches(
+        samples,
+        training.batch_size,
+        training.accumulation,
+        workers=workers,
+        rank=distributed.rank(),
+        processes=distributed.processes(),
+        device=device,
+        timeout=settings.data.timeout,
+    )
+    settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
+    until = min(steps, settings.training.stop_at or steps)
+    log.info(
+        f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
+        f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
+    )
+    return Prepared(
+        settings, device, data_set, pictures, method, batches, features, until, at_last / max(at_first, 1)
+    )
+
+
+def _prepare_validation(
+    settings: RunSettings, device: torch.device, data_set: DataSet, method: base.Method, goes_on: bool
+) -> tuple[RunSettings, Features | None]:
+    """The settings with those of the evaluation resolved, and the feature network, which rank 0 alone needs.
+
+    A run that goes on where its weights or its validation pictures are missing is validated by what there is.
+    """
+    paired, translations = bool(data_set.pairs("validation")), method.translations()
+    try:
+        resolved = resolve_evaluation(settings, device, paired, translations)
+        wanted = resolved.evaluation.features
+        if wanted == "none" or distributed.rank() != 0:
+            return resolved, None
+        return resolved, choose(wanted, device, resolved.evaluation.weights)
+    except (SettingsError, WeightsError) as error:
+        if not goes_on:
+            raise
+        log.warning(f"{error}; the run goes on with what there is to validate by")
+    plain = settings.evaluation.model_copy(update={"features": "auto", "score": "auto", "weights": None})
+    resolved = resolve_evaluation(
+        settings.model_copy(update={"evaluation": plain}), device, paired, translations
+    )
+    wanted = resolved.evaluation.features
+    return resolved, None if wanted == "none" else choose(wanted, device)
+
+
+def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Pictures]]:
+    """The data set without the files that cannot be used, and the training pictures by domain.
+
+    saved: the checkpoint of the run that goes on or is looked at. Raises DataError.
+    """
+    return _open(_locate(settings, saved), settings)
+
+
+def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
+    """The data set; for a run that goes on, the one it began with, wherever it lies now."""
+    data_set = locate(settings.data)
+    if saved is None or saved["data"] == fingerprint(data_set):
+        return data_set
+    # The training folder alone may have been given anew: then nothing is cut from it, as its splits lay beside it.
+    uncut = locate(settings.data.model_copy(update={"held_out": 0.0}))
+    if saved["data"] == fingerprint(uncut):
+        return uncut
+    log.warning(
+        "the training pictures are not those the run began with; it goes on, but not as it would have"
+    )
+    return data_set
+
+
+def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
+    """The training pictures by domain, and the data set without the files that cannot be used."""
+    paired = {split: bool(data_set.pairs(split)) for split in ("validation", "test")}
+    pictures, opened = {}, {}
+    # Training comes last: splits cut from one folder share a cache, and what is built last is there to stay.
+    for word, folders in (
+        ("test", data_set.test),
+        ("validation", data_set.validation),
+        ("training", data_set.training),
+    ):
+        opened[word] = dict(folders)
+        for d in DOMAINS:
+            if folders[d].files:
+                rules = (
+                    settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
+                )
+                pictures[d], opened[word][d] = open_pictures(folders[d], rules, f"domain {d}, {word}")
+    for split, were in paired.items():
+        if were:  # a picture without its counterpart is of no use to them
+            common = set(opened[split]["a"].names) & set(opened[split]["b"].names)
+            opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
+    return replace(
+        data_set, training=opened["training"], validation=opened["validation"], test=opened["test"]
+    ), pictures
+
+
+def _open_views(
+    method: base.Method, data_set: DataSet, settings: RunSettings, pictures: Mapping[str, Pictures]
+) -> dict[tuple[str, str], Pictures]:
+    """The training pictures by domain and view; warns of smoothed ones that are no other than the pictures."""
+    views = {(d, "picture"): pictures[d] for d in DOMAINS}
+    for d, view in sorted({(s.domain, s.view) for s in method.streams.values()} - views.keys()):
+        folder = data_set.training[d]
+        views[d, view] = open_pictures(folder, settings.data, f"domain {d}, {view}", view)[0]
+        if view == "smoothed":
+            shown = np.linspace(0, len(folder.files) - 1, _SHOWN).astype(int)
+            shares = [share_smoothed(pictures[d][i], views[d, view][i]) for i in shown]
+            if np.median(shares) <= SOFT:
+                log.warning(
+                    f"{folder.root}: has hardly an edge that could be smoothed, so the discriminator is told that the "
+                    f"same pictures are both right and wrong; look: gan-nst data smooth {folder.root} SMOOTHED"
+                )
+    return views
+
+
+def _only(folder: Folder, names: set[str]) -> Folder:
+    kept = np.array([name in names for name in folder.each_name()], bool)
+    return replace(folder, files=folder.files.select(kept))
+
+
+def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:
+    """Floating-point operations of a micro-batch, in one process: at a step, and at the last one, as a warm-up may
+    leave networks out. Raises SettingsError when the networks cannot take the crops.
+    """
+    training, crop = settings.training, settings.data.crop_size
+    assert training.steps is not None
+    for generator in method.generators.values():
+        multiple = getattr(generator, "multiple", 1)
+        if crop % multiple:
+            raise SettingsError(
+                f"data.crop_size: {crop} is not a multiple of {multiple}, which the generator's down-samplings need"
+            )
+    last = training.steps - 1
+    at_last = step_operations(method, last, training.batch_size, crop)
+    if method.updates(step) == method.updates(last):
+        return at_last, at_last
+    return step_operations(method, step, training.batch_size, crop), at_last
+
+
+def _init_generators(method: base.Method, source: Path) -> None:
+    """Copies the trained generators that `source` has; raises CheckpointError when none fits."""
+    copied = []
+    for name, translation in method.translations().items():
+        weights = load_weights(source, name)
+        if weights is None:
+            continue
+        try:
+            method.generators[translation.generator].load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{source}: its generator does not fit method.generator ({reason[:200]})"
+            ) from None
+        copied.append(name)
+    if not copied:
+        raise CheckpointError(f"{source}: has no generator for {' or '.join(method.translations())}")
+    log.info(f"generators {', '.join(copied)} start from {source}")

@@ -1,0 +1,94 @@
+"""A visitor of the page who speaks HTTP alone, and so may ask for anything."""
+
+import contextlib
+import json
+import secrets
+
+import httpx
+
+from gan_nst.inference.exported import Description, TrainingScale, export
+from gan_nst.networks import build
+from gan_nst.web.server import serving
+
+
+def write_generator(path, seed=0, translation="ab"):
+    """Writes a tiny generator that does something; returns its path."""
+    import torch
+
+    network = {"name": "resnet", "width": 4, "blocks": 1}
+    torch.manual_seed(seed)
+    generator = build(network)
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight.normal_(0, 0.2)
+    scale = TrainingScale(load_size=32, crop_size=32)
+    description = Description(
+        network=network, translation=translation, training_scale=scale, method="cyclegan"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export(generator, description, path)
+    return path
+
+
+class Visitor:
+    """A browser tab without a browser."""
+
+    def __init__(self, address):
+        self.address = address
+        self.http = httpx.Client(base_url=address, trust_env=False, timeout=60)
+        self.session = secrets.token_hex(5)
+        config = self.http.get("config").json()
+        self.numbers = {action["api_name"]: action["id"] for action in config["dependencies"]}
+        self.config = config
+
+    def upload(self, *files):
+        """Where the page stored files, given as paths or as (name, bytes)."""
+        parts = [file if isinstance(file, tuple) else (file.name, file.read_bytes()) for file in files]
+        answer = self.http.post("gradio_api/upload", files=[("files", part) for part in parts])
+        answer.raise_for_status()
+        return answer.json()
+
+    def join(self, action, *data):
+        """Asks for an action; the answer says whether it was taken."""
+        question = {"data": list(data), "fn_index": self.numbers[action], "session_hash": self.session}
+        return self.http.post("gradio_api/queue/join", json=question)
+
+    def ask(self, action, *data):
+        """The updates of an action, in order: (whether all went well, the outputs or {"error": ...})."""
+        answer = self.join(action, *data)
+        assert answer.status_code == 200, answer.text
+        updates = []
+        with self.http.stream("GET", f"gradio_api/queue/data?session_hash={self.session}") as stream:
+            for line in stream.iter_lines():
+                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message.get("msg") in ("process_generating", "process_completed"):
+                    updates.append(message)
+                if message.get("msg") == "process_completed":
+                    return message["success"], message["output"]
+        raise AssertionError(updates)
+
+    def translate(self, *uploads, run=0, direction="", strength=1, colours="none", scale=1, form="png"):
+        files = [upload if isinstance(upload, dict) else as_file(upload) for upload in uploads]
+        return self.ask("translate", files, run, direction, strength, colours, scale, form)
+
+    def results(self, *uploads, **options):
+        """The files that come of uploads: (name, bytes)."""
+        well, output = self.translate(*uploads, **options)
+        assert well, output
+        files = output["data"][3]["value"]
+        return [
+            (file["orig_name"], self.http.get(f"gradio_api/file={file['path']}").content) for file in files
+        ]
+
+
+def as_file(path):
+    """A file as the page names it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@contextlib.contextmanager
+def visiting(offer, **options):
+    with serving(offer, **options) as (address, _):
+        visitor = Visitor(address)
+        with contextlib.closing(visitor.http):
+            yield visitor

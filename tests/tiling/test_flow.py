@@ -1,0 +1,150 @@
+"""Smoothing takes flicker away where the motion is known, and leaves everything else as it was."""
+
+import cv2
+import numpy as np
+import pytest
+from helpers_films import clouds, moving, warping_error
+
+from gan_nst.tiling.flow import Cuts, Smoother, motion, warp
+
+
+def texture(height, width, seed):
+    """Something to follow: noise at several sizes, in colour."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(
+            rng.normal(0, 1, (height // s + 2, width // s + 2, 3)),
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        * s**0.5
+        for s in (4, 9, 20)
+    ]
+    picture = sum(layers)
+    return np.clip(128 + 30 * picture / picture.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def film():
+    return moving(texture(160, 200, 0), texture(90, 90, 1), count=14, size=(96, 128))
+
+
+def flickering(frames, seed=3):
+    """A translation with more contrast whose brightness trembles from place to place and from frame to frame."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for frame in frames:
+        waves = cv2.resize(rng.normal(0, 8, (6, 8, 3)), (128, 96), interpolation=cv2.INTER_CUBIC)
+        found.append(np.clip((frame.astype(float) - 128) * 1.2 + 128 + waves, 0, 255).astype(np.uint8))
+    return found
+
+
+def smoothed(pictures, translated, strength=0.7):
+    smooth = Smoother(strength)
+    return [smooth(picture, output) for picture, output in zip(pictures, translated, strict=True)]
+
+
+def gradient(picture):
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.mean(np.square(cv2.Sobel(gray, -1, 1, 0)) + np.square(cv2.Sobel(gray, -1, 0, 1)))
+
+
+def test_the_films_known_motion_is_its_motion(film):
+    assert warping_error(film.clean, film.flows, film.visible) < 1.5
+    backwards = [-flow for flow in film.flows]
+    assert warping_error(film.clean, backwards, film.visible) > 4
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in film.clean]
+    for number, flow in enumerate(film.flows, 1):
+        found = motion(gray[number], gray[number - 1])
+        assert np.linalg.norm(found - flow, axis=2)[film.visible[number - 1]].mean() < 0.4
+
+
+def test_the_warping_error_of_flicker_is_its_size(film):
+    levels = np.random.default_rng(0).permutation(np.arange(0, 56, 4))
+    still = np.full((96, 128, 3), 100, np.uint8)
+    flows, seen = [np.zeros((96, 128, 2), np.float32)] * 13, [np.ones((96, 128), bool)] * 13
+    frames = [still + np.uint8(level) for level in levels]
+    assert warping_error(frames, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean())
+    deep = [frame.astype(np.uint16) * 257 for frame in frames]
+    assert warping_error(deep, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean(), rel=1e-4)
+
+
+def test_smoothing_takes_at_least_30_percent_of_the_warping_error(film):
+    translated = flickering(film.frames)
+    before = warping_error(translated, film.flows, film.visible)
+    result = smoothed(film.frames, translated)
+    assert warping_error(result, film.flows, film.visible) < 0.7 * before
+    clean = [
+        np.clip((frame.astype(float) - 128) * 1.2 + 128, 0, 255).astype(np.uint8) for frame in film.clean
+    ]
+    kept = np.mean([gradient(picture) for picture in result[4:]]) / np.mean([gradient(p) for p in clean[4:]])
+    assert 0.93 < kept < 1.1
+
+
+def test_what_comes_into_sight_keeps_its_own_colours(film):
+    """No ghost of the disc stays where it was."""
+    translated = flickering(film.frames)
+    result = smoothed(film.frames, translated, 0.9)
+    ghosts = [
+        np.abs(one.astype(float) - other)[mask].mean()
+        for one, other, mask in zip(result[1:], translated[1:], film.uncovered, strict=True)
+        if mask.any()
+    ]
+    elsewhere = np.mean(
+        [np.abs(one.astype(float) - other).mean() for one, other in zip(result, translated, strict=True)]
+    )
+    assert len(ghosts) > 8
+    assert np.mean(ghosts) < 1.5 < elsewhere
+
+
+def test_smoothing_tells_16_bits_as_8(film):
+    translated = flickering(film.frames)[:4]
+    deep = smoothed(
+        [f.astype(np.uint16) * 257 for f in film.frames[:4]], [t.astype(np.uint16) * 257 for t in translated]
+    )
+    for one, other in zip(deep, smoothed(film.frames[:4], translated), strict=True):
+        assert one.dtype == np.uint16
+        assert np.abs(one / 257 - other).max() <= 1
+
+
+def test_after_a_reset_a_frame_is_as_translated(film):
+    translated = flickering(film.frames)
+    smooth = Smoother()
+    smooth(film.frames[0], translated[0])
+    assert np.abs(smooth(film.frames[1], translated[1]).astype(int) - translated[1]).mean() > 0.5
+    smooth.reset()
+    np.testing.assert_array_equal(smooth(film.frames[2], translated[2]), translated[2])
+
+
+def test_a_frame_unlike_the_one_before_stays_even_without_a_reset(film):
+    smooth = Smoother(0.9)
+    other = texture(96, 128, 9)
+    smooth(film.frames[0], film.frames[0])
+    assert np.abs(smooth(other, other).astype(float) - other).mean() < 1.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 9), (700, 40)])
+def test_every_size_is_smoothed(size):
+    smooth = Smoother()
+    for seed in range(2):
+        picture = clouds(*size, seed=seed)
+        assert smooth(picture, picture).shape == (*size, 3)
+
+
+def test_a_warp_by_whole_pixels_is_a_shift():
+    picture = texture(20, 30, 2)
+    flow = np.zeros((20, 30, 2), np.float32) + np.array([3, -2], np.float32)
+    np.testing.assert_allclose(warp(picture, flow)[2:, :-3], picture[:-2, 3:], atol=1e-3)
+
+
+def test_cuts_are_found_and_motion_is_none(film):
+    cuts = Cuts()
+    other = [np.roll(texture(96, 128, 7), 2 * n, 1) for n in range(8)]
+    found = [cuts(frame) for frame in [*film.frames, *other, *film.frames]]
+    assert [number for number, cut in enumerate(found) if cut] == [0, 14, 22]
+
+
+def test_a_fade_is_no_cut_but_where_it_begins(film):
+    cuts = Cuts()
+    found = [cuts((film.frames[0] * (1 - n / 12)).astype(np.uint8)) for n in range(12)]
+    assert not any(found[2:])

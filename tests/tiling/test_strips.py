@@ -1,0 +1,321 @@
+"""Pictures too large for the memory: the translation is that of the whole picture."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers_inference import Blur, describe
+from torch import nn
+
+from gan_nst.commands.importing import import_generator
+from gan_nst.core.errors import DataError
+from gan_nst.images.files import read_picture
+from gan_nst.inference.exported import load_exported
+from gan_nst.inference.translator import MEMORY, Translator
+from gan_nst.networks import build
+from gan_nst.tiling import scratch
+from gan_nst.tiling.folding import fold_resizes
+from gan_nst.tiling.segments import links, run_with
+from gan_nst.tiling.strips import Moments, Strips, passes, scratch_bytes
+
+# Every way in which a generator can be built, each at least once.
+KINDS = {
+    "cyclegan": {"upsampling": "resize"},
+    "as published": {"upsampling": "transposed"},
+    "cartoongan": {
+        "convolutions": 2,
+        "upsampling": "transposed",
+        "padding": "reflect",
+        "affine": True,
+        "eps": 1e-9,
+    },
+    "two convolutions, zeros": {"convolutions": 2, "upsampling": "transposed", "affine": True},
+    "two convolutions, resize": {"convolutions": 2},
+    "from the picture": {"start_from": "picture"},
+    "from the smoothed picture": {"start_from": "smoothed"},
+    "one down-sampling": {"downsamplings": 1, "start_from": "smoothed"},
+    "three": {"downsamplings": 3, "convolutions": 2, "padding": "reflect", "start_from": "smoothed"},
+}
+
+
+def generator(width=4, blocks=2, **spec):
+    """One whose parts all count: drawn with a gain that keeps activations near 1, scales and shifts too."""
+    torch.manual_seed(0)
+    network = build({"name": "resnet", "width": width, "blocks": blocks, **spec})
+    for name, weight in network.named_parameters():
+        if weight.ndim == 4:
+            nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(weight, 1.0 if name.endswith("scale") else 0.0, 0.3)
+    return network
+
+
+def landscape(height, width, seed=0, levels=256):
+    """A strong gradient from top to bottom, noise that grows from left to right: every part has statistics of its
+    own.
+    """
+    rng = np.random.default_rng(seed)
+    down, across = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+    values = 0.9 * down**2 + 0.3 * across * rng.random((height, width, 3)) + [0, 0.05, 0.1]
+    dtype = np.uint8 if levels == 256 else np.uint16
+    return (values.clip(0, 1) * (levels - 1)).astype(dtype)
+
+
+def whole(network, precision="float32"):
+    return Translator(network, describe(), "cpu", precision)
+
+
+def in_strips(network, rows, picture, precision="float32", **options):
+    """A translator whose memory holds about so many rows of the picture at once."""
+    most = max(at.bytes_a_pixel for at in links(network))
+    memory = int(most * min(picture.shape[:2]) * rows)
+    return Translator(network, describe(), "cpu", precision, memory=memory, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(168, 72), (131, 67), (90, 201)])
+def test_strips_make_the_picture_that_the_whole_makes(kind, size):
+    network, picture = generator(**KINDS[kind]), landscape(*size)
+    parts = in_strips(network, 40, picture)
+    assert parts.fits(*size) == 0
+    expected = whole(network)(picture).astype(int)
+    assert np.ptp(expected) > 100
+    assert np.abs(parts(picture) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (4000, 3), (3, 900), (2500, 9)])
+def test_thin_pictures_pass_too(size):
+    network, picture = generator(start_from="smoothed"), landscape(*size)
+    parts = in_strips(network, 40, np.empty((16, 16, 3)))
+    assert parts.fits(*size) == 0
+    assert np.abs(parts(picture).astype(int) - whole(network)(picture)).max() <= 1
+
+
+@pytest.mark.parametrize("rows", [29, 33, 38, 47, 61, 90])
+def test_strips_may_be_of_any_height(rows):
+    network, picture = generator(start_from="smoothed"), landscape(151, 60)
+    parts = in_strips(network, rows, picture)
+    heights = set(_heights(network, picture, parts.memory))
+    assert any(152 % height for height in heights)
+    assert np.abs(parts(picture).astype(int) - whole(network)(picture)).max() <= 1
+
+
+def _heights(network, picture, memory):
+    strips = Strips(network, lambda r: r, *picture.shape[:2], memory=memory, scratch=Path(), statistics=None)
+    return [strips._strip(way) for way in strips.passes]
+
+
+def test_at_the_published_width_too():
+    network, picture = generator(width=64, blocks=9), landscape(104, 44)
+    assert np.abs(in_strips(network, 40, picture)(picture).astype(int) - whole(network)(picture)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [0, 17, 200])
+def test_pictures_of_one_colour_pass_too(kind, value):
+    """Rounding is all that varies in them; no norm may make a picture of it."""
+    network, picture = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
+    expected = whole(network)(picture).astype(int)
+    assert np.abs(in_strips(network, 40, picture)(picture) - expected).max() <= 1
+
+
+def test_statistics_of_a_strip_alone_would_be_seen():
+    """The negative control: what the parts of the picture would become by themselves is far away."""
+    network, picture = generator(), landscape(168, 72)
+    alone = np.concatenate([whole(network)(part) for part in np.split(picture, 4)])
+    assert np.abs(alone.astype(int) - whole(network)(picture)).max() > 30
+
+
+def test_sixteen_bits_pass_in_strips():
+    network, picture = generator(), landscape(140, 60, levels=65536)
+    expected, found = whole(network)(picture), in_strips(network, 40, picture)(picture)
+    assert found.dtype == np.uint16
+    assert np.abs(found.astype(int) - expected).max() <= 65535 * 1e-4
+    assert len(np.unique(found)) > 2000
+
+
+def test_bfloat16_differs_by_its_own_rounding():
+    network, picture = generator(start_from="picture"), landscape(140, 60)
+    exact = whole(network)(picture).astype(int)
+    one, parts = whole(network, "bfloat16")(picture), in_strips(network, 40, picture, "bfloat16")(picture)
+    rounding = np.abs(one - exact).mean()
+    assert 0 < np.abs(parts.astype(int) - one).mean() < 2 * rounding
+
+
+def test_statistics_handed_in_hold_for_strips_as_for_the_whole():
+    network, picture = generator(), landscape(140, 60)
+    asked = []
+
+    def darker(name, mean, variance):
+        asked.append((name, mean, variance))
+        return mean + 0.1, 2 * variance
+
+    expected = whole(network).translate([picture], darker)[0].astype(int)
+    of_whole, asked = asked, []
+    found = in_strips(network, 40, picture).translate([picture], darker)[0]
+    assert np.abs(found - expected).max() <= 1
+    assert np.abs(expected - whole(network)(picture)).max() > 5
+    for (name, mean, variance), (other, *theirs) in zip(asked, of_whole, strict=True):
+        assert name == other
+        torch.testing.assert_close(mean, theirs[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(variance, theirs[1], rtol=1e-4, atol=1e-6)
+
+
+def test_own_statistics_handed_back_change_nothing():
+    network = generator()
+    x = torch.rand(2, 3, 24, 32) * 2 - 1
+    torch.testing.assert_close(run_with(network, x, lambda _, *own: own), network(x))
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_moments_of_strips_are_those_of_the_whole(offset):
+    x = torch.randn(1, 5, 37, 11, dtype=torch.float64) * torch.arange(1, 6)[:, None, None] + offset
+    x += torch.linspace(-3, 3, 37, dtype=torch.float64)[:, None]
+    moments = Moments()
+    for part in x.split([1, 20, 16], dim=2):
+        moments.add(part)
+    mean, variance = moments.take()
+    torch.testing.assert_close(mean, x.mean((2, 3)))
+    torch.testing.assert_close(variance, x.var((2, 3), correction=0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_has_the_resolution_of_the_picture_is_computed_again(kind):
+    computed = [at.name for way in passes(generator(**KINDS[kind])) for at in way.chain]
+    again = {name for name in computed if computed.count(name) > 1}
+    assert again == {"stem", f"up{KINDS[kind].get('downsamplings', 2)}"}
+    assert all(computed.count(name) == 2 for name in again)
+
+
+def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, tmp_path):
+    """Watched on the disk's side: what the open files hold, at its most, in the words of the stores."""
+    live, most = {}, [0]
+
+    class Watched(scratch.Store):
+        def write(self, rows, x):
+            super().write(rows, x)
+            live[id(self)] = os.fstat(self._file.fileno()).st_size
+            most[0] = max(most[0], sum(live.values()))
+
+        def close(self):
+            super().close()
+            live.pop(id(self), None)
+
+    monkeypatch.setattr("gan_nst.tiling.strips.Store", Watched)
+    network, picture = generator(blocks=3), landscape(160, 64)
+    in_strips(network, 40, picture, scratch=tmp_path)(picture)
+    assert most[0] == scratch_bytes(passes(network)) * 160 * 64
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_told_before_anything_is_computed(tmp_path):
+    network, picture = generator(), landscape(200, 400)
+    translator = Translator(network, describe(), "cpu", memory=100_000, scratch=tmp_path)
+    with pytest.raises(
+        DataError, match=r"^a picture 200 pixels across takes at least 0.1 GiB; give --memory$"
+    ):
+        translator(picture)
+
+
+def test_too_little_disk_is_told_before_anything_is_computed(monkeypatch, tmp_path):
+    usage = scratch.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: usage)
+    picture = landscape(160, 64)
+    with pytest.raises(DataError, match=r"0 MB free, and the scratch file takes \d+ MB; give a folder"):
+        in_strips(generator(), 40, picture, scratch=tmp_path)(picture)
+
+
+def test_a_full_disk_is_told(monkeypatch, tmp_path):
+    class Full:
+        def seek(self, place): ...
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    store = scratch.Store(tmp_path)
+    store._file.close()
+    store._file = Full()
+    with pytest.raises(DataError, match=r"scratch file could not be written \(No space left on device\)"):
+        store.write(range(0, 2), torch.zeros(1, 1, 2, 3))
+
+
+def test_a_scratch_folder_that_is_none_is_told(tmp_path):
+    picture = landscape(160, 64)
+    with pytest.raises(DataError, match="missing: cannot hold a scratch file"):
+        in_strips(generator(), 40, picture, scratch=tmp_path / "missing")(picture)
+
+
+def test_a_network_without_segments_cannot_be_parted():
+    translator = Translator(Blur(), describe(), "cpu", memory=1_000_000)
+    with pytest.raises(DataError, match=r"^300x200 pixels take about 0\.1 GiB at once, and this file cannot"):
+        translator(landscape(200, 300))
+
+
+def test_many_pictures_pass_in_as_many_batches_as_the_memory_asks(monkeypatch):
+    network, pictures = generator(), [landscape(40, 48, seed) for seed in range(5)]
+    translator = Translator(
+        network,
+        describe(),
+        "cpu",
+        precision="float32",
+        memory=in_strips(network, 40 * 2.5, pictures[0]).memory,
+    )
+    assert translator.fits(40, 48) == 2
+    expected, sizes = [whole(network)(picture) for picture in pictures], []
+    monkeypatch.setattr(translator.generator, "forward", _counting(translator.generator.forward, sizes))
+    np.testing.assert_array_equal(translator.translate(pictures), expected)
+    assert sizes == [2, 2, 1]
+
+
+def _counting(forward, sizes):
+    def counted(batch):
+        sizes.append(len(batch))
+        return forward(batch)
+
+    return counted
+
+
+def test_the_default_memory_is_one_and_a_half_gibibytes():
+    assert MEMORY == 1.5 * 2**30
+
+
+@pytest.fixture(scope="module")
+def published(pretrained_weights, tmp_path_factory):
+    file = tmp_path_factory.mktemp("published") / "hayao.safetensors"
+    import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", file)
+    return fold_resizes(load_exported(file)[0])
+
+
+def test_a_published_generator_on_a_photograph(published, test_data):
+    """Shows, with pytest's -s, what bfloat16 and the approximate way cost."""
+    picture = read_picture(sorted((test_data / "photo2hayao" / "testA").iterdir())[0])
+    expected = whole(published)(picture).astype(int)
+    exact = np.abs(in_strips(published, 60, picture)(picture) - expected)
+    half = whole(published, "bfloat16")(picture).astype(int)
+    differences = {
+        "strips": exact,
+        "bfloat16": np.abs(half - expected),
+        "bfloat16, strips": np.abs(in_strips(published, 60, picture, "bfloat16")(picture) - half),
+        "fast": np.abs(in_strips(published, 190, picture, fast=True)(picture) - expected),
+    }
+    for name, found in differences.items():
+        print(
+            f"{name}: largest {found.max()}, 99.9th percentile {np.percentile(found, 99.9)}, mean {found.mean():.3f}"
+        )
+    assert exact.max() <= 1
+    assert differences["bfloat16, strips"].max() <= 16
+    assert np.percentile(differences["bfloat16, strips"], 99.9) <= 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_too_strips_make_the_picture_that_the_whole_makes(kind):
+    network, picture = generator(**KINDS[kind]), landscape(168, 72)
+    memory = in_strips(network, 40, picture).memory
+    parts = Translator(network, describe(), "cuda", "float32", memory=memory)
+    assert parts.fits(168, 72) == 0
+    expected = Translator(network, describe(), "cuda", "float32")(picture).astype(int)
+    assert np.abs(parts(picture) - expected).max() <= 1

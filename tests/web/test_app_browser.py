@@ -1,0 +1,174 @@
+"""The page of `gan-nst app` in a real browser: a picture is dropped, translated, compared and downloaded."""
+
+import time
+
+import numpy as np
+import pytest
+from helpers_app import write_generator
+from helpers_browser import Browser
+from helpers_data import noise
+from helpers_pages import inked, needs_browser
+from PIL import Image
+
+pytest.importorskip("gradio", reason="gradio is not installed")
+
+from gan_nst.commands.translate import translate
+from gan_nst.images.files import find_pictures, write_picture
+from gan_nst.web.offer import make_offer
+from gan_nst.web.server import serving
+
+pytestmark = needs_browser
+
+PICK = "#pictures input[type=file]"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of both directions."""
+    run = tmp_path_factory.mktemp("runs") / "horse2zebra" / "cyclegan" / "20250101-000000"
+    (run / "checkpoints").mkdir(parents=True)
+    write_generator(run / "generator.safetensors")
+    write_generator(run / "generator_ba.safetensors", seed=1, translation="ba")
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(run, tmp_path_factory):
+    other = write_generator(tmp_path_factory.mktemp("other") / "other.safetensors", seed=2)
+    with serving(make_offer([other, run], "cpu", "float32")) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, freshly opened; at the end it has asked nobody else for anything, and nothing went wrong in it."""
+    browser.requested.clear()
+    browser.console.clear()
+    browser.resize(1200, 900)
+    browser.open(address)
+    browser.wait("!!document.querySelector('#pictures input[type=file]')")
+    yield browser
+    assert browser.outside(address) == []
+    assert browser.console == []
+
+
+@pytest.fixture
+def photo(tmp_path, request):
+    """A real photograph where there is one, else noise."""
+    try:
+        return find_pictures(request.getfixturevalue("test_data") / "photo2hayao" / "testA")[0]
+    except pytest.skip.Exception:
+        write_picture(noise(120, 180), tmp_path / "my photo.png")
+        return tmp_path / "my photo.png"
+
+
+def press(page, button):
+    page.run(f"document.querySelector('#{button}').click()")
+
+
+def said(page, text, timeout=60):
+    page.wait(f"document.querySelector('#status').innerText.includes({text!r})", timeout)
+
+
+def drop(page, *paths):
+    page.upload(PICK, *paths)
+    page.wait(f"document.querySelectorAll('#pictures tr.file').length == {len(paths)}")
+
+
+def sizes(page):
+    """How wide the page is, and how wide its window."""
+    return page.run("[document.documentElement.scrollWidth, window.innerWidth]")
+
+
+def test_a_dropped_picture_comes_back_as_the_file_that_translate_writes(page, run, photo, tmp_path):
+    drop(page, photo)
+    page.run("document.querySelector('#run input').focus()")
+    page.wait("document.querySelectorAll('#run [role=option]').length == 2")
+    page.run(
+        "document.querySelectorAll('#run [role=option]')[1]"
+        ".dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))"
+    )
+    page.wait("document.querySelector('#direction')?.innerText.includes('zebra to horse')")
+    page.run("document.querySelectorAll('#direction input')[1].click()")
+    time.sleep(0.3)
+    press(page, "go")
+    said(page, "1 picture translated")
+    page.wait("document.querySelectorAll('#compare img').length == 2")
+
+    folder = tmp_path / "downloads"
+    page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    page.run("document.querySelector('#downloads a').click()")
+    until = time.monotonic() + 30
+    while not (folder.is_dir() and find_pictures(folder)):
+        assert time.monotonic() < until, "nothing was downloaded"
+        time.sleep(0.1)
+    (downloaded,) = find_pictures(folder)
+    outcome = translate(run, photo, tmp_path / "out", direction="ba", device="cpu", precision="float32")
+    assert downloaded.name == outcome.written[0].name
+    assert downloaded.read_bytes() == outcome.written[0].read_bytes()
+
+    for width in (1200, 390):
+        page.resize(width, 900, mobile=width < 500)
+        time.sleep(0.5)
+        across, window = sizes(page)
+        assert across <= window == width
+        page.screenshot(tmp_path / f"{width}.png")
+        with Image.open(tmp_path / f"{width}.png") as shot:
+            assert inked(np.asarray(shot.convert("RGB"))) > 0.1
+
+
+def test_several_pictures_are_compared_one_by_one(page, tmp_path):
+    paths = [tmp_path / f"{name}.png" for name in ("one", "two", "four", "five")]
+    for number, path in enumerate(paths):
+        write_picture(noise(40, 60, seed=number), path)
+    (tmp_path / "three.png").write_bytes(b"no picture")
+    drop(page, *paths, tmp_path / "three.png")
+    press(page, "go")
+    said(page, "4 pictures translated")
+    said(page, "three.png")
+    page.wait("document.querySelectorAll('#gallery .gallery-item').length == 4")
+    first = page.run("document.querySelector('#compare img').src")
+    page.run(
+        "document.querySelectorAll('#gallery .gallery-item button, #gallery button.gallery-item')[1].click()"
+    )
+    page.wait(f"document.querySelector('#compare img').src != {first!r}")
+    assert page.run("document.querySelectorAll('#downloads tr.file').length") == 5  # and all.zip
+    page.resize(390, 900, mobile=True)
+    time.sleep(0.5)
+    ends = (
+        "[...document.querySelectorAll('#gallery .gallery-item')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert max(page.run(ends)) < 390
+
+
+def test_a_refusal_is_one_line_and_the_page_goes_on(page, tmp_path):
+    press(page, "go")
+    page.wait("document.querySelector('.toast-body')?.innerText.includes('no picture yet')")
+    said(page, "Not translated: no picture yet")
+    write_picture(noise(40, 60), tmp_path / "one.png")
+    drop(page, tmp_path / "one.png")
+    press(page, "go")
+    said(page, "1 picture translated")
+
+
+def test_cancel_stops_the_pictures_that_are_left(page, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, path in enumerate(paths):
+        write_picture(noise(500, 700, seed=number), path)
+    drop(page, *paths)
+    press(page, "go")
+    said(page, "picture 2 of 12")
+    press(page, "stop")
+    said(page, "Cancelled")
+    time.sleep(1)
+    said(page, "Cancelled")
+    press(page, "go")
+    said(page, "picture 2 of 12")
+    press(page, "stop")
+    said(page, "Cancelled")
