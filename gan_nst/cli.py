@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gan_nst.arguments import make_parser
-from gan_nst.core import progress
+from gan_nst.core import terminal as progress
 from gan_nst.core.errors import GanNstError, SettingsError, one_line
-from gan_nst.core.messages import print_logs
+from gan_nst.core.terminal import print_logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +54,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> int:
-    from gan_nst.commands.film import check_options
-    from gan_nst.commands.translate import translate
+    from gan_nst.commands.translate import check_options, translate
     from gan_nst.inference.video import SMOOTHING, VideoOptions
 
     def given(*names: str) -> dict[str, Any]:
@@ -208,7 +207,7 @@ def _data_demo(options: argparse.Namespace) -> int:
 
 def _data_get(options: argparse.Namespace) -> int:
     if options.source is None:
-        from gan_nst.data.known import describe_known
+        from gan_nst.data.download import describe_known
 
         print(describe_known())
         return 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.domains import DataSettings
 from gan_nst.images.files import write_picture
 
 

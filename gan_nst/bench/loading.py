@@ -13,12 +13,10 @@ import cv2
 import torch
 
 from gan_nst.bench.memory import anonymous_mib, apart
+from gan_nst.data.batches import Batches, Samples, StreamLike
 from gan_nst.data.cache import open_pictures
 from gan_nst.data.demo import make_demo
-from gan_nst.data.domains import DOMAINS, Folder
-from gan_nst.data.files import Files
-from gan_nst.data.loader import Batches, Samples, StreamLike
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.domains import DOMAINS, DataSettings, Files, Folder
 
 _LARGER = 4  # times as many pictures, to see whether memory grows with them
 _WARM = 4  # batches

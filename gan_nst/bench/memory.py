@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from gan_nst.core.memory import from_proc, peak_of_process
+from gan_nst.core.device import from_proc, peak_of_process
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from gan_nst.bench.loading import LoaderSizes, measure_loader
 from gan_nst.bench.start import first_step_seconds, help_seconds
 from gan_nst.bench.table import as_text
 from gan_nst.commands.bench_steps import Job, configured_job, measure_configured, measure_cyclegan
-from gan_nst.commands.record import to_json
+from gan_nst.commands.evaluate import to_json
 from gan_nst.core.device import autocast, choose_device, choose_precision, tune
 from gan_nst.core.errors import SettingsError, TrainingError
 from gan_nst.core.results import refuse_unwritable

@@ -15,7 +15,7 @@ from gan_nst.bench.reference import Reference
 from gan_nst.core.device import choose_precision
 from gan_nst.methods import base
 from gan_nst.runs.settings import RunSettings
-from gan_nst.training.cost import step_operations
+from gan_nst.training.compilation import step_operations
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 

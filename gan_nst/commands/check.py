@@ -11,10 +11,20 @@ import numpy as np
 
 from gan_nst.core.errors import SettingsError, one_line
 from gan_nst.core.results import refuse_unwritable
-from gan_nst.data.check import Checked, Part, check_data_set, check_folder
-from gan_nst.data.check_findings import Findings, find, gray_share, left_out, odd, paired, too_small
-from gan_nst.data.domains import all_pictures, has_training, locate
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.check import (
+    Checked,
+    Findings,
+    Part,
+    check_data_set,
+    check_folder,
+    find,
+    gray_share,
+    left_out,
+    odd,
+    paired,
+    too_small,
+)
+from gan_nst.data.domains import DataSettings, all_pictures, has_training, locate
 from gan_nst.runs.folder import write_whole
 from gan_nst.runs.settings import find_config, load_settings
 

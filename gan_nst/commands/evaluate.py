@@ -1,25 +1,49 @@
 """`gan-nst evaluate`: how good a run, an exported generator or a folder of pictures is, and by what protocol."""
 
+import io
+import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from gan_nst.commands.assess import Again, Sheet, assess
-from gan_nst.commands.record import record, to_json
+from gan_nst import __version__
 from gan_nst.core.device import choose_device
-from gan_nst.core.errors import CheckpointError, DataError, SettingsError
-from gan_nst.core.progress import track
+from gan_nst.core.errors import CheckpointError, DataError, SettingsError, writing
 from gan_nst.core.results import refuse_unwritable
-from gan_nst.evaluation.comparison import FEWEST, Judge, Metrics
-from gan_nst.evaluation.cost import generator_cost
-from gan_nst.evaluation.protocol import Protocol
-from gan_nst.evaluation.table import as_text
-from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture
+from gan_nst.core.terminal import track
+from gan_nst.data.cache import Pictures
+from gan_nst.diagnosis.curves import History, read_run
+from gan_nst.diagnosis.rules import Finding, describe, diagnose
+from gan_nst.evaluation import report
+from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
+from gan_nst.evaluation.features import Protocol
+from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
+from gan_nst.evaluation.report import SHEETS_BY, as_text
+from gan_nst.images.files import (
+    LOOKED_FOR,
+    Picture,
+    find_pictures,
+    read_picture,
+    resize_picture,
+    write_picture,
+)
+from gan_nst.inference.folder import translate_stream
 from gan_nst.runs.folder import evaluating_in, feature_cache, find_run, write_whole
 from gan_nst.runs.subjects import (
     HeldOut,
@@ -31,8 +55,330 @@ from gan_nst.runs.subjects import (
     subjects_of,
 )
 from gan_nst.training import checkpoint
+from gan_nst.training.samples import picture_grid
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters: their number. multiply_adds and milliseconds: for one picture of size x size pixels."""
+
+    parameters: int
+    multiply_adds: int
+    milliseconds: float
+    size: int
+
+
+@torch.inference_mode()
+def generator_cost(
+    generator: nn.Module, translate: Callable[[Picture], Picture], size: int, repeats: int = 7
+) -> Cost:
+    """The cost of one picture of size x size pixels.
+
+    translate: from a picture to its translation; its median time over `repeats` runs is taken.
+    """
+    device = next(generator.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with counter:
+        generator(torch.zeros(1, 3, size, size, device=device))
+    picture: Picture = np.full((size, size, 3), 128, np.uint8)
+    translate(picture)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        translate(picture)
+        times.append(time.perf_counter() - start)
+    parameters = sum(p.numel() for p in generator.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2, median(times) * 1000, size)
+
+
+_MOST_FITTED = 1000  # training pictures of a domain that the colour map is fitted on
+_ROWS = 4  # pictures of a sheet
+_SIDE = 256  # pixels that pictures on a sheet have at most
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of pictures, the name of its file, and what it shows."""
+
+    name: str
+    caption: str
+    picture: Picture
+
+
+def assess(
+    name: str, subject: Subject, split: HeldOut, metrics: Metrics, output: Path | None
+) -> tuple[dict[str, Any], list[Sheet]]:
+    """The scores of a translation as plain data, and sheets of its best, median and worst pictures.
+
+    Judged beside it, as what it must beat: the untouched input, and the best per-channel colour map. output: an empty
+    folder for the translated pictures; without it there are no sheets either. Raises DataError for pictures that
+    cannot be used.
+    """
+    source, target = subject.source, subject.target
+    split = _usable(split, source, target)
+    judge = Judge(metrics, Again(lambda: (picture for _, picture in split.stream(target))))
+
+    def judged(pictures: Iterable[tuple[Path, Picture]]) -> Judgement:
+        return judge.judge(
+            pictures,
+            lambda path: split.read(source, path),
+            (lambda path: split.counterpart(target, path)) if split.paired else None,
+        )
+
+    found: dict[int, Judgement] = {}  # by translator: best and last may be the same
+    exported = subject.translators[subject.exported]
+    for which, translator in subject.translators.items():
+        if id(translator) not in found:
+            stream = track(list(split.files(source)), f"evaluating {name}, {which}")
+            outputs = translate_stream(translator, ((path, split.read(source, path)) for path in stream))
+            found[id(translator)] = judged(_kept(outputs, output if translator is exported else None))
+    count = len(split.folders[source].files)
+    result: dict[str, Any] = {
+        "generated": count,
+        "real": len(split.folders[target].files),
+        "pairs": count if split.paired else 0,
+        "exported": subject.exported,
+    }
+    for which, translator in subject.translators.items():
+        step = {"step": subject.steps[which]} if which in subject.steps else {}
+        result[which] = step | found[id(translator)].plain()
+    result["untouched"] = judged(split.stream(source)).plain()
+    if split.training:
+        maps = [colour_statistics(_spread(split.training[domain])) for domain in (source, target)]
+        result["colour_map"] = judged(_mapped(split.stream(source), *maps)).plain()
+    result["noise_floor"] = judge.floor
+    result["warnings"] = judge.warnings(count)
+    sheets = [] if output is None else _sheets(name, subject, split, found[id(exported)])
+    return result, sheets
+
+
+class Again:
+    """An iterable that can be gone through more than once, made anew each time."""
+
+    def __init__(self, make: Callable[[], Iterator[Picture]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Picture]:
+        return self._make()
+
+
+def _usable(split: HeldOut, source: str, target: str) -> HeldOut:
+    """The split, taken for unpaired when a picture has not the size of its namesake. Raises DataError for too few."""
+    for domain in (source, target):
+        folder = split.folders[domain]
+        if len(folder.files) < FEWEST:
+            raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
+    for path, picture in split.stream(source) if split.paired else ():
+        if picture.shape != split.counterpart(target, path).shape:
+            log.warning(
+                f"{split.folders[source].root / path}: not of the same proportions as its namesake; the test pictures "
+                "are taken for unpaired"
+            )
+            return replace(split, paired=False)
+    return split
+
+
+def _kept(stream: Iterable[tuple[Path, Picture]], output: Path | None) -> Iterator[tuple[Path, Picture]]:
+    """The pictures, each written into the folder as it passes, if there is one."""
+    taken: set[Path] = set()
+    for path, picture in stream:
+        if output is not None:
+            plain = path.with_suffix(".png")
+            plain = path.with_name(path.name + ".png") if plain in taken else plain  # a.jpg beside a.png
+            taken.add(plain)
+            write_picture(picture, output / plain)
+        yield path, picture
+
+
+def _mapped(
+    stream: Iterable[tuple[Path, Picture]], source: ColourStatistics, target: ColourStatistics
+) -> Iterator[tuple[Path, Picture]]:
+    for path, picture in stream:
+        yield path, map_colours(picture, source, target)
+
+
+def _spread(pictures: Pictures) -> Iterator[Picture]:
+    """At most so many pictures, evenly spread."""
+    count = min(len(pictures), _MOST_FITTED)
+    for index in np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int)):
+        yield pictures[int(index)]
+
+
+def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> list[Sheet]:
+    """The best, the median and the worst pictures: by LPIPS to the input, else by the error, else by the change."""
+    first = next(iter(shown.pictures.values()))
+    key = next(key for key in SHEETS_BY if key in first)
+    ranked = sorted(shown.pictures, key=lambda path: (shown.pictures[path].get(key, 0.0), path))
+    count = min(_ROWS, len(ranked))
+    middle = (len(ranked) - count) // 2
+    chosen = {
+        "": ("the first by name", sorted(shown.pictures)[:_ROWS]),
+        "_lowest": (f"lowest {SHEETS_BY[key]}", ranked[:count]),
+        "_median": (f"median {SHEETS_BY[key]}", ranked[middle : middle + count]),
+        "_highest": (f"highest {SHEETS_BY[key]}", ranked[-count:]),
+    }
+    sheets = []
+    for suffix, (caption, paths) in chosen.items():
+        columns = {"input": [split.read(subject.source, path) for path in paths]}
+        columns["translated"] = [
+            subject.translators[subject.exported](picture) for picture in columns["input"]
+        ]
+        if split.paired:
+            columns["truth"] = [split.counterpart(subject.target, path) for path in paths]
+        sizes = _same_size([picture for column in columns.values() for picture in column])
+        fitted = {word: [sizes.pop(0) for _ in column] for word, column in columns.items()}
+        sheets.append(Sheet(f"test_{name}{suffix}", f"{name}: {caption}", picture_grid(list(fitted.items()))))
+    return sheets
+
+
+def _same_size(pictures: list[Picture]) -> list[Picture]:
+    """The pictures shrunk to a sheet's size and set on white squares."""
+    fitted = []
+    for picture in pictures:
+        longer = max(picture.shape[:2])
+        if longer > _SIDE:
+            shorter = max(1, round(min(picture.shape[:2]) * _SIDE / longer))
+            picture = resize_picture(picture, shorter, "short_side")[:_SIDE, :_SIDE]
+        fitted.append(picture)
+    side = max(max(picture.shape[:2]) for picture in fitted)
+    squares = []
+    for picture in fitted:
+        square = np.full((side, side, 3), 255, np.uint8)
+        square[: picture.shape[0], : picture.shape[1]] = picture
+        squares.append(square)
+    return squares
+
+
+def record(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> None:
+    """Completes a folder of translated pictures to all that an evaluation leaves, and moves it into the run.
+
+    staged: holds `translated/` and lies in the run. Ctrl-C waits while the old is replaced by the new.
+    """
+    page, told, findings = _compose(run, evaluation, sheets)
+    for sheet in sheets:
+        write_picture(sheet.picture, staged / "samples" / f"{sheet.name}.png")
+    write_whole(staged / "report.html", page)
+    write_whole(staged / "evaluation.json", told)
+    with _uninterrupted(), writing(run):
+        shutil.rmtree(run / "translated", ignore_errors=True)
+        os.replace(staged / "translated", run / "translated")
+        (run / "samples").mkdir(exist_ok=True)
+        for path in (staged / "samples").iterdir():
+            os.replace(path, run / "samples" / path.name)
+        for name in ("report.html", "evaluation.json"):
+            os.replace(staged / name, run / name)
+    if findings:
+        log.info(findings)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the context."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> tuple[str, str, str]:
+    """The texts of report.html and evaluation.json, and what the curves say."""
+    from gan_nst.diagnosis import (
+        figure,  # with matplotlib, most of a second that a training need not wait for
+    )
+
+    history = _history(run)
+    findings: list[Finding] = [] if history is None else diagnose(history)
+    told = {
+        **evaluation,
+        **({} if history is None else {"training": _training(history)}),
+        "environment": _environment(),
+    }
+    settings = run / "settings.yaml"
+    page = report.render(
+        report.Report(
+            title=_title(run, history),
+            evaluation=told,
+            findings=findings,
+            curves_svg=None if history is None else figure.draw([history], format="svg"),
+            sheets=[report.Sheet(sheet.caption, _png(sheet.picture)) for sheet in sheets],
+            settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
+        )
+    )
+    return page, to_json(told), "" if history is None else describe(findings, history)
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """The text of a result's file."""
+    return json.dumps(result, indent=2, default=str, ensure_ascii=False) + "\n"
+
+
+def _title(run: Path, history: History | None) -> str:
+    settings = {} if history is None else history.settings
+    parts = [
+        settings.get("data", {}).get("domain"),
+        settings.get("method", {}).get("name"),
+        run.resolve().name,
+    ]
+    return " / ".join(str(part) for part in parts if part)
+
+
+def _history(run: Path) -> History | None:
+    try:
+        return read_run(run)
+    except DataError as error:  # a run may be judged without its curves
+        log.warning(f"no curves in the report: {error}")
+        return None
+
+
+def _training(history: History) -> dict[str, float]:
+    """How long the run took, and the validations' share of it, from what it logged as it went."""
+    speed, spent = (
+        history.series.get("speed/steps_per_second"),
+        history.series.get("speed/validation_seconds"),
+    )
+    if speed is None or not len(speed.steps):
+        return {}
+    logged = speed.steps
+    before = [0, *logged[:-1]]
+    training = sum(
+        (step - last) / value
+        for step, last, value in zip(logged, before, speed.values, strict=True)
+        if value > 0
+    )
+    validation = 0.0 if spent is None else float(sum(spent.values))
+    return {
+        "steps": int(logged[-1]),
+        "seconds": float(training + validation),
+        "validation_seconds": validation,
+        "validation_share": float(validation / (training + validation)),
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "gan_nst": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "system": platform.system(),
+    }
+
+
+def _png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
 
 _SCALES: dict[str, str] = {
     "short_side": "shorter side {size} pixels, as in training",

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
-from gan_nst.data.demo import draw_cartoon, draw_photograph
+from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import locate
-from gan_nst.data.scenes import make_scene
 from gan_nst.images.files import (
     LOOKED_FOR,
     Picture,
@@ -26,14 +25,13 @@ from gan_nst.images.files import (
 from gan_nst.inference import exported
 from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
 from gan_nst.inference.portable.check import Agreement, compare
-from gan_nst.inference.portable.graph import Whole
-from gan_nst.inference.portable.onnx import Session, as_half, require_packages, write_onnx
+from gan_nst.inference.portable.onnx import Session, Whole, as_half, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import find_run
 from gan_nst.runs.generators import load_generator
 from gan_nst.runs.subjects import settings_of
-from gan_nst.tiling.folding import fold_resizes
+from gan_nst.tiling.segments import fold_resizes
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)

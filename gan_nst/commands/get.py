@@ -15,13 +15,10 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock, Timeout
 
 from gan_nst.core.errors import DataError, SettingsError, counted, one_line, reason, unwritten
-from gan_nst.core.pretrained import digest
-from gan_nst.data.archives import unpack
-from gan_nst.data.arrange import Arranged, arrange
-from gan_nst.data.download import download
-from gan_nst.data.known import KNOWN, KnownSet
-from gan_nst.data.members import ArchiveRefused
-from gan_nst.data.settings import DataSettings
+from gan_nst.core.weights import digest
+from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
+from gan_nst.data.domains import DataSettings
+from gan_nst.data.download import KNOWN, KnownSet, download
 
 log = logging.getLogger(__name__)
 

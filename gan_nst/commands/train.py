@@ -2,37 +2,351 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gan_nst.commands.finish import finish, forget
-from gan_nst.commands.shortage import dispensable, explained
-from gan_nst.commands.validate import Validation, can_validate
-from gan_nst.commands.watch import Watch
+from gan_nst.commands.evaluate import evaluate_run
 from gan_nst.core.best_effort import BestEffort
-from gan_nst.core.device import choose_device, tune
-from gan_nst.core.errors import SettingsError
-from gan_nst.core.processes import local_rank
+from gan_nst.core.device import choose_device, choose_precision, local_rank, ran_out, tune
+from gan_nst.core.errors import (
+    CheckpointError,
+    DataError,
+    SettingsError,
+    TrainingError,
+    WeightsError,
+    reason,
+    writing,
+)
+from gan_nst.core.scores import Score, is_score, more_is_better
 from gan_nst.core.settings import dump_yaml, merge
-from gan_nst.data.fixed import fixed_pictures
-from gan_nst.data.sampling import mix
-from gan_nst.images.files import write_picture
-from gan_nst.runs.folder import find_run, new_run, refuse_used, training_in, write_whole
+from gan_nst.data.batches import died, fixed_pictures, mix
+from gan_nst.data.domains import DataSet, Folder
+from gan_nst.diagnosis.curves import read_run
+from gan_nst.diagnosis.measures import measure
+from gan_nst.diagnosis.rules import diagnose
+from gan_nst.evaluation.comparison import FEWEST, Metrics, compare
+from gan_nst.evaluation.features import extract, extract_cached
+from gan_nst.evaluation.paired import absolute_error
+from gan_nst.images.files import Picture, to_picture, to_tensor, write_picture
+from gan_nst.inference.exported import export
+from gan_nst.inference.translator import Translator
+from gan_nst.methods.base import Translation
+from gan_nst.runs.folder import (
+    exported_path,
+    feature_cache,
+    find_run,
+    latest,
+    new_run,
+    refuse_used,
+    training_in,
+    write_whole,
+)
+from gan_nst.runs.generators import describe
 from gan_nst.runs.prepare import Prepared, prepare
 from gan_nst.runs.settings import RunSettings, find_config, load_settings, resume_settings
+from gan_nst.runs.subjects import Subject, own_split, subjects_of
 from gan_nst.training import checkpoint, distributed
-from gan_nst.training.forecast import Forecast
+from gan_nst.training.compilation import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
 from gan_nst.training.trainer import AtInterval, Noted, Trainer
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) -> Iterator[None]:
+    """Says in one line, and with what to do, what torch says in many: memory ran out, or a loader process died.
+
+    run: the folder that holds what can be gone on from.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if ran_out(error):
+            raise TrainingError(_told(trainer, settings, run)) from None
+        # torch tells of a dead loader process wherever the main one is at that moment
+        told = died(error) if isinstance(error, RuntimeError) else None
+        raise told or error from None
+
+
+@contextlib.contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Within the context, memory that runs out, or a picture that can no longer be read or written, becomes a warning:
+    it goes on without, "no sample grid" for example.
+    """
+    try:
+        yield
+    except DataError as error:
+        log.warning(f"{what} ({error}); it goes on without")
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not ran_out(error):
+            raise
+        log.warning(f"{what}, as memory ran out ({reason(error)[:100]}); it goes on without")
+
+
+def _told(trainer: Trainer, settings: RunSettings, run: Path | None) -> str:
+    """Where memory ran out, and what takes less: first what a run may go on with, as it changes nothing learned."""
+    training, data = settings.training, settings.data
+    alike = [] if training.activation_checkpointing else ["training.activation_checkpointing=true"]
+    alike += ["data.workers=0"] if data.workers and trainer.device.type == "cpu" else []
+    how = f" {' '.join(alike)}" if alike else ", when other programs leave more of it"
+    newest = None if run is None else next(iter(checkpoint.newest_first(run / "checkpoints")), None)
+    go_on = f"{newest} is whole; go on from it with: gan-nst train --resume {run}" if newest else "start with"
+    fewer = []
+    if training.batch_size > 1:
+        size = 1 if training.batch_size % 2 else training.batch_size // 2
+        times = training.accumulation * training.batch_size // size
+        fewer.append(f"training.batch_size={size} training.accumulation={times}")
+    if settings.precision == "float32" and choose_precision("auto", trainer.device) == "bfloat16":
+        fewer.append("precision=bfloat16")
+    fewer.append(f"a data.crop_size below {data.crop_size}")
+    return (
+        f"out of memory on {trainer.device} after step {trainer.step}: {go_on}{how}; or start a new run with "
+        f"{' or '.join(fewer)}"
+    )
+
+
+# All of a run's metrics are read each time; looked at whenever there are so many times as many, they cost next to
+# nothing in all.
+_GROWTH = 1.1
+
+
+class Watch:
+    """Warns of each kind of alarm once a session, at the first look that finds it."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._next = 0.0
+        self._told: set[str] = set()
+
+    def __call__(self, step: int) -> None:
+        """Looks at what was logged before a step, unless that is little more than the last time."""
+        if step < self._next:
+            return
+        self._next = _GROWTH * step
+        with suppress(DataError):  # nothing is logged yet, or it could not be, which was told
+            for finding in diagnose(read_run(self._run)):
+                if finding.level == "alarm" and finding.kind not in self._told:
+                    self._told.add(finding.kind)
+                    log.warning(
+                        f"{finding.kind}, step {finding.step}: {finding.evidence} Try: {finding.advice}"
+                    )
+
+
+_PIXELS_A_BATCH = (
+    8 * 256 * 256
+)  # what a generator translates at once is far less than what its training takes
+
+
+class Validation:
+    """Called with a step, translates the validation pictures, notes what came of it, and tells a new best.
+
+    Nothing of it touches the training: the same checkpoint gives the same numbers, and a run resumes bit by bit.
+    """
+
+    def __init__(self, trainer: Trainer, prepared: Prepared) -> None:
+        settings, folders = prepared.settings, prepared.data_set.validation
+        self._trainer = trainer
+        self._score = settings.evaluation.score
+        self._translations = prepared.method.translations()
+        self._pictures = {
+            domain: fixed_pictures(folder, settings.evaluation.pictures, settings.data)
+            for domain, folder in folders.items()
+        }
+        self._paired = bool(prepared.data_set.pairs("validation"))
+        generators = trainer.ema.networks
+        self._translators = {
+            name: Translator(
+                generators[t.generator],
+                describe(trainer.header["translations"][name]["network"], name, settings.model_dump()),
+                str(prepared.device),
+                settings.precision,
+            )
+            for name, t in self._translations.items()
+        }
+        self._features = prepared.features
+        self._protocol = settings.evaluation.protocol
+        self._real = {}
+        if self._features is not None:
+            cache = feature_cache(settings.data)
+            for domain, pictures in self._pictures.items():
+                self._real[domain] = extract_cached(
+                    self._features, _as_pictures(pictures), self._protocol, cache
+                )
+
+        # Scores are compared with those that were measured alike.
+        counts = ", ".join(str(len(pictures)) for pictures in self._pictures.values())
+        digest = "" if self._features is None else f", {self._protocol}, {self._features.digest[:16]}"
+        self._by = f"{counts} pictures{digest}"
+
+    def __call__(self, step: int) -> Noted:
+        began = time.perf_counter()
+        scalars: dict[str, float] = {}
+        for name, translation in self._translations.items():
+            inputs, targets = self._pictures[translation.source], self._pictures[translation.target]
+            outputs = self._translate(name, inputs)
+            for key, score in self._judge(outputs, translation).items():
+                scalars[f"validation/{name}/{key}"] = score.value
+                if score.low is not None and score.high is not None:
+                    scalars[f"validation/{name}/{key}/low"] = score.low
+                    scalars[f"validation/{name}/{key}/high"] = score.high
+            measured = measure(inputs, torch.stack([to_tensor(x) for x in outputs]), targets)
+            scalars |= {
+                f"measure/{name}/{what}": value
+                for what, value in asdict(measured).items()
+                if math.isfinite(value)
+            }
+        scalars |= self._trainer.gradient_shares()
+        best = self._is_best(step, scalars.get(f"validation/{self._score}"))
+        scalars["speed/validation_seconds"] = time.perf_counter() - began
+        return Noted(scalars, "best" if best else None)
+
+    def _translate(self, name: str, inputs: Tensor) -> list[Picture]:
+        pictures = _as_pictures(inputs)
+        batch = max(1, _PIXELS_A_BATCH // inputs[0, 0].numel())
+        return [
+            output
+            for start in range(0, len(pictures), batch)
+            for output in self._translators[name].translate(pictures[start : start + batch])
+        ]
+
+    def _judge(self, outputs: list[Picture], translation: Translation) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        if self._features is not None:
+            found = extract(self._features, outputs, self._protocol)
+            scores, _ = compare(self._features, found, self._real[translation.target], all_of_them=False)
+        if self._paired:
+            truths = _as_pictures(self._pictures[translation.target])
+            scores["error"] = Score.of_mean(
+                [absolute_error(x, y) for x, y in zip(outputs, truths, strict=True)]
+            )
+        return scores
+
+    def _is_best(self, step: int, value: float | None) -> bool:
+        """Whether the chosen score has never been better; what is best so far goes into the checkpoints."""
+        if value is None or not math.isfinite(value):
+            return False
+        best = self._trainer.notes.get("best")
+        if best is not None and (best["score"], best["by"]) == (self._score, self._by):
+            better = value > best["value"] if more_is_better(self._score) else value < best["value"]
+            if not better:
+                return False
+        self._trainer.notes["best"] = {"step": step, "score": self._score, "value": value, "by": self._by}
+        return True
+
+
+def can_validate(prepared: Prepared) -> bool:
+    """Whether there are validation pictures enough to compare; says so when there are not."""
+    fewest = min(len(folder.files) for folder in prepared.data_set.validation.values())
+    if fewest < FEWEST:
+        log.info(
+            f"{fewest} validation pictures: too few to compare, so no score tells the best step; give valA and valB, "
+            "or a larger data.held_out"
+        )
+    return fewest >= FEWEST
+
+
+def _as_pictures(pictures: Tensor) -> list[Picture]:
+    return [to_picture(picture) for picture in pictures]
+
+
+def forget(run: Path, translations: Mapping[str, Translation]) -> None:
+    """Removes what an earlier session ended with, which the training that goes on makes stale."""
+    first = next(iter(translations))
+    results = [run / "evaluation.json", run / "report.html", run / "samples" / "final.png"]
+    results += (run / "samples").glob("test_*.png")
+    shutil.rmtree(run / "translated", ignore_errors=True)
+    with writing(run):
+        for path in results + [exported_path(run, name, first) for name in translations]:
+            path.unlink(missing_ok=True)
+
+
+def finish(run: Path, prepared: Prepared) -> None:
+    """Judges the last and the best checkpoint on the test split, exports every translation, draws
+    `samples/final.png`, and says what is next.
+    """
+    settings = prepared.settings
+    payload = checkpoint.load_newest(run / "checkpoints")[1]
+    subjects = subjects_of(run, payload, prepared.device, settings.precision, settings.evaluation.export)
+    first = next(iter(subjects))
+    chosen = {name: subject.translators[subject.exported] for name, subject in subjects.items()}
+    for name, translator in chosen.items():  # whatever comes of the evaluation, the generators are there
+        export(translator.generator, translator.description, exported_path(run, name, first))
+    evaluation: dict[str, Any] = {}
+    with dispensable(f"no evaluation on the test split (gan-nst evaluate {run} makes up for it)"):
+        evaluation = _evaluate(run, prepared, subjects)
+    for name, translator in chosen.items():
+        values = evaluation.get(name, {}).get(subjects[name].exported, {})
+        scores = {f"test_{key}": value for key, value in values.items() if is_score(key)}
+        description = translator.description.model_copy(update={"scores": scores})
+        export(translator.generator, description, exported_path(run, name, first))
+    translations = prepared.method.translations()
+    generators = nn.ModuleDict({t.generator: chosen[name].generator for name, t in translations.items()})
+    folders = _shown(prepared.data_set)
+    count = min(settings.training.sample_count, *(len(folder.files) for folder in folders.values()))
+    with dispensable("no final sample grid"):
+        pictures = {
+            domain: fixed_pictures(folder, count, settings.data) for domain, folder in folders.items()
+        }
+        grid = sample_grid(generators, translations, pictures, prepared.device)
+        write_picture(grid, run / "samples" / "final.png")
+    which = subjects[first].exported
+    why = f"best by {settings.evaluation.score} on the validation pictures" if which == "best" else "the last"
+    log.info(f"exported:   {exported_path(run, first, first)} (step {subjects[first].steps[which]}, {why})")
+    _say_what_is_next(run, settings, bool(evaluation))
+
+
+def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) -> dict[str, Any]:
+    """The evaluation on the test split; nothing, with a warning, where there are no pictures for it."""
+    settings = prepared.settings
+    features = settings.evaluation.features
+    try:
+        split = own_split(settings, prepared.data_set, prepared.pictures)
+        metrics = Metrics.choose(
+            "auto" if features == "none" else features,
+            settings.evaluation.protocol,
+            prepared.device,
+            weights=settings.evaluation.weights,
+            cache=feature_cache(settings.data),
+        )
+        return evaluate_run(run, subjects, split, metrics)
+    except (CheckpointError, DataError, WeightsError) as error:
+        log.warning(f"no evaluation on the test split: {error}")
+        return {}
+
+
+def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None:
+    """The last lines of a training: where the pictures are, and what to type."""
+    data = settings.data
+    if (run / "samples" / "final.png").exists():
+        log.info(f"pictures:   {run / 'samples' / 'final.png'}")
+    if evaluated:
+        log.info(f"report:     {run / 'report.html'}")
+    log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
+    log.info(f"curves:     gan-nst curves {run}")
+    if latest(data.domain, settings.method_name) == run.resolve():
+        run_of = f"DOMAIN={data.domain} METHOD={settings.method_name}"
+        log.info(f"or:         make translate {run_of} INPUT=MY_PHOTOS OUTPUT=TRANSLATED")
+        log.info(f"            make curves {run_of}, make tensorboard DOMAIN={data.domain}")
+
+
+def _shown(data_set: DataSet) -> Mapping[str, Folder]:
+    """The folders final samples come from: test, else validation, else training."""
+    for folders in (data_set.test, data_set.validation):
+        if all(folder.files for folder in folders.values()):
+            return folders
+    return data_set.training
 
 
 def train(

@@ -1,9 +1,17 @@
-"""Where and in which floating-point format things are computed."""
+"""Several processes that share one job and never speak until its end, as torchrun starts them."""
 
 import contextlib
+import errno
+import os
+import re
+import sys
+import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed import is_torchelastic_launched
+from torch.distributed.rendezvous import rendezvous
 
 from gan_nst.core.errors import SettingsError
 
@@ -64,3 +72,87 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision tensors as float32; others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes, at most so far: the device's for CUDA, else the process's."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_process()
+
+
+def peak_of_process() -> int:
+    """Bytes that this process held at most so far.
+
+    Linux's `ru_maxrss` will not do: a process inherits it from the one that started it.
+    """
+    here = from_proc("status", "VmHWM")
+    if here is not None:
+        return here
+    import resource  # only there where processes are a Unix's
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+# In what torch, its libraries, and Python's own say of it; a loader process's error comes as text.
+_RAN_OUT = re.compile(
+    "out of memory|not enough memory|can't allocate memory|cannot allocate memory|bad_alloc|alloc_failed|MemoryError"
+    "|unable to allocate shared memory|unable to write to file </torch_",
+    re.IGNORECASE,
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: of the host, of a GPU, or what the host shares among processes."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_RAN_OUT.search(str(error)))
+
+
+def from_proc(file: str, field: str, process: int | None = None) -> int | None:
+    """A field of Linux's account of a process, this one or another, in bytes; None where there is none."""
+    try:
+        found = re.search(
+            rf"^{field}:\s+(\d+) kB", Path("/proc", str(process or "self"), file).read_text(), re.M
+        )
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) * 1024
+
+
+def share() -> tuple[int, int]:
+    """This process's number, from 0, and how many there are. Raises SettingsError for an environment that makes no
+    sense.
+    """
+    number, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise SettingsError(
+            f"RANK={number} WORLD_SIZE={count}: the environment must count processes from 0; set both, or neither"
+        )
+    return int(number), int(count)
+
+
+def local_rank() -> int:
+    """This process's number on its machine: the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def own_device(device: str) -> str:
+    """The device for this process: of several processes on a machine each takes another GPU."""
+    if share()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{local_rank() % torch.cuda.device_count()}"
+    return device
+
+
+def wait_for_all() -> None:
+    """Returns when every process of torchrun's has come here.
+
+    It ends all others as soon as one has ended with an exit code, which one broken picture gives.
+    """
+    if share()[1] == 1 or not is_torchelastic_launched():
+        return
+    store, _, count = next(iter(rendezvous("env://")))
+    store.add("finished", 1)
+    while store.add("finished", 0) < count:
+        time.sleep(0.2)

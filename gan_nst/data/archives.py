@@ -1,19 +1,225 @@
-"""Takes the pictures out of an archive that a stranger may have made.
+"""Finds the data set in a tree of pictures that came from elsewhere, and gives it the layout of ours."""
 
-Every file is made here, under a name that was looked at, with no mode, link or owner of the archive's.
-"""
-
+import bz2
 import errno
+import gzip
+import io
+import lzma
 import os
 import re
-from collections.abc import Iterator
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
-from gan_nst.core.errors import DataError, one_line, reason, unwritten
-from gan_nst.data.members import ArchiveRefused, Member, read_members
+from gan_nst.core.errors import DataError, counted, one_line, reason, sized, unwritten
+from gan_nst.data.domains import DOMAINS, layouts
 from gan_nst.images.files import picture_suffixes
+
+_RATIO, _SMALL = 100, 64 << 20  # an archive may grow a hundredfold, or to 64 MiB; pictures hardly shrink
+_CHUNK = 1 << 20
+_TAR_HEADER, _ZIP_DIRECTORY = 64 << 10, 128 << 20  # bytes at most that are read in one piece
+_TAR_HEADERS = 256 << 10  # bytes at most of all headers of a member; tarfile makes ten times as many of them
+_KEYS, _KEY = 100, 500  # what a tar may say of all its members; bytes in the name of such a thing
+_RECORD = re.compile(rb"(\d+) ([^=]+)=")  # as tarfile finds them
+
+_PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
+
+
+class ArchiveRefused(DataError):
+    """An archive is damaged, hostile or none, and will be so another time."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder in an archive. problem: why it may not be taken out, for whatever is neither.
+
+    data: gives its bytes in pieces; only while the archive is at this member.
+    """
+
+    name: str
+    is_folder: bool
+    problem: str | None
+    data: Callable[[], Iterator[bytes]]
+
+
+def read_members(archive: Path, largest: int) -> Iterator[Member]:
+    """The members of an archive, in its order.
+
+    largest: bytes at most that may come out. Raises ArchiveRefused, or whatever the libraries stumble over.
+    """
+    budget = _Budget(archive, largest)
+    with open(archive, "rb") as file:
+        head = file.read(6)
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        yield from _zip_members(archive, budget)
+        return
+    if head.lstrip().startswith(b"<"):
+        raise ArchiveRefused("a web page, no archive; look at it in a browser")
+    opened = next((opened for magic, opened in _PACKED.items() if head.startswith(magic)), io.FileIO)
+    with opened(archive) as unpacked:
+        yield from _tar_members(unpacked, budget)
+
+
+class _Budget:
+    """How many bytes may still come out of an archive."""
+
+    def __init__(self, archive: Path, largest: int) -> None:
+        grown = max(_RATIO * archive.stat().st_size, _SMALL)
+        self._left = min(largest, grown)
+        self._over = f"more comes out of it than {sized(largest)}; allow more with --max-size"
+        if grown < largest:
+            self._over = (
+                f"more than {_RATIO} times its size comes out of it, as of a bomb; unpack it yourself"
+            )
+
+    def spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ArchiveRefused(self._over)
+
+
+def _zip_members(archive: Path, budget: _Budget) -> Iterator[Member]:
+    with _ZipFile(io.FileIO(archive)) as file, zipfile.ZipFile(file) as packed:
+        entries = packed.infolist()
+        _refuse_overlap(entries, packed.start_dir)
+        for entry in entries:
+
+            def data(entry: zipfile.ZipInfo = entry) -> Iterator[bytes]:
+                with packed.open(entry) as file:
+                    for piece in _pieces(file.read, entry.file_size):
+                        budget.spend(len(piece))
+                        yield piece
+
+            yield Member(entry.filename, entry.is_dir(), _zip_problem(entry), data)
+
+
+class _ZipFile(io.BufferedReader):
+    """Refuses to read a list of members that would fill the memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _ZIP_DIRECTORY:
+            raise ArchiveRefused(f"its list of members would have {sized(size)}")
+        return super().read(size)
+
+
+def _zip_problem(entry: zipfile.ZipInfo) -> str | None:
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a link, a pipe or a device"
+    if entry.flag_bits & 1:
+        return "encrypted; unpack it yourself"
+    if entry.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+    ):  # zipfile bounds no other's memory
+        return "compressed in a rare way; unpack it yourself"
+    return None
+
+
+def _refuse_overlap(entries: list[zipfile.ZipInfo], end: int) -> None:
+    """Raises ArchiveRefused where members share their data, as a small archive needs to become a large tree."""
+    for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):
+        if entry.header_offset + 30 + len(entry.orig_filename) + entry.compress_size > end:
+            raise ArchiveRefused(f"{entry.filename} lies over another member")
+        end = entry.header_offset
+
+
+def _tar_members(file: IO[bytes], budget: _Budget) -> Iterator[Member]:
+    tape = _Tape(file, budget)
+    try:
+        packed = tarfile.TarFile(fileobj=cast(IO[bytes], tape))
+    except tarfile.ReadError as error:
+        raise ArchiveRefused(f"neither a zip nor a tar ({reason(error)})") from None
+    count = 0
+    while (member := packed.next()) is not None:
+        packed.members = []  # type: ignore[attr-defined] # it keeps all: a million of them fill the memory
+        count += 1
+        tape.headers = 0
+        if len(packed.pax_headers) > _KEYS:  # it copies them for each member
+            raise ArchiveRefused(f"damaged (it says more than {_KEYS} things of all its members)")
+
+        def data(size: int = member.size) -> Iterator[bytes]:
+            return _pieces(tape.take, size)
+
+        yield Member(member.name, member.isdir(), _tar_problem(member), data)
+    if tape.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes damage for the end
+        raise ArchiveRefused(f"damaged (it breaks off after {counted(count, 'member')})")
+    while tape.take(_CHUNK):  # the checksum of what is compressed comes last
+        pass
+
+
+def _tar_problem(member: tarfile.TarInfo) -> str | None:
+    if member.issym() or member.islnk():
+        return f"a link to {member.linkname[:100]}"
+    if member.size < 0 or member.issparse() or not (member.isreg() or member.isdir()):
+        return "a pipe, a device or a file with holes"
+    return None
+
+
+class _Tape:
+    """What tarfile reads: goes forward only, gives no more than headers have, and spends the budget.
+
+    headers: bytes that it gave of the member that tarfile is about to find.
+    """
+
+    def __init__(self, file: IO[bytes], budget: _Budget) -> None:
+        self._file, self._budget = file, budget
+        self._place = 0
+        self.headers = 0
+        self.last = b""
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, place: int) -> None:
+        if place < self._place:
+            raise ArchiveRefused("damaged (a size in it is negative)")
+        while self._place < place and self.take(min(_CHUNK, place - self._place)):
+            pass
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _TAR_HEADER:
+            raise ArchiveRefused(f"damaged (a header in it has {size} bytes)")
+        self.headers += size
+        if self.headers > _TAR_HEADERS:
+            raise ArchiveRefused(f"damaged (the headers of a member have more than {sized(_TAR_HEADERS)})")
+        self.last = self.take(size)
+        if size > tarfile.BLOCKSIZE:
+            _refuse_quadratic(self.last)
+        return self.last
+
+    def take(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._place += len(data)
+        self._budget.spend(len(data))
+        return data
+
+
+def _refuse_quadratic(header: bytes) -> None:
+    """Raises ArchiveRefused for a header on which tarfile would spend the square of its length, in time or memory."""
+    if re.search(rb"\d{100}", header):
+        raise ArchiveRefused("damaged (a number in it has 100 digits)")
+    place = 0
+    while found := _RECORD.match(header, place):
+        if len(found[2]) > _KEY:
+            raise ArchiveRefused(f"damaged (a key in it has {len(found[2])} bytes)")
+        place += int(found[1]) or len(header)
+
+
+def _pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+    """A member's data in pieces. Raises ArchiveRefused when it is shorter than it says."""
+    while size > 0:
+        piece = read(min(_CHUNK, size))
+        if not piece:
+            raise ArchiveRefused("damaged (it breaks off, or a size in it is wrong)")
+        size -= len(piece)
+        yield piece
+
 
 _MEMBERS = 1_000_000
 _DEPTH, _NAME, _PATH = 16, 255, 1000  # folders in a name; bytes of a part of it, and of all of it
@@ -124,3 +330,96 @@ def _data(member: Member, called: str) -> Iterator[bytes]:
         if _is_of_the_machine(error):
             raise DataError(_not_unpacked(called, error)) from None
         raise ArchiveRefused(f"damaged ({reason(error)})") from None
+
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A data set in our layout: how many pictures there are in `trainA`, `trainB` and so on; how many belonged to none.
+
+    guessed: the folders that were taken for the domains a and b by the order of their names, if so.
+    """
+
+    counts: dict[str, int]
+    left_out: int
+    guessed: tuple[str, ...] = ()
+
+
+def arrange(folder: Path, pictures: Sequence[PurePosixPath], target: Path) -> Arranged:
+    """Moves the folders of a data set that lie anywhere below a folder into a new one, as trainA, trainB, testA ...
+
+    pictures: all of them, by their paths below the folder. Without a known layout two folders of pictures are taken
+    for the domains, with the splits in them. Raises DataError, which names no archive, when there is no data set, or
+    more than one.
+    """
+    known = _known(pictures)
+    places = known or _two_folders(pictures)
+    if not places:
+        raise DataError(f"no data set is in it, only {_holdings(pictures)}")
+    counts: dict[str, int] = {}
+    target.mkdir()
+    for name, place in places.items():
+        counts[name] = sum(place in picture.parents for picture in pictures)
+        (folder / place).rename(target / name)
+    guessed = () if known else (str(places["trainA"]), str(places["trainB"]))
+    return Arranged(counts, len(pictures) - sum(counts.values()), guessed)
+
+
+def _known(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
+    """The folders by the names that they shall have, where they lie in one of the layouts that we read."""
+    filled = {parent for picture in pictures for parent in picture.parents}
+    found = [places for root in sorted(filled) if (places := dict(_at(root, filled)))]
+    most = max(map(len, found), default=0)
+    best = [places for places in found if len(places) == most]
+    if len(best) > 1:
+        roots = ", ".join(str(next(iter(places.values()))) for places in best[:5])
+        raise DataError(f"{len(best)} data sets are in it ({roots})")
+    return best[0] if best else {}
+
+
+def _at(root: PurePosixPath, filled: set[PurePosixPath]) -> Iterator[tuple[str, PurePosixPath]]:
+    for split in SPLITS:
+        for domain in DOMAINS:
+            place = next((root / place for place in layouts(split, domain) if root / place in filled), None)
+            if place is not None:
+                yield f"{split}{domain.upper()}", place
+
+
+def _two_folders(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
+    """The only two folders of pictures, if their names tell no split, as a and b: whole as the training pictures, or
+    by the splits that the names of all folders in them tell.
+    """
+    if not pictures:
+        return {}
+    top = PurePosixPath(os.path.commonpath([picture.parent for picture in pictures]))
+    below = {picture.parent.relative_to(top).parts for picture in pictures}
+    names = sorted({parts[0] for parts in below if parts})
+    if () in below or len(names) != 2 or any(map(_split, names)):
+        return {}
+    if not any(_split(part) for parts in below for part in parts):
+        return {"trainA": top / names[0], "trainB": top / names[1]}
+    found: dict[str, PurePosixPath] = {}
+    for parts in below:
+        split, *deeper = [_split(part) for part in parts[1:]] or [None]
+        place = top.joinpath(*parts[:2])
+        name = f"{split}{'AB'[names.index(parts[0])]}"
+        if split is None or any(deeper) or found.setdefault(name, place) != place:
+            return {}
+    if not {"trainA", "trainB"} <= found.keys():
+        return {}
+    return {name: found[name] for split in SPLITS for name in (f"{split}A", f"{split}B") if name in found}
+
+
+def _split(name: str) -> str | None:
+    """The split that a folder's name tells."""
+    found = re.match(r"(train|test|val)(ing|id|idation)?$", name, re.I)
+    return found and found[1].lower()
+
+
+def _holdings(pictures: Sequence[PurePosixPath]) -> str:
+    """The folders that hold pictures, and how many, in one line."""
+    counts = Counter(picture.parent for picture in pictures)
+    shown = [f"{place} ({counted(count, 'picture')})" for place, count in sorted(counts.items())[:8]]
+    return ", ".join([*shown, *(["..."] if len(counts) > 8 else [])]) or "no pictures"

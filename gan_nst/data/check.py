@@ -1,6 +1,8 @@
-"""Looks at every picture of a data set once, before a training does: what is broken, what it looks like, what is twice.
+"""What is wrong with a data set that was looked at, and what could be better, in lines for the user.
 
-Of each picture a few hundred bytes are kept, so that memory grows slowly with their number.
+Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, pictures
+smaller than the crop, test or validation pictures that were trained on, the same picture in both domains. All else is
+advice.
 """
 
 import hashlib
@@ -8,16 +10,160 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from gan_nst.core.errors import DataError
-from gan_nst.core.progress import track
+from gan_nst.core.errors import DataError, counted
+from gan_nst.core.terminal import track
 from gan_nst.data.domains import DOMAINS, DataSet, Folder
-from gan_nst.data.duplicates import find_alike, group, hash_picture, thumbnail
-from gan_nst.images.files import read_with_format
+from gan_nst.images.files import Picture, read_with_format
+
+REACH = 12
+ALIKE = 0.9
+
+Hashes = NDArray[np.uint64]
+Pairs = NDArray[np.int64]  # (n, 2), the smaller index first
+
+_PARTS = (13, 13, 13, 13, 12)  # bits; of 12 differing bits, one part has two at most
+_HASHED_AT_ONCE = 1 << 21  # pairs
+
+
+def hash_picture(picture: Picture) -> int:
+    """64 bits: which of the lowest frequencies of the picture's gray values are above their median."""
+    gray = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    waves = cv2.dct(gray.astype(np.float32))
+    lowest = np.append(waves[:8, :8].ravel()[1:], waves[8, 0])  # without the first, the brightness
+    return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes())
+
+
+def thumbnail(picture: Picture) -> Picture:
+    """The picture at 8 x 8 pixels."""
+    return np.asarray(cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def find_alike(hashes: Hashes, thumbnails: NDArray[np.uint8]) -> Pairs:
+    """Pairs of pictures that are nearly the same, sorted: as many as connect them all, not every pair, for of n alike
+    there are n * n / 2. thumbnails: of shape (n, pixels, 3).
+
+    Memory grows with the number of pictures alone; time with its square where many have near hashes, but are not alike.
+    """
+    if not len(hashes):
+        return np.empty((0, 2), np.int64)
+    small = thumbnails.astype(np.float32)
+    small -= small.mean(1, keepdims=True)
+    shapes = small.reshape(len(small), -1)
+    shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + 1e-6
+    firsts = np.arange(len(hashes))
+    kept = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(hashes, firsts):
+        for part in _portions(pairs):
+            part = part[firsts[part[:, 0]] != firsts[part[:, 1]]]
+            part = part[(shapes[part[:, 0]] * shapes[part[:, 1]]).sum(1) >= ALIKE]
+            if len(part):
+                firsts[:], joining = _joined(firsts, part)
+                kept.append(part[joining])
+    return np.unique(np.concatenate(kept), axis=0)
+
+
+def group(count: int, pairs: Pairs) -> list[list[int]]:
+    """The indices below `count` that pairs connect, in groups of two and more, sorted."""
+    firsts, _ = _joined(np.arange(count), pairs)
+    groups: dict[int, list[int]] = {}
+    for index in np.unique(pairs).tolist():
+        groups.setdefault(int(firsts[index]), []).append(index)
+    return list(groups.values())
+
+
+def _joined(firsts: NDArray[np.int64], pairs: Pairs) -> tuple[NDArray[np.int64], list[int]]:
+    """The first of each index's group when pairs have joined the groups, and which of the pairs joined two."""
+    parent, joining = firsts.tolist(), []
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for place, (one, other) in enumerate(pairs.tolist()):
+        first, second = sorted((root(one), root(other)))
+        if first != second:
+            parent[second] = first
+            joining.append(place)
+    return np.array([root(index) for index in range(len(parent))], np.int64), joining
+
+
+def _candidates(hashes: Hashes, firsts: NDArray[np.int64]) -> Iterator[Pairs]:
+    """The pairs whose hashes differ in `REACH` bits at most, each once, but for neighbours in their order.
+
+    Hashes that near have a part that differs in two bits at most; so each is looked for among those that have its
+    part, or its part with one or two bits turned. firsts: the first of each one's group, which may change meanwhile:
+    pairs within a group may be left out. Neighbours in the order of the hashes come before the others, so that most
+    of what is alike is a group by then.
+    """
+    count = len(hashes)
+    order = np.argsort(hashes, kind="stable")
+    yield _near(hashes, order[:-1], order[1:], [])
+    shift = 0
+    earlier: list[np.uint64] = []
+    for bits in _PARTS:
+        part = np.uint64((1 << bits) - 1) << np.uint64(shift)
+        keys = ((hashes & part) >> np.uint64(shift)).astype(np.int64)
+        shift += bits
+        group_of = firsts.copy()
+        places = keys * count + group_of
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        first = np.searchsorted(places, np.arange((1 << bits) + 1) * count)
+        turned = [
+            0,
+            *(1 << n for n in range(bits)),
+            *(1 << n | 1 << m for n, m in combinations(range(bits), 2)),
+        ]
+        for mask in turned:
+            sought = keys ^ mask
+            starts, ends = first[sought], first[sought + 1]
+            some = np.flatnonzero(starts < ends)
+            # of each pair the one of the earlier group finds the other
+            starts[some] = np.searchsorted(places, sought[some] * count + group_of[some], side="right")
+            for ones, found in _ranges(starts, ends):
+                yield _near(hashes, ones, order[found], earlier)
+        earlier.append(part)
+
+
+def _near(
+    hashes: Hashes, ones: NDArray[np.int64], others: NDArray[np.int64], earlier: list[np.uint64]
+) -> Pairs:
+    """Those of the pairs whose hashes differ in `REACH` bits at most, and in more than two of each earlier part."""
+    differing = hashes[ones] ^ hashes[others]
+    near = np.flatnonzero(np.bitwise_count(differing) <= REACH)
+    for part in earlier:
+        near = near[np.bitwise_count(differing[near] & part) > 2]
+    return np.sort(np.stack([ones[near], others[near]], 1), axis=1)
+
+
+def _ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    """Every (index, place) with starts[index] <= place < ends[index], some `_HASHED_AT_ONCE` at once."""
+    totals = np.cumsum(ends - starts)
+    begin = 0
+    while begin < len(starts):
+        before = totals[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(totals, before + _HASHED_AT_ONCE, side="right")))
+        counts = (ends - starts)[begin:end]
+        indices = np.repeat(np.arange(begin, end), counts)
+        within = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
+        yield indices, starts[indices] + within
+        begin = end
+
+
+def _portions(pairs: Pairs) -> Iterator[Pairs]:
+    return (
+        pairs[start : start + _HASHED_AT_ONCE // 16] for start in range(0, len(pairs), _HASHED_AT_ONCE // 16)
+    )
+
 
 _AT_ONCE = 512  # files that are handed to the threads together
 _GRAY = 4  # levels between a pixel's channels, on average, below which a picture is gray
@@ -178,3 +324,199 @@ def _twins(parts: Sequence[Part]) -> tuple[tuple[Twin, ...], ...]:
         tuple(Twin(*found[index], same=len(by_pixels[found[index][1].digest]) > 1) for index in members)
         for members in group(len(found), pairs)
     )
+
+
+FEW = 200  # pictures a side, under which discriminators learn them by heart
+UNBALANCED = 3  # times as many on one side as on the other
+ODD = 2.5  # times as long as high, or as high as long
+_SHOWN = 10
+_ENDINGS = 5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """wrong, advice: one line each, the most severe first."""
+
+    wrong: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
+    """What is to be said of a data set whose training takes crops of so many pixels.
+
+    upscale: smaller pictures are enlarged, as test pictures always are.
+    """
+    wrong = [
+        *(line for folder in checked.folders for line in folder.missed.closed),
+        *_broken(checked),
+        *(line for part in checked.parts for line in _too_small(part, crop_size, upscale)),
+        *_leaks(checked),
+        *_in_both_domains(checked),
+    ]
+    advice = [*_numbers(checked), *_colours(checked), *_pairs(checked), *_alike(checked)]
+    advice += [line for part in checked.parts for line in _odd(part)]
+    advice += [line for folder in checked.folders for line in _left_out(folder)]
+    return Findings(tuple(wrong), tuple(advice))
+
+
+def too_small(part: Part, crop_size: int, upscale: bool) -> list[Look]:
+    """The pictures that are refused for their size."""
+    if upscale or part.split == "test":
+        return []
+    return [look for look in part.readable if look.side < crop_size]
+
+
+def odd(part: Part) -> list[Look]:
+    """The pictures of which a square crop shows a small part."""
+    return [look for look in part.readable if max(look.width, look.height) > ODD * look.side]
+
+
+def left_out(folder: Folder) -> dict[str, int]:
+    """How many files are no pictures by their names, by the ending, the most frequent first."""
+    others = folder.missed.others.items()
+    return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
+
+
+def _broken(checked: Checked) -> Iterator[str]:
+    for part in checked.parts:
+        broken = [look.problem for look in part.looks if look.problem is not None]
+        if broken:
+            yield _listed(f"{part.name}: {counted(len(broken), 'broken file')}", broken)
+        if broken and len(broken) == len(part.looks):
+            yield f"{part.name}: no file can be read"
+
+
+def _too_small(part: Part, crop_size: int, upscale: bool) -> Iterator[str]:
+    if small := too_small(part, crop_size, upscale):
+        text = f"{part.name}: {counted(len(small), 'picture')} smaller than the crop of {crop_size} pixels"
+        names = [f"{look.path} ({look.width} x {look.height})" for look in small]
+        yield _listed(f"{text} (data.upscale=true enlarges them, or lower data.crop_size)", names)
+
+
+def _leaks(checked: Checked) -> Iterator[str]:
+    """Pictures of a split that are judged by, in a split that is learned or chosen from."""
+    for domain in DOMAINS:
+        for split, before in (("test", ("training", "validation")), ("validation", ("training",))):
+            for other in before:
+                leaks = [
+                    (twin, next(t for t in twins if (t.part.split, t.part.domain) == (other, domain)))
+                    for twins in checked.twins
+                    if any((t.part.split, t.part.domain) == (other, domain) for t in twins)
+                    for twin in twins
+                    if (twin.part.split, twin.part.domain) == (split, domain)
+                ]
+                if leaks:
+                    text = (
+                        f"leak: {counted(len(leaks), f'{split} picture')} of domain {domain} in {other} too"
+                    )
+                    yield _listed(f"{text}; take one of each out", [_shown(*leak) for leak in leaks])
+
+
+def _in_both_domains(checked: Checked) -> Iterator[str]:
+    both = []
+    for twins in checked.twins:
+        a, b = ([t for t in twins if t.part.domain == domain and t.same] for domain in DOMAINS)
+        both += [(one, other) for one in a for other in b if one.look.digest == other.look.digest][:1]
+    if both:
+        whole = min(len(part.looks) for part in checked.parts if part.split == "training")
+        text = f"{counted(len(both), 'picture')} in both domains, equal pixel by pixel"
+        same = "; is one domain the other's copy?" if len(both) > whole / 2 else ""
+        yield _listed(text + same, [_shown(*pair) for pair in both])
+
+
+def _numbers(checked: Checked) -> Iterator[str]:
+    sides = {d: len(p.readable) for d in DOMAINS if (p := checked.part("training", d)) is not None}
+    for domain, number in sides.items():
+        if number < FEW:
+            yield (
+                f"domain {domain}: only {counted(number, 'training picture')}; more are better, or try "
+                "method.differentiable_augmentation=[colour,translation,cutout]"
+            )
+    if len(sides) == 2 and max(sides.values()) > UNBALANCED * max(1, min(sides.values())):
+        yield f"unbalanced: {sides['a']} training pictures of a, {sides['b']} of b; the fewer are seen more often"
+
+
+def _colours(checked: Checked) -> Iterator[str]:
+    shares = {d: gray_share(p) for d in DOMAINS if (p := checked.part("training", d)) and p.readable}
+    if len(shares) == 2 and max(shares.values()) > 0.9 and min(shares.values()) < 0.5:
+        gray = max(shares, key=lambda domain: shares[domain])
+        yield f"domain {gray} is gray, the other in colour: the translation back must make colours up"
+    for part in checked.parts:
+        if part.readable and 0.05 < (share := gray_share(part)) < 0.5:
+            yield f"{part.name}: {share:.0%} of the pictures are gray, the others in colour"
+
+
+def gray_share(part: Part) -> float:
+    """The share of the pictures that are gray."""
+    return float(np.mean([look.gray for look in part.readable]))
+
+
+def paired(checked: Checked) -> list[str]:
+    """The splits whose every picture has a counterpart of the same name in the other domain."""
+    return [split for split, a, b in _held_out(checked) if set(a.folder.names) == set(b.folder.names)]
+
+
+def _held_out(checked: Checked) -> Iterator[tuple[str, Part, Part]]:
+    """The splits that were given for both domains and are not learned from."""
+    for split in ("validation", "test"):
+        a, b = checked.part(split, "a"), checked.part(split, "b")
+        if a is not None and b is not None and split not in checked.cut:
+            yield split, a, b
+
+
+def _pairs(checked: Checked) -> Iterator[str]:
+    """Splits that look paired and are not quite: then the error against the counterparts is not measured."""
+    for split, a, b in _held_out(checked):
+        names = [set(part.folder.names) for part in (a, b)]
+        alone = sorted(names[0] ^ names[1])
+        if alone and len(names[0] & names[1]) > min(map(len, names)) / 2:
+            text = f"{split}: {counted(len(alone), 'name')} in one domain only, so it is not paired"
+            yield _listed(text, alone)
+
+
+def _alike(checked: Checked) -> Iterator[str]:
+    for part in checked.parts:
+        groups = [own for twins in checked.twins if len(own := [t for t in twins if t.part is part]) > 1]
+        if groups:
+            number = sum(map(len, groups))
+            text = (
+                f"{part.name}: {number} pictures show what another shows, in {counted(len(groups), 'group')}"
+            )
+            yield _listed(text, [_shown(own[0], own[1]) for own in groups])
+    training = [
+        {d: t for t in reversed(twins) if t.part.split == "training" for d in DOMAINS if t.part.domain == d}
+        for twins in checked.twins
+        if not any(t.same for t in twins)
+    ]
+    if across := [_shown(found["a"], found["b"]) for found in training if len(found) == 2]:
+        yield _listed(f"training: {counted(len(across), 'picture')} of a that b shows too", across)
+
+
+def _odd(part: Part) -> Iterator[str]:
+    if flat := [str(look.path) for look in part.readable if look.flat]:
+        yield _listed(f"{part.name}: {counted(len(flat), 'picture')} of one colour, or nearly", flat)
+    if long := [f"{look.path} ({look.width} x {look.height})" for look in odd(part)]:
+        yield _listed(
+            f"{part.name}: {counted(len(long), 'picture')} of which a square crop shows little", long
+        )
+    if out := [str(look.path) for look in part.looks if look.leads_out]:
+        yield _listed(f"{part.name}: {counted(len(out), 'file')} lying elsewhere, by a link", out)
+
+
+def _left_out(folder: Folder) -> Iterator[str]:
+    """Photographs of a kind that is not read may be among them."""
+    if found := left_out(folder):
+        endings = [f"{ending or 'none'} {number}" for ending, number in [*found.items()][:_ENDINGS]]
+        if rest := sum([*found.values()][_ENDINGS:]):
+            endings.append(f"others {rest}")
+        text = f"{counted(sum(found.values()), 'file')} left out for the name's ending"
+        yield f"{folder.root}: {text}: {', '.join(endings)}"
+
+
+def _shown(one: Twin, other: Twin) -> str:
+    return f"{one.look.path} {'=' if one.look.digest == other.look.digest else '~'} {other.look.path}"
+
+
+def _listed(text: str, names: list[str]) -> str:
+    more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{text}: {'; '.join(names[:_SHOWN])}{more}"

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from gan_nst.core.scores import Score, label
 from gan_nst.evaluation import distances
-from gan_nst.evaluation.features import Features, choose, extract, extract_cached
-from gan_nst.evaluation.lpips import SMALLEST, Lpips
-from gan_nst.evaluation.paired import absolute_error, structural_similarity
-from gan_nst.evaluation.protocol import DESCRIPTIONS, Protocol
+from gan_nst.evaluation.features import DESCRIPTIONS, Features, Protocol, choose, extract, extract_cached
+from gan_nst.evaluation.paired import SMALLEST, Lpips, absolute_error, structural_similarity
 from gan_nst.images.files import Picture
 
 FEWEST = 2  # pictures that have a covariance

@@ -1,23 +1,108 @@
 """Feature networks that pictures are compared through: the FID Inception, whole or in part, or random weights."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch_fidelity import FeatureExtractorInceptionV3
 
-from gan_nst.core import pretrained
-from gan_nst.core.errors import SettingsError
-from gan_nst.evaluation.protocol import Protocol, prepare
-from gan_nst.images.files import Picture, replacing
+from gan_nst.core import weights as pretrained
+from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.images.files import Picture, replacing, to_tensor
+
+Protocol = Literal["clean", "legacy"]
+
+DESCRIPTIONS: dict[Protocol, str] = {
+    "clean": "anti-aliased bicubic (Pillow) on float values, clipped to 0..255, then (x - 128) / 128",
+    "legacy": "bilinear without anti-aliasing (torch) on float values, then 2 x / 255 - 1, as pytorch-fid does",
+}
+
+
+def prepare(picture: Picture, size: int, protocol: Protocol) -> Tensor:
+    """A picture, RGB uint8 (h, w, 3), as float32 (3, size, size), about [-1, 1].
+
+    "clean" is Parmar et al. 2022 (arXiv:2104.11222): each channel is resized as floats, so that nothing is rounded,
+    with a filter that grows with the scale, so that nothing aliases. "legacy" is what pytorch-fid does, and with it
+    most published numbers. Where alpha was, there is white: transparent pixels have no colour to compare.
+    """
+    if protocol == "legacy":
+        x = to_tensor(picture)[None].to(torch.float32) / 255
+        return 2 * F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)[0] - 1
+    channels = [
+        Image.fromarray(np.ascontiguousarray(picture[..., c], np.float32)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )
+        for c in range(3)
+    ]
+    values = np.stack([np.asarray(channel) for channel in channels]).clip(0, 255)
+    return (torch.from_numpy(values) - 128) / 128
+
+
+# What pytorch-fid and torch-fidelity call the features of 64, 192, 768 and 2048 numbers, and the layers before each.
+_STAGES = {
+    64: ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"),
+    192: ("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
+    768: ("Mixed_5b", "Mixed_5c", "Mixed_5d", *(f"Mixed_6{letter}" for letter in "abcde")),
+    2048: ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+}
+
+
+class Inception(FeatureExtractorInceptionV3):  # type: ignore[misc]
+    """Maps pictures (n, 3, 299, 299), about [-1, 1], to features (n, dimension).
+
+    The library's own class unpickles its file, insists on every layer, and resizes in its own way.
+    """
+
+    def __init__(self, file: io.BytesIO, dimension: int) -> None:
+        self.needed = [name for width, names in _STAGES.items() if width <= dimension for name in names]
+        super().__init__("inception-v3-compat", [str(dimension)], feature_extractor_weights_path=file)
+        self.eval()
+
+    @classmethod
+    def load(cls, path: Path, dimension: int) -> "Inception":
+        """The network up to the features of so many numbers, from the whole file or from its lower part.
+
+        Raises WeightsError when the file lacks a layer that is needed, or is of another network.
+        """
+        weights = pretrained.load(path)
+        # The constructor unpickles; what it is given is a file in memory that is written here, from tensors alone.
+        file = io.BytesIO()
+        torch.save(weights, file)
+        file.seek(0)
+        try:
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # layers draw initial weights, unnoticed by a run's random state
+                return cls(file, dimension)
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(
+                f"{path}: not the FID Inception network for {dimension} features ({reason})"
+            ) from None
+
+    def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
+        for name in self.state_dict():
+            if name.split(".")[0] in self.needed and "num_batches" not in name and name not in state:
+                raise KeyError(f"it lacks {name}")
+        return nn.Module.load_state_dict(self, state, strict=False, assign=assign)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.needed:
+            x = getattr(self, name)(x)
+        return x.mean((2, 3))
+
 
 FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
 Metric = Literal["frechet", "kernel", "precision", "recall"]
@@ -88,9 +173,9 @@ def choose(name: str, device: torch.device, weights: Path | None = None, downloa
     path = pretrained.require(
         wanted, weights, f"give its path (--weights, evaluation.weights), or let --download fetch it{part}"
     )
-    from gan_nst.evaluation.inception import (
-        Inception,
-    )  # with torchvision behind it, seconds that random features need not
+    from gan_nst.evaluation.features import (
+        Inception,  # with torchvision behind it, seconds that random features need not
+    )
 
     network = Inception.load(path, dimension).to(device)
     network = network.to(memory_format=torch.channels_last)  # 1.8 times as fast on a CPU

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from gan_nst.core.settings import Section
-from gan_nst.evaluation.protocol import Protocol
+from gan_nst.evaluation.features import Protocol
 
 
 class EvaluationSettings(Section):

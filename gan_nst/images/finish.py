@@ -8,18 +8,269 @@ colours; then is blended with the picture; then is rounded, once. Alpha and EXIF
 The work goes in bands of rows, in float32, sRGB values from 0 to 1, so that its memory hardly grows with the picture.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from gan_nst.core.errors import SettingsError
-from gan_nst.images.bandwise import Rows, Size, in_floats, in_pixels, reduced, reduced_size
-from gan_nst.images.colours import Recolour, keep_chroma, keep_statistics
-from gan_nst.images.detail import carried_detail
-from gan_nst.images.hidden import visible_colours
+from gan_nst.images.colour import Floats, from_linear, to_linear
+from gan_nst.images.files import bands
 from gan_nst.images.photo import Photo, Pixels
-from gan_nst.images.profiles import Floats, from_linear, to_linear
+
+Rows = Callable[[slice], Floats]  # gives a band of a picture: (rows, w, c)
+Size = tuple[int, int]  # height, width
+
+
+def in_floats(pixels: Pixels) -> Rows:
+    """Pixels as values from 0 to 1."""
+    white = np.float32(np.iinfo(pixels.dtype).max)
+    return lambda rows: pixels[rows].astype(np.float32) / white
+
+
+def in_pixels(values: Rows, size: Size, like: Pixels) -> Pixels:
+    """A picture's values as pixels of the type of `like`, rounded; what is outside 0 to 1 is clipped."""
+    pixels, white = np.empty((*size, 3), like.dtype), np.iinfo(like.dtype).max
+    for rows in bands(*size):
+        pixels[rows] = np.clip(np.rint(values(rows) * white), 0, white)
+    return pixels
+
+
+def reduced_size(size: Size, scale: float) -> Size:
+    """What `scale`, at most 1, makes of a size."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def reduced(values: Rows, size: Size, small: Size) -> Rows:
+    """A picture reduced to a smaller size: each of its values is the mean of the area it comes from."""
+    step = size[0] / small[0]
+
+    def give(rows: slice) -> Floats:
+        edges = np.arange(rows.start, rows.stop + 1) * step
+        first, last = int(edges[0]), min(size[0], int(np.ceil(edges[-1] - 1e-9)))
+        narrow = cv2.resize(
+            values(slice(first, last)), (small[1], last - first), interpolation=cv2.INTER_AREA
+        )
+        line = np.arange(first, last)
+        shares = (
+            np.clip(np.minimum(edges[1:, None], line + 1) - np.maximum(edges[:-1, None], line), 0, 1) / step
+        )
+        means: Floats = np.tensordot(shares.astype(np.float32), narrow.reshape(len(line), small[1], -1), 1)
+        return means
+
+    return give
+
+
+def enlarged(values: Rows, small: Size, size: Size) -> Rows:
+    """A picture enlarged, bilinear, its outer edges lying on the small one's."""
+
+    def give(rows: slice) -> Floats:
+        place = np.clip(
+            (np.arange(rows.start, rows.stop) + 0.5) * (small[0] / size[0]) - 0.5, 0, small[0] - 1
+        )
+        above = place.astype(np.intp)
+        below = np.minimum(above + 1, small[0] - 1)
+        piece = values(slice(int(above[0]), int(below[-1]) + 1))
+        wide = cv2.resize(piece, (size[1], len(piece)), interpolation=cv2.INTER_LINEAR)
+        wide = wide.reshape(len(piece), size[1], -1)
+        share = (place - above).astype(np.float32)[:, None, None]
+        between: Floats = wide[above - above[0]] * (1 - share) + wide[below - above[0]] * share
+        return between
+
+    return give
+
+
+Recolour = Callable[
+    [Floats, Floats], Floats
+]  # of bands of the picture and of its translation, (rows, w, 3), 0 to 1
+
+_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709's
+
+# IEC 61966-2-1's linear RGB to XYZ, each divided by its white (D65), as CIELAB wants them; then CIELAB's own
+# differences of the three.
+_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_RELATIVE = _XYZ / _XYZ.sum(1, keepdims=True)
+_LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])
+_TO_RELATIVE = _RELATIVE.T.astype(np.float32)
+_FROM_RELATIVE = np.linalg.inv(_RELATIVE).T.astype(np.float32)
+_TO_LAB = _LAB.T.astype(np.float32)
+_FROM_LAB = np.linalg.inv(_LAB).T.astype(np.float32)
+_TOE = 6 / 29
+_TINY = 1e-6
+
+
+def keep_chroma(picture: Floats, translation: Floats) -> Floats:
+    """The picture's chroma, Cb and Cr, with the translation's luma, Y', all of Rec. 709's Y'CbCr.
+
+    Gatys et al., Preserving Color in Neural Artistic Style Transfer, arXiv:1606.05897, section 3.2, who take Y'IQ.
+    """
+    luma = np.clip(translation @ _LUMA, 0, 1)
+    return _into_gamut(picture + (luma - picture @ _LUMA)[..., None], luma)
+
+
+def keep_statistics(picture: Rows, translation: Rows, weights: Rows, size: Size) -> Recolour:
+    """Gives the translation the picture's mean and deviation in each channel of CIELAB, pixels counting by `weights`,
+    (rows, w, 1): Reinhard et al., Color Transfer between Images, 2001, who take another decorrelated space, whose
+    logarithms black pixels have none of.
+    """
+    theirs, ours = _Moments(), _Moments()
+    for rows in bands(*size):
+        weight = weights(rows)
+        theirs.add(_to_lab(picture(rows)), weight)
+        ours.add(_to_lab(translation(rows)), weight)
+    gain = (theirs.deviation() / np.maximum(ours.deviation(), 1e-3)).astype(np.float32)
+    shift = (theirs.mean() - ours.mean() * gain).astype(np.float32)
+    return lambda _, after: _from_lab(_to_lab(after) * gain + shift)
+
+
+class _Moments:
+    """The mean and deviation of channels, gathered over bands."""
+
+    def __init__(self) -> None:
+        self.count: NDArray[np.float64] = np.zeros(1)
+        self.sum: NDArray[np.float64] = np.zeros(3)
+        self.squares: NDArray[np.float64] = np.zeros(3)
+
+    def add(self, values: Floats, weight: Floats) -> None:
+        weights, flat = weight.reshape(-1), values.reshape(-1, 3)
+        self.count += weights.sum(dtype=np.float64)
+        self.sum += weights @ flat
+        self.squares += weights @ (flat * flat)
+
+    def mean(self) -> NDArray[np.float64]:
+        return self.sum / np.maximum(self.count, 1e-9)
+
+    def deviation(self) -> NDArray[np.float64]:
+        return np.sqrt(np.maximum(self.squares / np.maximum(self.count, 1e-9) - self.mean() ** 2, 0))
+
+
+def _to_lab(rgb: Floats) -> Floats:
+    """CIELAB, L* from -16 for lack of its constant, which no difference of colours needs."""
+    relative = to_linear(np.clip(rgb, 0, 1)) @ _TO_RELATIVE
+    roots = np.where(relative > _TOE**3, np.cbrt(relative), relative / (3 * _TOE**2) + 4 / 29)
+    lab: Floats = roots.astype(np.float32) @ _TO_LAB
+    return lab
+
+
+def _from_lab(lab: Floats) -> Floats:
+    """sRGB of what `_to_lab` gives; colours that sRGB lacks lose chroma, not their hue."""
+    roots = lab @ _FROM_LAB
+    relative: Floats = np.where(roots > _TOE, roots * roots * roots, (roots - 4 / 29) * (3 * _TOE**2))
+    linear = relative.astype(np.float32) @ _FROM_RELATIVE
+    return from_linear(_into_gamut(linear, np.clip(relative[..., 1], 0, 1)))
+
+
+def _into_gamut(colours: Floats, gray: Floats) -> Floats:
+    """Colours drawn towards the gray of their own lightness, (rows, w), from 0 to 1, until none is outside 0 to 1."""
+    red, green, blue = np.moveaxis(colours, -1, 0)  # numpy reduces axes of three slowly
+    above = np.maximum(np.maximum(red, green), blue) - gray
+    below = gray - np.minimum(np.minimum(red, green), blue)
+    upper, lower = np.maximum(1 - gray, _TINY), np.maximum(gray, _TINY)
+    share = np.minimum(upper / np.maximum(above, upper), lower / np.maximum(below, lower))[..., None]
+    inside: Floats = gray[..., None] * (1 - share) + colours * share
+    return inside
+
+
+_RADIUS = 2
+_FLAT = 1e-4  # a variance, of values from 0 to 1, below which a neighbourhood counts as flat: of 2.5 levels
+
+
+def carried_detail(picture: Rows, translation: Rows, size: Size, small: Size) -> Rows:
+    """A translation of the picture at a small size, at the picture's: enlarged, plus what the picture loses when it is
+    reduced, times how much of the picture's contrast the translation kept there.
+
+    That gain is the slope of the fast guided filter (He and Sun, arXiv:1505.00996), channel by channel. The filter
+    itself, slope and offset, comes nearer to a translation at full size in PSNR, but draws it as the
+    photograph is: without outlines and flat areas, and far from it in LPIPS. Detail without gain (a Laplacian
+    pyramid's) brings the photograph's noise into flat areas.
+    """
+    before = reduced(picture, size, small)
+    smooth, whole = enlarged(before, small, size), enlarged(translation, small, size)
+    gain = enlarged(_slope(before, translation, small[0]), small, size)
+    return lambda rows: whole(rows) + gain(rows) * (picture(rows) - smooth(rows))
+
+
+def _slope(before: Rows, after: Rows, height: int) -> Rows:
+    """The slope of a translation's values over the picture's in the neighbourhood of each pixel: (rows, w, 3)."""
+    margin = 2 * _RADIUS  # the slopes are means of slopes, which come from means
+
+    def give(rows: slice) -> Floats:
+        around = slice(max(0, rows.start - margin), min(height, rows.stop + margin))
+        old, new = before(around), after(around)
+        mean = _mean(old)
+        variance = (_mean(old * old) - mean * mean).clip(min=0)
+        covariance = _mean(old * new) - mean * _mean(new)
+        slopes = _mean((covariance / (variance + _FLAT)).astype(np.float32))
+        return slopes[rows.start - around.start : rows.stop - around.start]
+
+    return give
+
+
+def _mean(values: Floats) -> Floats:
+    side = 2 * _RADIUS + 1
+    return cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+
+
+_BLOCKS = 1 << 20  # at most about so many
+
+
+def visible_colours(photo: Photo) -> Rows:
+    """The photo's pixels, those where alpha is 0 replaced by the visible colours around them; white where there are
+    none.
+
+    Push-pull (Gortler et al., The Lumigraph, 1996, section 3.4) of the means of blocks of visible colours: what is
+    hidden has the colour of its block or, where nothing is seen in it, of the smallest larger one where something is,
+    blending into its neighbours.
+    """
+    pixels, alpha = in_floats(photo.pixels), photo.alpha
+    if alpha is None or alpha.all():
+        return pixels
+    height, width = alpha.shape
+    if not alpha.any():
+        return lambda rows: np.ones((rows.stop - rows.start, width, 3), np.float32)
+    side = int(np.ceil(np.sqrt(height * width / _BLOCKS)))
+    extended = _extended(_sums(pixels, in_floats(alpha[..., None]), (height, width), side))
+    blocks = extended.shape[0], extended.shape[1]
+    colours = enlarged(lambda rows: extended[rows], blocks, (blocks[0] * side, blocks[1] * side))
+
+    def give(rows: slice) -> Floats:
+        band, hidden = pixels(rows), alpha[rows] == 0
+        if hidden.any():
+            band[hidden] = colours(rows)[:, :width][hidden]
+        return band
+
+    return give
+
+
+def _sums(colours: Rows, weights: Rows, size: Size, side: int) -> Floats:
+    """The sums, over blocks of `side` pixels a side, of weighted colours and of weights: (h', w', 4)."""
+    down, across = -(-size[0] // side), -(-size[1] // side)
+    sums = np.zeros((down, across, 4), np.float32)
+    for blocks in bands(down, across * side * side):
+        rows = slice(blocks.start * side, min(blocks.stop * side, size[0]))
+        weight = weights(rows)
+        seen = np.concatenate([colours(rows) * weight, weight], 2)
+        seen = np.pad(seen, ((0, -len(seen) % side), (0, -size[1] % side), (0, 0)))
+        shape = (across, blocks.stop - blocks.start)
+        sums[blocks] = cv2.resize(seen, shape, interpolation=cv2.INTER_AREA) * side**2  # from the means
+    return sums
+
+
+def _extended(sums: Floats) -> Floats:
+    """Colours (h, w, 3) of weighted sums (h, w, 4): their means, and coarser levels' where the weight is 0."""
+    weight = sums[..., 3:]
+    means = (sums[..., :3] / np.maximum(weight, 1e-30)).astype(np.float32)
+    if weight.all():
+        return means
+    height, width = weight.shape[:2]
+    even = np.pad(sums, ((0, height % 2), (0, width % 2), (0, 0)))
+    coarse = _extended(even.reshape(-(-height // 2), 2, -(-width // 2), 2, 4).sum((1, 3)))
+    blended = enlarged(lambda rows: coarse[rows], coarse.shape[:2], even.shape[:2])
+    return np.where(weight > 0, means, blended(slice(0, height))[:, :width])
+
 
 PreserveColor = Literal["none", "luma", "statistics"]
 

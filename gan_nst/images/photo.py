@@ -3,23 +3,211 @@
 import contextlib
 import io
 import logging
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffTags
+from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.images import sixteen
-from gan_nst.images.exif import exif_of
+from gan_nst.images.colour import srgb_profile, to_srgb, to_srgb16
 from gan_nst.images.files import bands, white_of, written_whole
 from gan_nst.images.opening import opened
-from gan_nst.images.profiles import srgb_profile, to_srgb, to_srgb16
 
 log = logging.getLogger(__name__)
+
+
+_HEAD = b"Exif\0\0"  # what JPEG and Pillow put before it
+
+# What a TIFF's own directory says of the picture, and not of how its pixels are stored.
+_DESCRIPTIVE = {
+    Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
+    Base.Copyright, Base.Rating, Base.RatingPercent, Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords,
+    Base.XPSubject, Base.DocumentName, Base.PageName, Base.XResolution, Base.YResolution, Base.ResolutionUnit,
+    Base.PrintImageMatching, IFD.Exif, IFD.GPSInfo,
+}  # fmt: skip
+
+
+def exif_of(image: Image.Image) -> bytes | None:
+    """A loaded picture's EXIF, its orientation 1 and without the thumbnail; none where there is none to be read."""
+    try:
+        stored = image.info.get("exif")
+        if isinstance(stored, bytes) and image.format != "TIFF":
+            return _tag_upright(stored)
+        exif = described(image.getexif())
+        return exif.tobytes().removeprefix(_HEAD) if exif else None
+    except Exception:  # Pillow raises whatever broken EXIF makes it stumble over
+        return None
+
+
+def described(exif: Image.Exif) -> Image.Exif:
+    """Of EXIF what describes the picture, and not how its file stores pixels."""
+    kept = Image.Exif()
+    for tag, value in exif.items():
+        if tag in _DESCRIPTIVE:
+            kept[tag] = exif.get_ifd(tag) if tag in (IFD.Exif, IFD.GPSInfo) else value
+    return kept
+
+
+def _tag_upright(stored: bytes) -> bytes | None:
+    exif = bytearray(stored.removeprefix(_HEAD))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(exif[:2]))
+    if order is None:
+        return None
+    (first,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, first)
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
+        if tag == Base.Orientation:
+            struct.pack_into(f"{order}I" if kind == 4 else f"{order}H", exif, entry + 8, 1)
+    after = first + 2 + 12 * count
+    if after + 4 <= len(exif):
+        _forget_thumbnail(exif, order, struct.unpack_from(f"{order}I", exif, after)[0])
+        struct.pack_into(f"{order}I", exif, after, 0)
+    return bytes(exif)
+
+
+def _forget_thumbnail(exif: bytearray, order: str, directory: int) -> None:
+    """Cuts off, or blanks where other data lie behind it, the thumbnail of EXIF's second directory."""
+    if not 0 < directory <= len(exif) - 2:
+        return
+    (count,) = struct.unpack_from(f"{order}H", exif, directory)
+    found: dict[int, int] = {}
+    for entry in range(directory + 2, min(directory + 2 + 12 * count, len(exif) - 11), 12):
+        tag, value = struct.unpack_from(f"{order}H6xI", exif, entry)
+        found[tag] = value
+    start, size = found.get(Base.JpegIFOffset, 0), found.get(Base.JpegIFByteCount, 0)
+    if start and start + size >= len(exif) - 1:  # often padded to an even length
+        del exif[start:]
+    elif start:
+        exif[start : start + size] = bytes(size)
+
+
+Deep = NDArray[np.uint16]
+_WHITE = 65535
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def stored_as(image: Image.Image) -> str:
+    """How an opened, not yet loaded PNG or TIFF stores its pixels, in Pillow's words: "RGB;16B" is big-endian colour
+    of 16 bits.
+    """
+    if not image.tile:  # type: ignore[attr-defined]
+        return ""
+    arguments = image.tile[0].args  # type: ignore[attr-defined]
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return raw if isinstance(raw, str) else ""
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened, not yet loaded picture has colour of 16 bits that Pillow would reduce. Raises DataError for
+    colour of 16 bits that cannot be read.
+    """
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if max(tags.get(258, (8,))) > 8 and tags.get(284) == 2:
+            raise DataError("16-bit colour stored plane by plane is not read; store its channels together")
+    return image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA") and ";16" in stored_as(image)
+
+
+def decode(data: bytes, stored: str) -> tuple[Deep, Deep | None]:
+    """RGB, (h, w, 3), and alpha, (h, w), of the bytes of a PNG or TIFF of 16 bits; a TIFF's are turned upright. Raises
+    ValueError when OpenCV cannot read it.
+    """
+    if data.startswith(_PNG):
+        data = _essential(data)
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ValueError("its 16-bit pixels cannot be read")
+    if values.shape[2] == 3:
+        return cv2.cvtColor(values, cv2.COLOR_BGR2RGB, dst=values), None  # type: ignore[return-value]
+    pixels: Deep = cv2.cvtColor(values, cv2.COLOR_BGRA2RGB)  # type: ignore[assignment]
+    if stored.startswith("RGBX"):
+        return pixels, None
+    alpha: Deep = np.ascontiguousarray(values[..., 3]).view(np.uint16)
+    if stored.startswith("RGBa"):  # multiplied by alpha
+        for rows in bands(*alpha.shape):
+            whole = pixels[rows] * (_WHITE / np.maximum(alpha[rows], 1).astype(np.float32))[..., None]
+            pixels[rows] = np.minimum(np.rint(whole), _WHITE)
+    return pixels, alpha
+
+
+def _essential(data: bytes) -> bytes:
+    """A PNG's chunks that say what its pixels are; of others libpng would print warnings."""
+    kept, start = [_PNG], len(_PNG)
+    while start < len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(data[start : start + 12 + length])
+        start = len(data) if kind == b"IEND" else start + 12 + length
+    return b"".join(kept)
+
+
+def encode_png(pixels: Deep, alpha: Deep | None, icc: bytes, exif: bytes | None) -> bytes:
+    """A PNG of 16 bits: OpenCV's, with a profile (iCCP) and EXIF (eXIf) put in behind its header."""
+    if alpha is None:
+        values = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    else:
+        values = cv2.merge([pixels[..., 2], pixels[..., 1], pixels[..., 0], alpha])
+    done, encoded = cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not done:
+        raise ValueError("OpenCV cannot encode it")
+    chunks = _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    if exif:
+        chunks += _chunk(b"eXIf", exif)
+    header = 8 + 12 + 13  # signature; length, type and sum of the chunk IHDR; its content
+    whole = encoded.tobytes()
+    return b"".join([whole[:header], chunks, whole[header:]])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def encode_tiff(
+    pixels: NDArray[np.uint8] | Deep, alpha: NDArray[np.uint8] | Deep | None, icc: bytes, exif: bytes | None
+) -> bytes:
+    """A TIFF of 8 or 16 bits, in strips that are differenced and deflated, with a profile and EXIF.
+
+    TIFF 6.0; Adobe's technical notes of 2002 for deflate. Raises ValueError beyond TIFF's 4 GiB.
+    """
+    height, width = pixels.shape[:2]
+    strips, rows = [], next(bands(height, width, pixels=1 << 18)).stop
+    for band in bands(height, width, pixels=1 << 18):
+        strip = pixels[band] if alpha is None else np.concatenate([pixels[band], alpha[band, :, None]], 2)
+        differences = strip.astype(strip.dtype.newbyteorder("<"))
+        differences[:, 1:] -= strip[:, :-1]
+        strips.append(zlib.compress(differences.tobytes()))
+    counts = [len(strip) for strip in strips]
+    if sum(counts) >= (1 << 32) - (1 << 20):
+        raise ValueError("larger than the 4 GiB that TIFF can be")
+    tags = ImageFileDirectory_v2()
+    picture = Image.Exif()
+    picture.load(exif or b"")
+    for tag, value in described(picture).items():
+        tags[tag] = value
+    samples = 3 if alpha is None else 4
+    tags[256], tags[257] = width, height
+    tags[258] = (8 * pixels.itemsize,) * samples
+    tags[259], tags[317] = 8, 2  # deflated, of differences
+    tags[262], tags[277], tags[284] = 2, samples, 1  # RGB, channels together
+    tags[273] = tuple(accumulate(counts[:-1], initial=0))  # from the directory's end, which Pillow adds
+    tags[278], tags[279] = rows, tuple(counts)
+    if alpha is not None:
+        tags[338] = 2  # colours are not multiplied by alpha
+    tags.tagtype[34675] = TiffTags.UNDEFINED
+    tags[34675] = icc
+    return b"".join([b"II*\0", struct.pack("<I", 8), tags.tobytes(8), *strips])
+
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -86,13 +274,13 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
             )
         if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
             log.warning(f"{path}: has several pictures; the first one is taken")
-        stored = sixteen.stored_as(image)
-        deep = sixteen.is_deep(image)
+        stored = stored_as(image)
+        deep = is_deep(image)
         image.load()  # also where OpenCV decodes it, which fills up what a broken file lacks
         pixels: Pixels
         alpha: Pixels | None
         if deep:
-            pixels, alpha = sixteen.decode(path.read_bytes(), stored)
+            pixels, alpha = decode(path.read_bytes(), stored)
         else:
             pixels, alpha = _gray16(image) if _is_deep_gray(image) else _colour8(image, path)
         if pixels.dtype == np.uint16 and (icc := image.info.get("icc_profile")):
@@ -192,10 +380,10 @@ def _encode(photo: Photo, name: str, encoding: Encoding) -> bytes:
     """The picture's file, in memory: encoders that write to disk hide the system's reason when it is full."""
     icc, exif = srgb_profile(), photo.exif
     if name == "TIFF":
-        return sixteen.encode_tiff(photo.pixels, photo.alpha, icc, exif)
+        return encode_tiff(photo.pixels, photo.alpha, icc, exif)
     if name == "PNG" and photo.pixels.dtype == np.uint16:
         alpha = None if photo.alpha is None else photo.alpha.view(np.uint16)
-        return sixteen.encode_png(photo.pixels.view(np.uint16), alpha, icc, exif)
+        return encode_png(photo.pixels.view(np.uint16), alpha, icc, exif)
     options: dict[str, object] = {"icc_profile": icc}
     if exif:
         options["exif"] = exif if name == "AVIF" else b"Exif\0\0" + exif

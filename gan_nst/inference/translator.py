@@ -15,17 +15,15 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
 from gan_nst.core.errors import DataError
-from gan_nst.core.progress import bar
+from gan_nst.core.terminal import bar
 from gan_nst.images.files import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
 from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.padding import missing, pad_to_multiple, padded_places
 from gan_nst.tiling.reduced import Reduced
 from gan_nst.tiling.segments import Statistics, bytes_a_pixel, links, run_with
-from gan_nst.tiling.strips import Strips
-from gan_nst.tiling.turning import turned
+from gan_nst.tiling.strips import Strips, missing, pad_to_multiple, padded_places, turned
 
 log = logging.getLogger(__name__)
 

@@ -4,28 +4,63 @@ import logging
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from gan_nst.core.errors import DataError, SettingsError, counted
-from gan_nst.core.progress import bar
+from gan_nst.core.terminal import bar
 from gan_nst.images.finish import Finish, complete, prepare
-from gan_nst.images.muxing import FILM_SUFFIXES, Clip, FilmWriter
 from gan_nst.images.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
-from gan_nst.images.shots import Footage, Shot, Stills
-from gan_nst.inference.folder import Outcome
+from gan_nst.images.video import Footage, Shot, Stills
+from gan_nst.images.video_writer import FILM_SUFFIXES, Clip, FilmWriter
+from gan_nst.inference.folder import Outcome, ahead
 from gan_nst.inference.outputs import Naming, inputs, make_folder, plan_outputs
-from gan_nst.inference.pipeline import ahead
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.window import Window
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.tiling.flow import Cuts, Smoother
 from gan_nst.tiling.segments import links
 
 log = logging.getLogger(__name__)
+
+
+class Window:
+    """Statistics, for Translator.translate, of each frame and the `length` - 1 before it; 1: of the frame alone.
+
+    norm: the name of the one that shares them. The frames come in their order, any number at a time.
+    """
+
+    def __init__(self, length: int, norm: str) -> None:
+        self.norm = norm
+        self._kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=length)
+
+    def reset(self) -> None:
+        """Forgets the frames so far: at a cut."""
+        self._kept.clear()
+
+    def __call__(self, name: str, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the biased variance of all pixels of each frame's window; (n, c) in and out.
+
+        name: of the norm. By the law of total variance: the mean of the frames' variances, and the variance of their
+        means.
+        """
+        if name != self.norm:
+            return mean, variance
+        pooled = []
+        for frame in zip(mean, variance, strict=True):
+            self._kept.append(frame)
+            means, variances = (torch.stack(one) for one in zip(*self._kept, strict=True))
+            centre = means.mean(0)
+            pooled.append((centre, variances.mean(0) + (means - centre).square().mean(0)))
+        means, variances = (torch.stack(one) for one in zip(*pooled, strict=True))
+        return means, variances
+
 
 SUFFIXES = frozenset(
     {*FILM_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}

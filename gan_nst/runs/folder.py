@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gan_nst.core.errors import CheckpointError, unwritten
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.domains import DataSettings
 from gan_nst.images.files import replacing
 
 RUNS = Path("runs")

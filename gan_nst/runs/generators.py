@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gan_nst.core import processes
+from gan_nst.core import device as processes
 from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
 from gan_nst.inference.translator import MEMORY, Translator
 from gan_nst.runs.folder import exported_path, find_run
-from gan_nst.tiling.folding import fold_resizes
+from gan_nst.tiling.segments import fold_resizes
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)

@@ -9,22 +9,54 @@ from typing import Any
 import numpy as np
 import torch
 
-from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError
-from gan_nst.data.cache import open_pictures
-from gan_nst.data.domains import DOMAINS, DataSet, Folder, fingerprint, locate
-from gan_nst.data.loader import Batches, Samples
-from gan_nst.data.pictures import Pictures
+from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError
+from gan_nst.data.batches import Batches, Samples
+from gan_nst.data.cache import Pictures, open_pictures
+from gan_nst.data.demo import make_demo
+from gan_nst.data.domains import DOMAINS, DataSet, DataSettings, Folder, fingerprint, has_pictures, locate
 from gan_nst.data.smoothing import SOFT, share_smoothed
 from gan_nst.evaluation.features import Features, choose
+from gan_nst.images.files import read_picture
 from gan_nst.methods import base
-from gan_nst.runs.demo import draw_if_missing, refuse_small_demo
 from gan_nst.runs.generators import load_weights
 from gan_nst.runs.settings import RunSettings, resolve, resolve_evaluation
 from gan_nst.training import distributed
-from gan_nst.training.compilation import resolve_compile
-from gan_nst.training.cost import step_operations
+from gan_nst.training.compilation import resolve_compile, step_operations
 
 log = logging.getLogger(__name__)
+
+
+DEMO_DOMAIN = "photo2cartoon"
+
+
+def draw_if_missing(data: DataSettings) -> bool:
+    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether
+    it did.
+    """
+    folder = data.root / data.domain
+    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
+        return False
+    log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
+    try:
+        make_demo(folder, size=data.load_size)
+    except DataError:
+        if not has_pictures(data):  # another run has drawn them meanwhile
+            raise
+    return True
+
+
+def refuse_small_demo(data: DataSettings) -> None:
+    """Raises DataError when the demo was drawn for a smaller job, on a machine without a GPU for example."""
+    folder = data.root / data.domain
+    drawn = folder / "trainA" / "photo-00000.png"
+    if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
+        return
+    if (size := min(read_picture(drawn).shape[:2])) < data.crop_size:
+        raise DataError(
+            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
+            "remove the folder, and they are drawn anew"
+        )
+
 
 _SHOWN = 20  # pictures of a view that are compared with the pictures themselves
 

@@ -12,7 +12,7 @@ from gan_nst.core.bounded import shown
 from gan_nst.core.device import choose_device, choose_precision
 from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.domains import DataSettings
 from gan_nst.evaluation.features import best_at_hand, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base

@@ -12,9 +12,8 @@ from torch import Tensor
 from gan_nst.core.errors import DataError
 from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.padding import pad_to_multiple
 from gan_nst.tiling.segments import Link, bytes_a_pixel, links, run
-from gan_nst.tiling.strips import Report, Rows, Sink
+from gan_nst.tiling.strips import Report, Rows, Sink, pad_to_multiple
 
 _BLEND = 16  # pixels to either side of a cut in which two tiles are blended
 _MARGIN = 32  # pixels beyond, which are computed and thrown away

@@ -6,19 +6,144 @@ each norm. A result below the picture's resolution is kept in a scratch file for
 is many times as large, and is computed again from the last one kept.
 """
 
+import copy
 import math
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_nst.core.errors import DataError
 from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.scratch import Store, require_space
 from gan_nst.tiling.segments import Link, Statistics, bytes_a_pixel, links
+
+SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
+
+
+def missing(length: int, multiple: int) -> int:
+    """By how many pixels a side is padded: to a multiple, and to what the networks need."""
+    target = max(length, SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
+    return -(-target // multiple) * multiple - length
+
+
+def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
+    """Pictures (n, c, h, w) padded by reflection; tiny ones, which have too little to reflect, repeat their edge."""
+    height, width = pictures.shape[2:]
+    down, right = missing(height, multiple), missing(width, multiple)
+    return (
+        F.pad(pictures, (0, right, 0, down), mode=_mode(height, width, multiple))
+        if down or right
+        else pictures
+    )
+
+
+def padded_places(height: int, width: int, multiple: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which rows and which columns of a picture make the one that `pad_to_multiple` makes of it."""
+    mode = _mode(height, width, multiple)
+    return _places(height, multiple, mode), _places(width, multiple, mode)
+
+
+def _places(length: int, multiple: int, mode: str) -> NDArray[np.intp]:
+    at = np.arange(length + missing(length, multiple))
+    return np.where(at < length, at, 2 * (length - 1) - at if mode == "reflect" else length - 1)
+
+
+def _mode(height: int, width: int, multiple: int) -> Literal["reflect", "replicate"]:
+    enough = missing(height, multiple) < height and missing(width, multiple) < width
+    return "reflect" if enough else "replicate"
+
+
+def turned(generator: ResnetGenerator) -> ResnetGenerator:
+    """A copy that makes of a transposed picture what this one makes of the picture, transposed.
+
+    Everything in it treats rows as it does columns, but its convolutions' weights.
+    """
+    twin = copy.deepcopy(generator)
+    for weight in twin.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.transpose(2, 3).clone(memory_format=torch.preserve_format)
+    return twin
+
+
+class Store:
+    """A tensor (1, c, height, w) in a file that has no name, and is gone when it is closed or the process ends.
+
+    Read and written with calls, not mapped into memory, so that what the system caches of it is not this process's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shape = (0, 0)  # width and channels, known since the first write
+        self._dtype = torch.float32
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (see close)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot hold a scratch file ({error.strerror}); give --scratch"
+            ) from None
+
+    def write(self, rows: range, x: Tensor) -> None:
+        """Keeps x, (1, c, len(rows), w), as these rows. Raises DataError when the disk is full."""
+        pixels = x.detach().permute(0, 2, 3, 1).contiguous().cpu()
+        self._shape, self._dtype = (pixels.shape[2], pixels.shape[3]), pixels.dtype
+        data = _bytes(pixels)
+        self._file.seek(rows.start * self._row)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise DataError(
+                f"{self._folder}: the scratch file could not be written ({error.strerror}); give another folder "
+                "with --scratch"
+            ) from None
+
+    def read(self, rows: range) -> Tensor:
+        """These rows, (1, c, len(rows), w), with a pixel's channels side by side in memory."""
+        pixels = torch.empty((1, len(rows), *self._shape), dtype=self._dtype)
+        data = _bytes(pixels)
+        self._file.seek(rows.start * self._row)
+        while data:
+            got = self._file.readinto(data)
+            assert got, "rows are written before they are read"
+            data = data[got:]
+        return pixels.permute(0, 3, 1, 2)
+
+    def close(self) -> None:
+        """Gives the disk's space back."""
+        self._file.close()
+
+    @property
+    def _row(self) -> int:
+        """Bytes."""
+        return self._shape[0] * self._shape[1] * self._dtype.itemsize
+
+
+def _bytes(x: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return memoryview(x.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises DataError where the folder's disk has less than `needed` bytes left."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise DataError(f"{folder}: cannot hold a scratch file ({error.strerror}); give --scratch") from None
+    if free < needed:
+        raise DataError(
+            f"{folder}: {free / 1e6:,.0f} MB free, and the scratch file takes {needed / 1e6:,.0f} MB; give a folder on "
+            "another disk with --scratch, more --memory, or --fast"
+        )
+
 
 Rows = Callable[[range], Tensor]  # gives rows of the picture, (1, 3, rows, w) in [-1, 1]
 Sink = Callable[[range, Tensor], None]  # takes rows of the translation, likewise, from top to bottom

@@ -1,14 +1,55 @@
-"""Compilation of the networks by torch's compiler: whether it is there, whether it pays, and switching it on."""
+"""How long a training will take and how much memory, told from its own first steps."""
 
+import copy
 import logging
+import time
+from itertools import pairwise
+from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from gan_nst.core.device import peak_memory
 from gan_nst.core.errors import SettingsError
-from gan_nst.methods.base import Method
+from gan_nst.methods.base import Batch, Method
 
 log = logging.getLogger(__name__)
+
+
+def step_operations(method: Method, step: int, batch_size: int, crop_size: int) -> int:
+    """Floating-point operations of the convolutions and matrix products of one micro-batch's step, forward and
+    backward.
+
+    It runs on torch's meta device, without data: it takes neither memory nor, but for milliseconds, time. Raises
+    SettingsError when the networks cannot take crops of that many pixels.
+    """
+    trial = copy.deepcopy(method).to("meta")
+    trial.requires_grad_(False)
+    size = (batch_size, 3, crop_size, crop_size)
+    batch: Batch = {key: torch.zeros(size, device="meta") for key in method.streams}
+    try:
+        with FlopCounterMode(display=False) as counter:
+            _take(trial, step, batch)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"data.crop_size: the networks cannot take crops of {crop_size} pixels ({reason})"
+        ) from None
+    return int(counter.get_total_flops())
+
+
+def _take(method: Method, step: int, batch: Batch) -> None:
+    """The step as the trainer takes it, without the optimizers."""
+    roles = method.roles()
+    for update in method.updates(step):
+        networks = roles[update.role].networks
+        networks.requires_grad_(True)
+        losses: list[Tensor] = [loss for loss in update.losses(batch).values() if loss.requires_grad]
+        if losses:
+            torch.stack(losses).sum().backward()
+        networks.requires_grad_(False)
+
 
 # Floating-point operations of a run on a GPU, above which compiling its networks, which takes a minute or two, should
 # be won back: 10,000 steps of the published CycleGAN at 256 pixels. On a CPU it never is: convolutions take nine tenths
@@ -58,3 +99,49 @@ def _why_not(device: torch.device) -> str | None:
 
 def _trifle(x: torch.Tensor) -> torch.Tensor:
     return x.sin() + 1
+
+
+_STEPS = 4  # timed after the first one, which sets everything up
+
+
+class Forecast:
+    """Watches the first steps of a session, from step `start` to step `until`.
+
+    growth: how many times as long as these the steps after a warm-up take.
+    """
+
+    def __init__(self, device: torch.device, start: int, until: int, growth: float = 1.0) -> None:
+        self._device = device
+        self._start, self._until, self._growth = start, until, growth
+        self._times: list[float] = []
+
+    def after(self, step: int) -> str | None:
+        """To be called after every step; a line about the whole session, once, when enough steps were timed.
+
+        Until then it waits for the device, as nothing else would tell when a step ended.
+        """
+        if step - self._start > 1 + _STEPS or step >= self._until:
+            return None
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._times.append(time.perf_counter())
+        if len(self._times) <= _STEPS:
+            return None
+        # The median, as what else the machine does for a moment says nothing of the whole.
+        seconds = median(b - a for a, b in pairwise(self._times)) * self._growth
+        steps = self._until - self._start
+        return (
+            f"about {duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "
+            f"{peak_memory(self._device) / 2**30:.1f} GiB of memory"
+        )
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"

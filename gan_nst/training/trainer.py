@@ -1,6 +1,8 @@
 """The training loop, written once for every method."""
 
+import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +13,85 @@ import torch
 from torch import Tensor
 
 from gan_nst.core.bounded import shortened
-from gan_nst.core.device import autocast, memory_format
+from gan_nst.core.device import autocast, memory_format, peak_memory
 from gan_nst.core.errors import CheckpointError, DataError, Interrupted
-from gan_nst.core.interrupt import StopRequest, stop_on_signals
-from gan_nst.core.memory import peak_memory
+from gan_nst.core.terminal import StopRequest, stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed
-from gan_nst.training.compilation import compile_networks
-from gan_nst.training.ema import Ema
-from gan_nst.training.forecast import Forecast
-from gan_nst.training.guard import Guard
-from gan_nst.training.means import Means
+from gan_nst.training.compilation import Forecast, compile_networks
+from gan_nst.training.guard import Guard, NonFinite, PicturesOf
 from gan_nst.training.monitor import Monitor
-from gan_nst.training.nonfinite import NonFinite, PicturesOf
-from gan_nst.training.optimizers import make_optimizer, restore_optimizer
+from gan_nst.training.optimizers import Ema, make_optimizer, restore_optimizer
 from gan_nst.training.settings import TrainingSettings
-from gan_nst.training.shares import gradient_shares
 
 log = logging.getLogger(__name__)
+
+
+class Means:
+    """Sums values by name; a step adds them together, in one tensor, so that nothing waits for the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # the last place of each counts
+
+    def add(self, names: tuple[str, ...], values: Tensor, skipped: Tensor | None = None) -> None:
+        """Adds as many values as there are names; where `skipped` is 1.0 none of them."""
+        counted = torch.cat([values, values.new_ones(1)])
+        if skipped is not None:
+            counted = torch.where(skipped > 0, torch.zeros_like(counted), counted)
+        before = self._sums.get(names)
+        self._sums[names] = counted if before is None else before + counted
+
+    def take(self) -> dict[str, float]:
+        """The mean of each since they were last taken; it waits for the device."""
+        pooled: dict[str, tuple[float, float]] = {}
+        for names, sums in self._sums.items():
+            *totals, added = sums.tolist()
+            # One name may stand beside others in a warm-up than after it.
+            for name, total in zip(names, totals, strict=True):
+                before, counted = pooled.get(name, (0.0, 0.0))
+                pooled[name] = (before + total, counted + added)
+        self._sums = {}
+        return {name: total / count for name, (total, count) in pooled.items() if count}
+
+
+def gradient_shares(
+    method: Method, step: int, batch: Batch, precision: str, device: torch.device
+) -> dict[str, float]:
+    """For every role that moves the generators, "gradient_share/<role>/<term>": the norm of that term's gradient over
+    the sum of all terms' norms.
+
+    It costs one forward pass and a backward pass a term, on a copy of the method, so that nothing of a run is
+    touched: neither gradients nor replay buffers nor random states.
+    """
+    trial = copy.deepcopy(method)
+    generators = set(trial.generators.parameters())
+    roles = trial.roles()
+    shares: dict[str, float] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for update in trial.updates(step):
+            networks = roles[update.role].networks
+            parameters = list(networks.parameters())
+            if generators.isdisjoint(parameters):
+                continue
+            networks.requires_grad_(True)
+            with autocast(precision, device):
+                losses = update.losses(dict(batch))
+            norms = dict.fromkeys(losses, 0.0)
+            for name, loss in losses.items():
+                if not loss.requires_grad:  # a constant moves nothing
+                    continue
+                gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                norms[name] = torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+            networks.requires_grad_(False)
+            total = sum(norms.values())
+            if not math.isfinite(total):
+                continue
+            shares |= {
+                f"gradient_share/{update.role}/{name}": norm / total if total > 0 else 0.0
+                for name, norm in norms.items()
+            }
+    return shares
+
 
 BatchesFrom = Callable[[int], Iterator[list[Batch]]]
 """Endlessly, the micro-batches of a step and of the steps after it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_nst.core.errors import SettingsError, reason
-from gan_nst.core.interrupt import stop_on_signals
+from gan_nst.core.terminal import stop_on_signals
 from gan_nst.web.gate import Gate
 from gan_nst.web.jobs import Jobs, Store
 from gan_nst.web.offer import Offer, make_offer

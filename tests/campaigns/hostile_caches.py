@@ -14,8 +14,8 @@ from hostile_case import EVALUATE, Case, cli
 from hostile_files import form, pickles
 from job import newest_run
 
-from gan_nst.data.files import Names
-from gan_nst.data.index import Index, read_index, write_index
+from gan_nst.data.cache import Index, read_index, write_index
+from gan_nst.data.domains import Names
 
 _TRAIN, _JUDGE = ("train", "tiny.yaml"), ("evaluate", "run", *EVALUATE, "--json", "told.json")
 

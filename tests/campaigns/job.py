@@ -12,8 +12,8 @@ from helpers_runs import CONFIG, TINY, metrics, same_state
 from PIL import Image
 from safetensors import safe_open
 
+from gan_nst.data.cache import read_index
 from gan_nst.data.demo import make_demo
-from gan_nst.data.index import read_index
 from gan_nst.runs.folder import RUNS
 
 STEPS, SAVED_EVERY = 12, 3

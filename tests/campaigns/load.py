@@ -16,11 +16,16 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent)]
 
-from gan_nst.core.memory import from_proc, peak_of_process  # noqa: E402
-from gan_nst.data import building, cache, files  # noqa: E402
-from gan_nst.data.domains import fingerprint, locate  # noqa: E402
-from gan_nst.data.loader import Batches, Samples  # noqa: E402
-from gan_nst.data.settings import DataSettings  # noqa: E402
+from gan_nst.core.device import from_proc, peak_of_process  # noqa: E402
+from gan_nst.data import cache  # noqa: E402
+from gan_nst.data import cache as building  # noqa: E402
+from gan_nst.data import domains as files  # noqa: E402
+from gan_nst.data.batches import Batches, Samples  # noqa: E402
+from gan_nst.data.domains import (  # noqa: E402
+    DataSettings,
+    fingerprint,
+    locate,
+)
 from gan_nst.methods.base import Stream  # noqa: E402
 
 NAME = "{:04d}/picture-{:07d}.jpg"

@@ -15,7 +15,7 @@ from PIL import Image
 
 import gan_nst as package
 from gan_nst.core.errors import one_line as escaped
-from gan_nst.data import check_findings
+from gan_nst.data import check as check_findings
 from gan_nst.data.domains import all_pictures
 from gan_nst.images.files import write_picture
 from gan_nst.runs.settings import load_settings

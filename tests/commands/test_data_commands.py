@@ -7,8 +7,7 @@ import pytest
 import torch
 from helpers_runs import one_line
 
-from gan_nst.data.demo import draw_cartoon
-from gan_nst.data.scenes import make_scene
+from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.files import find_pictures, read_picture, resize_picture, write_picture
 from gan_nst.inference.exported import load_exported

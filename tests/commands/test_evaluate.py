@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_nst.commands import evaluate as command
-from gan_nst.commands import record
+from gan_nst.commands import evaluate as record
 from gan_nst.commands.train import train
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report

@@ -6,8 +6,8 @@ import torch
 from helpers_films import clouds, read_clip, rolling, write_clip
 from PIL import Image
 
-from gan_nst.commands import film as film_module
-from gan_nst.commands.film import wants_film
+from gan_nst.commands import translate as film_module
+from gan_nst.commands.translate import wants_film
 from gan_nst.images.files import read_picture, write_picture
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.networks import build
@@ -232,7 +232,7 @@ def test_options_that_are_none_are_refused(translate, clip, tmp_path, option, ca
 
 def test_several_processes_do_not_share_a_film(translate, clip, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("gan_nst.core.processes.share", lambda: (0, 2))
+    monkeypatch.setattr("gan_nst.core.device.share", lambda: (0, 2))
     code, _, err = translate(clip, tmp_path / "out.mp4")
     assert code == 2
     assert "a film is translated by one process, not by 2" in err

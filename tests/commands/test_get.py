@@ -24,9 +24,9 @@ from helpers_server import Fault, serving
 import gan_nst as package
 from gan_nst.core.errors import DataError
 from gan_nst.core.errors import one_line as escaped
-from gan_nst.data import download, known
-from gan_nst.data.domains import locate
-from gan_nst.data.settings import DataSettings
+from gan_nst.data import download
+from gan_nst.data import download as known
+from gan_nst.data.domains import DataSettings, locate
 
 PETS = zip_of(data_set("pets/"))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan_nst.commands.importing import import_generator
 from gan_nst.commands.translate import translate
-from gan_nst.core import pretrained
+from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import CheckpointError, GanNstError, SettingsError, WeightsError
 from gan_nst.images.files import read_picture, write_picture
 from gan_nst.inference.exported import TrainingScale, load_exported

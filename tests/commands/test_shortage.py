@@ -11,11 +11,12 @@ import pytest
 import torch
 from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, one_line, same_state
 
-from gan_nst.commands import finish, train
-from gan_nst.commands.shortage import dispensable
+from gan_nst.commands import train
+from gan_nst.commands import train as finish
+from gan_nst.commands.train import dispensable
+from gan_nst.core.device import ran_out
 from gan_nst.core.errors import TrainingError
-from gan_nst.core.memory import ran_out
-from gan_nst.data.loader import Samples
+from gan_nst.data.batches import Samples
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.training import checkpoint
 

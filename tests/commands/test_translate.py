@@ -15,7 +15,9 @@ from PIL import Image
 
 from gan_nst.arguments import make_parser
 from gan_nst.commands.translate import translate
-from gan_nst.core import messages, processes, progress
+from gan_nst.core import device as processes
+from gan_nst.core import terminal as messages
+from gan_nst.core import terminal as progress
 from gan_nst.core.errors import SettingsError
 from gan_nst.images.files import find_pictures
 from gan_nst.images.photo import read_photo

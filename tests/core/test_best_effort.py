@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gan_nst.core import best_effort
 from gan_nst.core.best_effort import BestEffort
 from gan_nst.core.errors import DataError
-from gan_nst.training import events
+from gan_nst.training import monitor as events
 from gan_nst.training.monitor import Monitor
 
 

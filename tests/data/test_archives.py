@@ -18,9 +18,9 @@ from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
 from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
-from gan_nst.data import archives, members
-from gan_nst.data.archives import unpack
-from gan_nst.data.members import ArchiveRefused
+from gan_nst.data import archives
+from gan_nst.data import archives as members
+from gan_nst.data.archives import ArchiveRefused, unpack
 
 KINDS = {
     "zip": zip_of,

@@ -5,9 +5,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from gan_nst.core.errors import DataError
-from gan_nst.data.arrange import arrange
-from gan_nst.data.domains import locate
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.archives import arrange
+from gan_nst.data.domains import DataSettings, locate
 
 
 @pytest.fixture

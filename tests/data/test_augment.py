@@ -6,8 +6,7 @@ import torch
 from helpers_data import coordinates, noise, tiny_settings
 
 from gan_nst.core.errors import SettingsError
-from gan_nst.data.augment import Augmentation
-from gan_nst.data.sampling import mix
+from gan_nst.data.batches import Augmentation, mix
 
 PICTURE = coordinates(40, 50)
 DRAWS = 3000

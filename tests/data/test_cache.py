@@ -20,11 +20,10 @@ import pytest
 from helpers_data import fill, noise, tiny_settings
 
 from gan_nst.core.errors import DataError
-from gan_nst.data import building, cache
-from gan_nst.data.cache import CachedPictures, DecodedPictures
-from gan_nst.data.domains import Folder
-from gan_nst.data.files import Files
-from gan_nst.data.index import read_index, write_index
+from gan_nst.data import cache
+from gan_nst.data import cache as building
+from gan_nst.data.cache import CachedPictures, DecodedPictures, read_index, write_index
+from gan_nst.data.domains import Files, Folder
 from gan_nst.images.files import read_picture, resize_picture, write_picture
 
 

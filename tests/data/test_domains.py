@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from gan_nst.core.errors import DataError
-from gan_nst.data.domains import DataSet, Folder, fingerprint, has_pictures, locate
-from gan_nst.data.files import Files
-from gan_nst.data.settings import DataSettings
+from gan_nst.data.domains import DataSet, DataSettings, Files, Folder, fingerprint, has_pictures, locate
 from gan_nst.images.files import write_picture
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers_server import Fault, serving
 from rich.progress import Progress
 
-from gan_nst.core import progress
+from gan_nst.core import terminal as progress
 from gan_nst.core.errors import DataError
 from gan_nst.data import download as module
 from gan_nst.data.download import download

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_nst.data import duplicates
-from gan_nst.data.demo import draw_photograph
-from gan_nst.data.duplicates import ALIKE, REACH, find_alike, group, hash_picture, thumbnail
-from gan_nst.data.scenes import make_scene
+from gan_nst.data import check as duplicates
+from gan_nst.data.check import ALIKE, REACH, find_alike, group, hash_picture, thumbnail
+from gan_nst.data.demo import draw_photograph, make_scene
 
 SCENES = [draw_photograph(make_scene(0, "duplicates", n), 96, seed=n) for n in range(24)]
 

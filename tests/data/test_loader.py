@@ -16,9 +16,8 @@ import torch
 from helpers_data import coordinates, noise, tiny_settings
 
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.data import workers as workers_module
-from gan_nst.data.loader import Batches, Samples
-from gan_nst.data.sampling import picture_index
+from gan_nst.data import batches as workers_module
+from gan_nst.data.batches import Batches, Samples, picture_index
 
 # Newer Pythons warn of forking beside threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_nst.data.files import Files, Names
+from gan_nst.data.domains import Files, Names
 
 TEXTS = ["a.png", "", "ä/b c.png", "bad-\udcff.png", "a.png", "新.jpg\n"]
 

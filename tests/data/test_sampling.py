@@ -2,7 +2,7 @@
 
 import pytest
 
-from gan_nst.data.sampling import mix, picture_index
+from gan_nst.data.batches import mix, picture_index
 
 
 def draws(seed, stream, first, last, count):

@@ -11,10 +11,8 @@ import pytest
 
 from gan_nst.core.errors import DataError
 from gan_nst.data import stills as frames
-from gan_nst.data.demo import draw_cartoon
-from gan_nst.data.scenes import make_scene
-from gan_nst.data.stills import take_frames
-from gan_nst.data.titles import shows_text
+from gan_nst.data.demo import draw_cartoon, make_scene
+from gan_nst.data.stills import shows_text, take_frames
 from gan_nst.images import video as film_module
 from gan_nst.images.files import find_pictures, read_picture, write_picture
 from gan_nst.images.video import seconds, stamp

@@ -10,11 +10,10 @@ from helpers_data import fill, noise, tiny_settings
 
 from gan_nst.core.errors import DataError
 from gan_nst.data import cache
+from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import VIEWS, CachedPictures, DecodedPictures
 from gan_nst.data.demo import draw_cartoon, make_scene
-from gan_nst.data.domains import Folder
-from gan_nst.data.files import Files
-from gan_nst.data.loader import Batches, Samples
+from gan_nst.data.domains import Files, Folder
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.files import read_picture, resize_picture, write_picture
 from gan_nst.methods.base import Stream

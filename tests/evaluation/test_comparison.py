@@ -12,10 +12,8 @@ from torch import nn
 from gan_nst.evaluation import comparison as judge
 from gan_nst.evaluation import distances
 from gan_nst.evaluation.comparison import Judge, Metrics, compare
-from gan_nst.evaluation.features import Features, choose, extract, extract_cached
-from gan_nst.evaluation.lpips import Lpips
-from gan_nst.evaluation.paired import absolute_error, structural_similarity
-from gan_nst.evaluation.protocol import DESCRIPTIONS
+from gan_nst.evaluation.features import DESCRIPTIONS, Features, choose, extract, extract_cached
+from gan_nst.evaluation.paired import Lpips, absolute_error, structural_similarity
 
 CPU = torch.device("cpu")
 

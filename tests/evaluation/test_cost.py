@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from gan_nst.evaluation.cost import generator_cost
+from gan_nst.commands.evaluate import generator_cost
 from gan_nst.networks import build
 
 
@@ -39,7 +39,7 @@ def test_cost_grows_with_the_pixels():
 
 
 def test_the_time_is_the_median_of_the_translations(monkeypatch):
-    from gan_nst.evaluation import cost as module
+    from gan_nst.commands import evaluate as module
 
     ticks = iter([0, 0.5, 1, 1.01, 2, 2.02, 3, 3.03, 4, 4.5])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))

@@ -20,9 +20,17 @@ from torch_fidelity import FeatureExtractorInceptionV3
 from gan_nst.core.errors import SettingsError, WeightsError
 from gan_nst.evaluation import features as module
 from gan_nst.evaluation.distances import frechet_distance
-from gan_nst.evaluation.features import FEATURE_NAMES, Features, choose, extract, extract_cached, score_key
-from gan_nst.evaluation.inception import Inception
-from gan_nst.evaluation.protocol import DESCRIPTIONS, prepare
+from gan_nst.evaluation.features import (
+    DESCRIPTIONS,
+    FEATURE_NAMES,
+    Features,
+    Inception,
+    choose,
+    extract,
+    extract_cached,
+    prepare,
+    score_key,
+)
 from gan_nst.images.files import find_pictures, read_picture
 
 CPU = torch.device("cpu")
@@ -352,7 +360,7 @@ def test_unknown_features_are_refused(name):
 @pytest.mark.usefixtures("unbuilt")
 def test_a_request_to_download_does(files, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("gan_nst.core.pretrained.fetch", lambda wanted: asked.append(wanted))
+    monkeypatch.setattr("gan_nst.core.weights.fetch", lambda wanted: asked.append(wanted))
     choose("inception-64", CPU, files["part"], download=True)
     choose("random", CPU, download=True)
     assert not asked, "where a file is given, and for random features, nothing is"

@@ -10,7 +10,7 @@ import torchmetrics.functional.image.lpips as library
 import torchvision
 
 from gan_nst.core.errors import WeightsError
-from gan_nst.evaluation.lpips import Lpips
+from gan_nst.evaluation.paired import Lpips
 
 CPU = torch.device("cpu")
 SLICES = (2, 5, 8, 10, 11, 12, 13)  # of SqueezeNet's layers, where each of the seven features ends

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from gan_nst.evaluation.protocol import DESCRIPTIONS, prepare
+from gan_nst.evaluation.features import DESCRIPTIONS, prepare
 
 SIZES = [(40, 30), (100, 80), (299, 299), (1, 1), (500, 7)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from gan_nst.core.scores import Score, is_score, label, more_is_better
 from gan_nst.evaluation.features import FEATURE_NAMES, score_key
-from gan_nst.evaluation.table import as_text
+from gan_nst.evaluation.report import as_text
 
 
 def test_an_interval_is_two_standard_errors_wide_on_either_side():

@@ -18,8 +18,8 @@ from helpers_root import modes_hold
 from PIL import Image, ImageCms
 
 from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.images.colour import srgb_profile
 from gan_nst.images.photo import FORMATS, Encoding, Photo, read_photo, write_photo
-from gan_nst.images.profiles import srgb_profile
 
 CASES = {case.name: case for case in awkward.cases()}
 READABLE = {name: case for name, case in CASES.items() if case.expected is not None}

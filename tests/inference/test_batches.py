@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers_inference import Blur, Shift, noise, translator
 
-from gan_nst.inference import batches as module
-from gan_nst.inference.batches import batches, translate_stream
+from gan_nst.inference import folder as module
+from gan_nst.inference.folder import batches, translate_stream
 from gan_nst.networks import build
 
 SIZES = [(20, 24), (17, 24), (20, 24), (31, 16), (17, 24), (20, 24), (20, 24)]

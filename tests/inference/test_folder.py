@@ -382,7 +382,7 @@ def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder, "read_photo", slowly(real_read))
     monkeypatch.setattr(folder, "write_photo", slowly(real_write))
-    monkeypatch.setattr("gan_nst.inference.batches._LARGEST_BATCH", 2)
+    monkeypatch.setattr("gan_nst.inference.folder._LARGEST_BATCH", 2)
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(40)), size=(8, 8))
     began = time.monotonic()
     translate_folder(translator(Slow()), source, tmp_path / "out")
@@ -395,7 +395,7 @@ def test_few_pictures_are_held_however_many_there_are(tmp_path, monkeypatch, sid
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
     monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
-    monkeypatch.setattr("gan_nst.inference.batches._PIXELS_A_BATCH", 1000)
+    monkeypatch.setattr("gan_nst.inference.folder._PIXELS_A_BATCH", 1000)
 
     class Slow(Shift):
         def forward(self, x):

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from gan_nst.inference.pipeline import ahead, behind
+from gan_nst.inference.folder import ahead, behind
 
 
 def settled(read, wanted):

@@ -20,13 +20,12 @@ from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.images.files import to_tensor
 from gan_nst.inference.exported import KEY, PortableDescription, TrainingScale
 from gan_nst.inference.portable.check import compare
-from gan_nst.inference.portable.graph import Whole
 from gan_nst.inference.portable.load import load_portable
-from gan_nst.inference.portable.onnx import Session, as_half, require_packages, write_onnx
+from gan_nst.inference.portable.onnx import Session, Whole, as_half, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
-from gan_nst.tiling.padding import pad_to_multiple
+from gan_nst.tiling.strips import pad_to_multiple
 
 SIZES = [(1, 1, 7), (1, 7, 1), (1, 3, 5), (2, 9, 8), (1, 16, 16), (3, 17, 31), (1, 64, 40), (2, 33, 70)]
 

@@ -9,7 +9,7 @@ from PIL import Image
 from gan_nst.core.errors import SettingsError
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
-from gan_nst.tiling.padding import pad_to_multiple
+from gan_nst.tiling.strips import pad_to_multiple
 
 SIZES = [
     (1, 1),

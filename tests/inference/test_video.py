@@ -26,10 +26,9 @@ from torch import nn
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.images.files import read_picture, resize_picture, write_picture
 from gan_nst.images.finish import Finish
-from gan_nst.images.form import Form, as_stored, upright
-from gan_nst.images.muxing import FilmWriter
 from gan_nst.images.photo import Photo
-from gan_nst.images.shots import Shot, Stills
+from gan_nst.images.video import Form, Shot, Stills, as_stored, upright
+from gan_nst.images.video_writer import FilmWriter
 from gan_nst.inference.translator import Translator
 from gan_nst.inference.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
 from gan_nst.networks import build
@@ -596,7 +595,7 @@ def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
 
 
 def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
-    from gan_nst.images.sound import Sound
+    from gan_nst.images.video_writer import Sound
 
     class Failing:
         def __init__(self, real):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_nst.inference.window import Window
+from gan_nst.inference.video import Window
 from gan_nst.networks import build
 from gan_nst.tiling.segments import links, run_with
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from gan_nst.networks import build
-from gan_nst.tiling.folding import Folded, fold_resizes
-from gan_nst.tiling.segments import bytes_a_pixel, links
+from gan_nst.tiling.segments import Folded, bytes_a_pixel, fold_resizes, links
 
 
 def generator(**spec):

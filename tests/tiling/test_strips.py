@@ -15,9 +15,8 @@ from gan_nst.images.files import read_picture
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import MEMORY, Translator
 from gan_nst.networks import build
-from gan_nst.tiling import scratch
-from gan_nst.tiling.folding import fold_resizes
-from gan_nst.tiling.segments import links, run_with
+from gan_nst.tiling import strips as scratch
+from gan_nst.tiling.segments import fold_resizes, links, run_with
 from gan_nst.tiling.strips import Moments, Strips, passes, scratch_bytes
 
 # Every way in which a generator can be built, each at least once.

@@ -7,7 +7,7 @@ import torch
 
 from gan_nst.methods.base import Plan
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
-from gan_nst.training.shares import gradient_shares
+from gan_nst.training.trainer import gradient_shares
 
 CPU = torch.device("cpu")
 

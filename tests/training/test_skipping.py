@@ -13,8 +13,8 @@ from gan_nst.core.errors import TrainingError
 from gan_nst.methods.base import Role, Update
 from gan_nst.training import checkpoint
 from gan_nst.training.guard import Guard
-from gan_nst.training.means import Means
 from gan_nst.training.monitor import Monitor
+from gan_nst.training.trainer import Means
 
 NAN = float("nan")
 

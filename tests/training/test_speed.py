@@ -11,12 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_nst.core.errors import SettingsError
 from gan_nst.methods import base
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
-from gan_nst.training import compilation, forecast, monitor
-from gan_nst.training.cost import step_operations
-from gan_nst.training.forecast import Forecast, duration
-from gan_nst.training.means import Means
+from gan_nst.training import compilation, monitor
+from gan_nst.training import compilation as forecast
+from gan_nst.training.compilation import Forecast, duration, step_operations
 from gan_nst.training.settings import TrainingSettings
-from gan_nst.training.trainer import Trainer
+from gan_nst.training.trainer import Means, Trainer
 
 CPU = torch.device("cpu")
 PLAN = base.Plan(steps=20, steps_per_epoch=4)

@@ -12,8 +12,8 @@ from torch import nn
 
 from gan_nst.core.errors import CheckpointError, DataError, TrainingError
 from gan_nst.training import checkpoint, distributed
-from gan_nst.training.ema import Ema
 from gan_nst.training.monitor import Monitor
+from gan_nst.training.optimizers import Ema
 from gan_nst.training.trainer import AtInterval
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_nst.core.errors import CheckpointError
 from gan_nst.images.files import Picture, to_float, to_tensor
 from gan_nst.inference.translator import Translator
-from gan_nst.tiling.padding import pad_to_multiple
+from gan_nst.tiling.strips import pad_to_multiple
 
 # Batch, height and width: the smallest there is, less than can be reflected, no multiples of anything, and a batch.
 SIZES = ((1, 1, 1), (1, 3, 5), (1, 1, 50), (1, 9, 8), (2, 37, 23), (1, 64, 80))

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from gan_nst.core.errors import CheckpointError, reason
 from gan_nst.inference.exported import KEY, PortableDescription, generator_of, to_text, told
-from gan_nst.inference.portable.graph import Whole, make_program
+from gan_nst.inference.portable.onnx import Whole, make_program
 
 _WEIGHTS = "data/weights/"
 _CONFIG = _WEIGHTS + "model_weights_config.json"
