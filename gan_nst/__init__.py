@@ -6,6 +6,8 @@ nothing.
 
 from typing import TYPE_CHECKING, Any
 
+from gan_nst.core.version import __version__
+
 if TYPE_CHECKING:
     from gan_nst.commands.bench import benchmark
     from gan_nst.commands.check import data_check
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from gan_nst.inference.translator import Translator
     from gan_nst.runs.generators import load_translator
     from gan_nst.web.server import app
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "GanNstError": "gan_nst.core.errors",

@@ -64,7 +64,7 @@ def arrows():
             continue
         for module in imports(path):
             names = module.split(".")
-            if len(names) > 1 and names[1] not in (part, "__version__"):
+            if len(names) > 1 and names[1] != part:
                 yield relative, part, module, names[1]
 
 

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from gan_nst import __version__
 from gan_nst.arguments.data import add_data
 from gan_nst.arguments.generators import add_app, add_export, add_translate
 from gan_nst.arguments.kinds import positive
+from gan_nst.core.version import __version__
 
 
 def make_parser() -> argparse.ArgumentParser:

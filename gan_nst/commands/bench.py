@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from gan_nst import __version__
 from gan_nst.bench.ceiling import DTYPES, convolution_rate, matrix_product_rate
 from gan_nst.bench.clock import interleaved, waiting
 from gan_nst.bench.loading import LoaderSizes, measure_loader
@@ -24,15 +23,16 @@ from gan_nst.commands.bench_steps import Job, configured_job, measure_configured
 from gan_nst.commands.evaluate import to_json
 from gan_nst.core.device import autocast, choose_device, choose_precision, tune
 from gan_nst.core.errors import SettingsError, TrainingError
-from gan_nst.core.results import refuse_unwritable
+from gan_nst.core.files import refuse_unwritable, write_whole
+from gan_nst.core.version import __version__
 from gan_nst.data.demo import make_demo
-from gan_nst.images.files import find_pictures, read_picture, to_float, to_tensor
+from gan_nst.images.arrays import to_float, to_tensor
+from gan_nst.images.files import find_pictures, read_picture
 from gan_nst.inference.exported import Description, TrainingScale
 from gan_nst.inference.folder import translate_folder
 from gan_nst.inference.translator import Translator
 from gan_nst.methods import base
 from gan_nst.networks import build
-from gan_nst.runs.folder import write_whole
 from gan_nst.runs.settings import find_config, load_settings
 from gan_nst.training.compilation import resolve_compile
 

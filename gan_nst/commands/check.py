@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gan_nst.core.errors import SettingsError, one_line
-from gan_nst.core.results import refuse_unwritable
+from gan_nst.core.files import refuse_unwritable, write_whole
 from gan_nst.data.check import (
     Checked,
     Findings,
@@ -25,7 +25,6 @@ from gan_nst.data.check import (
     too_small,
 )
 from gan_nst.data.domains import DataSettings, all_pictures, has_training, locate
-from gan_nst.runs.folder import write_whole
 from gan_nst.runs.settings import find_config, load_settings
 
 log = logging.getLogger(__name__)

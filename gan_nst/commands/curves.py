@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan_nst.core.errors import SettingsError
+from gan_nst.core.files import write_whole
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.figure import draw
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
-from gan_nst.runs.folder import write_whole
 
 log = logging.getLogger(__name__)
 

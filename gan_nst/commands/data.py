@@ -8,7 +8,8 @@ from gan_nst.core.terminal import track
 from gan_nst.data.demo import make_demo
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
 from gan_nst.data.stills import Frames, take_frames
-from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.images.arrays import resize_picture
+from gan_nst.images.files import read_picture, write_picture
 from gan_nst.inference.outputs import plan_outputs
 from gan_nst.runs.prepare import DEMO_DOMAIN, draw_if_missing
 from gan_nst.runs.settings import find_config, load_settings

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_nst import __version__
 from gan_nst.core.device import choose_device
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError, writing
-from gan_nst.core.results import refuse_unwritable
+from gan_nst.core.files import refuse_unwritable, write_whole
 from gan_nst.core.terminal import track
+from gan_nst.core.version import __version__
 from gan_nst.data.cache import Pictures
 from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
@@ -35,16 +35,10 @@ from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
 from gan_nst.evaluation.features import Protocol
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report import SHEETS_BY, as_text
-from gan_nst.images.files import (
-    LOOKED_FOR,
-    Picture,
-    find_pictures,
-    read_picture,
-    resize_picture,
-    write_picture,
-)
+from gan_nst.images.arrays import Picture, resize_picture
+from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture, write_picture
 from gan_nst.inference.folder import translate_stream
-from gan_nst.runs.folder import evaluating_in, feature_cache, find_run, write_whole
+from gan_nst.runs.folder import evaluating_in, feature_cache, find_run
 from gan_nst.runs.subjects import (
     HeldOut,
     Subject,

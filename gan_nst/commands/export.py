@@ -13,15 +13,8 @@ from torch import Tensor, nn
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import locate
-from gan_nst.images.files import (
-    LOOKED_FOR,
-    Picture,
-    find_pictures,
-    read_picture,
-    resize_picture,
-    to_picture,
-    to_tensor,
-)
+from gan_nst.images.arrays import Picture, resize_picture, to_picture, to_tensor
+from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture
 from gan_nst.inference import exported
 from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
 from gan_nst.inference.portable.check import Agreement, compare

@@ -7,7 +7,7 @@ from pathlib import Path
 from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, unwritten
 from gan_nst.core.settings import validate
 from gan_nst.core.weights import load
-from gan_nst.images.files import Resize
+from gan_nst.images.arrays import Resize
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.inference.foreign import EXPECTED, Foreign, recognise
 from gan_nst.networks import build

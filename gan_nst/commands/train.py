@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from gan_nst.commands.evaluate import evaluate_run
-from gan_nst.core.best_effort import BestEffort
 from gan_nst.core.device import choose_device, choose_precision, local_rank, ran_out, tune
 from gan_nst.core.errors import (
     CheckpointError,
@@ -27,6 +26,7 @@ from gan_nst.core.errors import (
     reason,
     writing,
 )
+from gan_nst.core.files import BestEffort, write_whole
 from gan_nst.core.scores import Score, is_score, more_is_better
 from gan_nst.core.settings import dump_yaml, merge
 from gan_nst.data.batches import died, fixed_pictures, mix
@@ -37,7 +37,8 @@ from gan_nst.diagnosis.rules import diagnose
 from gan_nst.evaluation.comparison import FEWEST, Metrics, compare
 from gan_nst.evaluation.features import extract, extract_cached
 from gan_nst.evaluation.paired import absolute_error
-from gan_nst.images.files import Picture, to_picture, to_tensor, write_picture
+from gan_nst.images.arrays import Picture, to_picture, to_tensor
+from gan_nst.images.files import write_picture
 from gan_nst.inference.exported import export
 from gan_nst.inference.translator import Translator
 from gan_nst.methods.base import Translation
@@ -49,7 +50,6 @@ from gan_nst.runs.folder import (
     new_run,
     refuse_used,
     training_in,
-    write_whole,
 )
 from gan_nst.runs.generators import describe
 from gan_nst.runs.prepare import Prepared, prepare

@@ -11,6 +11,7 @@ GanNstError
 
 import errno
 import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,3 +108,21 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(unwritten(Path(error.filename2 or path), error)) from None
+
+
+_short = reprlib.Repr()
+
+
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """A value that was given, as it is told in a message: on one line, the middle left out where it is long."""
+    return "null" if value is None else shortened(_short.repr(value))
+
+
+def shortened(text: str, longest: int = 300) -> str:
+    """A text in one line, with the middle left out where it is long."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
+    return one_line(" ".join(text.split()))

@@ -27,7 +27,8 @@ from gan_nst.core.device import from_proc
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data.cache import Pictures
 from gan_nst.data.domains import DataSettings, Folder
-from gan_nst.images.files import Picture, read_picture, resize_picture, to_float, to_tensor
+from gan_nst.images.arrays import Picture, resize_picture, to_float, to_tensor
+from gan_nst.images.files import read_picture
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gan_nst.core.errors import DataError, unwritten
+from gan_nst.core.files import replacing
 from gan_nst.core.terminal import track
 from gan_nst.data.domains import DataSettings, Files, Folder, Names
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.files import Picture, read_picture, replacing, resize_picture
+from gan_nst.images.arrays import Picture, resize_picture
+from gan_nst.images.files import read_picture
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from gan_nst.core.errors import DataError, counted
 from gan_nst.core.terminal import track
 from gan_nst.data.domains import DOMAINS, DataSet, Folder
-from gan_nst.images.files import Picture, read_with_format
+from gan_nst.images.arrays import Picture
+from gan_nst.images.files import read_with_format
 
 REACH = 12
 ALIKE = 0.9

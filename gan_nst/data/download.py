@@ -23,11 +23,11 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from gan_nst import __version__
 from gan_nst.core.errors import DataError, reason, sized, unwritten
+from gan_nst.core.files import replacing
 from gan_nst.core.terminal import bar
+from gan_nst.core.version import __version__
 from gan_nst.core.weights import digest
-from gan_nst.images.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gan_nst.images.files import Picture
+from gan_nst.images.arrays import Picture
 
 SOFT = 0.005  # share of pixels; drawn cartoons have 0.27 to 0.63 at 64 pixels, "Hayao" pictures 0.01 to 0.98 at 256
 

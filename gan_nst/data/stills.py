@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from gan_nst.core.errors import DataError
 from gan_nst.core.terminal import track
-from gan_nst.images.files import Picture, find_pictures, read_picture, shrink_picture, write_picture
-from gan_nst.images.video import Film, stamp
+from gan_nst.images.arrays import Picture, shrink_picture
+from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.video import CUT, SPIKE, Film, stamp
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,6 @@ Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
 
 _WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
 _REACH = 6  # frames looked at to either side of one: a quarter of a second of film
-CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
-SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2
 _BLEND = 5.0  # difference across the reach that half of a half-blended frame has
 _LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
 _DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels

@@ -463,7 +463,9 @@ def _over_trained(history: History) -> Iterator[Finding]:
     step = int(validation.steps[best])
     terms = [s for group in roles(history).values() for term, s in group.items() if family(term) == "cycle"]
     falling = bool(terms) and falls(total(terms), step)
-    meanwhile = "" if not terms else f", while the cycle terms {'still fell' if falling else 'no longer fall'}"
+    meanwhile = (
+        "" if not terms else f", while the cycle terms {'still fell' if falling else 'no longer fall'}"
+    )
     yield Finding(
         "over-training",
         "advice" if falling else "alarm",

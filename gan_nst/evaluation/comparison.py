@@ -15,7 +15,7 @@ from gan_nst.core.scores import Score, label
 from gan_nst.evaluation import distances
 from gan_nst.evaluation.features import DESCRIPTIONS, Features, Protocol, choose, extract, extract_cached
 from gan_nst.evaluation.paired import SMALLEST, Lpips, absolute_error, structural_similarity
-from gan_nst.images.files import Picture
+from gan_nst.images.arrays import Picture
 
 FEWEST = 2  # pictures that have a covariance
 _PLENTY = 5  # times as many pictures as features, where a Frechet distance begins to settle

@@ -20,7 +20,8 @@ from torch_fidelity import FeatureExtractorInceptionV3
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
-from gan_nst.images.files import Picture, replacing, to_tensor
+from gan_nst.core.files import replacing
+from gan_nst.images.arrays import Picture, to_tensor
 
 Protocol = Literal["clean", "legacy"]
 

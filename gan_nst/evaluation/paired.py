@@ -12,7 +12,7 @@ from torch import nn
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import WeightsError
-from gan_nst.images.files import Picture, to_float, to_tensor
+from gan_nst.images.arrays import Picture, to_float, to_tensor
 from gan_nst.networks.features import SQUEEZENET
 
 

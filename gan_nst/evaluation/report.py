@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gan_nst.core.bounded import parse_yaml
 from gan_nst.core.scores import COLUMNS, Score, is_score, label, more_is_better
+from gan_nst.core.settings import parse_yaml
 
 
 def mapping(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

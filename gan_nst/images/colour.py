@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import bands
+from gan_nst.images.arrays import bands
 
 Floats = NDArray[np.float32]
 

@@ -6,23 +6,212 @@ import contextlib
 import errno
 import functools
 import os
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image, ImageFile, ImageOps
 
-from gan_nst.core.errors import DataError, reason, unwritten
-from gan_nst.images.opening import NOT_PICTURES, opened
+from gan_nst.core.errors import DataError, reason
+from gan_nst.core.files import written_whole
+from gan_nst.images.arrays import Picture, white_of
 
-Picture = NDArray[np.uint8]
-Resize = Literal["short_side", "squash", "none"]
+_PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
+_PIECE = 1 << 20  # bytes read at once
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # JPEG's, but for those within its pixels
+_BLOCKS = re.compile(rb"[!,;]")  # what GIF's parts begin with, and its end; Pillow passes over any other byte
+_CUT = "not a readable picture (is cut short)"
+
+
+def check_whole(file: IO[bytes]) -> None:
+    """Raises DataError for a PNG with a wrong checksum and for a PNG, JPEG or GIF that has no end; other files pass.
+
+    Costs at most a twentieth of decoding the picture. What follows its end is not looked at.
+    """
+    file.seek(0)
+    head = file.read(len(_PNG))
+    if head == _PNG:
+        _check_png(file)
+    elif head.startswith(_JPEG):
+        _check_jpeg(_Places(file))
+    elif head.startswith(_GIF):
+        _check_gif(_Places(file))
+
+
+def _check_png(file: IO[bytes]) -> None:
+    """ISO/IEC 15948, 5.3: chunks of a length, a name, the content and a sum of name and content."""
+    name = b""
+    while name != b"IEND":
+        length, name = struct.unpack(">I4s", _read(file, 8))
+        found = zlib.crc32(name)
+        while length > 0:
+            piece = _read(file, min(length, _PIECE))
+            found = zlib.crc32(piece, found)
+            length -= len(piece)
+        if struct.unpack(">I", _read(file, 4))[0] != found:
+            raise DataError("not a readable picture (is damaged: a checksum is wrong)")
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    content = file.read(size)
+    if len(content) < size:
+        raise DataError(_CUT)
+    return content
+
+
+class _Places:
+    """A file's bytes by their place in it, of which one piece is held at a time, from `start` on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.start, self.piece = 0, b""
+
+    def at(self, place: int, size: int) -> bytes:
+        """So many bytes, fewer at the file's end."""
+        begin = place - self.start
+        if not 0 <= begin <= len(self.piece) - size:
+            self._file.seek(place)
+            self.start, self.piece, begin = place, self._file.read(_PIECE), 0
+        return self.piece[begin : begin + size]
+
+    def number(self, place: int, size: int) -> int:
+        """The number in so many bytes; 0 where the file has ended."""
+        return int.from_bytes(self.at(place, size))
+
+    def find(self, mark: re.Pattern[bytes], place: int) -> tuple[int, int]:
+        """The last byte of the first mark, of one or two bytes, from a place on, and the place after it.
+
+        Raises DataError when there is none.
+        """
+        while self.at(place, 2):
+            if found := mark.search(self.piece, place - self.start):
+                return found[0][-1], self.start + found.end()
+            end = self.start + len(self.piece)
+            place = end - 1 if place < end - 1 else end  # a mark may have begun with the last byte
+        raise DataError(_CUT)
+
+
+def _check_jpeg(data: _Places) -> None:
+    """ITU T.81, annex B: marked segments with a length, pixels after some of them, and the mark of the end."""
+    marker, place = data.find(_MARKER, 2)
+    while marker != 0xD9:
+        if 0x02 <= marker <= 0xBF:  # reserved: libjpeg would end the pixels here and paint the rest gray
+            raise DataError("not a readable picture (is damaged: has a mark that no JPEG has)")
+        if marker not in (0x01, 0xD8):
+            place += data.number(place, 2)
+        marker, place = data.find(_MARKER, place)
+
+
+def _check_gif(data: _Places) -> None:
+    """GIF89a, 15 to 27: a header, then pictures and extensions in blocks, and the trailer."""
+    kind, place = data.find(_BLOCKS, 13 + _palette(data, 10))
+    while kind != ord(";"):
+        before = 1 if kind == ord("!") else 9 + _palette(data, place + 8) + 1
+        kind, place = data.find(_BLOCKS, _after_blocks(data, place + before))
+
+
+def _palette(data: _Places, place: int) -> int:
+    """How many bytes the palette takes that these flags announce."""
+    flags = data.number(place, 1)
+    return 3 << (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data: _Places, place: int) -> int:
+    """Where the blocks end that begin here: each has its length first, the last none."""
+    while data.at(place, 1):
+        piece, here = data.piece, place - data.start  # there are thousands of blocks: no call for each
+        while here < len(piece) and (length := piece[here]):
+            here += 1 + length
+        place = data.start + here
+        if here < len(piece):
+            break
+    return place + 1
+
+
+_lock, _readers, _filters = threading.Lock(), 0, contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """The picture in a file, opened as `Image.open` does, but without its limit of pixels, which is the process's, and
+    without the formats that run another program.
+
+    Within the context whatever goes wrong with the file becomes a DataError, one line that names it, and Pillow does
+    not warn of odd EXIF and the like: the pixels count. May be called from several threads.
+    """
+    with _reading(path), _pillow_silenced(), open(path, "rb") as file:
+        check_whole(file)
+        with _open(file) as image:
+            yield image
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within the context whatever goes wrong with a picture file becomes a DataError, one line that names it."""
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would keep its reader waiting
+            raise DataError("not a file, but a pipe, a socket or a device")
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
+        raise DataError(f"{path}: not a readable picture ({reason(error)})") from None
+
+
+@contextlib.contextmanager
+def _pillow_silenced() -> Iterator[None]:
+    """Within the context Pillow does not warn.
+
+    The filters are the process's, so the first thread to come in sets them and the last to go out resets them.
+    """
+    global _readers
+    with _lock:
+        _readers += 1
+        if _readers == 1:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers -= 1
+            if _readers == 0:
+                _filters.close()
+
+
+def _open(file: IO[bytes]) -> ImageFile.ImageFile:
+    Image.preinit()
+    Image.init()
+    file.seek(0)
+    head = file.read(16)
+    if not head:
+        raise DataError("not a readable picture (is empty)")
+    for name in Image.ID:
+        factory, accept = Image.OPEN[name]
+        try:
+            fits = name not in NOT_PICTURES and (accept is None or accept(head))
+            if fits and not isinstance(fits, str):  # a string says why a format is not supported here
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # how plugins say that it is none of theirs
+    raise DataError("not a readable picture (of no known format)")
+
 
 LOOKED_FOR = ".png .jpg .webp and whatever else Pillow reads"
 
@@ -167,106 +356,10 @@ def write_picture(picture: Picture, path: Path) -> None:
         Image.fromarray(picture).save(unfinished, format=file_format)
 
 
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` to write into, which takes its place at the end of the context, or is removed when
-    something goes wrong. Folders are made. A failure becomes a DataError, one line with the system's reason.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            yield unfinished
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(unwritten(path, error)) from None
-
-
-@contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """A hidden file beside `path`, which takes its place at the end of the context, or is removed when anything, Ctrl-C
-    too, goes wrong. sync: only once it is on the disk. Raises whatever went wrong.
-    """
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        unfinished.unlink(missing_ok=True)  # a link there could lead anywhere
-        yield unfinished
-        if sync:
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
-def resize_picture(picture: Picture, size: int, how: Resize) -> Picture:
-    """The picture with its shorter side `size` pixels ("short_side"), `size` square ("squash"), or as it is
-    ("none").
-
-    Bicubic with antialiasing (Pillow's), as the published recipes resize.
-    """
-    height, width = picture.shape[:2]
-    if how == "none":
-        return picture
-    if how == "squash":
-        target = (size, size)
-    else:
-        scale = size / min(height, width)
-        target = (max(size, round(width * scale)), max(size, round(height * scale)))
-    if target == (width, height):
-        return picture
-    return np.array(Image.fromarray(picture).resize(target, Image.Resampling.BICUBIC))
-
-
-def shrink_picture(picture: Picture, size: int | None) -> Picture:
-    """The picture with its shorter side `size` pixels, or as it is where that is no smaller or `size` is None."""
-    short = min(picture.shape[:2])
-    return resize_picture(picture, min(size or short, short), "short_side")
-
-
-def bands(height: int, width: int, pixels: int = 1 << 19) -> Iterator[slice]:
-    """A picture's rows in slices of about `pixels` pixels, for work whose memory must not grow with the picture."""
-    rows = max(1, pixels // max(1, width))
-    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
-
-
-def to_float(pictures: Tensor) -> Tensor:
-    """uint8 pictures (..., h, w) as float32 in [-1, 1]: 0 becomes -1, 255 becomes 1."""
-    return pictures.to(torch.float32) / 127.5 - 1
-
-
-def to_uint8(pictures: Tensor) -> Tensor:
-    """Float pictures in [-1, 1] as uint8, rounded; values outside the range are clipped."""
-    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def to_tensor(picture: Picture) -> Tensor:
-    """A picture (h, w, 3) as a uint8 tensor (3, h, w)."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-
-
-def to_picture(tensor: Tensor) -> Picture:
-    """A uint8 tensor (3, h, w) as a picture (h, w, 3)."""
-    picture: Picture = np.ascontiguousarray(tensor.cpu().numpy().transpose(1, 2, 0))
-    return picture
-
-
 def _gray_to_uint8(values: NDArray[np.generic]) -> Picture:
     """Gray values of more than 8 bits, scaled by the range their type or their values show."""
     return np.round(values.astype(np.float64) * (255 / white_of(values))).astype(np.uint8)
 
 
-def white_of(values: NDArray[np.generic]) -> int:
-    """What white is among values of more than 8 bits: 65535, or 1 or 255 where floats show it. Raises DataError for
-    values out of any range.
-    """
-    floats = values.dtype.kind == "f"
-    if floats and not np.isfinite(values).all():
-        raise DataError("has values that are not finite")
-    largest = values.max(initial=0)
-    if values.min(initial=0) < 0 or largest > 65535:
-        raise DataError("has values outside 0 to 65535, whose range is unknown")
-    if floats and largest <= 255:
-        return 1 if largest <= 1 else 255
-    return 65535
+# Formats that Pillow opens but that are no pictures, or whose pixels need another program.
+NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}

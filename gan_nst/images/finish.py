@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.core.errors import SettingsError
+from gan_nst.images.arrays import bands
 from gan_nst.images.colour import Floats, from_linear, to_linear
-from gan_nst.images.files import bands
 from gan_nst.images.photo import Photo, Pixels
 
 Rows = Callable[[slice], Floats]  # gives a band of a picture: (rows, w, c)

@@ -19,9 +19,10 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.files import written_whole
+from gan_nst.images.arrays import bands, white_of
 from gan_nst.images.colour import srgb_profile, to_srgb, to_srgb16
-from gan_nst.images.files import bands, white_of, written_whole
-from gan_nst.images.opening import opened
+from gan_nst.images.files import opened
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gan_nst.core.errors import DataError, reason
 from gan_nst.core.terminal import track
-from gan_nst.images.files import Picture
+from gan_nst.images.arrays import Picture
 from gan_nst.images.photo import LARGEST, Photo, Pixels, read_photo
 
 log = logging.getLogger(__name__)
@@ -419,3 +419,9 @@ def _natural(path: Path) -> list[tuple[str, int]]:
     """What files are sorted by, so that 10 follows 9."""
     parts = re.findall(r"(\D*)(\d*)", str(path))
     return [(text.lower(), int(number or -1)) for text, number in parts]
+
+
+CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
+
+
+SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gan_nst.core.bounded import shortened, shown
-from gan_nst.core.errors import CheckpointError, SettingsError, reason, unwritten
+from gan_nst.core.errors import CheckpointError, SettingsError, reason, shortened, shown, unwritten
+from gan_nst.core.files import replacing
 from gan_nst.core.settings import Section, validate
-from gan_nst.images.files import Resize, replacing
+from gan_nst.images.arrays import Resize
 from gan_nst.networks import build
 
 KEY = "gan_nst"  # of the description, in every format

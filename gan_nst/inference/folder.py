@@ -18,7 +18,7 @@ import torch
 
 from gan_nst.core.errors import DataError, GanNstError, counted
 from gan_nst.core.terminal import bar
-from gan_nst.images.files import Picture
+from gan_nst.images.arrays import Picture
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
 from gan_nst.inference.outputs import (

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
 from gan_nst.core.errors import DataError
 from gan_nst.core.terminal import bar
-from gan_nst.images.files import Picture, to_float, to_picture, to_rgb, to_tensor, to_uint8
+from gan_nst.images.arrays import Picture, to_float, to_picture, to_tensor, to_uint8
+from gan_nst.images.files import to_rgb
 from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
 from gan_nst.networks import build

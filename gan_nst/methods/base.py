@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.core.bounded import shown
-from gan_nst.core.errors import SettingsError
+from gan_nst.core.errors import SettingsError, shown
 from gan_nst.core.settings import Section
 from gan_nst.objectives.augment import Augmentation, augment
 from gan_nst.objectives.losses import together

@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 
 from gan_nst.core.errors import CheckpointError, unwritten
 from gan_nst.data.domains import DataSettings
-from gan_nst.images.files import replacing
 
 RUNS = Path("runs")
 
@@ -106,16 +105,6 @@ def feature_cache(data: DataSettings) -> Path | None:
     if data.cache == "never":
         return None
     return data.root / ".cache" if data.cache == "auto" else Path(data.cache)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise CheckpointError(unwritten(path, error)) from None
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
-from gan_nst.core.bounded import shown
 from gan_nst.core.device import choose_device, choose_precision
-from gan_nst.core.errors import CheckpointError, SettingsError
+from gan_nst.core.errors import CheckpointError, SettingsError, shown
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.domains import DataSettings
 from gan_nst.evaluation.features import best_at_hand, score_key

@@ -12,7 +12,8 @@ import torch
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
 from gan_nst.data.cache import Pictures
 from gan_nst.data.domains import DataSet, Folder, locate_test, pairs
-from gan_nst.images.files import Picture, Resize, read_picture, resize_picture
+from gan_nst.images.arrays import Picture, Resize, resize_picture
+from gan_nst.images.files import read_picture
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.generators import averaged_generator

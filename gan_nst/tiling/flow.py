@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.data.stills import CUT, SPIKE
 from gan_nst.images.photo import Pixels
+from gan_nst.images.video import CUT, SPIKE
 
 Field = NDArray[np.float32]
 Gray = NDArray[np.uint8]

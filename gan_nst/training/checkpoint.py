@@ -13,10 +13,9 @@ import torch
 from pydantic import ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from gan_nst.core.bounded import shortened, shown
-from gan_nst.core.errors import CheckpointError, SettingsError, reason, unwritten
+from gan_nst.core.errors import CheckpointError, SettingsError, reason, shortened, shown, unwritten
+from gan_nst.core.files import replacing
 from gan_nst.core.settings import Section, validate
-from gan_nst.images.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_nst.core import terminal as progress
-from gan_nst.core.best_effort import BestEffort, append_whole
-from gan_nst.images.files import Picture, replacing
+from gan_nst.core.files import BestEffort, append_whole, replacing
+from gan_nst.images.arrays import Picture
 
 log = logging.getLogger(__name__)
 

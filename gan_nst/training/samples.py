@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from gan_nst.images.files import Picture, to_float, to_picture, to_uint8
+from gan_nst.images.arrays import Picture, to_float, to_picture, to_uint8
 from gan_nst.methods.base import Translation
 
 _GAP = 2

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_nst.core.bounded import shortened
 from gan_nst.core.device import autocast, memory_format, peak_memory
-from gan_nst.core.errors import CheckpointError, DataError, Interrupted
+from gan_nst.core.errors import CheckpointError, DataError, Interrupted, shortened
 from gan_nst.core.terminal import StopRequest, stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed

@@ -18,7 +18,7 @@ from gan_nst.core.settings import dump_yaml  # noqa: E402
 from gan_nst.diagnosis.curves import read_run  # noqa: E402
 from gan_nst.diagnosis.figure import draw  # noqa: E402
 from gan_nst.diagnosis.rules import diagnose  # noqa: E402
-from gan_nst.images.files import Picture  # noqa: E402
+from gan_nst.images.arrays import Picture  # noqa: E402
 from gan_nst.training.monitor import Monitor  # noqa: E402
 
 EVERY, GRID_EVERY = 50, 10  # steps a line, lines a grid

@@ -9,7 +9,8 @@ from helpers_runs import one_line
 
 from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.files import find_pictures, read_picture, resize_picture, write_picture
+from gan_nst.images.arrays import resize_picture
+from gan_nst.images.files import find_pictures, read_picture, write_picture
 from gan_nst.inference.exported import load_exported
 from gan_nst.networks import build
 

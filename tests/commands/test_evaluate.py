@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from gan_nst.commands import evaluate as command
 from gan_nst.commands import evaluate as record
 from gan_nst.commands.train import train
+from gan_nst.core.files import write_whole
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import Judge
 from gan_nst.images.files import find_pictures, read_picture
-from gan_nst.runs.folder import write_whole
 from gan_nst.training import checkpoint
 
 

@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_nst.core import best_effort
-from gan_nst.core.best_effort import BestEffort
 from gan_nst.core.errors import DataError
+from gan_nst.core.files import BestEffort
 from gan_nst.training import monitor as events
 from gan_nst.training.monitor import Monitor
 

@@ -24,7 +24,8 @@ from gan_nst.data import cache
 from gan_nst.data import cache as building
 from gan_nst.data.cache import CachedPictures, DecodedPictures, read_index, write_index
 from gan_nst.data.domains import Files, Folder
-from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.images.arrays import resize_picture
+from gan_nst.images.files import read_picture, write_picture
 
 
 def open_pictures(files, settings, what):

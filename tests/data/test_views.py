@@ -15,7 +15,8 @@ from gan_nst.data.cache import VIEWS, CachedPictures, DecodedPictures
 from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.domains import Files, Folder
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.images.arrays import resize_picture
+from gan_nst.images.files import read_picture, write_picture
 from gan_nst.methods.base import Stream
 from gan_nst.methods.cartoongan import CartoonGan
 

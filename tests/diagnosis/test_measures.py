@@ -10,7 +10,8 @@ from torch import nn
 
 from gan_nst.data.demo import make_demo
 from gan_nst.diagnosis.measures import measure
-from gan_nst.images.files import find_pictures, read_picture, to_float, to_tensor, to_uint8
+from gan_nst.images.arrays import to_float, to_tensor, to_uint8
+from gan_nst.images.files import find_pictures, read_picture
 from gan_nst.networks import build
 
 COUNT, SIZE = 12, 64

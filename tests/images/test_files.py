@@ -11,17 +11,8 @@ from PIL import Image
 
 from gan_nst.core.errors import DataError
 from gan_nst.images import files as images
-from gan_nst.images.files import (
-    find_pictures,
-    read_picture,
-    resize_picture,
-    to_float,
-    to_picture,
-    to_rgb,
-    to_tensor,
-    to_uint8,
-    write_picture,
-)
+from gan_nst.images.arrays import resize_picture, to_float, to_picture, to_tensor, to_uint8
+from gan_nst.images.files import find_pictures, read_picture, to_rgb, write_picture
 
 GRAY = np.array([[0, 85, 51], [170, 255, 204]], np.uint8)  # multiples of 51 and 85 survive palettes and CMYK
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)

@@ -12,7 +12,7 @@ from gan_nst.images import finish as bandwise
 from gan_nst.images import finish as colours
 from gan_nst.images import finish as detail
 from gan_nst.images import finish as hidden
-from gan_nst.images.files import bands
+from gan_nst.images.arrays import bands
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import Photo, read_photo
 

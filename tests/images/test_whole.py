@@ -17,9 +17,8 @@ from awkward_files import chunk, png, saved
 from PIL import Image
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import read_picture
+from gan_nst.images.files import check_whole, read_picture
 from gan_nst.images.photo import read_photo
-from gan_nst.images.whole import check_whole
 
 NOISE = np.random.default_rng(3).integers(0, 256, (24, 30, 3), np.uint8)
 IMAGE = Image.fromarray(NOISE)
@@ -79,7 +78,7 @@ def test_a_large_file_is_not_held_in_memory(tmp_path, whole):
 @pytest.mark.parametrize("whole", [JPEG, GIF])
 def test_a_file_is_whole_however_it_is_read(monkeypatch, whole, held):
     """Marks that lie on the edge of what is read at once are seen, wherever the edge falls."""
-    monkeypatch.setattr("gan_nst.images.whole._PIECE", held)
+    monkeypatch.setattr("gan_nst.images.files._PIECE", held)
     for odd in (whole, whole + b"more"):
         check_whole(io.BytesIO(odd))
     for length in range(8, len(whole), 5):

@@ -13,7 +13,8 @@ from helpers_inference import Blur, Shift, noise, translator
 from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import find_pictures, read_picture, to_picture, to_uint8, write_picture
+from gan_nst.images.arrays import to_picture, to_uint8
+from gan_nst.images.files import find_pictures, read_picture, write_picture
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Encoding, Photo, read_photo, write_photo
 from gan_nst.inference import folder

@@ -17,7 +17,7 @@ from helpers_inference import refusal
 from torch import nn
 
 from gan_nst.core.errors import CheckpointError, SettingsError
-from gan_nst.images.files import to_tensor
+from gan_nst.images.arrays import to_tensor
 from gan_nst.inference.exported import KEY, PortableDescription, TrainingScale
 from gan_nst.inference.portable.check import compare
 from gan_nst.inference.portable.load import load_portable

@@ -24,7 +24,8 @@ from helpers_inference import Shift, describe, translator
 from torch import nn
 
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.images.files import read_picture, resize_picture, write_picture
+from gan_nst.images.arrays import resize_picture
+from gan_nst.images.files import read_picture, write_picture
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
 from gan_nst.images.video import Form, Shot, Stills, as_stored, upright

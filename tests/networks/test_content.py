@@ -11,7 +11,8 @@ from torch import nn
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
-from gan_nst.images.files import find_pictures, read_picture, resize_picture, to_float, to_tensor
+from gan_nst.images.arrays import resize_picture, to_float, to_tensor
+from gan_nst.images.files import find_pictures, read_picture
 from gan_nst.networks import features as content
 from gan_nst.networks.features import ContentNetwork, FeatureSettings
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.core.errors import CheckpointError
-from gan_nst.images.files import Picture, to_float, to_tensor
+from gan_nst.images.arrays import Picture, to_float, to_tensor
 from gan_nst.inference.translator import Translator
 from gan_nst.tiling.strips import pad_to_multiple
 

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export import export as trace
 
 from gan_nst.core.errors import CheckpointError, SettingsError, reason
-from gan_nst.images.files import Picture, to_float, to_tensor, to_uint8
+from gan_nst.images.arrays import Picture, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, to_text, told
 from gan_nst.networks.norm import InstanceNorm, flat_below
 from gan_nst.tiling.strips import SMALLEST
