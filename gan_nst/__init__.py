@@ -1,4 +1,4 @@
-"""Unpaired picture translation with GANs: train, translate, and tell how good it is.
+"""Unpaired image translation with GANs: train, translate, and tell how good it is.
 
 The names below are the public interface. They are imported when first used, so that `import gan_nst` costs
 nothing.

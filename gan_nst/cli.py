@@ -60,12 +60,12 @@ def _translate(options: argparse.Namespace) -> int:
     def given(*names: str) -> dict[str, Any]:
         return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
-    film = given("crf", "every", "start", "end", "fps", "window", "smooth")
+    video = given("crf", "every", "start", "end", "fps", "window", "smooth")
     files = given("format", "suffix", "quality", "chroma")
-    typed = [f"--{name}" for name in (*film, *files)]
+    typed = [f"--{name}" for name in (*video, *files)]
     check_options(options.input, options.output, options.frames, options.resume, typed)
-    if "smooth" in film:
-        film["smooth"] = SMOOTHING
+    if "smooth" in video:
+        video["smooth"] = SMOOTHING
     outcome = translate(
         options.source,
         options.input,
@@ -82,7 +82,7 @@ def _translate(options: argparse.Namespace) -> int:
         fast=options.fast,
         scratch=options.scratch,
         max_pixels=options.max_pixels,
-        video=VideoOptions(**film),
+        video=VideoOptions(**video),
         frames=options.frames,
     )
     if outcome.failures:
@@ -140,7 +140,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     result = evaluate(
         options.source,
-        pictures=options.pictures,
+        images=options.images,
         reference=options.reference,
         data=options.data,
         direction=options.direction,
@@ -220,7 +220,7 @@ def _data_get(options: argparse.Namespace) -> int:
 def _data_frames(options: argparse.Namespace) -> int:
     from gan_nst.commands.data import data_frames
 
-    data_frames(options.film, options.folder, every=options.every, size=options.size)
+    data_frames(options.video, options.folder, every=options.every, size=options.size)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One file for every awkward kind of picture, and what it must be read as, computed without the package.
+"""One file for every awkward kind of image, and what it must be read as, computed without the package.
 
 python tests/awkward.py FOLDER
 """
@@ -84,7 +84,7 @@ def write(folder: Path) -> dict[str, Path]:
 
 
 def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """What a file holds, of which a viewer must make `upright`: EXIF 2.32 says on which side of the picture the first
+    """What a file holds, of which a viewer must make `upright`: EXIF 2.32 says on which side of the image the first
     row and the first column are.
     """
     height, width = upright.shape[:2]
@@ -234,7 +234,7 @@ def deep() -> Iterator[Case]:
         yield Case(f"float_to_{top}.tif", tiff(values), expected, tolerance=1)
     yield Case("float_not_finite.tif", tiff(np.full((4, 4), np.nan, np.float32)), says="not finite")
     yield Case("float_of_unknown_range.tif", tiff(np.full((4, 4), -7, np.float32)), says="range is unknown")
-    yield Case("float_colour.tif", tiff(VALUES.astype(np.float32)), says="not a readable picture")
+    yield Case("float_colour.tif", tiff(VALUES.astype(np.float32)), says="not a readable image")
     planes = np.concatenate(list(RGB16.transpose(2, 0, 1)))
     by_plane = tiff(planes, t256=WIDTH, t257=HEIGHT, t262=2, t277=3, t284=2)
     yield Case("planes16.tif", by_plane, says="plane by plane")
@@ -321,12 +321,12 @@ def shaped() -> Iterator[Case]:
     several = {"save_all": True, "append_images": frames[1:]}
     grays = [Image.fromarray(GRAY // 8 * 8), Image.fromarray(255 - GRAY // 8 * 8)]
     gif = saved(grays[0], "GIF", save_all=True, append_images=grays[1:])
-    yield Case("animated.gif", gif, as_rgb(GRAY // 8 * 8), warns="several pictures")
+    yield Case("animated.gif", gif, as_rgb(GRAY // 8 * 8), warns="several images")
     yield Case(
-        "animated.webp", saved(frames[0], "WEBP", lossless=True, **several), RGB, warns="several pictures"
+        "animated.webp", saved(frames[0], "WEBP", lossless=True, **several), RGB, warns="several images"
     )
-    yield Case("animated.png", saved(frames[0], "PNG", **several), RGB, warns="several pictures")
-    yield Case("pages.tif", saved(frames[0], "TIFF", **several), RGB, warns="several pictures")
+    yield Case("animated.png", saved(frames[0], "PNG", **several), RGB, warns="several images")
+    yield Case("pages.tif", saved(frames[0], "TIFF", **several), RGB, warns="several images")
 
 
 def broken() -> Iterator[Case]:
@@ -341,10 +341,10 @@ def broken() -> Iterator[Case]:
             yield Case(name, content[: max(4, len(content) * share // 10)])
     yield Case("zero_bytes.png", b"", says="is empty")
     yield Case("zero_bytes.jpg", b"", says="is empty")
-    yield Case("text.png", b"Hello, this is no picture.\n" * 20, says="not a readable picture")
-    yield Case("html.jpg", b"<html>\n<body>not found</body>\n</html>\n", says="not a readable picture")
+    yield Case("text.png", b"Hello, this is no image.\n" * 20, says="not a readable image")
+    yield Case("html.jpg", b"<html>\n<body>not found</body>\n</html>\n", says="not a readable image")
     yield Case(
-        "postscript.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", says="not a readable picture"
+        "postscript.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", says="not a readable image"
     )
     huge = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", huge) + chunk(b"IDAT", zlib.compress(bytes(1000)))

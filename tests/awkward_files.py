@@ -1,4 +1,4 @@
-"""Picture files written byte by byte, colour profiles with them, and what colours they must be read as: all from the
+"""Image files written byte by byte, colour profiles with them, and what colours they must be read as: all from the
 definitions, without the package.
 """
 

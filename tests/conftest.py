@@ -1,4 +1,4 @@
-"""What the tests share: one demo data set of tiny pictures, and the smallest settings that still train."""
+"""What the tests share: one demo data set of tiny images, and the smallest settings that still train."""
 # ruff: noqa: E402 (the environment is set before whatever reads it is imported)
 
 import atexit
@@ -38,7 +38,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory):
-    """A folder of data sets that holds a demo `photo2cartoon` of 32-pixel pictures."""
+    """A folder of data sets that holds a demo `photo2cartoon` of 32-pixel images."""
     root = tmp_path_factory.mktemp("datasets")
     make_demo(root / "photo2cartoon", size=32, count=12, held_out=4)
     return root
@@ -46,7 +46,7 @@ def datasets(tmp_path_factory):
 
 @pytest.fixture
 def tiny(datasets):
-    """Overrides for a run of seconds on the demo pictures."""
+    """Overrides for a run of seconds on the demo images."""
     return [f"data.root={datasets}", *TINY]
 
 

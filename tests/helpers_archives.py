@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 @cache
-def picture(number=0):
+def image(number=0):
     """A small PNG, another one for each number."""
     file = io.BytesIO()
     Image.new("RGB", (8, 8), (number % 256, 30, 200)).save(file, "PNG")
@@ -28,9 +28,9 @@ def picture(number=0):
 
 
 def data_set(top="", count=3, splits=("trainA", "trainB", "testA", "testB")):
-    """The files, by name, of a data set: `count` pictures in each folder below `top`."""
+    """The files, by name, of a data set: `count` images in each folder below `top`."""
     return {
-        f"{top}{split}/{number}.png": picture(10 * place + number)
+        f"{top}{split}/{number}.png": image(10 * place + number)
         for place, split in enumerate(splits)
         for number in range(count)
     }
@@ -82,7 +82,7 @@ BAD_NAMES = {
     "twice": "trainA/0.png",
     "twice-by-dots": "./trainA/./0.png",
 }
-"""Names of pictures that no data set has, by what is wrong with them."""
+"""Names of images that no data set has, by what is wrong with them."""
 
 _KINDS = {"link": stat.S_IFLNK, "pipe": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
 
@@ -90,13 +90,13 @@ _KINDS = {"link": stat.S_IFLNK, "pipe": stat.S_IFIFO, "device": stat.S_IFCHR, "s
 def _hostile_zips():
     good = list(data_set().items())
     for what, name in BAD_NAMES.items():
-        yield f"zip-{what}.zip", zip_of([*good, (name, picture())])
+        yield f"zip-{what}.zip", zip_of([*good, (name, image())])
     for what, kind in _KINDS.items():
         yield (
             f"zip-{what}.zip",
             zip_of([*good, (_special(f"trainA/{what}.png", kind), b"../../../etc/passwd")]),
         )
-    through = [(_special("trainA/out", stat.S_IFLNK), b"/tmp"), ("trainA/out/x.png", picture())]
+    through = [(_special("trainA/out", stat.S_IFLNK), b"/tmp"), ("trainA/out/x.png", image())]
     yield "zip-through-link.zip", zip_of([*good, *through])
     whole = zip_of(good, zipfile.ZIP_DEFLATED)
     central = whole.index(b"PK\x01\x02")
@@ -129,12 +129,12 @@ def _hostile_zips():
 def _hostile_tars():
     good = list(data_set().items())
     for what, name in BAD_NAMES.items():
-        yield f"tar-{what}.tar", tar_of([*good, (name, picture())])
+        yield f"tar-{what}.tar", tar_of([*good, (name, image())])
     links = {"link": tarfile.SYMTYPE, "hard-link": tarfile.LNKTYPE}
     for what, kind in links.items():
         for where, target in {"out": "/etc/passwd", "up": "../../../x", "inside": "trainA/0.png"}.items():
             yield f"tar-{what}-{where}.tar", tar_of([*good, (_member("trainA/l.png", kind, target), b"")])
-    through = [(_member("trainA/out", tarfile.SYMTYPE, "/tmp"), b""), ("trainA/out/x.png", picture())]
+    through = [(_member("trainA/out", tarfile.SYMTYPE, "/tmp"), b""), ("trainA/out/x.png", image())]
     yield "tar-through-link.tar.gz", tar_of([*good, *through], gzip.compress)
     kinds = {"pipe": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE, "disk": tarfile.BLKTYPE, "odd": b"Z"}
     for what, kind in kinds.items():
@@ -186,11 +186,11 @@ def _hostile_files():
     yield "empty-inside.zip", zip_of({})
     yield "page.zip", b"<!DOCTYPE html><title>404 not found</title>"
     yield "noise.zip", bytes(range(256)) * 64
-    yield "picture.zip", picture()
+    yield "image.zip", image()
     yield "gzip-of-zip.tar.gz", gzip.compress(whole)
     yield "gzip-twice.tar.gz", gzip.compress(gzip.compress(tar_of(data_set())))
     yield "zip-in-zip.zip", zip_of({"inner.zip": whole})
-    yield "no-pictures.zip", zip_of({"trainA/run.sh": b"#!/bin/sh\n", "trainB/x.py": b"import os\n"})
+    yield "no-images.zip", zip_of({"trainA/run.sh": b"#!/bin/sh\n", "trainB/x.py": b"import os\n"})
     for share in range(1, 10):
         cut = len(whole) * share // 10
         yield f"cut-{share}0.zip", whole[:cut]

@@ -11,6 +11,6 @@ TOY = Sizes(
     side=16,
     matrix=64,
     translated=32,
-    pictures=2,
+    images=2,
     loader=LoaderSizes(stored=40, load=36, crop=32, count=4, seconds=0.05),
 )

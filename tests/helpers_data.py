@@ -1,11 +1,11 @@
-"""Pictures and data settings for the tests of the data layers."""
+"""Images and data settings for the tests of the data layers."""
 
 from pathlib import Path
 
 import numpy as np
 
 from gan_nst.data.domains import DataSettings
-from gan_nst.images.files import write_picture
+from gan_nst.images.files import write_image
 
 
 def noise(height, width, seed=0):
@@ -13,16 +13,16 @@ def noise(height, width, seed=0):
 
 
 def coordinates(height, width):
-    """A picture whose red and green say where a pixel is."""
+    """An image whose red and green say where a pixel is."""
     rows, columns = np.indices((height, width))
     return np.stack([rows, columns, np.zeros_like(rows)], 2).astype(np.uint8)
 
 
 def fill(folder, count, size=(12, 14), first=0):
-    """Writes `count` different pictures; returns their paths."""
+    """Writes `count` different images; returns their paths."""
     paths = [Path(folder, f"{number:03d}.png") for number in range(first, first + count)]
     for number, path in enumerate(paths, first):
-        write_picture(noise(*size, seed=number), path)
+        write_image(noise(*size, seed=number), path)
     return paths
 
 

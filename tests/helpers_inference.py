@@ -10,7 +10,7 @@ from gan_nst.inference.translator import Translator
 
 
 class Shift(nn.Module):
-    """Returns the picture moved towards white: every pixel by itself."""
+    """Returns the image moved towards white: every pixel by itself."""
 
     multiple = 8
 

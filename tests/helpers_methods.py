@@ -1,4 +1,4 @@
-"""Every method, small, on random pictures: trainers of them and the whole state that they move."""
+"""Every method, small, on random images: trainers of them and the whole state that they move."""
 
 import torch
 
@@ -40,7 +40,7 @@ def make_trainer(
     augmented=(),
     method=None,
     precision="float32",
-    pictures_of=None,
+    images_of=None,
     **training,
 ):
     method = method or make_method(name, augmented)
@@ -54,7 +54,7 @@ def make_trainer(
         precision=precision,
         checkpoints=tmp_path / "checkpoints",
         header=header,
-        pictures_of=pictures_of,
+        images_of=images_of,
     )
 
 

@@ -122,7 +122,7 @@ class Refusal(socketserver.StreamRequestHandler):
 def browse(html, folder):
     """What Chromium does with a page: (hosts it asks, lines on its console, pixels of the screenshot)."""
     (folder / "page.html").write_text(html, encoding="utf-8")
-    picture = folder / "page.png"
+    image = folder / "page.png"
     with Proxy() as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -145,7 +145,7 @@ def browse(html, folder):
                     f"--proxy-server=127.0.0.1:{proxy.server_address[1]}",
                     "--proxy-bypass-list=<-loopback>",  # for requests to this machine, too
                     "--window-size=900,1200",
-                    f"--screenshot={picture}",
+                    f"--screenshot={image}",
                     (folder / "page.html").as_uri(),
                 ],
                 capture_output=True,
@@ -157,9 +157,9 @@ def browse(html, folder):
         finally:
             proxy.shutdown()
             thread.join()
-    assert picture.exists(), result.stderr[-2000:]
+    assert image.exists(), result.stderr[-2000:]
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    with Image.open(picture) as shot:
+    with Image.open(image) as shot:
         pixels = np.asarray(shot.convert("RGB"))
     return [host for host in proxy.hosts if not ERRANDS.search(host)], console, pixels
 

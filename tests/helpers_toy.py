@@ -53,7 +53,7 @@ def batches(step):
         step += 1
 
 
-def make_trainer(tmp_path, poison=None, stream=batches, method=None, pictures_of=None, **settings):
+def make_trainer(tmp_path, poison=None, stream=batches, method=None, images_of=None, **settings):
     torch.manual_seed(0)
     header = {"method": "toy", "settings": {}, "translations": {}, "data": ""}
     plain = {"steps": 100, "epochs": None, "log_every": 10, "checkpoint_every": 1000, "ema": 0.9, **settings}
@@ -65,5 +65,5 @@ def make_trainer(tmp_path, poison=None, stream=batches, method=None, pictures_of
         precision="float32",
         checkpoints=tmp_path / "checkpoints",
         header=header,
-        pictures_of=pictures_of,
+        images_of=images_of,
     )

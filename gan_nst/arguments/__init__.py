@@ -11,7 +11,7 @@ from gan_nst.core.version import __version__
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; the namespace it makes names the `command` to run."""
-    parser = argparse.ArgumentParser(prog="gan-nst", description="Unpaired picture translation with GANs.")
+    parser = argparse.ArgumentParser(prog="gan-nst", description="Unpaired image translation with GANs.")
     parser.add_argument("--version", action="version", version=f"gan-nst {__version__}")
     parser.add_argument("--quiet", action="store_true", help="only warnings and errors")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -56,21 +56,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evaluate = commands.add_parser(
-        "evaluate", help="tell how good a run, a generator or a folder of pictures is"
+        "evaluate", help="tell how good a run, a generator or a folder of images is"
     )
     evaluate.add_argument("source", type=Path, nargs="?", metavar="RUN|FILE.safetensors")
-    evaluate.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="instead of a run: pictures to judge"
-    )
+    evaluate.add_argument("--images", type=Path, metavar="FOLDER", help="instead of a run: images to judge")
     evaluate.add_argument("--reference", type=Path, metavar="FOLDER", help="and what they should look like")
     evaluate.add_argument(
-        "--data", type=Path, metavar="DIR", help="data set with test pictures (default: the run's)"
+        "--data", type=Path, metavar="DIR", help="data set with test images (default: the run's)"
     )
     evaluate.add_argument("--direction", metavar="ab|ba", help="default: all that the run or file has")
     evaluate.add_argument(
         "--protocol",
         choices=["clean", "legacy"],
-        help="how pictures are resized: clean as clean-fid does (default, unless the run has another), legacy as "
+        help="how images are resized: clean as clean-fid does (default, unless the run has another), legacy as "
         "pytorch-fid does",
     )
     evaluate.add_argument(
@@ -137,6 +135,6 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     adopt.add_argument("--direction", metavar="ab|ba", help="default: ba for *_net_G_B, else ab")
     adopt.add_argument("--load-size", type=positive, metavar="PIXELS", help="scale it was trained at")
     adopt.add_argument("--crop-size", type=positive, metavar="PIXELS", help="side of its training crops")
-    adopt.add_argument("--resize", choices=["short_side", "squash", "none"], help="how pictures were resized")
+    adopt.add_argument("--resize", choices=["short_side", "squash", "none"], help="how images were resized")
     adopt.add_argument("--licence", metavar="TEXT", help="that of the weights, for the file to tell")
     adopt.set_defaults(command="import")

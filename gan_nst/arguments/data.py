@@ -20,13 +20,13 @@ def add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     check = data.add_parser(
         "check",
-        help="look at every picture before a training does: broken and small ones, duplicates, leaks, colours",
-        description="Looks at every picture before a training does. The exit code is 1 when something is wrong: "
-        "folders that cannot be read, broken files, pictures smaller than the crop, test pictures that are trained on, "
-        "one picture in both domains.",
+        help="look at every image before a training does: broken and small ones, duplicates, leaks, colours",
+        description="Looks at every image before a training does. The exit code is 1 when something is wrong: "
+        "folders that cannot be read, broken files, images smaller than the crop, test images that are trained on, "
+        "one image in both domains.",
     )
     check.add_argument(
-        "folder", type=Path, nargs="?", metavar="DIR", help="data set, or a plain folder of pictures"
+        "folder", type=Path, nargs="?", metavar="DIR", help="data set, or a plain folder of images"
     )
     check.add_argument("--domain", help="instead of DIR: datasets/DOMAIN, as its training would read it")
     check.add_argument("--method", default="cyclegan", help="whose settings hold (default: cyclegan)")
@@ -34,7 +34,7 @@ def _add_check(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--crop-size",
         type=positive,
         metavar="PIXELS",
-        help="smaller pictures are too small (default: as trained)",
+        help="smaller images are too small (default: as trained)",
     )
     check.add_argument(
         "--json",
@@ -55,10 +55,10 @@ def _add_demo(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--method", default="cyclegan", help="whose settings tell that size (default: cyclegan)"
     )
     demo.add_argument(
-        "--size", type=positive, default=256, help="side of the pictures in pixels (default: 256)"
+        "--size", type=positive, default=256, help="side of the images in pixels (default: 256)"
     )
     demo.add_argument(
-        "--count", type=positive, default=400, help="training pictures of each domain (default: 400)"
+        "--count", type=positive, default=400, help="training images of each domain (default: 400)"
     )
     demo.add_argument("--seed", type=natural, default=0, help="other scenes for another seed (default: 0)")
     demo.set_defaults(command="data demo")
@@ -85,8 +85,8 @@ def _add_get(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
 
 
 def _add_frames(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    frames = data.add_parser("frames", help="take stills from a film, without duplicates, black and credits")
-    frames.add_argument("film", type=Path, metavar="FILM")
+    frames = data.add_parser("frames", help="take stills from a video, without duplicates, black and credits")
+    frames.add_argument("video", type=Path, metavar="VIDEO")
     frames.add_argument("folder", type=Path, metavar="DIR", help="where the stills go; it may hold others")
     frames.add_argument(
         "--every",
@@ -102,10 +102,8 @@ def _add_frames(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _add_smooth(data: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    smooth = data.add_parser(
-        "smooth", help="write edge-smoothed pictures, CartoonGAN's negatives, to look at"
-    )
-    smooth.add_argument("folder", type=Path, metavar="DIR", help="picture or folder")
+    smooth = data.add_parser("smooth", help="write edge-smoothed images, CartoonGAN's negatives, to look at")
+    smooth.add_argument("folder", type=Path, metavar="DIR", help="image or folder")
     smooth.add_argument("output", type=Path, metavar="OUT", help="folder; the same tree, as PNG")
     smooth.add_argument(
         "--size",

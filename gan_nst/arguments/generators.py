@@ -10,17 +10,17 @@ _UNSAID = argparse.SUPPRESS
 
 
 def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    translate = commands.add_parser("translate", help="translate a picture, a film, or a folder of pictures")
+    translate = commands.add_parser("translate", help="translate an image, a video, or a folder of images")
     translate.add_argument(
         "source", type=Path, metavar="RUN|FILE", help="run, checkpoint, or .safetensors, .onnx or .pt2"
     )
-    translate.add_argument("input", type=Path, metavar="INPUT", help="picture, film or folder")
+    translate.add_argument("input", type=Path, metavar="INPUT", help="image, video or folder")
     translate.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="OUT",
-        help="folder, which gets the same tree; for one picture a file's name will do",
+        help="folder, which gets the same tree; for one image a file's name will do",
     )
     translate.add_argument("--direction", metavar="ab|ba", help="default: ab, or the only one the file has")
     translate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
@@ -45,15 +45,13 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=_UNSAID,
         help="colour resolution of JPEG and AVIF (default: 4:4:4, the full one)",
     )
-    files.add_argument(
-        "--resume", action="store_true", help="skip pictures whose output is there and no older"
-    )
+    files.add_argument("--resume", action="store_true", help="skip images whose output is there and no older")
     files.add_argument(
         "--max-pixels",
         type=count,
         default="512M",
         metavar="N",
-        help="refuse larger pictures; 600M is 600 million (default: 512M)",
+        help="refuse larger images; 600M is 600 million (default: 512M)",
     )
 
     look = translate.add_argument_group("look")
@@ -73,13 +71,13 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="work at this part of the size, and carry the detail back (default: 1)",
     )
 
-    large = translate.add_argument_group("large pictures")
+    large = translate.add_argument_group("large images")
     large.add_argument(
         "--memory",
         type=size,
         default="1.5GiB",
         metavar="SIZE",
-        help="what the network may use; larger pictures are translated in parts, with the same result (default: "
+        help="what the network may use; larger images are translated in parts, with the same result (default: "
         "1.5GiB)",
     )
     large.add_argument(
@@ -90,37 +88,40 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     large.add_argument(
         "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
     )
-    _add_film_options(translate)
+    _add_video_options(translate)
     translate.set_defaults(command="translate")
 
 
-def _add_film_options(translate: argparse.ArgumentParser) -> None:
-    films = translate.add_argument_group(
-        "films", "INPUT or OUT may be a film (.mp4 .mov .mkv .webm .avi); else OUT is a folder for its frames"
+def _add_video_options(translate: argparse.ArgumentParser) -> None:
+    videos = translate.add_argument_group(
+        "videos",
+        "INPUT or OUT may be a video (.mp4 .mov .mkv .webm .avi); else OUT is a folder for its frames",
     )
-    films.add_argument(
+    videos.add_argument(
         "--crf",
         type=natural,
         default=_UNSAID,
         help="quality, 0 (best) to 51 (default: 18, near the original)",
     )
-    films.add_argument(
+    videos.add_argument(
         "--every", type=positive, default=_UNSAID, metavar="N", help="keep each N-th frame alone"
     )
-    films.add_argument(
+    videos.add_argument(
         "--start", type=moment, default=_UNSAID, metavar="TIME", help="1:30, 90 or 2s, for example"
     )
-    films.add_argument("--end", type=moment, default=_UNSAID, metavar="TIME", help="by the same clock")
-    films.add_argument("--frames", action="store_true", help="a folder's pictures are a film's frames")
-    films.add_argument("--fps", type=rate, default=_UNSAID, help="of a film made from a folder (default: 25)")
-    films.add_argument(
+    videos.add_argument("--end", type=moment, default=_UNSAID, metavar="TIME", help="by the same clock")
+    videos.add_argument("--frames", action="store_true", help="a folder's images are a video's frames")
+    videos.add_argument(
+        "--fps", type=rate, default=_UNSAID, help="of a video made from a folder (default: 25)"
+    )
+    videos.add_argument(
         "--window",
         type=positive,
         default=_UNSAID,
         metavar="N",
         help="frames that share statistics, against flicker; 1: none do (default: 8)",
     )
-    films.add_argument(
+    videos.add_argument(
         "--smooth",
         action="store_true",
         default=_UNSAID,
@@ -132,7 +133,7 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     export = commands.add_parser(
         "export",
         help="write a generator into a file that other programs run, and check that it does the same",
-        description="Writes a generator into a file that other programs run, for pictures of any size from 1x1, runs "
+        description="Writes a generator into a file that other programs run, for images of any size from 1x1, runs "
         "the file, and compares it with `translate`: in float32 no value may differ by more than 1/255. There are onnx "
         "in float32, float16 and int8, pt2 (a program of torch.export) in float32 and float16, and safetensors "
         "(weights for gan-nst itself) in float32 and float16. For pt2 and safetensors, float16 halves the file alone.",
@@ -146,19 +147,19 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--pixels",
         default="uint8",
         choices=["uint8", "float"],
-        help="RGB pictures in and out, (n, 3, h, w): 0 to 255 (default), or float32 of 0 to 1",
+        help="RGB images in and out, (n, 3, h, w): 0 to 255 (default), or float32 of 0 to 1",
     )
     export.add_argument(
         "--calibrate",
         type=Path,
         metavar="FOLDER",
-        help="pictures that set int8's scales (default: the run's training pictures, else the demo world's)",
+        help="images that set int8's scales (default: the run's training images, else the demo world's)",
     )
     export.set_defaults(command="export")
 
 
 def add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    app = commands.add_parser("app", help="show a page in the browser to try translators on pictures")
+    app = commands.add_parser("app", help="show a page in the browser to try translators on images")
     app.add_argument(
         "runs",
         type=Path,
@@ -173,14 +174,14 @@ def add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     app.add_argument("--port", type=natural, default=7860, help="0 for any free one (default: 7860)")
     app.add_argument(
-        "--max-upload", type=positive, default=50, metavar="MB", help="of one picture's file (default: 50)"
+        "--max-upload", type=positive, default=50, metavar="MB", help="of one image's file (default: 50)"
     )
     app.add_argument(
         "--max-pixels",
         type=count,
         default="64M",
         metavar="N",
-        help="of one picture; 100M is 100 million (default: 64M)",
+        help="of one image; 100M is 100 million (default: 64M)",
     )
     app.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     app.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])

@@ -37,7 +37,7 @@ def convolution_rate(
 ) -> float:
     """GFLOP/s of a 3x3 convolution, forward, in its better layout and at its best batch.
 
-    channels: in and out. side: of the picture in pixels.
+    channels: in and out. side: of the image in pixels.
     """
     dtype = DTYPES[precision]
     operations = 2 * 9 * channels**2 * side**2

@@ -1,4 +1,4 @@
-"""How fast the loader delivers pictures, and whether its memory grows with the data set."""
+"""How fast the loader delivers images, and whether its memory grows with the data set."""
 
 import shutil
 import time
@@ -14,11 +14,11 @@ import torch
 
 from gan_nst.bench.memory import anonymous_mib, apart
 from gan_nst.data.batches import Batches, Samples, StreamLike
-from gan_nst.data.cache import open_pictures
+from gan_nst.data.cache import open_images
 from gan_nst.data.demo import make_demo
 from gan_nst.data.domains import DOMAINS, DataSettings, Files, Folder
 
-_LARGER = 4  # times as many pictures, to see whether memory grows with them
+_LARGER = 4  # times as many images, to see whether memory grows with them
 _WARM = 4  # batches
 _AUGMENTATIONS: list[dict[str, Any]] = [
     {"name": "ColorJitter", "p": 0.5},
@@ -29,7 +29,7 @@ _AUGMENTATIONS: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class LoaderSizes:
-    """stored, load, crop: sides in pixels of the files, the decoded pictures and the crops. count: pictures a domain.
+    """stored, load, crop: sides in pixels of the files, the decoded images and the crops. count: images a domain.
 
     seconds: that each way to load is timed.
     """
@@ -42,9 +42,9 @@ class LoaderSizes:
 
 
 def measure_loader(work: Path, streams: Mapping[str, StreamLike], sizes: LoaderSizes) -> dict[str, Any]:
-    """Pictures per second on one core, by way to load, and the growth of memory in MiB, by pictures a domain.
+    """Images per second on one core, by way to load, and the growth of memory in MiB, by images a domain.
 
-    work: a folder for the drawn pictures. streams: of a method on domains a and b, by batch key.
+    work: a folder for the drawn images. streams: of a method on domains a and b, by batch key.
     """
     make_demo(work / "drawn", sizes.stored, sizes.count, held_out=0)
     folders = {d: _folder(work / "drawn" / f"train{d.upper()}") for d in DOMAINS}
@@ -61,21 +61,21 @@ def measure_loader(work: Path, streams: Mapping[str, StreamLike], sizes: LoaderS
 
 
 def _rate(batches: Batches, seconds: float) -> float:
-    """Pictures per second of one core."""
+    """Images per second of one core."""
     with _one_core():
         stream = batches(0)
         for _ in range(_WARM):
             next(stream)
-        pictures, began = 0, time.perf_counter()
+        images, began = 0, time.perf_counter()
         while (spent := time.perf_counter() - began) < seconds:
-            pictures += sum(len(x) for batch in next(stream) for x in batch.values())
-    return pictures / spent
+            images += sum(len(x) for batch in next(stream) for x in batch.values())
+    return images / spent
 
 
 def _memory(
     work: Path, folders: Mapping[str, Folder], streams: Mapping[str, StreamLike], settings: DataSettings
 ) -> dict[str, float | None]:
-    """Growth in MiB by the number of pictures a domain; as many are read of the small set as of the large one."""
+    """Growth in MiB by the number of images a domain; as many are read of the small set as of the large one."""
     larger = {}
     for domain, folder in folders.items():
         root = work / "larger" / domain
@@ -95,7 +95,7 @@ def _memory(
 def _growth(
     folders: Mapping[str, Folder], streams: Mapping[str, StreamLike], settings: DataSettings, steps: int
 ) -> float | None:
-    """By how many MiB this process grows while it opens the pictures and reads so many batches."""
+    """By how many MiB this process grows while it opens the images and reads so many batches."""
     before = most = anonymous_mib()
     if before is None:
         return None
@@ -109,7 +109,7 @@ def _growth(
 def _batches(
     folders: Mapping[str, Folder], streams: Mapping[str, StreamLike], settings: DataSettings
 ) -> Batches:
-    views = {(d, "picture"): open_pictures(folder, settings, d)[0] for d, folder in folders.items()}
+    views = {(d, "image"): open_images(folder, settings, d)[0] for d, folder in folders.items()}
     return Batches(Samples(views, streams, settings, seed=0), batch_size=1)
 
 

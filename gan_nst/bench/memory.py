@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 Step = Callable[[], object]
 Build = Callable[[], Step]
-"""Builds what takes the memory, networks and pictures; what it returns uses them once."""
+"""Builds what takes the memory, networks and images; what it returns uses them once."""
 
 _STEPS = 2  # an optimizer's moments are there only after its first step
 

@@ -81,19 +81,19 @@ class Pool:
     def __init__(self, capacity: int, draw: random.Random) -> None:
         self.capacity = capacity
         self.draw = draw
-        self.pictures: list[Tensor] = []
+        self.images: list[Tensor] = []
 
     def __call__(self, fakes: Tensor) -> Tensor:
-        """As many pictures as given."""
+        """As many images as given."""
         returned = []
         for fake in fakes:
-            if len(self.pictures) < self.capacity:
-                self.pictures.append(fake)
+            if len(self.images) < self.capacity:
+                self.images.append(fake)
                 returned.append(fake)
             elif self.draw.random() > 0.5:
                 chosen = self.draw.randrange(self.capacity)
-                returned.append(self.pictures[chosen])
-                self.pictures[chosen] = fake
+                returned.append(self.images[chosen])
+                self.images[chosen] = fake
             else:
                 returned.append(fake)
         return torch.stack(returned)

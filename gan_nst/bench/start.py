@@ -31,7 +31,7 @@ def first_step_seconds(config: Path, work: Path, *, size: int = 64, count: int =
     """Seconds from the start of `gan-nst train` on the CPU to the end of its first step; None, with a warning, when it
     ends before.
 
-    work: a folder for its drawn pictures, `count` a domain of size x size pixels, and for the run.
+    work: a folder for its drawn images, `count` a domain of size x size pixels, and for the run.
     """
     make_demo(work / "datasets" / "photo2cartoon", size, count, held_out=8)
     run = work / "run"

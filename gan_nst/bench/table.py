@@ -57,7 +57,7 @@ def _candidate(value: Mapping[str, Any]) -> str:
 
 
 def _speed(value: Mapping[str, Any]) -> list[str]:
-    return [f"{value['seconds']:.3g} s", f"{value['pictures_per_second']:.3g} pictures/s of each domain"]
+    return [f"{value['seconds']:.3g} s", f"{value['images_per_second']:.3g} images/s of each domain"]
 
 
 def _configured_step(step: Mapping[str, Any]) -> Rows:
@@ -71,19 +71,19 @@ def _configured_step(step: Mapping[str, Any]) -> Rows:
 
 def _loader(loader: Mapping[str, Any]) -> Rows:
     times = f"{loader['times_what_the_step_consumes']:,.0f} times what the fastest step consumes"
-    yield "loader, on one core", f"{loader['decoding']:.4g} pictures/s, decoding and resizing every time"
-    yield "", f"{loader['cached']:.4g} pictures/s cached; {times}"
-    yield "", f"{loader['augmented']:.4g} pictures/s cached and augmented"
-    grown = [f"{_mib(mib)} with {count} pictures" for count, mib in loader["memory_mib"].items()]
+    yield "loader, on one core", f"{loader['decoding']:.4g} images/s, decoding and resizing every time"
+    yield "", f"{loader['cached']:.4g} images/s cached; {times}"
+    yield "", f"{loader['augmented']:.4g} images/s cached and augmented"
+    grown = [f"{_mib(mib)} with {count} images" for count, mib in loader["memory_mib"].items()]
     yield "loader's own memory", ", ".join(grown)
 
 
 def _translate(translate: Mapping[str, Any]) -> Rows:
-    shape = f"{translate['pictures']} of {translate['size']} pixels, {translate['precision']}"
-    ours, bare = translate["pictures_per_second"], translate["network_pictures_per_second"]
+    shape = f"{translate['images']} of {translate['size']} pixels, {translate['precision']}"
+    ours, bare = translate["images_per_second"], translate["network_images_per_second"]
     yield (
         "translate a folder",
-        f"{ours:.3g} pictures/s, {ours / bare:.0%} of the bare network's {bare:.3g} ({shape})",
+        f"{ours:.3g} images/s, {ours / bare:.0%} of the bare network's {bare:.3g} ({shape})",
     )
 
 

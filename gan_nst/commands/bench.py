@@ -27,7 +27,7 @@ from gan_nst.core.files import refuse_unwritable, write_whole
 from gan_nst.core.version import __version__
 from gan_nst.data.demo import make_demo
 from gan_nst.images.arrays import to_float, to_tensor
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 from gan_nst.inference.exported import Description, TrainingScale
 from gan_nst.inference.folder import translate_folder
 from gan_nst.inference.translator import Translator
@@ -46,7 +46,7 @@ class Sizes:
     """What is measured on. Sides are in pixels; width and blocks are the published generator's.
 
     step: side of the crops of CycleGAN's step. channels, side: of the ceiling's convolution. matrix: side of its
-    matrices. translated, pictures: side and number of the translated pictures.
+    matrices. translated, images: side and number of the translated images.
     """
 
     step: int = 128
@@ -56,13 +56,13 @@ class Sizes:
     side: int = 128
     matrix: int = 2048
     translated: int = 256
-    pictures: int = 4
+    images: int = 4
     loader: LoaderSizes = field(default_factory=LoaderSizes)
 
 
 SIZES = {
     "cpu": Sizes(),
-    "cuda": Sizes(step=256, matrix=8192, pictures=64),
+    "cuda": Sizes(step=256, matrix=8192, images=64),
     "mps": Sizes(step=256, matrix=4096),
 }
 
@@ -79,7 +79,7 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measures this machine, logs a table, and returns what it writes to `json`; what was not measured is None.
 
-    config, overrides: a training whose step is measured too, on random pictures. rounds: of the timed steps; slow ones
+    config, overrides: a training whose step is measured too, on random images. rounds: of the timed steps; slow ones
     take fewer, but at least three. compiled: whether steps of compiled networks are measured too, which takes minutes
     more; by default on CUDA. sizes: what is measured on, by default what suits the device. Raises GanNstError, one
     line, for every mistake in what was given, before it measures anything.
@@ -167,7 +167,7 @@ def _measure(
         log.info("measuring loading, translating and starting")
         streams = base.find("cyclegan").streams
         loader = measure_loader(work, streams, sizes.loader)
-        consumed = len(streams) * result["cyclegan_step"]["fastest_pictures_per_second"]
+        consumed = len(streams) * result["cyclegan_step"]["fastest_images_per_second"]
         result["loader"] = loader | {"times_what_the_step_consumes": loader["cached"] / consumed}
         result["translate"] = _translate(sizes, device, min(rounds, 3), work)
         result["start"] = {"first_step_seconds": _first_step(work), "help_seconds": help_seconds()}
@@ -197,9 +197,9 @@ def _processor() -> str:
 
 
 def _translate(sizes: Sizes, device: torch.device, rounds: int, work: Path) -> dict[str, Any]:
-    """A folder of pictures beside the bare network on the same pictures, in turns."""
+    """A folder of images beside the bare network on the same images, in turns."""
     size, source = sizes.translated, work / "photographs" / "trainA"
-    make_demo(source.parent, size, sizes.pictures, held_out=0)
+    make_demo(source.parent, size, sizes.images, held_out=0)
     network = {"name": "resnet", "width": sizes.width, "blocks": sizes.blocks, "upsampling": "transposed"}
     description = Description(
         network=network,
@@ -208,8 +208,8 @@ def _translate(sizes: Sizes, device: torch.device, rounds: int, work: Path) -> d
         method="cyclegan",
     )
     translator = Translator(build(network), description, str(device))
-    pictures = [to_tensor(read_picture(file)) for file in find_pictures(source)]
-    batches = torch.stack(pictures).split(translator.fits(size, size))
+    images = [to_tensor(read_image(file)) for file in find_images(source)]
+    batches = torch.stack(images).split(translator.fits(size, size))
 
     @torch.inference_mode()
     def bare() -> None:
@@ -224,10 +224,10 @@ def _translate(sizes: Sizes, device: torch.device, rounds: int, work: Path) -> d
     ).seconds
     return {
         "size": size,
-        "pictures": len(pictures),
+        "images": len(images),
         "precision": translator.precision,
-        "pictures_per_second": len(pictures) / seconds["folder"],
-        "network_pictures_per_second": len(pictures) / seconds["network"],
+        "images_per_second": len(images) / seconds["folder"],
+        "network_images_per_second": len(images) / seconds["network"],
         "share": seconds["network"] / seconds["folder"],
     }
 

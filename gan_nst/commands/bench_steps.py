@@ -71,7 +71,7 @@ def cyclegan_job(size: int, width: int, blocks: int, batch: int, device: torch.d
 
 
 def configured_job(settings: RunSettings, device: torch.device) -> Job:
-    """The step that a run with these settings takes, on random pictures."""
+    """The step that a run with these settings takes, on random images."""
     method = base.find(settings.method_name).resolve(settings.method)
     return Job(method, settings.training, settings.data.crop_size, device)
 
@@ -100,17 +100,17 @@ def reference_step(size: int, width: int, blocks: int, device: torch.device) -> 
     reference = Reference(width, blocks, discriminator_width=width)
     for network in (reference.ab, reference.ba, *reference.judges):
         network.to(device)
-    pictures = [_random_pictures(1, size, device) for _ in range(2)]
+    images = [_random_images(1, size, device) for _ in range(2)]
 
     def step() -> None:
         with fastest_float32(device):
-            reference.step(*pictures)
+            reference.step(*images)
 
     return step
 
 
 def our_step(job: Job, precision: str, compiled: bool = False) -> Step:
-    """A step of the trainer on random pictures, moving average and all."""
+    """A step of the trainer on random images, moving average and all."""
     trainer = Trainer(
         job.build(),
         job.training,
@@ -124,7 +124,7 @@ def our_step(job: Job, precision: str, compiled: bool = False) -> Step:
     trainer.step = job.last
     micro_batches = [
         {
-            key: _random_pictures(job.training.batch_size, job.crop_size, job.device)
+            key: _random_images(job.training.batch_size, job.crop_size, job.device)
             for key in trainer.method.streams
         }
         for _ in range(job.training.accumulation)
@@ -175,7 +175,7 @@ def measure_cyclegan(
     device: torch.device,
     compiled: bool,
 ) -> dict[str, Any]:
-    """CycleGAN's step, ours beside the reference's; on CUDA also at larger batches. Pictures per second are those of
+    """CycleGAN's step, ours beside the reference's; on CUDA also at larger batches. Images per second are those of
     each domain, as a run logs them; the fastest is one of ours.
 
     ceiling: GFLOP/s of "convolution" and "matrix_product", each by precision. compiled: whether ours are also taken
@@ -202,9 +202,9 @@ def measure_cyclegan(
         "operations": operations,
         **compare(of, seconds, peaks, operations, ceiling["convolution"]),
         "batches": series,
-        "fastest_pictures_per_second": max(
+        "fastest_images_per_second": max(
             [1 / seconds[name] for name in of if name != "reference"]
-            + [value["pictures_per_second"] for value in (series or {}).values()]
+            + [value["images_per_second"] for value in (series or {}).values()]
         ),
     }
 
@@ -223,7 +223,7 @@ def until_out_of_memory(
 
 
 def measure_configured(job: Job, precision: str, compiled: bool, rounds: int) -> dict[str, Any]:
-    """The step of a configured training. Pictures per second are those of each domain, as a run logs them."""
+    """The step of a configured training. Images per second are those of each domain, as a run logs them."""
     operations = job.operations()
     build = partial(our_step, job, choose_precision(precision, job.device), compiled)
     peak = peak_mib(build, job.device)
@@ -239,7 +239,7 @@ def measure_configured(job: Job, precision: str, compiled: bool, rounds: int) ->
         "accumulation": training.accumulation,
         "operations": operations,
         "seconds": seconds,
-        "pictures_per_second": training.batch_size * training.accumulation / seconds,
+        "images_per_second": training.batch_size * training.accumulation / seconds,
         "steps": training.steps,
         "hours": None if training.steps is None else training.steps * seconds / 3600,
         "peak_mib": peak,
@@ -263,7 +263,7 @@ def _at_batch(
     seconds = time_steps({"": build}, rounds, device).seconds[""]
     return {
         "seconds": seconds,
-        "pictures_per_second": batch / seconds,
+        "images_per_second": batch / seconds,
         "gflops_per_second": _rate(job.operations(), seconds),
         "share_of_matrix_product": _rate(job.operations(), seconds) / rate,
         "peak_mib": peak,
@@ -275,9 +275,9 @@ def _rate(operations: int, seconds: float) -> float:
     return operations / seconds / 1e9
 
 
-def _random_pictures(count: int, size: int, device: torch.device) -> torch.Tensor:
+def _random_images(count: int, size: int, device: torch.device) -> torch.Tensor:
     return torch.rand(count, 3, size, size, device=device) * 2 - 1
 
 
 def _no_batches(step: int) -> Any:
-    raise AssertionError("a step is handed its pictures")
+    raise AssertionError("a step is handed its images")

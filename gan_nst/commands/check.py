@@ -24,7 +24,7 @@ from gan_nst.data.check import (
     paired,
     too_small,
 )
-from gan_nst.data.domains import DataSettings, all_pictures, has_training, locate
+from gan_nst.data.domains import DataSettings, all_images, has_training, locate
 from gan_nst.runs.settings import find_config, load_settings
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ def data_check(
     crop_size: int | None = None,
     json: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Looks at every picture of a data set, logs what it found, and returns what it writes to `json`; its "ok" is
+    """Looks at every image of a data set, logs what it found, and returns what it writes to `json`; its "ok" is
     whether nothing is wrong.
 
-    folder: a data set in any layout that training reads, or a plain folder of pictures. domain: instead, the data set
+    folder: a data set in any layout that training reads, or a plain folder of images. domain: instead, the data set
     that `train --domain` takes, with the settings of its method. crop_size: in pixels; by default what the settings
     say, or the full recipe's. Raises GanNstError, one line, for what is no data set.
     """
@@ -59,7 +59,7 @@ def data_check(
     elif has_training(where):
         checked = check_data_set(locate(data, where, all_of_it=False))
     else:
-        checked = check_folder(all_pictures(where))
+        checked = check_folder(all_images(where))
     crop_size = data.crop_size if crop_size is None else crop_size
     upscale = data.upscale and data.resize != "none"
     findings = find(checked, crop_size, upscale)
@@ -93,7 +93,7 @@ def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upsc
 
 
 def _part(part: Part, crop_size: int, upscale: bool) -> dict[str, Any]:
-    """What is known of one domain's pictures of one split; sizes are width and height in pixels."""
+    """What is known of one domain's images of one split; sizes are width and height in pixels."""
     good = sorted(part.readable, key=lambda look: (look.side, look.width * look.height))
     sizes = (
         [[look.width, look.height] for look in (good[0], good[len(good) // 2], good[-1])] if good else None
@@ -103,7 +103,7 @@ def _part(part: Part, crop_size: int, upscale: bool) -> dict[str, Any]:
         "split": part.split,
         "domain": part.domain,
         "folder": str(part.folder.root),
-        "pictures": len(part.looks),
+        "images": len(part.looks),
         "broken": broken,
         "too_small": [str(look.path) for look in too_small(part, crop_size, upscale)],
         "flat": [str(look.path) for look in good if look.flat],
@@ -116,8 +116,8 @@ def _part(part: Part, crop_size: int, upscale: bool) -> dict[str, Any]:
 
 
 def _colour(part: Part) -> dict[str, Any]:
-    """Means over the pictures, of levels from 0 to 255; brightness is of gray values, spread their deviation within a
-    picture, varies that of the brightness from picture to picture.
+    """Means over the images, of levels from 0 to 255; brightness is of gray values, spread their deviation within an
+    image, varies that of the brightness from image to image.
     """
     means = np.array([look.mean for look in part.readable])
     brightness = means @ [0.299, 0.587, 0.114]
@@ -131,7 +131,7 @@ def _colour(part: Part) -> dict[str, Any]:
 
 
 def _as_text(result: dict[str, Any]) -> str:
-    head = ["", "pictures", "broken", "smallest", "median", "largest", "formats"]
+    head = ["", "images", "broken", "smallest", "median", "largest", "formats"]
     head += ["mean RGB", "brightness", "spread", "gray"]
     rows = [head, *(_row(part) for part in result["parts"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
@@ -141,7 +141,7 @@ def _as_text(result: dict[str, Any]) -> str:
 
 def _row(part: dict[str, Any]) -> list[str]:
     name = f"{part['split']} {part['domain']}".strip()
-    row = [name, str(part["pictures"]), str(len(part["broken"]))]
+    row = [name, str(part["images"]), str(len(part["broken"]))]
     if part["sizes"] is None:
         return [*row, *["-"] * 8]
     colour = part["colour"]
@@ -158,7 +158,7 @@ def _row(part: dict[str, Any]) -> list[str]:
 
 def _said(result: dict[str, Any]) -> Iterator[str]:
     for split in result["paired"]:
-        yield f"{split}: paired, each picture has a counterpart of the same name"
+        yield f"{split}: paired, each image has a counterpart of the same name"
     for line in result["wrong"]:
         yield one_line(f"wrong: {line}")
     for line in result["advice"]:

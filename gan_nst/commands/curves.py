@@ -24,8 +24,8 @@ def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict
     target = Path(runs[0], "curves.png") if out is None else Path(out)
     if target.suffix.lower() not in (".png", ".svg"):
         raise SettingsError(f"{target}: --out is a .png or .svg file")
-    picture = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
-    write_whole(target, picture)
+    image = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
+    write_whole(target, image)
     found = {}
     for history in histories:
         found[history.name] = diagnose(history)

@@ -1,4 +1,4 @@
-"""`gan-nst evaluate`: how good a run, an exported generator or a folder of pictures is, and by what protocol."""
+"""`gan-nst evaluate`: how good a run, an exported generator or a folder of images is, and by what protocol."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from gan_nst.core.errors import CheckpointError, DataError, SettingsError, writi
 from gan_nst.core.files import refuse_unwritable, write_whole
 from gan_nst.core.terminal import track
 from gan_nst.core.version import __version__
-from gan_nst.data.cache import Pictures
+from gan_nst.data.cache import Images
 from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
 from gan_nst.evaluation import report
@@ -35,8 +35,8 @@ from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
 from gan_nst.evaluation.features import Protocol
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report import SHEETS_BY, as_text
-from gan_nst.images.arrays import Picture, resize_picture
-from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture, write_picture
+from gan_nst.images.arrays import ImageArray, resize_image
+from gan_nst.images.files import LOOKED_FOR, find_images, read_image, write_image
 from gan_nst.inference.folder import translate_stream
 from gan_nst.runs.folder import evaluating_in, feature_cache, find_run
 from gan_nst.runs.subjects import (
@@ -49,14 +49,14 @@ from gan_nst.runs.subjects import (
     subjects_of,
 )
 from gan_nst.training import checkpoint
-from gan_nst.training.samples import picture_grid
+from gan_nst.training.samples import image_grid
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: their number. multiply_adds and milliseconds: for one picture of size x size pixels."""
+    """parameters: their number. multiply_adds and milliseconds: for one image of size x size pixels."""
 
     parameters: int
     multiply_adds: int
@@ -66,57 +66,57 @@ class Cost:
 
 @torch.inference_mode()
 def generator_cost(
-    generator: nn.Module, translate: Callable[[Picture], Picture], size: int, repeats: int = 7
+    generator: nn.Module, translate: Callable[[ImageArray], ImageArray], size: int, repeats: int = 7
 ) -> Cost:
-    """The cost of one picture of size x size pixels.
+    """The cost of one image of size x size pixels.
 
-    translate: from a picture to its translation; its median time over `repeats` runs is taken.
+    translate: from an image to its translation; its median time over `repeats` runs is taken.
     """
     device = next(generator.parameters()).device
     counter = FlopCounterMode(display=False)
     with counter:
         generator(torch.zeros(1, 3, size, size, device=device))
-    picture: Picture = np.full((size, size, 3), 128, np.uint8)
-    translate(picture)
+    image: ImageArray = np.full((size, size, 3), 128, np.uint8)
+    translate(image)
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        translate(picture)
+        translate(image)
         times.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in generator.parameters())
     return Cost(parameters, counter.get_total_flops() // 2, median(times) * 1000, size)
 
 
-_MOST_FITTED = 1000  # training pictures of a domain that the colour map is fitted on
-_ROWS = 4  # pictures of a sheet
-_SIDE = 256  # pixels that pictures on a sheet have at most
+_MOST_FITTED = 1000  # training images of a domain that the colour map is fitted on
+_ROWS = 4  # images of a sheet
+_SIDE = 256  # pixels that images on a sheet have at most
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A grid of pictures, the name of its file, and what it shows."""
+    """A grid of images, the name of its file, and what it shows."""
 
     name: str
     caption: str
-    picture: Picture
+    image: ImageArray
 
 
 def assess(
     name: str, subject: Subject, split: HeldOut, metrics: Metrics, output: Path | None
 ) -> tuple[dict[str, Any], list[Sheet]]:
-    """The scores of a translation as plain data, and sheets of its best, median and worst pictures.
+    """The scores of a translation as plain data, and sheets of its best, median and worst images.
 
     Judged beside it, as what it must beat: the untouched input, and the best per-channel colour map. output: an empty
-    folder for the translated pictures; without it there are no sheets either. Raises DataError for pictures that
+    folder for the translated images; without it there are no sheets either. Raises DataError for images that
     cannot be used.
     """
     source, target = subject.source, subject.target
     split = _usable(split, source, target)
-    judge = Judge(metrics, Again(lambda: (picture for _, picture in split.stream(target))))
+    judge = Judge(metrics, Again(lambda: (image for _, image in split.stream(target))))
 
-    def judged(pictures: Iterable[tuple[Path, Picture]]) -> Judgement:
+    def judged(images: Iterable[tuple[Path, ImageArray]]) -> Judgement:
         return judge.judge(
-            pictures,
+            images,
             lambda path: split.read(source, path),
             (lambda path: split.counterpart(target, path)) if split.paired else None,
         )
@@ -151,64 +151,66 @@ def assess(
 class Again:
     """An iterable that can be gone through more than once, made anew each time."""
 
-    def __init__(self, make: Callable[[], Iterator[Picture]]) -> None:
+    def __init__(self, make: Callable[[], Iterator[ImageArray]]) -> None:
         self._make = make
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[ImageArray]:
         return self._make()
 
 
 def _usable(split: HeldOut, source: str, target: str) -> HeldOut:
-    """The split, taken for unpaired when a picture has not the size of its namesake. Raises DataError for too few."""
+    """The split, taken for unpaired when an image has not the size of its namesake. Raises DataError for too few."""
     for domain in (source, target):
         folder = split.folders[domain]
         if len(folder.files) < FEWEST:
-            raise DataError(f"{folder.root}: {len(folder.files)} test pictures; at least {FEWEST} are needed")
-    for path, picture in split.stream(source) if split.paired else ():
-        if picture.shape != split.counterpart(target, path).shape:
+            raise DataError(f"{folder.root}: {len(folder.files)} test images; at least {FEWEST} are needed")
+    for path, image in split.stream(source) if split.paired else ():
+        if image.shape != split.counterpart(target, path).shape:
             log.warning(
-                f"{split.folders[source].root / path}: not of the same proportions as its namesake; the test pictures "
+                f"{split.folders[source].root / path}: not of the same proportions as its namesake; the test images "
                 "are taken for unpaired"
             )
             return replace(split, paired=False)
     return split
 
 
-def _kept(stream: Iterable[tuple[Path, Picture]], output: Path | None) -> Iterator[tuple[Path, Picture]]:
-    """The pictures, each written into the folder as it passes, if there is one."""
+def _kept(
+    stream: Iterable[tuple[Path, ImageArray]], output: Path | None
+) -> Iterator[tuple[Path, ImageArray]]:
+    """The images, each written into the folder as it passes, if there is one."""
     taken: set[Path] = set()
-    for path, picture in stream:
+    for path, image in stream:
         if output is not None:
             plain = path.with_suffix(".png")
             plain = path.with_name(path.name + ".png") if plain in taken else plain  # a.jpg beside a.png
             taken.add(plain)
-            write_picture(picture, output / plain)
-        yield path, picture
+            write_image(image, output / plain)
+        yield path, image
 
 
 def _mapped(
-    stream: Iterable[tuple[Path, Picture]], source: ColourStatistics, target: ColourStatistics
-) -> Iterator[tuple[Path, Picture]]:
-    for path, picture in stream:
-        yield path, map_colours(picture, source, target)
+    stream: Iterable[tuple[Path, ImageArray]], source: ColourStatistics, target: ColourStatistics
+) -> Iterator[tuple[Path, ImageArray]]:
+    for path, image in stream:
+        yield path, map_colours(image, source, target)
 
 
-def _spread(pictures: Pictures) -> Iterator[Picture]:
-    """At most so many pictures, evenly spread."""
-    count = min(len(pictures), _MOST_FITTED)
-    for index in np.unique(np.linspace(0, len(pictures) - 1, count).round().astype(int)):
-        yield pictures[int(index)]
+def _spread(images: Images) -> Iterator[ImageArray]:
+    """At most so many images, evenly spread."""
+    count = min(len(images), _MOST_FITTED)
+    for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)):
+        yield images[int(index)]
 
 
 def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> list[Sheet]:
-    """The best, the median and the worst pictures: by LPIPS to the input, else by the error, else by the change."""
-    first = next(iter(shown.pictures.values()))
+    """The best, the median and the worst images: by LPIPS to the input, else by the error, else by the change."""
+    first = next(iter(shown.images.values()))
     key = next(key for key in SHEETS_BY if key in first)
-    ranked = sorted(shown.pictures, key=lambda path: (shown.pictures[path].get(key, 0.0), path))
+    ranked = sorted(shown.images, key=lambda path: (shown.images[path].get(key, 0.0), path))
     count = min(_ROWS, len(ranked))
     middle = (len(ranked) - count) // 2
     chosen = {
-        "": ("the first by name", sorted(shown.pictures)[:_ROWS]),
+        "": ("the first by name", sorted(shown.images)[:_ROWS]),
         "_lowest": (f"lowest {SHEETS_BY[key]}", ranked[:count]),
         "_median": (f"median {SHEETS_BY[key]}", ranked[middle : middle + count]),
         "_highest": (f"highest {SHEETS_BY[key]}", ranked[-count:]),
@@ -216,43 +218,41 @@ def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> li
     sheets = []
     for suffix, (caption, paths) in chosen.items():
         columns = {"input": [split.read(subject.source, path) for path in paths]}
-        columns["translated"] = [
-            subject.translators[subject.exported](picture) for picture in columns["input"]
-        ]
+        columns["translated"] = [subject.translators[subject.exported](image) for image in columns["input"]]
         if split.paired:
             columns["truth"] = [split.counterpart(subject.target, path) for path in paths]
-        sizes = _same_size([picture for column in columns.values() for picture in column])
+        sizes = _same_size([image for column in columns.values() for image in column])
         fitted = {word: [sizes.pop(0) for _ in column] for word, column in columns.items()}
-        sheets.append(Sheet(f"test_{name}{suffix}", f"{name}: {caption}", picture_grid(list(fitted.items()))))
+        sheets.append(Sheet(f"test_{name}{suffix}", f"{name}: {caption}", image_grid(list(fitted.items()))))
     return sheets
 
 
-def _same_size(pictures: list[Picture]) -> list[Picture]:
-    """The pictures shrunk to a sheet's size and set on white squares."""
+def _same_size(images: list[ImageArray]) -> list[ImageArray]:
+    """The images shrunk to a sheet's size and set on white squares."""
     fitted = []
-    for picture in pictures:
-        longer = max(picture.shape[:2])
+    for image in images:
+        longer = max(image.shape[:2])
         if longer > _SIDE:
-            shorter = max(1, round(min(picture.shape[:2]) * _SIDE / longer))
-            picture = resize_picture(picture, shorter, "short_side")[:_SIDE, :_SIDE]
-        fitted.append(picture)
-    side = max(max(picture.shape[:2]) for picture in fitted)
+            shorter = max(1, round(min(image.shape[:2]) * _SIDE / longer))
+            image = resize_image(image, shorter, "short_side")[:_SIDE, :_SIDE]
+        fitted.append(image)
+    side = max(max(image.shape[:2]) for image in fitted)
     squares = []
-    for picture in fitted:
+    for image in fitted:
         square = np.full((side, side, 3), 255, np.uint8)
-        square[: picture.shape[0], : picture.shape[1]] = picture
+        square[: image.shape[0], : image.shape[1]] = image
         squares.append(square)
     return squares
 
 
 def record(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) -> None:
-    """Completes a folder of translated pictures to all that an evaluation leaves, and moves it into the run.
+    """Completes a folder of translated images to all that an evaluation leaves, and moves it into the run.
 
     staged: holds `translated/` and lies in the run. Ctrl-C waits while the old is replaced by the new.
     """
     page, told, findings = _compose(run, evaluation, sheets)
     for sheet in sheets:
-        write_picture(sheet.picture, staged / "samples" / f"{sheet.name}.png")
+        write_image(sheet.image, staged / "samples" / f"{sheet.name}.png")
     write_whole(staged / "report.html", page)
     write_whole(staged / "evaluation.json", told)
     with _uninterrupted(), writing(run):
@@ -303,7 +303,7 @@ def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) 
             evaluation=told,
             findings=findings,
             curves_svg=None if history is None else figure.draw([history], format="svg"),
-            sheets=[report.Sheet(sheet.caption, _png(sheet.picture)) for sheet in sheets],
+            sheets=[report.Sheet(sheet.caption, _png(sheet.image)) for sheet in sheets],
             settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
         )
     )
@@ -368,9 +368,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _png(picture: Picture) -> bytes:
+def _png(image: ImageArray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -384,7 +384,7 @@ _SCALES: dict[str, str] = {
 def evaluate(
     source: Path | str | None = None,
     *,
-    pictures: Path | str | None = None,
+    images: Path | str | None = None,
     reference: Path | str | None = None,
     data: Path | str | None = None,
     direction: str | None = None,
@@ -399,18 +399,16 @@ def evaluate(
     """Judges a run or a generator on its test split, or any folder against another; returns what it writes to `json`.
 
     source: a run, whose last and best checkpoint are judged, and which gets `evaluation.json` and `report.html`; or
-    an exported generator. pictures, reference: two folders, instead of a source. data: a data set's folder with test
-    pictures, instead of the run's own; a generator's file needs one. direction: one translation alone; then, and with
+    an exported generator. images, reference: two folders, instead of a source. data: a data set's folder with test
+    images, instead of the run's own; a generator's file needs one. direction: one translation alone; then, and with
     `data`, nothing is written into the run. protocol: the run's by default, or "clean". features: "auto" or one of
     `evaluation.features.FEATURE_NAMES`. weights: file of Inception weights. download: fetches missing weights.
     Raises GanNstError, one line, for every mistake in what was given.
     """
-    if (source is None) == (pictures is None) or (pictures is None) != (reference is None):
-        raise SettingsError(
-            "give either a run or a generator's file, or --pictures FOLDER --reference FOLDER"
-        )
-    if pictures is not None and (data is not None or direction is not None):
-        raise SettingsError("--data and --direction belong to a run or a generator's file, not to --pictures")
+    if (source is None) == (images is None) or (images is None) != (reference is None):
+        raise SettingsError("give either a run or a generator's file, or --images FOLDER --reference FOLDER")
+    if images is not None and (data is not None or direction is not None):
+        raise SettingsError("--data and --direction belong to a run or a generator's file, not to --images")
     on = choose_device(device)
     weights = None if weights is None else Path(weights)
     refuse_unwritable(json)
@@ -423,11 +421,11 @@ def evaluate(
             weights=weights or own.get("weights"),
             download=download,
             cache=cache,
-            similarity=pictures is None,
+            similarity=images is None,
         )
 
-    if pictures is not None and reference is not None:
-        result = _compare(Path(pictures), Path(reference), metrics(user_cache(), {}))
+    if images is not None and reference is not None:
+        result = _compare(Path(images), Path(reference), metrics(user_cache(), {}))
     else:
         test = None if data is None else Path(data)
         result = _evaluate(Path(str(source)), test, direction, metrics, on, precision)
@@ -442,7 +440,7 @@ def evaluate_run(
     split: HeldOut,
     metrics: Metrics,
 ) -> dict[str, Any]:
-    """Judges a run's translations and leaves `evaluation.json`, `report.html`, sheets and translated pictures in it.
+    """Judges a run's translations and leaves `evaluation.json`, `report.html`, sheets and translated images in it.
 
     All of it replaces what was there once all of it is done.
     """
@@ -462,7 +460,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """A run, or one generator in a file, on its own test split or on that of another data set.
 
-    What a run is told is its own only when it is whole: all directions, on its own pictures. In precision "auto" a run
+    What a run is told is its own only when it is whole: all directions, on its own images. In precision "auto" a run
     and a checkpoint are judged in the run's own, so that the same numbers come out on every machine.
     """
     run, settings = None, None
@@ -491,7 +489,7 @@ def _evaluate(
         log.info(f"written: {run / 'report.html'} and evaluation.json")
         return result
     if run is not None:
-        log.info(f"{run}: keeps its own report, which is of all directions on its own test pictures")
+        log.info(f"{run}: keeps its own report, which is of all directions on its own test images")
     asked = subjects if direction is None else {direction: subjects[direction]}
     return _judge(asked, split, chosen, None)[0]
 
@@ -500,15 +498,15 @@ def _judge(
     subjects: Mapping[str, Subject], split: HeldOut, metrics: Metrics, output: Path | None
 ) -> tuple[dict[str, Any], list[Sheet]]:
     """All translations' scores, and what is told once beside them."""
-    pictures = f"{_SCALES[split.resize].format(size=split.load_size)}; as pixels or PNG, never as JPEG"
-    result: dict[str, Any] = {"split": "test", "protocol": {**metrics.describe(), "pictures": pictures}}
+    images = f"{_SCALES[split.resize].format(size=split.load_size)}; as pixels or PNG, never as JPEG"
+    result: dict[str, Any] = {"split": "test", "protocol": {**metrics.describe(), "images": images}}
     sheets: list[Sheet] = []
     for name, subject in subjects.items():
         result[name], more = assess(name, subject, split, metrics, output and output / name)
         sheets += more
         log.info(f"{name}: {_counts(result[name])}; features: {metrics.features.name}, {metrics.protocol}")
         log.info(as_text(result[name]))
-    log.info("* exported. In brackets: 95 % of the sampling noise. Noise floor: halves of the real pictures.")
+    log.info("* exported. In brackets: 95 % of the sampling noise. Noise floor: halves of the real images.")
     for warning in dict.fromkeys(warning for name in subjects for warning in result[name]["warnings"]):
         log.warning(warning)
     subject = next(iter(subjects.values()))
@@ -518,43 +516,41 @@ def _judge(
     return result, sheets
 
 
-def _compare(pictures: Path, reference: Path, metrics: Metrics) -> dict[str, Any]:
-    """One folder of pictures against another, no model asked."""
+def _compare(images: Path, reference: Path, metrics: Metrics) -> dict[str, Any]:
+    """One folder of images against another, no model asked."""
     files = {}
-    for folder in (pictures, reference):
+    for folder in (images, reference):
         if not folder.is_dir():
             raise DataError(f"{folder}: {'a file, no folder' if folder.exists() else 'no such folder'}")
-        files[folder] = find_pictures(folder)
+        files[folder] = find_images(folder)
         if len(files[folder]) < FEWEST:
-            few = f"{len(files[folder])} picture" if files[folder] else "no pictures"
+            few = f"{len(files[folder])} image" if files[folder] else "no images"
             raise DataError(f"{folder}: {few} (looked for {LOOKED_FOR}); at least {FEWEST} are needed")
-    judge = Judge(
-        metrics, Again(lambda: (read_picture(file) for file in track(files[reference], "reference")))
-    )
-    found = judge.judge((file, read_picture(file)) for file in track(files[pictures], "pictures"))
+    judge = Judge(metrics, Again(lambda: (read_image(file) for file in track(files[reference], "reference"))))
+    found = judge.judge((file, read_image(file)) for file in track(files[images], "images"))
     result = {
-        "protocol": {**metrics.describe(), "pictures": "as they lie in the folders"},
-        "folders": {"pictures": str(pictures), "reference": str(reference)},
-        "generated": len(files[pictures]),
+        "protocol": {**metrics.describe(), "images": "as they lie in the folders"},
+        "folders": {"images": str(images), "reference": str(reference)},
+        "generated": len(files[images]),
         "real": len(files[reference]),
         **found.plain(),
         "noise_floor": judge.floor,
-        "warnings": judge.warnings(len(files[pictures])),
+        "warnings": judge.warnings(len(files[images])),
     }
     log.info(
-        f"{pictures} against {reference}: {_counts(result)}; features: {metrics.features.name}, {metrics.protocol}"
+        f"{images} against {reference}: {_counts(result)}; features: {metrics.features.name}, {metrics.protocol}"
     )
-    log.info(as_text({"pictures": result, "noise_floor": judge.floor}))
+    log.info(as_text({"images": result, "noise_floor": judge.floor}))
     for warning in result["warnings"]:
         log.warning(warning)
     return result
 
 
 def user_cache() -> Path:
-    """Where features of pictures that belong to no run are remembered."""
+    """Where features of images that belong to no run are remembered."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gan_nst")
 
 
 def _counts(result: Mapping[str, Any]) -> str:
     paired = f" ({result['pairs']} pairs)" if result.get("pairs") else ""
-    return f"{result['generated']} pictures against {result['real']} real ones{paired}"
+    return f"{result['generated']} images against {result['real']} real ones{paired}"

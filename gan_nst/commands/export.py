@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import locate
-from gan_nst.images.arrays import Picture, resize_picture, to_picture, to_tensor
-from gan_nst.images.files import LOOKED_FOR, find_pictures, read_picture
+from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
+from gan_nst.images.files import LOOKED_FOR, find_images, read_image
 from gan_nst.inference import exported
 from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
 from gan_nst.inference.portable.check import Agreement, compare
@@ -40,7 +40,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
 
 _FURTHEST = 1.0  # of 255, that a float32 file may be from the translator
 _LEAST = {"float16": 35.0, "int8": 20.0}  # dB, of the others
-_COMPARED, _CALIBRATED = 4, 32  # pictures
+_COMPARED, _CALIBRATED = 4, 32  # images
 _LARGEST = 512  # pixels of their shorter side
 
 
@@ -54,12 +54,12 @@ def export(
     pixels: Literal["uint8", "float"] = "uint8",
     calibrate: Path | str | None = None,
 ) -> Agreement:
-    """Writes a generator into a file, runs that file, and returns how far its pictures are from the translator's.
+    """Writes a generator into a file, runs that file, and returns how far its images are from the translator's.
 
     source: a run, a checkpoint, or a generator's file. direction: "ab" or "ba"; by default the file's own, or the run's
     first. to, precision: PRECISIONS says which there are. pixels: what the file takes and gives, RGB of 0 to 255 or of
-    0 to 1. calibrate: the folder of pictures whose activations set int8's scales; by default the run's training
-    pictures, or the demo world's.
+    0 to 1. calibrate: the folder of images whose activations set int8's scales; by default the run's training
+    images, or the demo world's.
 
     Raises GanNstError, one line, for every mistake in what was given, and where float32 differs by more than 1/255, or
     another precision by more than its PSNR may be low; nothing is left of the file then, and an older one stays.
@@ -73,12 +73,12 @@ def export(
         )
     plain = Description(**description.model_dump(include=set(Description.model_fields)))
     told = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
-    pictures = _Pictures(source, told)
+    images = _Images(source, told)
     examples = (
-        pictures.calibration(None if calibrate is None else Path(calibrate)) if precision == "int8" else []
+        images.calibration(None if calibrate is None else Path(calibrate)) if precision == "int8" else []
     )
     translator = Translator(fold_resizes(copy.deepcopy(generator)), plain, "cpu", "float32")
-    real = pictures.real()
+    real = images.real()
     with written(out) as unfinished:
         run = _write(generator, plain, told, to, unfinished, examples)
         try:
@@ -126,7 +126,7 @@ def _write(
     told: PortableDescription,
     to: str,
     path: Path,
-    examples: Sequence[Picture],
+    examples: Sequence[ImageArray],
 ) -> Callable[[Tensor], Tensor]:
     """Writes the file, and returns what runs it."""
     if to == "onnx":
@@ -139,8 +139,8 @@ def _write(
     translator = Translator(load_exported(path)[0], description, "cpu", "float32")
 
     def run(batch: Tensor) -> Tensor:
-        found = translator.translate([to_picture(picture) for picture in batch])
-        return torch.stack([to_tensor(picture) for picture in found])
+        found = translator.translate([to_image(image) for image in batch])
+        return torch.stack([to_tensor(image) for image in found])
 
     return run
 
@@ -156,8 +156,8 @@ def _judge(out: Path, agreement: Agreement, precision: str) -> None:
         )
 
 
-class _Pictures:
-    """The pictures of a generator's input domain: of its run, or of the demo world where those are not at hand."""
+class _Images:
+    """The images of a generator's input domain: of its run, or of the demo world where those are not at hand."""
 
     def __init__(self, source: Path, description: Description) -> None:
         self.scale: TrainingScale = description.training_scale
@@ -167,25 +167,25 @@ class _Pictures:
             translation: dict[str, Any] = self._payload["translations"].get(description.translation, {})
             self.domain = translation.get("source", self.domain)
 
-    def real(self) -> list[Picture]:
+    def real(self) -> list[ImageArray]:
         """A few that no calibration has seen."""
         return self._of_run("test", _COMPARED) or self._drawn("test", _COMPARED)
 
-    def calibration(self, folder: Path | None) -> list[Picture]:
+    def calibration(self, folder: Path | None) -> list[ImageArray]:
         """Those of a folder, or of the training. Raises DataError when the folder has none."""
         if folder is None:
             found = self._of_run("training", _CALIBRATED)
-            log.info(f"calibrating on {'the training' if found else 'the demo world'}'s pictures")
+            log.info(f"calibrating on {'the training' if found else 'the demo world'}'s images")
             return found or self._drawn("train", _CALIBRATED)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        files = find_pictures(folder)
+        files = find_images(folder)
         found = self._read(files, _CALIBRATED)
         if not found:
-            raise DataError(f"{folder}: no pictures that can be read (looked for {LOOKED_FOR})")
+            raise DataError(f"{folder}: no images that can be read (looked for {LOOKED_FOR})")
         return found
 
-    def _of_run(self, split: str, count: int) -> list[Picture]:
+    def _of_run(self, split: str, count: int) -> list[ImageArray]:
         if self._payload is None:
             return []
         try:
@@ -194,20 +194,20 @@ class _Pictures:
         except (GanNstError, KeyError):  # the run's data may be gone
             return []
 
-    def _read(self, files: Sequence[Path], count: int) -> list[Picture]:
+    def _read(self, files: Sequence[Path], count: int) -> list[ImageArray]:
         """Up to `count`, spread over the files, at the scale of the training."""
         found = []
         for file in files[:: max(1, len(files) // count)][:count]:
             try:
-                picture = read_picture(file)
+                image = read_image(file)
             except DataError as error:
                 log.warning(f"{error}; left out")
                 continue
-            size = min(self.scale.load_size, _LARGEST, *picture.shape[:2])
-            found.append(resize_picture(picture, size, "short_side"))
+            size = min(self.scale.load_size, _LARGEST, *image.shape[:2])
+            found.append(resize_image(image, size, "short_side"))
         return found
 
-    def _drawn(self, split: str, count: int) -> list[Picture]:
+    def _drawn(self, split: str, count: int) -> list[ImageArray]:
         size = min(max(self.scale.load_size, 32), _LARGEST)
         scenes = [
             make_scene(0, f"train-{self.domain}" if split == "train" else split, n) for n in range(count)

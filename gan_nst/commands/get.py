@@ -44,7 +44,7 @@ def data_get(
     source: the name of a known set, the http(s) address of a zip or tar, or its path. into: the folder, which may
     exist, empty, but not be the current one (default: datasets/NAME). sha256: of the archive; default: the known one,
     if any. max_size: bytes at most, of the archive and of what comes out of it.
-    Nothing but pictures is taken out, and the folder appears whole or not at all. A download that broke off goes on
+    Nothing but images is taken out, and the folder appears whole or not at all. A download that broke off goes on
     when it is asked for again; it waits beside the folder, in `.NAME.download`. Raises SettingsError for a source that
     is none of these, DataError, one line, for whatever goes wrong with it.
     """
@@ -59,7 +59,7 @@ def data_get(
         except ArchiveRefused:
             _forget_download(work)
             raise
-        arranged = _arranged(wanted, work, unpacked.pictures, archive)
+        arranged = _arranged(wanted, work, unpacked.images, archive)
         (work / "whole").rename(os.path.realpath(folder))
         _forget_download(work)
     left_out = unpacked.left_out + arranged.left_out
@@ -184,9 +184,9 @@ def _digest(archive: Path) -> str:
         raise DataError(f"{archive}: could not be read ({reason(error)})") from None
 
 
-def _arranged(wanted: _Wanted, work: Path, pictures: Sequence[PurePosixPath], archive: Path) -> Arranged:
+def _arranged(wanted: _Wanted, work: Path, images: Sequence[PurePosixPath], archive: Path) -> Arranged:
     try:
-        return arrange(work / "unpacked", pictures, work / "whole")
+        return arrange(work / "unpacked", images, work / "whole")
     except DataError as error:
         raise DataError(
             f"{wanted.source}: {error}; unpack {archive} yourself, and give gan-nst train data.a=FOLDER data.b=FOLDER"
@@ -194,7 +194,7 @@ def _arranged(wanted: _Wanted, work: Path, pictures: Sequence[PurePosixPath], ar
 
 
 def _tell(wanted: _Wanted, folder: Path, arranged: Arranged, left_out: int, found: str | None) -> None:
-    counts = ", ".join(f"{counted(count, 'picture')} in {name}" for name, count in arranged.counts.items())
+    counts = ", ".join(f"{counted(count, 'image')} in {name}" for name, count in arranged.counts.items())
     others = f"; {counted(left_out, 'other file')} left out" if left_out else ""
     log.info(f"{folder}: {counts}{others}")
     if arranged.guessed:

@@ -1,4 +1,4 @@
-"""`gan-nst train`: from two folders of pictures to a run with a translator in it."""
+"""`gan-nst train`: from two folders of images to a run with a translator in it."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ from gan_nst.core.errors import (
 from gan_nst.core.files import BestEffort, write_whole
 from gan_nst.core.scores import Score, is_score, more_is_better
 from gan_nst.core.settings import dump_yaml, merge
-from gan_nst.data.batches import died, fixed_pictures, mix
+from gan_nst.data.batches import died, fixed_images, mix
 from gan_nst.data.domains import DataSet, Folder
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.measures import measure
@@ -37,8 +37,8 @@ from gan_nst.diagnosis.rules import diagnose
 from gan_nst.evaluation.comparison import FEWEST, Metrics, compare
 from gan_nst.evaluation.features import extract, extract_cached
 from gan_nst.evaluation.paired import absolute_error
-from gan_nst.images.arrays import Picture, to_picture, to_tensor
-from gan_nst.images.files import write_picture
+from gan_nst.images.arrays import ImageArray, to_image, to_tensor
+from gan_nst.images.files import write_image
 from gan_nst.inference.exported import export
 from gan_nst.inference.translator import Translator
 from gan_nst.methods.base import Translation
@@ -82,7 +82,7 @@ def explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) 
 
 @contextlib.contextmanager
 def dispensable(what: str) -> Iterator[None]:
-    """Within the context, memory that runs out, or a picture that can no longer be read or written, becomes a warning:
+    """Within the context, memory that runs out, or an image that can no longer be read or written, becomes a warning:
     it goes on without, "no sample grid" for example.
     """
     try:
@@ -150,7 +150,7 @@ _PIXELS_A_BATCH = (
 
 
 class Validation:
-    """Called with a step, translates the validation pictures, notes what came of it, and tells a new best.
+    """Called with a step, translates the validation images, notes what came of it, and tells a new best.
 
     Nothing of it touches the training: the same checkpoint gives the same numbers, and a run resumes bit by bit.
     """
@@ -160,8 +160,8 @@ class Validation:
         self._trainer = trainer
         self._score = settings.evaluation.score
         self._translations = prepared.method.translations()
-        self._pictures = {
-            domain: fixed_pictures(folder, settings.evaluation.pictures, settings.data)
+        self._images = {
+            domain: fixed_images(folder, settings.evaluation.images, settings.data)
             for domain, folder in folders.items()
         }
         self._paired = bool(prepared.data_set.pairs("validation"))
@@ -180,21 +180,19 @@ class Validation:
         self._real = {}
         if self._features is not None:
             cache = feature_cache(settings.data)
-            for domain, pictures in self._pictures.items():
-                self._real[domain] = extract_cached(
-                    self._features, _as_pictures(pictures), self._protocol, cache
-                )
+            for domain, images in self._images.items():
+                self._real[domain] = extract_cached(self._features, _as_images(images), self._protocol, cache)
 
         # Scores are compared with those that were measured alike.
-        counts = ", ".join(str(len(pictures)) for pictures in self._pictures.values())
+        counts = ", ".join(str(len(images)) for images in self._images.values())
         digest = "" if self._features is None else f", {self._protocol}, {self._features.digest[:16]}"
-        self._by = f"{counts} pictures{digest}"
+        self._by = f"{counts} images{digest}"
 
     def __call__(self, step: int) -> Noted:
         began = time.perf_counter()
         scalars: dict[str, float] = {}
         for name, translation in self._translations.items():
-            inputs, targets = self._pictures[translation.source], self._pictures[translation.target]
+            inputs, targets = self._images[translation.source], self._images[translation.target]
             outputs = self._translate(name, inputs)
             for key, score in self._judge(outputs, translation).items():
                 scalars[f"validation/{name}/{key}"] = score.value
@@ -212,22 +210,22 @@ class Validation:
         scalars["speed/validation_seconds"] = time.perf_counter() - began
         return Noted(scalars, "best" if best else None)
 
-    def _translate(self, name: str, inputs: Tensor) -> list[Picture]:
-        pictures = _as_pictures(inputs)
+    def _translate(self, name: str, inputs: Tensor) -> list[ImageArray]:
+        images = _as_images(inputs)
         batch = max(1, _PIXELS_A_BATCH // inputs[0, 0].numel())
         return [
             output
-            for start in range(0, len(pictures), batch)
-            for output in self._translators[name].translate(pictures[start : start + batch])
+            for start in range(0, len(images), batch)
+            for output in self._translators[name].translate(images[start : start + batch])
         ]
 
-    def _judge(self, outputs: list[Picture], translation: Translation) -> dict[str, Score]:
+    def _judge(self, outputs: list[ImageArray], translation: Translation) -> dict[str, Score]:
         scores: dict[str, Score] = {}
         if self._features is not None:
             found = extract(self._features, outputs, self._protocol)
             scores, _ = compare(self._features, found, self._real[translation.target], all_of_them=False)
         if self._paired:
-            truths = _as_pictures(self._pictures[translation.target])
+            truths = _as_images(self._images[translation.target])
             scores["error"] = Score.of_mean(
                 [absolute_error(x, y) for x, y in zip(outputs, truths, strict=True)]
             )
@@ -247,18 +245,18 @@ class Validation:
 
 
 def can_validate(prepared: Prepared) -> bool:
-    """Whether there are validation pictures enough to compare; says so when there are not."""
+    """Whether there are validation images enough to compare; says so when there are not."""
     fewest = min(len(folder.files) for folder in prepared.data_set.validation.values())
     if fewest < FEWEST:
         log.info(
-            f"{fewest} validation pictures: too few to compare, so no score tells the best step; give valA and valB, "
+            f"{fewest} validation images: too few to compare, so no score tells the best step; give valA and valB, "
             "or a larger data.held_out"
         )
     return fewest >= FEWEST
 
 
-def _as_pictures(pictures: Tensor) -> list[Picture]:
-    return [to_picture(picture) for picture in pictures]
+def _as_images(images: Tensor) -> list[ImageArray]:
+    return [to_image(image) for image in images]
 
 
 def forget(run: Path, translations: Mapping[str, Translation]) -> None:
@@ -296,23 +294,21 @@ def finish(run: Path, prepared: Prepared) -> None:
     folders = _shown(prepared.data_set)
     count = min(settings.training.sample_count, *(len(folder.files) for folder in folders.values()))
     with dispensable("no final sample grid"):
-        pictures = {
-            domain: fixed_pictures(folder, count, settings.data) for domain, folder in folders.items()
-        }
-        grid = sample_grid(generators, translations, pictures, prepared.device)
-        write_picture(grid, run / "samples" / "final.png")
+        images = {domain: fixed_images(folder, count, settings.data) for domain, folder in folders.items()}
+        grid = sample_grid(generators, translations, images, prepared.device)
+        write_image(grid, run / "samples" / "final.png")
     which = subjects[first].exported
-    why = f"best by {settings.evaluation.score} on the validation pictures" if which == "best" else "the last"
+    why = f"best by {settings.evaluation.score} on the validation images" if which == "best" else "the last"
     log.info(f"exported:   {exported_path(run, first, first)} (step {subjects[first].steps[which]}, {why})")
     _say_what_is_next(run, settings, bool(evaluation))
 
 
 def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) -> dict[str, Any]:
-    """The evaluation on the test split; nothing, with a warning, where there are no pictures for it."""
+    """The evaluation on the test split; nothing, with a warning, where there are no images for it."""
     settings = prepared.settings
     features = settings.evaluation.features
     try:
-        split = own_split(settings, prepared.data_set, prepared.pictures)
+        split = own_split(settings, prepared.data_set, prepared.images)
         metrics = Metrics.choose(
             "auto" if features == "none" else features,
             settings.evaluation.protocol,
@@ -327,10 +323,10 @@ def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) ->
 
 
 def _say_what_is_next(run: Path, settings: RunSettings, evaluated: bool) -> None:
-    """The last lines of a training: where the pictures are, and what to type."""
+    """The last lines of a training: where the images are, and what to type."""
     data = settings.data
     if (run / "samples" / "final.png").exists():
-        log.info(f"pictures:   {run / 'samples' / 'final.png'}")
+        log.info(f"images:   {run / 'samples' / 'final.png'}")
     if evaluated:
         log.info(f"report:     {run / 'report.html'}")
     log.info(f"translate:  gan-nst translate {run} MY_PHOTOS --output TRANSLATED")
@@ -474,7 +470,7 @@ def _trainer(prepared: Prepared, run: Path, compiled: bool) -> Trainer:
         checkpoints=run / "checkpoints",
         header=prepared.header,
         compiled=compiled,
-        pictures_of=prepared.batches.files,
+        images_of=prepared.batches.files,
     )
 
 
@@ -515,7 +511,7 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
 
 
 def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:
-    """What happens in the loop beside training: validation, sample grids of validation or else training pictures, and
+    """What happens in the loop beside training: validation, sample grids of validation or else training images, and
     looks at the curves.
 
     Rank 0 alone does it; the others need to know when.
@@ -528,7 +524,7 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
             data_set.validation if all(f.files for f in data_set.validation.values()) else data_set.training
         )
         count = min(settings.training.sample_count, *(len(folder.files) for folder in watched.values()))
-        samples = {domain: fixed_pictures(folder, count, settings.data) for domain, folder in watched.items()}
+        samples = {domain: fixed_images(folder, count, settings.data) for domain, folder in watched.items()}
         draw = partial(_draw_samples, trainer, samples, run, BestEffort(run / "samples"))
         validate = partial(_validate, Validation(trainer, prepared)) if validates else None
         watch = Watch(run)
@@ -540,14 +536,14 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
 
 
 def _draw_samples(
-    trainer: Trainer, pictures: dict[str, Tensor], run: Path, effort: BestEffort, step: int
+    trainer: Trainer, images: dict[str, Tensor], run: Path, effort: BestEffort, step: int
 ) -> None:
     with dispensable(f"step {step}: no sample grid"):
-        grid = sample_grid(trainer.ema.networks, trainer.method.translations(), pictures, trainer.device)
+        grid = sample_grid(trainer.ema.networks, trainer.method.translations(), images, trainer.device)
         with effort.attempt():
-            write_picture(grid, run / "samples" / f"step-{step:06d}.png")
+            write_image(grid, run / "samples" / f"step-{step:06d}.png")
         if trainer.monitor is not None:
-            trainer.monitor.picture(step, "samples", grid, step // trainer.settings.sample_every)
+            trainer.monitor.image(step, "samples", grid, step // trainer.settings.sample_every)
 
 
 def _validate(validation: Validation, step: int) -> Noted | None:

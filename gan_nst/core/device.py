@@ -57,7 +57,7 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def tune(device: torch.device) -> None:
-    """Lets CUDA's convolutions be chosen by trial: worth its time where pictures of one size come again and again."""
+    """Lets CUDA's convolutions be chosen by trial: worth its time where images of one size come again and again."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
 
@@ -148,7 +148,7 @@ def own_device(device: str) -> str:
 def wait_for_all() -> None:
     """Returns when every process of torchrun's has come here.
 
-    It ends all others as soon as one has ended with an exit code, which one broken picture gives.
+    It ends all others as soon as one has ended with an exit code, which one broken image gives.
     """
     if share()[1] == 1 or not is_torchelastic_launched():
         return

@@ -2,7 +2,7 @@
 
 GanNstError
  ├─ SettingsError      a setting is unknown, of the wrong type, or does not fit the others
- ├─ DataError          folders or pictures are missing, broken or too small
+ ├─ DataError          folders or images are missing, broken or too small
  ├─ CheckpointError    a run, checkpoint or exported generator cannot be read or written
  ├─ WeightsError       another network's weights are missing or cannot be read
  ├─ TrainingError      training cannot go on: a loss is not finite, for example
@@ -28,7 +28,7 @@ class SettingsError(GanNstError):
 
 
 class DataError(GanNstError):
-    """Folders or pictures are missing, broken or too small."""
+    """Folders or images are missing, broken or too small."""
 
 
 class CheckpointError(GanNstError):
@@ -68,7 +68,7 @@ def reason(error: BaseException) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things: `1 picture`, `2 pictures`."""
+    """A number of things: `1 image`, `2 images`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 

@@ -26,7 +26,7 @@ COLUMNS = {
     "best": "best",
     "last": "last",
     "given": "given",
-    "pictures": "pictures",
+    "images": "images",
     "untouched": "untouched input",
     "colour_map": "colour map",
     "noise_floor": "noise floor",
@@ -50,7 +50,7 @@ class Score:
 
     @classmethod
     def of_mean(cls, values: Sequence[float]) -> "Score":
-        """The mean of values that are independent of each other, one a picture for example."""
+        """The mean of values that are independent of each other, one an image for example."""
         mean = float(np.mean(values))
         if len(values) < 2:
             return cls(mean)

@@ -1,4 +1,4 @@
-"""Finds the data set in a tree of pictures that came from elsewhere, and gives it the layout of ours."""
+"""Finds the data set in a tree of images that came from elsewhere, and gives it the layout of ours."""
 
 import bz2
 import errno
@@ -19,9 +19,9 @@ from typing import IO, Any, cast
 
 from gan_nst.core.errors import DataError, counted, one_line, reason, sized, unwritten
 from gan_nst.data.domains import DOMAINS, layouts
-from gan_nst.images.files import picture_suffixes
+from gan_nst.images.files import image_suffixes
 
-_RATIO, _SMALL = 100, 64 << 20  # an archive may grow a hundredfold, or to 64 MiB; pictures hardly shrink
+_RATIO, _SMALL = 100, 64 << 20  # an archive may grow a hundredfold, or to 64 MiB; images hardly shrink
 _CHUNK = 1 << 20
 _TAR_HEADER, _ZIP_DIRECTORY = 64 << 10, 128 << 20  # bytes at most that are read in one piece
 _TAR_HEADERS = 256 << 10  # bytes at most of all headers of a member; tarfile makes ten times as many of them
@@ -227,21 +227,21 @@ _DEPTH, _NAME, _PATH = 16, 255, 1000  # folders in a name; bytes of a part of it
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The pictures that were taken out, by their paths below the folder, and how many other files were not."""
+    """The images that were taken out, by their paths below the folder, and how many other files were not."""
 
-    pictures: tuple[PurePosixPath, ...]
+    images: tuple[PurePosixPath, ...]
     left_out: int
 
 
 def unpack(archive: Path, folder: Path, *, largest: int, called: str) -> Unpacked:
-    """Takes an archive's pictures out into a new folder, under their own names.
+    """Takes an archive's images out into a new folder, under their own names.
 
     largest: bytes at most that come out. called: what errors call the archive. Other files, hidden ones and those of
     __MACOSX are left out. Raises ArchiveRefused, one line, for what is no archive, is damaged, or has a member that
-    no data set has (a link, a name that leads out), and DataError when a picture cannot be written or the archive not
+    no data set has (a link, a name that leads out), and DataError when an image cannot be written or the archive not
     be read; what was taken out until then stays.
     """
-    pictures, left_out = [], 0
+    images, left_out = [], 0
     with _reading(called):
         for number, member in enumerate(read_members(archive, largest), 1):
             if number > _MEMBERS:
@@ -253,10 +253,10 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str) -> Unpacke
                 continue
             if _wanted(place):
                 _write(member, folder / place, called)
-                pictures.append(place)
+                images.append(place)
             else:
                 left_out += 1
-    return Unpacked(tuple(pictures), left_out)
+    return Unpacked(tuple(images), left_out)
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def _not_unpacked(called: str, error: Exception) -> str:
 
 
 def _place(name: str) -> PurePosixPath:
-    """Where below its folder a member goes. Raises ArchiveRefused for a name that no picture has."""
+    """Where below its folder a member goes. Raises ArchiveRefused for a name that no image has."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     readable = name.encode(errors="ignore").decode()  # bytes that are no text are no harm
     problem = None
@@ -307,7 +307,7 @@ def _place(name: str) -> PurePosixPath:
 
 def _wanted(place: PurePosixPath) -> bool:
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in place.parts)
-    return not hidden and place.suffix.lower() in picture_suffixes()
+    return not hidden and place.suffix.lower() in image_suffixes()
 
 
 def _write(member: Member, path: Path, called: str) -> None:
@@ -337,7 +337,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Arranged:
-    """A data set in our layout: how many pictures there are in `trainA`, `trainB` and so on; how many belonged to none.
+    """A data set in our layout: how many images there are in `trainA`, `trainB` and so on; how many belonged to none.
 
     guessed: the folders that were taken for the domains a and b by the order of their names, if so.
     """
@@ -347,29 +347,29 @@ class Arranged:
     guessed: tuple[str, ...] = ()
 
 
-def arrange(folder: Path, pictures: Sequence[PurePosixPath], target: Path) -> Arranged:
+def arrange(folder: Path, images: Sequence[PurePosixPath], target: Path) -> Arranged:
     """Moves the folders of a data set that lie anywhere below a folder into a new one, as trainA, trainB, testA ...
 
-    pictures: all of them, by their paths below the folder. Without a known layout two folders of pictures are taken
+    images: all of them, by their paths below the folder. Without a known layout two folders of images are taken
     for the domains, with the splits in them. Raises DataError, which names no archive, when there is no data set, or
     more than one.
     """
-    known = _known(pictures)
-    places = known or _two_folders(pictures)
+    known = _known(images)
+    places = known or _two_folders(images)
     if not places:
-        raise DataError(f"no data set is in it, only {_holdings(pictures)}")
+        raise DataError(f"no data set is in it, only {_holdings(images)}")
     counts: dict[str, int] = {}
     target.mkdir()
     for name, place in places.items():
-        counts[name] = sum(place in picture.parents for picture in pictures)
+        counts[name] = sum(place in image.parents for image in images)
         (folder / place).rename(target / name)
     guessed = () if known else (str(places["trainA"]), str(places["trainB"]))
-    return Arranged(counts, len(pictures) - sum(counts.values()), guessed)
+    return Arranged(counts, len(images) - sum(counts.values()), guessed)
 
 
-def _known(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
+def _known(images: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
     """The folders by the names that they shall have, where they lie in one of the layouts that we read."""
-    filled = {parent for picture in pictures for parent in picture.parents}
+    filled = {parent for image in images for parent in image.parents}
     found = [places for root in sorted(filled) if (places := dict(_at(root, filled)))]
     most = max(map(len, found), default=0)
     best = [places for places in found if len(places) == most]
@@ -387,14 +387,14 @@ def _at(root: PurePosixPath, filled: set[PurePosixPath]) -> Iterator[tuple[str, 
                 yield f"{split}{domain.upper()}", place
 
 
-def _two_folders(pictures: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
-    """The only two folders of pictures, if their names tell no split, as a and b: whole as the training pictures, or
+def _two_folders(images: Sequence[PurePosixPath]) -> dict[str, PurePosixPath]:
+    """The only two folders of images, if their names tell no split, as a and b: whole as the training images, or
     by the splits that the names of all folders in them tell.
     """
-    if not pictures:
+    if not images:
         return {}
-    top = PurePosixPath(os.path.commonpath([picture.parent for picture in pictures]))
-    below = {picture.parent.relative_to(top).parts for picture in pictures}
+    top = PurePosixPath(os.path.commonpath([image.parent for image in images]))
+    below = {image.parent.relative_to(top).parts for image in images}
     names = sorted({parts[0] for parts in below if parts})
     if () in below or len(names) != 2 or any(map(_split, names)):
         return {}
@@ -418,8 +418,8 @@ def _split(name: str) -> str | None:
     return found and found[1].lower()
 
 
-def _holdings(pictures: Sequence[PurePosixPath]) -> str:
-    """The folders that hold pictures, and how many, in one line."""
-    counts = Counter(picture.parent for picture in pictures)
-    shown = [f"{place} ({counted(count, 'picture')})" for place, count in sorted(counts.items())[:8]]
-    return ", ".join([*shown, *(["..."] if len(counts) > 8 else [])]) or "no pictures"
+def _holdings(images: Sequence[PurePosixPath]) -> str:
+    """The folders that hold images, and how many, in one line."""
+    counts = Counter(image.parent for image in images)
+    shown = [f"{place} ({counted(count, 'image')})" for place, count in sorted(counts.items())[:8]]
+    return ", ".join([*shown, *(["..."] if len(counts) > 8 else [])]) or "no images"

@@ -1,4 +1,4 @@
-"""The few pictures that sample grids and validations show, the same ones every time."""
+"""The few images that sample grids and validations show, the same ones every time."""
 
 import contextlib
 import functools
@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gan_nst.core.device import from_proc
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.data.cache import Pictures
+from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSettings, Folder
-from gan_nst.images.arrays import Picture, resize_picture, to_float, to_tensor
-from gan_nst.images.files import read_picture
+from gan_nst.images.arrays import ImageArray, resize_image, to_float, to_tensor
+from gan_nst.images.files import read_image
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ def mix(*parts: int | str) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def picture_index(seed: int, stream: str, draw: int, count: int) -> int:
-    """Which of `count` pictures the stream's draw number `draw` is: each once a round, in a new order every
+def image_index(seed: int, stream: str, draw: int, count: int) -> int:
+    """Which of `count` images the stream's draw number `draw` is: each once a round, in a new order every
     round.
     """
     position = draw % count
@@ -87,18 +87,18 @@ class Augmentation:
         self._pipeline = albumentations.Compose(steps)
         self._crop_size = settings.crop_size
 
-    def __call__(self, picture: Picture, seed: int) -> Picture:
-        """The augmented crop, always the same for the same picture and seed: RGB uint8 (crop_size, crop_size,
+    def __call__(self, image: ImageArray, seed: int) -> ImageArray:
+        """The augmented crop, always the same for the same image and seed: RGB uint8 (crop_size, crop_size,
         3).
         """
         # One generator for all steps: seeded apart but alike, every step's first draw would be the same
         # number.
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
-            result: Picture = self._pipeline(image=picture)["image"]
+            result: ImageArray = self._pipeline(image=image)["image"]
         except (
             Exception
-        ) as error:  # it raises what its transforms raise: a crop larger than the picture, for example
+        ) as error:  # it raises what its transforms raise: a crop larger than the image, for example
             raise SettingsError(f"data.augmentations: {' '.join(str(error).split())}") from None
         if result.shape != (self._crop_size, self._crop_size, 3) or result.dtype != np.uint8:
             raise SettingsError(
@@ -110,11 +110,11 @@ class Augmentation:
 _LEAK = 1 << 30  # bytes of its own by which a process may grow after its first batches
 _LOOKED_EVERY = 60.0  # seconds
 _PATIENCE = 5.0  # seconds for a killed process to end; one that waits for its disk may not
-_SHOWN = 4  # pictures named in a message
+_SHOWN = 4  # images named in a message
 
 
 class Died(Exception):
-    """A loader process died; the message says how, and at which pictures."""
+    """A loader process died; the message says how, and at which images."""
 
 
 class Drawn(Protocol):
@@ -172,7 +172,7 @@ class Loading:
             if "DataLoader timed out" in str(error):
                 failure = DataError(
                     f"no batch came for {self._timeout:g} s (data.timeout), and the loader processes are at "
-                    f"{self._pictures() or 'no picture'}; see whether their disk answers, and resume"
+                    f"{self._images() or 'no image'}; see whether their disk answers, and resume"
                 )
                 self._kill_the_busy()
             elif "DataLoader worker (pid" in str(error):
@@ -206,7 +206,7 @@ class Loading:
                 process.kill()
             process.join(_PATIENCE)
 
-    def _pictures(self, pid: int | None = None) -> str:
+    def _images(self, pid: int | None = None) -> str:
         """What the processes, or that one, are at."""
         draws = [draw for process, draw in self._noted.at() if pid in (None, process)]
         files = [str(file) for draw in draws for file in dict.fromkeys(self._samples.files(draw).values())]
@@ -226,8 +226,8 @@ class Loading:
         how = f"exit code {code}"
         with contextlib.suppress(ValueError, TypeError):
             how = f"killed by {signal.Signals(-(code or 0)).name}"
-        pictures = self._pictures(pid)
-        return f"{how} at {pictures}" if pictures else how
+        images = self._images(pid)
+        return f"{how} at {images}" if images else how
 
     def _kill_the_busy(self) -> None:
         """Kills the processes within a sample; whoever is not is left to torch, as it may hold a lock."""
@@ -250,7 +250,7 @@ class Loading:
             timer.cancel()
 
     def _warn(self) -> None:
-        log.warning(f"no batch came for {self._timeout:g} s (data.timeout); it waits for {self._pictures()}")
+        log.warning(f"no batch came for {self._timeout:g} s (data.timeout); it waits for {self._images()}")
 
 
 class _Noted(Dataset[dict[str, Tensor]]):
@@ -333,13 +333,13 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        pictures: Mapping[tuple[str, str], Pictures],
+        images: Mapping[tuple[str, str], Images],
         streams: Mapping[str, StreamLike],
         settings: DataSettings,
         seed: int,
     ) -> None:
-        """pictures: by (domain, view)."""
-        self._pictures = pictures
+        """images: by (domain, view)."""
+        self._images = images
         self._streams = streams
         self._augment = Augmentation(settings)
         self._seed = seed
@@ -348,23 +348,23 @@ class Samples(Dataset[dict[str, Tensor]]):
         sample = {}
         for key, stream in self._streams.items():
             leader = stream.tied_to or key
-            pictures, index = self._drawn(key, draw)
-            sample[key] = to_tensor(self._augment(pictures[index], mix(self._seed, leader, "augment", draw)))
+            images, index = self._drawn(key, draw)
+            sample[key] = to_tensor(self._augment(images[index], mix(self._seed, leader, "augment", draw)))
         return sample
 
     def files(self, draw: int) -> dict[str, Path]:
-        """The file that every stream's picture of a draw comes from."""
+        """The file that every stream's image of a draw comes from."""
         found = {}
         for key in self._streams:
-            pictures, index = self._drawn(key, draw)
-            found[key] = pictures.file(index)
+            images, index = self._drawn(key, draw)
+            found[key] = images.file(index)
         return found
 
-    def _drawn(self, key: str, draw: int) -> tuple[Pictures, int]:
-        """The pictures that a stream draws from, and the index of its draw among them."""
+    def _drawn(self, key: str, draw: int) -> tuple[Images, int]:
+        """The images that a stream draws from, and the index of its draw among them."""
         stream = self._streams[key]
-        pictures = self._pictures[stream.domain, stream.view]
-        return pictures, picture_index(self._seed, stream.tied_to or key, draw, len(pictures))
+        images = self._images[stream.domain, stream.view]
+        return images, image_index(self._seed, stream.tied_to or key, draw, len(images))
 
 
 class Batches:
@@ -402,7 +402,7 @@ class Batches:
         [-1, 1].
 
         Loader processes that die or leak are started anew, with a warning. Raises DataError when they die again and
-        again, when a batch takes longer than the timeout, and for pictures that cannot be read.
+        again, when a batch takes longer than the timeout, and for images that cannot be read.
         """
         deaths = 0
         while True:
@@ -436,7 +436,7 @@ class Batches:
         return {key: to_float(x.to(self._device, non_blocking=cuda)) for key, x in batch.items()}
 
     def files(self, step: int) -> dict[str, list[Path]]:
-        """The files of this process's pictures at a step, by stream, in the order of the draws."""
+        """The files of this process's images at a step, by stream, in the order of the draws."""
         drawn = [
             self._samples.files(draw)
             for micro_batch in range(self._accumulation)
@@ -464,15 +464,15 @@ def died(error: RuntimeError) -> DataError | None:
     return DataError(f"a loader process died ({reason}); resume, with fewer data.workers if memory is short")
 
 
-def fixed_pictures(folder: Folder, count: int, settings: DataSettings) -> Tensor:
-    """At most `count` pictures, evenly spread over a folder: uint8 of shape (count, 3, crop, crop), centre crops at
+def fixed_images(folder: Folder, count: int, settings: DataSettings) -> Tensor:
+    """At most `count` images, evenly spread over a folder: uint8 of shape (count, 3, crop, crop), centre crops at
     the training's scale.
     """
     crops = []
     for index in np.linspace(0, len(folder.files) - 1, min(count, len(folder.files))).round().astype(int):
-        picture = resize_picture(read_picture(folder.files[index]), settings.load_size, settings.resize)
-        if min(picture.shape[:2]) < settings.crop_size:
-            picture = resize_picture(picture, settings.crop_size, "short_side")
-        top, left = ((side - settings.crop_size) // 2 for side in picture.shape[:2])
-        crops.append(to_tensor(picture[top : top + settings.crop_size, left : left + settings.crop_size]))
+        image = resize_image(read_image(folder.files[index]), settings.load_size, settings.resize)
+        if min(image.shape[:2]) < settings.crop_size:
+            image = resize_image(image, settings.crop_size, "short_side")
+        top, left = ((side - settings.crop_size) // 2 for side in image.shape[:2])
+        crops.append(to_tensor(image[top : top + settings.crop_size, left : left + settings.crop_size]))
     return torch.stack(crops)

@@ -1,6 +1,6 @@
-"""Pictures decoded once: uint8 at load size in one file, kept up to date with the files behind it.
+"""Images decoded once: uint8 at load size in one file, kept up to date with the files behind it.
 
-A view is what is made of each picture before it is kept: "picture", the picture itself, or another of `VIEWS`.
+A view is what is made of each image before it is kept: "image", the image itself, or another of `VIEWS`.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from gan_nst.core.files import replacing
 from gan_nst.core.terminal import track
 from gan_nst.data.domains import DataSettings, Files, Folder, Names
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.arrays import Picture, resize_picture
-from gan_nst.images.files import read_picture
+from gan_nst.images.arrays import ImageArray, resize_image
+from gan_nst.images.files import read_image
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def read_index(path: Path) -> Index:
             raise ValueError("not a file")
         return _parse(path.read_bytes(), path)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        log.warning(f"{path}: damaged, or not of a cache ({error}); its pictures are decoded anew")
+        log.warning(f"{path}: damaged, or not of a cache ({error}); its images are decoded anew")
         return Index()
 
 
@@ -141,37 +141,37 @@ def _parse(content: bytes, path: Path) -> Index:
         raise ValueError("the data is not all there")
     sides = np.stack([rows["height"], rows["width"], rows["side"]])
     if (sides < 0).any() or (sides > _LARGEST).any() or (rows["offset"] < 0).any():
-        raise ValueError("a picture of no size")
+        raise ValueError("an image of no size")
     if (rows["offset"] > end - lengths(rows)).any():
-        raise ValueError("a picture beyond the data")
+        raise ValueError("an image beyond the data")
     told = {int(row): str(text) for row, text in problems.items()}
     without = np.flatnonzero(rows["height"] == 0)
     if set(without.tolist()) != told.keys() or (np.delete(sides.min(0), without) == 0).any():
-        raise ValueError("a picture without pixels")
+        raise ValueError("an image without pixels")
     return Index(data, end, names, rows, told)
 
 
-class Pictures(Protocol):
-    """Training pictures by index: RGB uint8 of shape (h, w, 3), at load size."""
+class Images(Protocol):
+    """Training images by index: RGB uint8 of shape (h, w, 3), at load size."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Picture: ...
+    def __getitem__(self, index: int) -> ImageArray: ...
 
     def file(self, index: int) -> Path:
-        """The file that a picture was read from."""
+        """The file that an image was read from."""
 
 
-class CachedPictures:
-    """Pictures from the file that holds them decoded; processes that read it share its memory, which is the system's.
+class CachedImages:
+    """Images from the file that holds them decoded; processes that read it share its memory, which is the system's.
 
-    It is read, not mapped: a file cut short under a mapping kills its reader. A picture whose checksum differs from the
+    It is read, not mapped: a file cut short under a mapping kills its reader. An image whose checksum differs from the
     one it was written with is decoded anew.
 
-    rows: (n,) of `index.ROW`. decoded: the same pictures from the files they are of.
+    rows: (n,) of `index.ROW`. decoded: the same images from the files they are of.
     """
 
-    def __init__(self, path: Path, rows: NDArray[Any], decoded: Pictures) -> None:
+    def __init__(self, path: Path, rows: NDArray[Any], decoded: Images) -> None:
         self._path, self._rows, self._decoded = path, rows, decoded
         self._warned = False
         self._file = os.open(path, os.O_RDONLY)
@@ -180,13 +180,13 @@ class CachedPictures:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Picture:
+    def __getitem__(self, index: int) -> ImageArray:
         row = self._rows[index]
         content = _read(self._file, int(lengths(row)), int(row["offset"]))
         if zlib.crc32(content) != row["checksum"]:
             if not self._warned:
                 log.warning(
-                    f"{self._path}: damaged, the picture of {self.file(index)} first; what is damaged is decoded anew "
+                    f"{self._path}: damaged, the image of {self.file(index)} first; what is damaged is decoded anew "
                     "every time; delete the file and resume to have it written anew"
                 )
             self._warned = True
@@ -194,16 +194,16 @@ class CachedPictures:
         return np.frombuffer(content, np.uint8).reshape(row["height"], row["width"], 3)
 
     def file(self, index: int) -> Path:
-        """The file that a picture was read from."""
+        """The file that an image was read from."""
         return self._decoded.file(index)
 
     def __reduce__(self) -> tuple[object, ...]:  # a process that is no fork of this one opens the file itself
         return _reopen, (self._path, self._rows, self._decoded)
 
 
-def _reopen(path: Path, rows: NDArray[Any], decoded: Pictures) -> CachedPictures:
+def _reopen(path: Path, rows: NDArray[Any], decoded: Images) -> CachedImages:
     try:
-        return CachedPictures(path, rows, decoded)
+        return CachedImages(path, rows, decoded)
     except FileNotFoundError:
         raise DataError(f"{path}: the cache was begun anew by another run; start again") from None
 
@@ -222,8 +222,8 @@ def _read(file: int, length: int, offset: int) -> bytearray:
     return content
 
 
-Decode = Callable[[Path], tuple[Picture, int]]
-"""A file's picture as it is kept, and its shorter side before."""
+Decode = Callable[[Path], tuple[ImageArray, int]]
+"""A file's image as it is kept, and its shorter side before."""
 
 _KEPT_EVERY = 60.0  # seconds of decoding after which what has been decoded stays, whatever ends the process
 _PATIENCE = 1.0  # seconds to wait for the lock without a word
@@ -341,13 +341,13 @@ def _decode_all(path: Path, start: Index, files: Files, decode: Decode, what: st
         for file in track(files, f"decoding {what}"):
             seen = stamp(file)  # before it is read: what changes meanwhile has changed the next time
             try:
-                picture, side = decode(file)
+                image, side = decode(file)
             except DataError as error:
                 rows[done], problems[done] = (*seen, end, 0, 0, 0, 0), str(error)
             else:
-                content = picture.tobytes()
+                content = image.tobytes()
                 _write(output, content, end)
-                rows[done] = (*seen, end, zlib.crc32(content), side, *picture.shape[:2])
+                rows[done] = (*seen, end, zlib.crc32(content), side, *image.shape[:2])
                 end += len(content)
             done += 1
             if time.monotonic() - kept > _KEPT_EVERY:
@@ -381,8 +381,8 @@ def _give_up(path: Path, data: str, before: Index) -> None:
             path.unlink(missing_ok=True)
 
 
-VIEWS: Mapping[str, Callable[[Picture], Picture]] = {
-    "picture": lambda picture: picture,
+VIEWS: Mapping[str, Callable[[ImageArray], ImageArray]] = {
+    "image": lambda image: image,
     "smoothed": smooth_edges,
 }
 
@@ -390,10 +390,10 @@ _FORMAT = 4
 _SHOWN = 10  # broken files named in an error
 
 
-class DecodedPictures:
-    """Pictures decoded anew at each access, for data sets larger than the disk's free space.
+class DecodedImages:
+    """Images decoded anew at each access, for data sets larger than the disk's free space.
 
-    rows: (n,) of `index.ROW`; taking a picture raises DataError when its file is no longer what it was then.
+    rows: (n,) of `index.ROW`; taking an image raises DataError when its file is no longer what it was then.
     """
 
     def __init__(self, files: Files, settings: DataSettings, view: str, rows: NDArray[Any]) -> None:
@@ -403,10 +403,10 @@ class DecodedPictures:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> Picture:
+    def __getitem__(self, index: int) -> ImageArray:
         file = self._files[index]
         try:
-            picture = _decode(file, self._settings, self._view)[0]
+            image = _decode(file, self._settings, self._view)[0]
         finally:  # whatever comes of a file that is another one
             now = stamp(file)
             if now != tuple(self._stamps[index]):
@@ -414,17 +414,17 @@ class DecodedPictures:
                     f"{file}: {'changed' if now[0] >= 0 else 'vanished'} since this training began; put it back and "
                     "resume, or start anew (with data.cache=auto or a folder, a training keeps what it has read)"
                 )
-        return picture
+        return image
 
     def file(self, index: int) -> Path:
-        """The file that a picture is read from."""
+        """The file that an image is read from."""
         return self._files[index]
 
 
-def open_pictures(
-    folder: Folder, settings: DataSettings, what: str, view: str = "picture"
-) -> tuple[Pictures, Folder]:
-    """A folder's pictures, each opened once to see that it is whole, and the folder without the unusable
+def open_images(
+    folder: Folder, settings: DataSettings, what: str, view: str = "image"
+) -> tuple[Images, Folder]:
+    """A folder's images, each opened once to see that it is whole, and the folder without the unusable
     ones.
 
     what: names the set in progress bars and messages. Raises DataError with a list of the files that are
@@ -436,23 +436,23 @@ def open_pictures(
         lines = list(broken.values())
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise DataError(
-            f"{what}: {len(broken)} of {len(index.names)} pictures cannot be used (data.skip_broken=true leaves them "
+            f"{what}: {len(broken)} of {len(index.names)} images cannot be used (data.skip_broken=true leaves them "
             f"out): {'; '.join(lines[:_SHOWN])}{more}"
         )
     for line in broken.values():
         log.warning(f"left out: {line}")
     good = np.setdiff1d(np.arange(len(index.names)), list(broken))
     if not len(good):
-        raise DataError(f"{what}: no usable pictures among {len(index.names)}")
+        raise DataError(f"{what}: no usable images among {len(index.names)}")
     files, rows = folder.files.select(good), index.rows[good]
-    pictures: Pictures = DecodedPictures(files, settings, view, rows)
+    images: Images = DecodedImages(files, settings, view, rows)
     if data is not None:
-        pictures = CachedPictures(data, rows, pictures)
-    return pictures, replace(folder, files=files)
+        images = CachedImages(data, rows, images)
+    return images, replace(folder, files=files)
 
 
 def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tuple[Index, Path | None]:
-    """What is known of a folder's pictures, a row for each, and the file that has their pixels, if there is one."""
+    """What is known of a folder's images, a row for each, and the file that has their pixels, if there is one."""
     where = _cache_folder(folder, settings, view)
     if where is None:
         return _check(folder.files, settings, what), None
@@ -463,7 +463,7 @@ def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tup
         told = unwritten(where, error, "the cache cannot be written")
         if settings.cache != "auto":
             raise DataError(f"{told}, or use data.cache=never") from None
-        log.warning(f"{told}; pictures are decoded anew every time (data.cache=FOLDER caches elsewhere)")
+        log.warning(f"{told}; images are decoded anew every time (data.cache=FOLDER caches elsewhere)")
         return _check(folder.files, settings, what), None
 
 
@@ -473,7 +473,7 @@ def _cache_folder(of: Folder, settings: DataSettings, view: str) -> Path | None:
         return None
     if settings.cache != "auto":
         return Path(settings.cache)
-    # An upper bound for pictures up to twice as long as high; "none" keeps sizes that only decoding tells.
+    # An upper bound for images up to twice as long as high; "none" keeps sizes that only decoding tells.
     side = settings.load_size if settings.resize != "none" else 1024
     needed = len(of.files) * side * side * 2 * 3
     folder = settings.root / ".cache"
@@ -482,12 +482,12 @@ def _cache_folder(of: Folder, settings: DataSettings, view: str) -> Path | None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         log.warning(
-            f"{folder}: not writable; pictures are decoded anew every time (data.cache=FOLDER caches elsewhere)"
+            f"{folder}: not writable; images are decoded anew every time (data.cache=FOLDER caches elsewhere)"
         )
         return None
     if needed > 0.5 * shutil.disk_usage(existing).free:
         log.warning(
-            f"{folder}: not enough free disk to cache {len(of.files)} pictures; they are decoded anew every time"
+            f"{folder}: not enough free disk to cache {len(of.files)} images; they are decoded anew every time"
         )
         return None
     return folder
@@ -499,10 +499,10 @@ def _index_path(where: Path, of: Folder, settings: DataSettings, view: str) -> P
     return where / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".index")
 
 
-def _decode(file: Path, settings: DataSettings, view: str) -> tuple[Picture, int]:
-    """A view of the picture at load size, and its shorter side before."""
-    picture = read_picture(file)
-    return VIEWS[view](resize_picture(picture, settings.load_size, settings.resize)), min(picture.shape[:2])
+def _decode(file: Path, settings: DataSettings, view: str) -> tuple[ImageArray, int]:
+    """A view of the image at load size, and its shorter side before."""
+    image = read_image(file)
+    return VIEWS[view](resize_image(image, settings.load_size, settings.resize)), min(image.shape[:2])
 
 
 def _check(files: Files, settings: DataSettings, what: str) -> Index:
@@ -511,14 +511,14 @@ def _check(files: Files, settings: DataSettings, what: str) -> Index:
     for number, file in enumerate(track(files, f"checking {what}")):
         index.rows[number]["bytes"], index.rows[number]["time"] = stamp(file)
         try:
-            index.rows[number]["side"] = _decode(file, settings, "picture")[1]
+            index.rows[number]["side"] = _decode(file, settings, "image")[1]
         except DataError as error:
             index.problems[number] = str(error)
     return index
 
 
 def _unusable(files: Files, index: Index, settings: DataSettings) -> dict[int, str]:
-    """By the number of its file, why a picture cannot be used, in their order."""
+    """By the number of its file, why an image cannot be used, in their order."""
     found = dict(index.problems)
     if not settings.upscale or settings.resize == "none":
         way = (

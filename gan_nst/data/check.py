@@ -1,7 +1,7 @@
 """What is wrong with a data set that was looked at, and what could be better, in lines for the user.
 
-Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, pictures
-smaller than the crop, test or validation pictures that were trained on, the same picture in both domains. All else is
+Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, images
+smaller than the crop, test or validation images that were trained on, the same image in both domains. All else is
 advice.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gan_nst.core.errors import DataError, counted
 from gan_nst.core.terminal import track
 from gan_nst.data.domains import DOMAINS, DataSet, Folder
-from gan_nst.images.arrays import Picture
+from gan_nst.images.arrays import ImageArray
 from gan_nst.images.files import read_with_format
 
 REACH = 12
@@ -33,24 +33,24 @@ _PARTS = (13, 13, 13, 13, 12)  # bits; of 12 differing bits, one part has two at
 _HASHED_AT_ONCE = 1 << 21  # pairs
 
 
-def hash_picture(picture: Picture) -> int:
-    """64 bits: which of the lowest frequencies of the picture's gray values are above their median."""
-    gray = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+def hash_image(image: ImageArray) -> int:
+    """64 bits: which of the lowest frequencies of the image's gray values are above their median."""
+    gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(gray.astype(np.float32))
     lowest = np.append(waves[:8, :8].ravel()[1:], waves[8, 0])  # without the first, the brightness
     return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes())
 
 
-def thumbnail(picture: Picture) -> Picture:
-    """The picture at 8 x 8 pixels."""
-    return np.asarray(cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
+def thumbnail(image: ImageArray) -> ImageArray:
+    """The image at 8 x 8 pixels."""
+    return np.asarray(cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def find_alike(hashes: Hashes, thumbnails: NDArray[np.uint8]) -> Pairs:
-    """Pairs of pictures that are nearly the same, sorted: as many as connect them all, not every pair, for of n alike
+    """Pairs of images that are nearly the same, sorted: as many as connect them all, not every pair, for of n alike
     there are n * n / 2. thumbnails: of shape (n, pixels, 3).
 
-    Memory grows with the number of pictures alone; time with its square where many have near hashes, but are not alike.
+    Memory grows with the number of images alone; time with its square where many have near hashes, but are not alike.
     """
     if not len(hashes):
         return np.empty((0, 2), np.int64)
@@ -167,8 +167,8 @@ def _portions(pairs: Pairs) -> Iterator[Pairs]:
 
 
 _AT_ONCE = 512  # files that are handed to the threads together
-_GRAY = 4  # levels between a pixel's channels, on average, below which a picture is gray
-_FLAT = 8  # levels between the darkest and the lightest hundredth, below which a picture shows nothing
+_GRAY = 4  # levels between a pixel's channels, on average, below which an image is gray
+_FLAT = 8  # levels between the darkest and the lightest hundredth, below which an image shows nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Part:
-    """One domain's pictures of one split, in the order of their names. domain: empty for a plain folder."""
+    """One domain's images of one split, in the order of their names. domain: empty for a plain folder."""
 
     split: str
     domain: str
@@ -231,7 +231,7 @@ class Checked:
     """A data set, looked at.
 
     twins: groups of two and more files that show the same or nearly. folders: all that were searched, also those
-    without pictures. cut: the splits that were not given, but cut from the training pictures.
+    without images. cut: the splits that were not given, but cut from the training images.
     """
 
     parts: tuple[Part, ...]
@@ -244,7 +244,7 @@ class Checked:
 
 
 def check_data_set(data_set: DataSet) -> Checked:
-    """Looks at every picture of a data set."""
+    """Looks at every image of a data set."""
     splits = {"training": data_set.training, "validation": data_set.validation, "test": data_set.test}
     parts = [
         _look_through(split, domain, folders[domain])
@@ -257,8 +257,8 @@ def check_data_set(data_set: DataSet) -> Checked:
 
 
 def check_folder(folder: Folder) -> Checked:
-    """Looks at every picture of a plain folder."""
-    parts = [_look_through("pictures", "", folder)]
+    """Looks at every image of a plain folder."""
+    parts = [_look_through("images", "", folder)]
     return Checked(tuple(parts), _twins(parts), (folder,))
 
 
@@ -286,10 +286,10 @@ def _looks(files: Sequence[Path], root: str) -> Iterator[Look]:
 def _look_at(file: Path, root: str) -> Look:
     leads_out = os.path.commonpath([root, os.path.realpath(file)]) != root
     try:
-        picture, file_format = read_with_format(file)
+        image, file_format = read_with_format(file)
     except DataError as error:
         return Look(file, leads_out, str(error))
-    small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small, (1, 99), axis=(0, 1))
     red, green, blue = small.reshape(-1, 3).mean(0).tolist()
     flat = bool((high - low).max() < _FLAT)
@@ -297,11 +297,11 @@ def _look_at(file: Path, root: str) -> Look:
         file,
         leads_out,
         format=file_format,
-        width=picture.shape[1],
-        height=picture.shape[0],
-        digest=hashlib.blake2b(picture.tobytes(), digest_size=16, key=b"%d" % picture.shape[1]).digest(),
-        hash=hash_picture(picture),
-        thumbnail=thumbnail(picture).tobytes(),
+        width=image.shape[1],
+        height=image.shape[0],
+        digest=hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%d" % image.shape[1]).digest(),
+        hash=hash_image(image),
+        thumbnail=thumbnail(image).tobytes(),
         mean=(red, green, blue),
         spread=float(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).std()),
         gray=not flat and bool(np.ptp(small, axis=2).mean() < _GRAY),
@@ -310,7 +310,7 @@ def _look_at(file: Path, root: str) -> Look:
 
 
 def _twins(parts: Sequence[Part]) -> tuple[tuple[Twin, ...], ...]:
-    """Groups of files of the same pixels, or of those alike; flat pictures are alike only when they are the same."""
+    """Groups of files of the same pixels, or of those alike; flat images are alike only when they are the same."""
     found = [(part, look) for part in parts for look in part.readable]
     by_pixels: dict[bytes, list[int]] = {}
     for index, (_, look) in enumerate(found):
@@ -327,7 +327,7 @@ def _twins(parts: Sequence[Part]) -> tuple[tuple[Twin, ...], ...]:
     )
 
 
-FEW = 200  # pictures a side, under which discriminators learn them by heart
+FEW = 200  # images a side, under which discriminators learn them by heart
 UNBALANCED = 3  # times as many on one side as on the other
 ODD = 2.5  # times as long as high, or as high as long
 _SHOWN = 10
@@ -345,7 +345,7 @@ class Findings:
 def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
     """What is to be said of a data set whose training takes crops of so many pixels.
 
-    upscale: smaller pictures are enlarged, as test pictures always are.
+    upscale: smaller images are enlarged, as test images always are.
     """
     wrong = [
         *(line for folder in checked.folders for line in folder.missed.closed),
@@ -361,19 +361,19 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
 
 
 def too_small(part: Part, crop_size: int, upscale: bool) -> list[Look]:
-    """The pictures that are refused for their size."""
+    """The images that are refused for their size."""
     if upscale or part.split == "test":
         return []
     return [look for look in part.readable if look.side < crop_size]
 
 
 def odd(part: Part) -> list[Look]:
-    """The pictures of which a square crop shows a small part."""
+    """The images of which a square crop shows a small part."""
     return [look for look in part.readable if max(look.width, look.height) > ODD * look.side]
 
 
 def left_out(folder: Folder) -> dict[str, int]:
-    """How many files are no pictures by their names, by the ending, the most frequent first."""
+    """How many files are no images by their names, by the ending, the most frequent first."""
     others = folder.missed.others.items()
     return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
@@ -389,13 +389,13 @@ def _broken(checked: Checked) -> Iterator[str]:
 
 def _too_small(part: Part, crop_size: int, upscale: bool) -> Iterator[str]:
     if small := too_small(part, crop_size, upscale):
-        text = f"{part.name}: {counted(len(small), 'picture')} smaller than the crop of {crop_size} pixels"
+        text = f"{part.name}: {counted(len(small), 'image')} smaller than the crop of {crop_size} pixels"
         names = [f"{look.path} ({look.width} x {look.height})" for look in small]
         yield _listed(f"{text} (data.upscale=true enlarges them, or lower data.crop_size)", names)
 
 
 def _leaks(checked: Checked) -> Iterator[str]:
-    """Pictures of a split that are judged by, in a split that is learned or chosen from."""
+    """Images of a split that are judged by, in a split that is learned or chosen from."""
     for domain in DOMAINS:
         for split, before in (("test", ("training", "validation")), ("validation", ("training",))):
             for other in before:
@@ -407,9 +407,7 @@ def _leaks(checked: Checked) -> Iterator[str]:
                     if (twin.part.split, twin.part.domain) == (split, domain)
                 ]
                 if leaks:
-                    text = (
-                        f"leak: {counted(len(leaks), f'{split} picture')} of domain {domain} in {other} too"
-                    )
+                    text = f"leak: {counted(len(leaks), f'{split} image')} of domain {domain} in {other} too"
                     yield _listed(f"{text}; take one of each out", [_shown(*leak) for leak in leaks])
 
 
@@ -420,7 +418,7 @@ def _in_both_domains(checked: Checked) -> Iterator[str]:
         both += [(one, other) for one in a for other in b if one.look.digest == other.look.digest][:1]
     if both:
         whole = min(len(part.looks) for part in checked.parts if part.split == "training")
-        text = f"{counted(len(both), 'picture')} in both domains, equal pixel by pixel"
+        text = f"{counted(len(both), 'image')} in both domains, equal pixel by pixel"
         same = "; is one domain the other's copy?" if len(both) > whole / 2 else ""
         yield _listed(text + same, [_shown(*pair) for pair in both])
 
@@ -430,11 +428,11 @@ def _numbers(checked: Checked) -> Iterator[str]:
     for domain, number in sides.items():
         if number < FEW:
             yield (
-                f"domain {domain}: only {counted(number, 'training picture')}; more are better, or try "
+                f"domain {domain}: only {counted(number, 'training image')}; more are better, or try "
                 "method.differentiable_augmentation=[colour,translation,cutout]"
             )
     if len(sides) == 2 and max(sides.values()) > UNBALANCED * max(1, min(sides.values())):
-        yield f"unbalanced: {sides['a']} training pictures of a, {sides['b']} of b; the fewer are seen more often"
+        yield f"unbalanced: {sides['a']} training images of a, {sides['b']} of b; the fewer are seen more often"
 
 
 def _colours(checked: Checked) -> Iterator[str]:
@@ -444,16 +442,16 @@ def _colours(checked: Checked) -> Iterator[str]:
         yield f"domain {gray} is gray, the other in colour: the translation back must make colours up"
     for part in checked.parts:
         if part.readable and 0.05 < (share := gray_share(part)) < 0.5:
-            yield f"{part.name}: {share:.0%} of the pictures are gray, the others in colour"
+            yield f"{part.name}: {share:.0%} of the images are gray, the others in colour"
 
 
 def gray_share(part: Part) -> float:
-    """The share of the pictures that are gray."""
+    """The share of the images that are gray."""
     return float(np.mean([look.gray for look in part.readable]))
 
 
 def paired(checked: Checked) -> list[str]:
-    """The splits whose every picture has a counterpart of the same name in the other domain."""
+    """The splits whose every image has a counterpart of the same name in the other domain."""
     return [split for split, a, b in _held_out(checked) if set(a.folder.names) == set(b.folder.names)]
 
 
@@ -480,9 +478,7 @@ def _alike(checked: Checked) -> Iterator[str]:
         groups = [own for twins in checked.twins if len(own := [t for t in twins if t.part is part]) > 1]
         if groups:
             number = sum(map(len, groups))
-            text = (
-                f"{part.name}: {number} pictures show what another shows, in {counted(len(groups), 'group')}"
-            )
+            text = f"{part.name}: {number} images show what another shows, in {counted(len(groups), 'group')}"
             yield _listed(text, [_shown(own[0], own[1]) for own in groups])
     training = [
         {d: t for t in reversed(twins) if t.part.split == "training" for d in DOMAINS if t.part.domain == d}
@@ -490,16 +486,14 @@ def _alike(checked: Checked) -> Iterator[str]:
         if not any(t.same for t in twins)
     ]
     if across := [_shown(found["a"], found["b"]) for found in training if len(found) == 2]:
-        yield _listed(f"training: {counted(len(across), 'picture')} of a that b shows too", across)
+        yield _listed(f"training: {counted(len(across), 'image')} of a that b shows too", across)
 
 
 def _odd(part: Part) -> Iterator[str]:
     if flat := [str(look.path) for look in part.readable if look.flat]:
-        yield _listed(f"{part.name}: {counted(len(flat), 'picture')} of one colour, or nearly", flat)
+        yield _listed(f"{part.name}: {counted(len(flat), 'image')} of one colour, or nearly", flat)
     if long := [f"{look.path} ({look.width} x {look.height})" for look in odd(part)]:
-        yield _listed(
-            f"{part.name}: {counted(len(long), 'picture')} of which a square crop shows little", long
-        )
+        yield _listed(f"{part.name}: {counted(len(long), 'image')} of which a square crop shows little", long)
     if out := [str(look.path) for look in part.looks if look.leads_out]:
         yield _listed(f"{part.name}: {counted(len(out), 'file')} lying elsewhere, by a link", out)
 

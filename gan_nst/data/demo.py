@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gan_nst.core.errors import DataError, unwritten
 from gan_nst.core.terminal import track
 
-Points = NDArray[np.float32]  # (n, 2), x and y in units of the picture's side, y down
+Points = NDArray[np.float32]  # (n, 2), x and y in units of the image's side, y down
 _SKIES = ["#7ec8ff", "#5aa0ff", "#c9ecf2", "#ffd9a0", "#d8c2ff", "#a8e6dc", "#f7b9a8", "#6f86ff"]
 _GROUNDS = ["#58b947", "#8ccf3f", "#2e9e63", "#d9b64a", "#e39a45", "#8d6fd1", "#3f8fa8", "#c76f55", "#b7d94f"]
 _WALLS = ["#fff2c4", "#ff7a55", "#f2f2f2", "#ffc46b", "#9fb4ff", "#f59ac0"]
@@ -176,7 +176,7 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Texture:
-    """How a material breaks up light: cells across the picture, contrast, the stretch of their number in x
+    """How a material breaks up light: cells across the image, contrast, the stretch of their number in x
     and y, and how much brighter the side towards the light is."""
 
     cells: int
@@ -245,18 +245,18 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
         albedo = albedo + (haze - albedo) * 0.4 * shape.distance
         part += mask[..., None] * (albedo * relief[..., None] - part)
     blurred = cv2.GaussianBlur(canvas, (0, 0), 0.5 * side / size)
-    picture = cv2.resize(blurred, (size, size), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(blurred, (size, size), interpolation=cv2.INTER_AREA)
     cast = 1 + rng.uniform(-0.03, 0.03, 3)
     vignette = 1 - 0.2 * ((rows - 0.5) ** 2 + (columns - 0.5) ** 2)
-    picture = picture * cast * cv2.resize(vignette, (size, size), interpolation=cv2.INTER_AREA)[..., None]
-    return _to_uint8(picture + rng.normal(0, 0.03, picture.shape))
+    image = image * cast * cv2.resize(vignette, (size, size), interpolation=cv2.INTER_AREA)[..., None]
+    return _to_uint8(image + rng.normal(0, 0.03, image.shape))
 
 
 def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, held_out: int = 60) -> None:
     """Writes the demo data set: trainA, trainB (unpaired), and testA/testB, valA/valB (the same scene, the
     same name).
 
-    `count` pictures a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The folder appears
+    `count` images a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The folder appears
     whole or not at all, but for one with hidden files in it and the current one: the drawn folders are moved into these
     one by one. What a process that was killed left unfinished beside it is removed; of two that draw at once the second
     waits. Raises DataError when `folder` holds something, or cannot be written.
@@ -282,20 +282,20 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
 
 
 def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> None:
-    pictures = list(_plan(count, held_out))
-    for split, domain, index, name in track(pictures, f"drawing the demo pictures ({size} pixels)"):
+    images = list(_plan(count, held_out))
+    for split, domain, index, name in track(images, f"drawing the demo images ({size} pixels)"):
         target = folder / f"{split}{domain.upper()}" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(_drawn(split, domain, index, size, seed))
 
 
 def _drawn(split: str, domain: str, index: int, size: int, seed: int) -> bytes:
-    """A demo picture as PNG; training's domains show different scenes, held-out splits render one scene twice."""
+    """A demo image as PNG; training's domains show different scenes, held-out splits render one scene twice."""
     scene = make_scene(seed, f"{split}-{domain}" if split == "train" else split, index)
-    picture = (
+    image = (
         draw_photograph(scene, size, seed * 1_000_003 + index) if domain == "a" else draw_cartoon(scene, size)
     )
-    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def _put(building: Path, folder: Path) -> None:
@@ -308,9 +308,9 @@ def _put(building: Path, folder: Path) -> None:
 
 
 def _plan(count: int, held_out: int) -> Iterator[tuple[str, str, int, str]]:
-    for split, pictures in (("train", count), ("val", held_out), ("test", held_out)):
+    for split, images in (("train", count), ("val", held_out), ("test", held_out)):
         for domain, kind in (("a", "photo"), ("b", "cartoon")):
-            for index in range(pictures):
+            for index in range(images):
                 name = f"{kind}-{index:05d}.png" if split == "train" else f"scene-{index:05d}.png"
                 yield split, domain, index, name
 
@@ -333,7 +333,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture:
 
 
 def _window(points: Points, side: int) -> tuple[slice, slice] | None:
-    """The rows and columns that a shape and its shadow can touch; None when it lies outside the picture."""
+    """The rows and columns that a shape and its shadow can touch; None when it lies outside the image."""
     low = np.maximum(np.floor((points.min(0) - 0.07) * side), 0).astype(int)
     high = np.minimum(np.ceil((points.max(0) + 0.07) * side), side).astype(int)
     if (high - low < 2).any():
@@ -349,7 +349,7 @@ def _soft_shadow(mask: Field, light: NDArray[np.float32], side: int) -> Field:
 
 
 def _zoom(size: int) -> int:
-    """Pictures are drawn larger and reduced, so that edges are smooth."""
+    """Images are drawn larger and reduced, so that edges are smooth."""
     return 3 if size <= 96 else 2
 
 
@@ -357,6 +357,6 @@ def _to_pixels(points: Points, side: int) -> NDArray[np.int32]:
     return np.round(points * side * 16).astype(np.int32)  # OpenCV's fixed point with 4 fractional bits
 
 
-def _to_uint8(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return rounded

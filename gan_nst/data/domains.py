@@ -1,4 +1,4 @@
-"""Finds a data set's pictures in the layouts people have, and cuts the splits that are not given."""
+"""Finds a data set's images in the layouts people have, and cuts the splits that are not given."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from gan_nst.core.errors import DataError, one_line
 from gan_nst.core.settings import Section
 from gan_nst.images.arrays import Resize
-from gan_nst.images.files import LOOKED_FOR, Missed, picture_names
+from gan_nst.images.files import LOOKED_FOR, Missed, image_names
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ class Files(Sequence[Path]):
 
     @classmethod
     def found(cls, root: Path, missed: Missed | None = None) -> "Files":
-        """The pictures under a folder, sorted, as `images.picture_names` finds them."""
-        return cls(root, Names(picture_names(root, missed)))
+        """The images under a folder, sorted, as `images.image_names` finds them."""
+        return cls(root, Names(image_names(root, missed)))
 
     @classmethod
     def of(cls, root: Path, files: Iterable[Path]) -> "Files":
@@ -131,28 +131,28 @@ def _bytes(text: str) -> bytes:
 
 
 class DataSettings(Section):
-    """Where the pictures are and how they become training crops."""
+    """Where the images are and how they become training crops."""
 
     domain: str = Field(
         "photo2cartoon", min_length=1, description="name of the folder under data.root, and of the runs"
     )
     root: Path = Field(Path("datasets"), description="folder of the data sets, and of the cache")
     a: Path | None = Field(
-        None, description="folder of domain a's training pictures, instead of data.root/data.domain"
+        None, description="folder of domain a's training images, instead of data.root/data.domain"
     )
-    b: Path | None = Field(None, description="folder of domain b's training pictures")
-    test_a: Path | None = Field(None, description="folder of domain a's test pictures, beside data.a")
-    test_b: Path | None = Field(None, description="folder of domain b's test pictures, beside data.b")
+    b: Path | None = Field(None, description="folder of domain b's training images")
+    test_a: Path | None = Field(None, description="folder of domain a's test images, beside data.a")
+    test_b: Path | None = Field(None, description="folder of domain b's test images, beside data.b")
     held_out: float = Field(
         0.05, ge=0, lt=0.5, description="share cut from training for a test or validation split not given"
     )
-    load_size: int = Field(286, ge=8, description="shorter side, in pixels, that pictures are resized to")
+    load_size: int = Field(286, ge=8, description="shorter side, in pixels, that images are resized to")
     crop_size: int = Field(256, ge=8, description="side of the random training crop")
     resize: Resize = Field(
         "short_side",
         description="short_side keeps the aspect; squash makes a square, as published; none keeps the size",
     )
-    upscale: bool = Field(False, description="accept pictures whose shorter side is under the crop size")
+    upscale: bool = Field(False, description="accept images whose shorter side is under the crop size")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     augmentations: list[dict[str, Any]] = Field(
         [], description="further albumentations transforms: [{name: ColorJitter, p: 0.5}]"
@@ -161,12 +161,12 @@ class DataSettings(Section):
         "auto", description="loader processes; auto: none on CPU, up to 4 for a GPU"
     )
     timeout: float = Field(
-        300.0, ge=0, description="seconds that a batch may take, after which its pictures are named; 0: any"
+        300.0, ge=0, description="seconds that a batch may take, after which its images are named; 0: any"
     )
     cache: str = Field(
         "auto", description="auto: in data.root/.cache when the disk has room; never; or a folder"
     )
-    skip_broken: bool = Field(False, description="leave broken pictures out instead of stopping")
+    skip_broken: bool = Field(False, description="leave broken images out instead of stopping")
 
     @field_validator("domain")
     @classmethod
@@ -197,7 +197,7 @@ DOMAINS = ("a", "b")
 
 @dataclass(frozen=True)
 class Folder:
-    """Pictures under one root, sorted; `names` are their paths below it, without the suffix."""
+    """Images under one root, sorted; `names` are their paths below it, without the suffix."""
 
     root: Path
     files: Files
@@ -216,7 +216,7 @@ class Folder:
 class DataSet:
     """The folders of a data set by domain; validation and test may be empty.
 
-    cut: of "validation" and "test" those that were cut from the training pictures, because none was given.
+    cut: of "validation" and "test" those that were cut from the training images, because none was given.
     """
 
     training: dict[str, Folder]
@@ -225,7 +225,7 @@ class DataSet:
     cut: frozenset[str] = frozenset()
 
     def pairs(self, split: Literal["validation", "test"]) -> list[tuple[Path, Path]]:
-        """A split's pictures of the same name in both domains, when every one has its counterpart; else nothing.
+        """A split's images of the same name in both domains, when every one has its counterpart; else nothing.
 
         Only of a split that was given: two folders numbered alike would be cut into false pairs.
         """
@@ -233,30 +233,30 @@ class DataSet:
 
 
 def pairs(folders: Mapping[str, Folder]) -> list[tuple[Path, Path]]:
-    """The pictures of the same name in both domains, when every one has its counterpart; else nothing."""
+    """The images of the same name in both domains, when every one has its counterpart; else nothing."""
     a, b = (dict(zip(folders[d].names, folders[d].files, strict=True)) for d in DOMAINS)
     return [(a[name], b[name]) for name in sorted(a)] if a.keys() == b.keys() else []
 
 
-def has_pictures(settings: DataSettings) -> bool:
-    """Whether the data set's own folder holds any picture."""
-    return any(picture_names(settings.root / settings.domain))
+def has_images(settings: DataSettings) -> bool:
+    """Whether the data set's own folder holds any image."""
+    return any(image_names(settings.root / settings.domain))
 
 
 def has_training(folder: Path) -> bool:
-    """Whether a folder has training pictures in one of the layouts, of one domain at least."""
+    """Whether a folder has training images in one of the layouts, of one domain at least."""
     return any(_in_layouts(folder, "train", domain) is not None for domain in DOMAINS)
 
 
-def all_pictures(folder: Path) -> Folder:
-    """Every picture under a folder, whatever the layout, but for what lies in folders that cannot be searched. Raises
+def all_images(folder: Path) -> Folder:
+    """Every image under a folder, whatever the layout, but for what lies in folders that cannot be searched. Raises
     DataError when there is none.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = _folder(folder)
     if found is None or not found.files:
-        raise DataError(_no_pictures(folder, found))
+        raise DataError(_no_images(folder, found))
     return found
 
 
@@ -264,8 +264,8 @@ def locate(settings: DataSettings, base: Path | None = None, *, all_of_it: bool 
     """The data set that the settings point to.
 
     base: its folder, of any name, instead of data.root/data.domain. all_of_it: else what lies in folders that cannot be
-    searched may be missing, as long as any training picture is found. Raises DataError when a folder is missing or has
-    no pictures, or cannot be searched.
+    searched may be missing, as long as any training image is found. Raises DataError when a folder is missing or has
+    no images, or cannot be searched.
     """
     base = settings.root / settings.domain if base is None else base
     given = {split: _find_split(settings, base, split) for split in ("train", "val", "test")}
@@ -279,7 +279,7 @@ def locate(settings: DataSettings, base: Path | None = None, *, all_of_it: bool 
         if folder is None:
             raise DataError(_nothing_found(base, domain))
         if not folder.files and not folder.missed.closed:
-            raise DataError(_no_pictures(folder.root, folder))
+            raise DataError(_no_images(folder.root, folder))
         training[domain] = folder
     held: dict[str, dict[str, Folder]] = {}
     for number, (split, word) in enumerate((("test", "test"), ("val", "validation"))):
@@ -291,7 +291,7 @@ def locate(settings: DataSettings, base: Path | None = None, *, all_of_it: bool 
                 if folder.files:
                     whole = len(training[domain].files) + len(folder.files)
                     log.info(
-                        f"{training[domain].root}: no {word} split; {len(folder.files)} of {whole} pictures cut by name"
+                        f"{training[domain].root}: no {word} split; {len(folder.files)} of {whole} images cut by name"
                     )
             held[split][domain] = folder
     cut = {word for split, word in (("val", "validation"), ("test", "test")) if None in given[split].values()}
@@ -299,7 +299,7 @@ def locate(settings: DataSettings, base: Path | None = None, *, all_of_it: bool 
 
 
 def locate_test(folder: Path) -> dict[str, Folder]:
-    """The test pictures of a data set's folder, by domain. Raises DataError when there are none."""
+    """The test images of a data set's folder, by domain. Raises DataError when there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     found = {}
@@ -309,19 +309,19 @@ def locate_test(folder: Path) -> dict[str, Folder]:
             raise DataError(given.missed.closed[0])
         if given is None or not given.files:
             looked = ", ".join(layouts("test", domain))
-            raise DataError(f"{folder}: no test pictures of domain {domain} (looked for {looked})")
+            raise DataError(f"{folder}: no test images of domain {domain} (looked for {looked})")
         found[domain] = given
     return found
 
 
 def layouts(split: str, domain: str) -> tuple[str, ...]:
-    """Where a split's pictures of a domain may lie below a data set's folder; the first that exists counts."""
+    """Where a split's images of a domain may lie below a data set's folder; the first that exists counts."""
     letter = domain.upper()
     return f"{split}{letter}", f"{split}/{letter}", f"{split}/{domain}", f"{split}_{letter}"
 
 
 def fingerprint(data_set: DataSet) -> str:
-    """Changes when the training pictures' names change; the same data at another path has the same."""
+    """Changes when the training images' names change; the same data at another path has the same."""
     digest = hashlib.sha256()
     for domain in DOMAINS:
         digest.update(domain.encode())
@@ -359,23 +359,23 @@ def _folder(path: Path) -> Folder | None:
     return Folder(path, Files.found(path, missed), missed)
 
 
-def _no_pictures(folder: Path, found: Folder | None) -> str:
+def _no_images(folder: Path, found: Folder | None) -> str:
     closed = [] if found is None else found.missed.closed
-    return closed[0] if closed else f"{folder}: no pictures (looked for {LOOKED_FOR})"
+    return closed[0] if closed else f"{folder}: no images (looked for {LOOKED_FOR})"
 
 
 def _nothing_found(base: Path, domain: str) -> str:
     missing = (
-        f"{base}: no such folder" if not base.is_dir() else f"{base}: no training pictures of domain {domain}"
+        f"{base}: no such folder" if not base.is_dir() else f"{base}: no training images of domain {domain}"
     )
-    return f"{missing}; put pictures into {base / 'trainA'} and {base / 'trainB'}, or give data.a=FOLDER data.b=FOLDER"
+    return f"{missing}; put images into {base / 'trainA'} and {base / 'trainB'}, or give data.a=FOLDER data.b=FOLDER"
 
 
 def _cut(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
-    """Parts a folder by the hash of each name, so that adding pictures moves none from one part to the other."""
+    """Parts a folder by the hash of each name, so that adding images moves none from one part to the other."""
     places = np.fromiter((_place(number, name) for name in folder.each_name()), np.float64, len(folder.files))
     cut = places < share
-    if cut.all():  # of very few pictures the last stays for training
+    if cut.all():  # of very few images the last stays for training
         cut = ~cut
     kept = Folder(folder.root, folder.files.select(~cut), folder.missed)
     return kept, Folder(folder.root, folder.files.select(cut))

@@ -1,8 +1,8 @@
 """The well-known data sets: where they lie, and what is known of them.
 
 Addresses: the CycleGAN authors' server, its old place after it. Sizes and hashes: tensorflow/datasets,
-url_checksums/cycle_gan.txt, which has no grumpifycat. What the pictures are: docs/datasets.md of
-junyanz/pytorch-CycleGAN-and-pix2pix. `cityscapes` may not be passed on, and `ae_photos` has no training pictures.
+url_checksums/cycle_gan.txt, which has no grumpifycat. What the images are: docs/datasets.md of
+junyanz/pytorch-CycleGAN-and-pix2pix. `cityscapes` may not be passed on, and `ae_photos` has no training images.
 """
 
 import json
@@ -230,7 +230,7 @@ def _make_sure_it_fits(total: int, partial: Partial, largest: int) -> None:
     free, needed = shutil.disk_usage(partial.path.parent).free, 2 * total - partial.size
     if free < needed:
         raise DataError(
-            f"{partial.path.parent}: {sized(free)} free, the archive and its pictures need {sized(needed)}; "
+            f"{partial.path.parent}: {sized(free)} free, the archive and its images need {sized(needed)}; "
             "free space, or give a folder on another disk"
         )
 
@@ -278,7 +278,7 @@ _MIRRORS = (
 class KnownSet:
     """A data set that can be asked for by its name.
 
-    a, b: what the domains show. source: whose pictures they are. size: of the archive in bytes. sha256: of the archive.
+    a, b: what the domains show. source: whose images they are. size: of the archive in bytes. sha256: of the archive.
     """
 
     name: str
@@ -389,7 +389,7 @@ KNOWN = {known.name: known for known in _SETS}
 
 
 def describe_known() -> str:
-    """A line for each known set: its name, size, domains and where its pictures are from."""
+    """A line for each known set: its name, size, domains and where its images are from."""
     lines = [
         f"{known.name:24}{sized(known.size):>7}  {known.a} | {known.b} ({known.source})" for known in _SETS
     ]
@@ -399,6 +399,6 @@ def describe_known() -> str:
             "",
             *lines,
             "",
-            "The terms of those whose pictures they are hold.",
+            "The terms of those whose images they are hold.",
         ]
     )

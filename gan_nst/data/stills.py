@@ -1,6 +1,6 @@
-"""Stills from a film, so that a film becomes a domain: one for each scene, more for long scenes, none twice.
+"""Stills from a video, so that a video becomes a domain: one for each scene, more for long scenes, none twice.
 
-Every frame is looked at once, as a thumbnail. Cuts divide the film into scenes and `every` divides scenes into
+Every frame is looked at once, as a thumbnail. Cuts divide the video into scenes and `every` divides scenes into
 spans; each span gives its steadiest frame, and only that one is looked at in full.
 """
 
@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 
 from gan_nst.core.errors import DataError
 from gan_nst.core.terminal import track
-from gan_nst.images.arrays import Picture, shrink_picture
-from gan_nst.images.files import find_pictures, read_picture, write_picture
-from gan_nst.images.video import CUT, SPIKE, Film, stamp
+from gan_nst.images.arrays import ImageArray, shrink_image
+from gan_nst.images.files import find_images, read_image, write_image
+from gan_nst.images.video import CUT, SPIKE, Video, stamp
 
 log = logging.getLogger(__name__)
 
 
-def shows_text(picture: Picture) -> bool:
-    """Whether a picture is a title or credits: letters in lines on a flat ground, and little else.
+def shows_text(image: ImageArray) -> bool:
+    """Whether an image is a title or credits: letters in lines on a flat ground, and little else.
 
     Letters over a painted ground are not seen, nor are fewer than five.
     """
-    picture = shrink_picture(picture, 288)
-    colours = (picture // 16).astype(np.int32) @ [256, 16, 1]
-    ground = np.median(picture[colours == np.bincount(colours.ravel()).argmax()], axis=0)
-    away = np.abs(picture - ground).max(2)
+    image = shrink_image(image, 288)
+    colours = (image // 16).astype(np.int32) @ [256, 16, 1]
+    ground = np.median(image[colours == np.bincount(colours.ravel()).argmax()], axis=0)
+    away = np.abs(image - ground).max(2)
     ink = (away > max(40.0, 0.5 * np.percentile(away, 99.5))).astype(np.uint8)  # not the blur around letters
     if not 0 < ink.mean() < 0.4 or np.mean(away <= 16) < 0.85 * (1 - ink.mean()):
         return False
@@ -46,7 +46,7 @@ def shows_text(picture: Picture) -> bool:
     overlap = np.minimum.outer(y + height, y + height) - np.maximum.outer(y, y)
     gap = np.maximum.outer(x, x) - np.minimum.outer(x + width, x + width)
     low, high = np.minimum.outer(height, height), np.maximum.outer(height, height)
-    letter = (height < 0.25 * picture.shape[0]) & (width < 0.9 * picture.shape[1])
+    letter = (height < 0.25 * image.shape[0]) & (width < 0.9 * image.shape[1])
     beside = (overlap > 0.5 * low) & (high < 2.5 * low) & (gap < high) & np.outer(letter, letter)
     np.fill_diagonal(beside, False)
     in_line = beside.any(1)
@@ -62,25 +62,25 @@ Field = NDArray[np.float32]
 Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
 
 _WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
-_REACH = 6  # frames looked at to either side of one: a quarter of a second of film
+_REACH = 6  # frames looked at to either side of one: a quarter of a second of video
 _BLEND = 5.0  # difference across the reach that half of a half-blended frame has
 _LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
 _DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels
-_ALIKE = 10.0  # root mean square difference of two signatures below which stills are one picture
+_ALIKE = 10.0  # root mean square difference of two signatures below which stills are one image
 _BAR = 24  # the level that a bar stays below: black and what a codec adds to it
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What became of a film.
+    """What became of a video.
 
     kept: the files written, by time; `shape` is their height and width in pixels.
     scenes: how many show something; black and fades are none.
     near_duplicates, blank, credits, blended: stills dropped, each under one reason.
-    seconds: the film as far as it could be read. bars: what was cropped.
+    seconds: the video as far as it could be read. bars: what was cropped.
     """
 
-    film: Path
+    video: Path
     kept: tuple[Path, ...]
     shape: tuple[int, ...]
     scenes: int
@@ -96,7 +96,7 @@ class Frames:
         size = " x ".join(map(str, self.shape[::-1]))
         bars = "bars of {} {} {} {} pixels (left, top, right, bottom) cropped".format(*self.bars)
         return (
-            f"{self.film}: kept {len(self.kept)} stills of {size} pixels, from {self.scenes} scenes in "
+            f"{self.video}: kept {len(self.kept)} stills of {size} pixels, from {self.scenes} scenes in "
             f"{stamp(self.seconds)[:-4]}\n{self.dropped()}; {bars if any(self.bars) else 'no bars'}"
         )
 
@@ -108,53 +108,53 @@ class Frames:
         )
 
 
-def take_frames(film: Path, folder: Path, *, every: float = 2.0, size: int | None = 256) -> Frames:
-    """Writes stills of a film into a folder as `FILM-HH-MM-SS.mmm.png`, and says what was dropped.
+def take_frames(video: Path, folder: Path, *, every: float = 2.0, size: int | None = 256) -> Frames:
+    """Writes stills of a video into a folder as `VIDEO-HH-MM-SS.mmm.png`, and says what was dropped.
 
     every: a scene longer than so many seconds gives another still for each. size: the stills' shorter side in
-    pixels; a smaller film is not enlarged, None keeps the film's size. Bars are cropped, pixels made square.
+    pixels; a smaller video is not enlarged, None keeps the video's size. Bars are cropped, pixels made square.
 
-    The folder may hold pictures, whose like is dropped, but no stills of a film of this name. A film that breaks
+    The folder may hold images, whose like is dropped, but no stills of a video of this name. A video that breaks
     off is taken as far as it can be read, with a warning. Raises DataError, one line, when it cannot be read at
     all, when everything is dropped, or when PyAV is missing.
     """
     if not every > 0 or (size is not None and size < 1):
-        raise DataError(f"{film}: every {every} seconds, size {size}: both must be above 0")
-    bars = _find_bars(film)
-    name = film.stem.lstrip(".") or "film"  # hidden files are no pictures
+        raise DataError(f"{video}: every {every} seconds, size {size}: both must be above 0")
+    bars = _find_bars(video)
+    name = video.stem.lstrip(".") or "video"  # hidden files are no images
     seen = _signatures(folder, name)
     kept: list[Path] = []
     scenes, shape = 0, (0, 0)
     dropped = dict.fromkeys(("near_duplicates", "blank", "credits", "blended"), 0)
-    with closing(Film(film)) as reader:
+    with closing(Video(video)) as reader:
         for look, opens_scene in _choose(_look(reader, bars), every):
             scenes += opens_scene and look.clear
-            picture = _square_pixels(reader, look.frame, bars)
-            if shows_text(picture):
+            image = _square_pixels(reader, look.frame, bars)
+            if shows_text(image):
                 dropped["credits"] += 1
                 continue
             if not look.clear:
                 dropped["blank" if look.blank else "blended"] += 1
                 continue
-            picture = shrink_picture(picture, size)
-            signature = _signature(picture)
+            image = shrink_image(image, size)
+            signature = _signature(image)
             if (np.square(seen - signature).mean(1) < _ALIKE**2).any():
                 dropped["near_duplicates"] += 1
                 continue
             kept.append(folder / f"{name}-{stamp(look.time).replace(':', '-')}.png")
-            write_picture(picture, kept[-1])
-            seen, shape = np.vstack([seen, signature]), picture.shape[:2]
-    frames = Frames(film, tuple(kept), shape, scenes, **dropped, seconds=reader.read, bars=bars)
+            write_image(image, kept[-1])
+            seen, shape = np.vstack([seen, signature]), image.shape[:2]
+    frames = Frames(video, tuple(kept), shape, scenes, **dropped, seconds=reader.read, bars=bars)
     if not kept:
-        raise DataError(f"{film}: no still is worth keeping; {frames.dropped()}")
+        raise DataError(f"{video}: no still is worth keeping; {frames.dropped()}")
     return frames
 
 
 class _Look(NamedTuple):
-    """A frame of the film, and what its neighbours tell of it.
+    """A frame of the video, and what its neighbours tell of it.
 
     small, change: its thumbnail, and how far that is from the one before, of 255. motion: the largest change
-    around it. cut: it is the first of a scene. blank: it shows nothing. blended: it is half of two pictures.
+    around it. cut: it is the first of a scene. blank: it shows nothing. blended: it is half of two images.
     """
 
     time: float
@@ -171,8 +171,8 @@ class _Look(NamedTuple):
         return not (self.blank or self.blended)
 
 
-def _look(reader: "Film", bars: Bars) -> Iterator[_Look]:
-    """Every frame of the film, judged; a few are held at a time."""
+def _look(reader: "Video", bars: Bars) -> Iterator[_Look]:
+    """Every frame of the video, judged; a few are held at a time."""
     left, top, right, bottom = bars
     rows = slice(math.ceil(top / reader.height * _HEIGHT), math.floor((1 - bottom / reader.height) * _HEIGHT))
     columns = slice(math.ceil(left / reader.width * _WIDTH), math.floor((1 - right / reader.width) * _WIDTH))
@@ -194,7 +194,7 @@ def _judge(before: list[_Look], after: list[_Look]) -> _Look:
     now, before = before[-1], before[:-1]
     around = [look.change for look in before + after]
     cut = now.change > max(CUT, SPIKE * sum(around) / max(1, len(around)))
-    if cut:  # after a flash the picture is what it was before
+    if cut:  # after a flash the image is what it was before
         pairs = (_difference(one.small, other.small) for one in before for other in [now, *after])
         cut = min(pairs) > 0.5 * now.change
     low, high = np.percentile(now.small.reshape(-1, 3), (2, 98), axis=0)
@@ -211,7 +211,7 @@ def _judge(before: list[_Look], after: list[_Look]) -> _Look:
 
 
 def _is_average(before: Field, now: Field, after: Field) -> bool:
-    """Whether a picture blends those around it: most of it changes, and evenly; in a pan it does neither."""
+    """Whether an image blends those around it: most of it changes, and evenly; in a pan it does neither."""
     across = np.abs(after - before)
     changed = np.count_nonzero(across.max(2) > _BLEND) > 0.5 * across[..., 0].size
     return changed and _difference(now * 2, before + after) < _LINEAR * 2 * float(across.mean())
@@ -240,41 +240,41 @@ def _choose(looks: Iterator[_Look], every: float) -> Iterator[tuple[_Look, bool]
         yield best, opens
 
 
-def _square_pixels(reader: "Film", frame: "VideoFrame", bars: Bars) -> Picture:
+def _square_pixels(reader: "Video", frame: "VideoFrame", bars: Bars) -> ImageArray:
     """A frame as it is shown: its pixels square, upright, without bars."""
     left, top, right, bottom = bars
-    picture = reader.rgb(frame, reader.width, reader.height)
-    picture = picture[top : reader.height - bottom, left : reader.width - right]
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+    image = reader.rgb(frame, reader.width, reader.height)
+    image = image[top : reader.height - bottom, left : reader.width - right]
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
-def _signature(picture: Picture) -> Field:
+def _signature(image: ImageArray) -> Field:
     """What a still is compared by, of shape (768,): so blurred that a pan by a hundredth changes little."""
-    return cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    return cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 
 def _signatures(folder: Path, name: str) -> Field:
-    """The signatures of the pictures that a folder holds, of shape (n, 768)."""
+    """The signatures of the images that a folder holds, of shape (n, 768)."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: not a folder")
-    pictures = find_pictures(folder)
+    images = find_images(folder)
     ours = re.compile(re.escape(name) + r"-\d\d+-\d\d-\d\d\.\d{3}\.png")
-    if earlier := [path.name for path in pictures if ours.fullmatch(path.name)]:
+    if earlier := [path.name for path in images if ours.fullmatch(path.name)]:
         raise DataError(
             f"{folder}: has stills of {name} already ({earlier[0]}); remove them or give another folder"
         )
-    found = [_signature(read_picture(path)) for path in track(pictures, f"looking at what is in {folder}")]
+    found = [_signature(read_image(path)) for path in track(images, f"looking at what is in {folder}")]
     return np.array(found, np.float32).reshape(-1, 768)
 
 
-def _find_bars(film: Path) -> Bars:
-    """The dark bars at a film's edges; 0 where there is none.
+def _find_bars(video: Path) -> Bars:
+    """The dark bars at a video's edges; 0 where there is none.
 
     A bar is dark in nine of ten frames. One that is more than a sliver has its like opposite, which a night sky
     has not.
     """
     edges = []
-    with closing(Film(film)) as reader:
+    with closing(Video(video)) as reader:
         width, height = reader.width, reader.height
         for frame in reader.sample():
             lit = cv2.cvtColor(reader.rgb(frame, width, height), cv2.COLOR_RGB2GRAY) >= _BAR

@@ -1,4 +1,4 @@
-"""The curves of one run, or of several over each other, as a picture."""
+"""The curves of one run, or of several over each other, as an image."""
 
 import io
 import math
@@ -65,7 +65,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A small picture: its title, and what draws it."""
+    """A small image: its title, and what draws it."""
 
     title: str
     draw: Callable[[Axes], None]

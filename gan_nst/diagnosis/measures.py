@@ -1,4 +1,4 @@
-"""Cheap signs of a generator gone wrong, measured on a handful of pictures at every validation."""
+"""Cheap signs of a generator gone wrong, measured on a handful of images at every validation."""
 
 import itertools
 import math
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _COARSE = 32  # pixels of the shorter side at which diversity is judged: composition and colour, not texture
-_FLAT = 0.5  # gray levels of 255; a picture that deviates by less has no pattern to compare
+_FLAT = 0.5  # gray levels of 255; an image that deviates by less has no pattern to compare
 
-# A picture of 64 pixels holds nine such tiles, half over each other, and every picture is judged at one resolution.
+# An image of 64 pixels holds nine such tiles, half over each other, and every image is judged at one resolution.
 _TILE = 32
 # Bins away from a peak that count as its surroundings; the window spreads a peak over the bins right beside it.
 _RING = (2, 3)
 # Gray levels of noise added to every spectrum, so that a pattern counts by what the eye sees of it and not by how
-# smooth the picture under it is. A trained translator with resized up-sampling left 0.19 levels at the finest
+# smooth the image under it is. A trained translator with resized up-sampling left 0.19 levels at the finest
 # frequency (ratio 23 without this, 2.0 with it), which nobody can see; trained transposed convolutions left 0.6 to
 # 1.3, which show.
 _UNSEEN = 4.0
@@ -34,7 +34,7 @@ class Measures:
     """What a set of outputs gives away.
 
     diversity: how much the outputs differ from each other, as a share of how much the targets do; about 1 is
-        good, 0 is always the same picture. nan for fewer than two outputs or targets, or targets all alike.
+        good, 0 is always the same image. nan for fewer than two outputs or targets, or targets all alike.
     change: mean absolute difference between output and input, 0 to 1; 0 does nothing.
     correlation: of the luma of input and output, -1 to 1; below 0 light and dark are exchanged. nan when all
         inputs or all outputs are flat.
@@ -51,7 +51,7 @@ class Measures:
 def measure(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Measures:
     """The measures of outputs, each the translation of the input at its place.
 
-    inputs, outputs: uint8 (n, 3, h, w). targets: uint8 (m, 3, h, w), any pictures of the target domain. Height
+    inputs, outputs: uint8 (n, 3, h, w). targets: uint8 (m, 3, h, w), any images of the target domain. Height
     and width are at least 8 pixels. A value that cannot be told is nan.
     """
     assert inputs.shape == outputs.shape
@@ -66,26 +66,26 @@ def measure(inputs: Tensor, outputs: Tensor, targets: Tensor) -> Measures:
     )
 
 
-def _luma(pictures: Tensor) -> Tensor:
+def _luma(images: Tensor) -> Tensor:
     """uint8 (n, 3, h, w) as gray levels (n, h, w), 0 to 255 (ITU-R BT.601)."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)
-    return torch.einsum("nchw,c->nhw", pictures.to(torch.float32), weights)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    return torch.einsum("nchw,c->nhw", images.to(torch.float32), weights)
 
 
-def _spread(pictures: Tensor) -> float:
-    """The deviation of a pixel across pictures (n, 3, h, w), in gray levels, at a coarse resolution; nan for
+def _spread(images: Tensor) -> float:
+    """The deviation of a pixel across images (n, 3, h, w), in gray levels, at a coarse resolution; nan for
     n = 1.
     """
-    if len(pictures) < 2:
+    if len(images) < 2:
         return math.nan
-    scale = min(1.0, _COARSE / min(pictures.shape[2:]))
-    size = [round(side * scale) for side in pictures.shape[2:]]
-    coarse = F.interpolate(pictures.to(torch.float32), size=size, mode="area")
+    scale = min(1.0, _COARSE / min(images.shape[2:]))
+    size = [round(side * scale) for side in images.shape[2:]]
+    coarse = F.interpolate(images.to(torch.float32), size=size, mode="area")
     return math.sqrt(float(coarse.var(0).mean()))
 
 
 def _correlation(inputs: Tensor, outputs: Tensor) -> float:
-    """Pearson's correlation between gray pictures (n, h, w), averaged over the pairs in which neither is flat."""
+    """Pearson's correlation between gray images (n, h, w), averaged over the pairs in which neither is flat."""
     x, y = (gray.flatten(1) - gray.mean((1, 2))[:, None] for gray in (inputs, outputs))
     deviation_x, deviation_y = (z.square().mean(1).sqrt() for z in (x, y))
     told = (deviation_x > _FLAT) & (deviation_y > _FLAT)
@@ -95,11 +95,11 @@ def _correlation(inputs: Tensor, outputs: Tensor) -> float:
 
 
 def _peak(gray: Tensor) -> float:
-    """The largest ratio of the power at a frequency of up-sampling to its surroundings, of gray pictures (n, h, w).
+    """The largest ratio of the power at a frequency of up-sampling to its surroundings, of gray images (n, h, w).
 
     Up-sampling by 2 repeats the spectrum of the features around the frequency of period 2, twice over around that of
-    period 4 (Odena et al. 2016, Deconvolution and Checkerboard Artifacts), where pictures have no peaks. Seen, with
-    24 pictures each: 1.1 to 1.7 for the domains of the demo, photo2hayao and monet2photo at 64 to 256 pixels; 1.1 to
+    period 4 (Odena et al. 2016, Deconvolution and Checkerboard Artifacts), where images have no peaks. Seen, with
+    24 images each: 1.1 to 1.7 for the domains of the demo, photo2hayao and monet2photo at 64 to 256 pixels; 1.1 to
     3.2 for 16 trained generators without transposed convolutions; 4.1 to 7.3 for 4 trained ones with them, 8 to 149
     for untrained ones.
     """
@@ -114,13 +114,13 @@ def _peak(gray: Tensor) -> float:
 
 
 def _power(gray: Tensor) -> NDArray[np.float64]:
-    """The power spectrum (t, t) of gray pictures, averaged over their tiles (Welch 1967) and the pictures."""
+    """The power spectrum (t, t) of gray images, averaged over their tiles (Welch 1967) and the images."""
     tile = min(_TILE, *(length // 8 * 8 for length in gray.shape[1:]))
     window = torch.hann_window(tile, device=gray.device)
     window = window[:, None] * window
     total = torch.zeros(tile, tile, device=gray.device)
-    for picture in gray:
-        tiles = picture.unfold(0, tile, tile // 2).unfold(1, tile, tile // 2)
+    for image in gray:
+        tiles = image.unfold(0, tile, tile // 2).unfold(1, tile, tile // 2)
         tiles = (tiles - tiles.mean((2, 3), keepdim=True)) * window
         total += torch.fft.fft2(tiles).abs().square().mean((0, 1))
     noise = _UNSEEN**2 * window.square().sum()

@@ -169,7 +169,7 @@ def _fall(steps: Values, values: Values) -> tuple[float, float]:
     return -slope * length, error * length
 
 
-# Least-squares loss: 0.25 is chance. 10 sound runs on demo pictures, photo2hayao and monet2photo never fell below
+# Least-squares loss: 0.25 is chance. 10 sound runs on demo images, photo2hayao and monet2photo never fell below
 # 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
 _SATURATED = 0.05
 _EASY = ("penalty", "smoothed")  # terms that may be low: smoothed edges are easily told, translations are not
@@ -186,7 +186,7 @@ _GUESSING = 0.7  # a discriminator whose loss rises to that alone recovers from 
 
 # Of its median in the first quarter, in the last one; sound runs kept 73 % and more.
 _VANISHED = 0.01
-# Spread of a discriminator's loss, of its median; sound runs, whose pictures differ, had 1.4 % and more.
+# Spread of a discriminator's loss, of its median; sound runs, whose images differ, had 1.4 % and more.
 _CONSTANT = 0.001
 
 
@@ -239,7 +239,7 @@ def idle(history: History) -> Iterator[Finding]:
     if any(len(part) < _FEWEST_POINTS or np.median(np.abs(part)) < _SATURATED for part in parts):
         return  # it is too early to tell, or the discriminator is too good
     if parts and all(_spread(part) < _CONSTANT for part in parts):
-        signs.append("its losses hardly vary, whatever the pictures")
+        signs.append("its losses hardly vary, whatever the images")
     for key, series in history.series.items():
         if key.startswith("gradient_norm/discriminator") and len(series.values) >= 4 * _FEWEST_POINTS:
             quarters = _finite(series.values[: len(series.values) // 4]), _last_quarter(series)
@@ -347,14 +347,14 @@ def _spread(values: Values) -> float:
 # Of the planned steps. Before, what a generator shows is how it was initialised: untrained ones have a diversity of
 # 0.26 to 0.65 and correlations of -0.20 to 0.70.
 _EARLY = 0.1
-# Generators that start from the picture return it at first and may take long to leave it.
+# Generators that start from the image return it at first and may take long to leave it.
 _EARLY_FOR_NOTHING = 0.25
 
-# Measured on 24 pictures, of 16 sound translators and 4 trained ones with transposed convolutions.
-_COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: 0.45 at least; a constant picture: 0
+# Measured on 24 images, of 16 sound translators and 4 trained ones with transposed convolutions.
+_COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: 0.45 at least; a constant image: 0
 _UNCHANGED = 0.01  # 2.5 gray levels; sound: 0.18 on the demo, 0.05 on photo2hayao, 0.02 on monet2photo
 _INVERTED = -0.2  # sound: 0.66 to 0.99; negatives: -1
-# Sound: 0.7 to 2.4, at most 2.9 on 8 pictures; transposed: 3.9 to 5.5, at least 3.2 on 8 pictures.
+# Sound: 0.7 to 2.4, at most 2.9 on 8 images; transposed: 3.9 to 5.5, at least 3.2 on 8 images.
 _CHECKERBOARD = 3.0
 
 _SILENT = 0.001  # of the role's gradient norm: its direction is lost in the noise of the others
@@ -426,7 +426,7 @@ def _inverted(history: History) -> Iterator[Finding]:
             "alarm",
             _step(found),
             f"Light and dark are exchanged: brightness of input and output correlates {_told(found)}.",
-            "method.generator.start_from=picture"
+            "method.generator.start_from=image"
             if start == "nothing"
             else scaled(history, "method.identity_weight", 2, instead_of_zero=5)
             or "another seed: inversion is a matter of the first steps",
@@ -451,7 +451,7 @@ def _over_trained(history: History) -> Iterator[Finding]:
     """The chosen score worse than its best, by more than its noise, at the last two validations.
 
     An alarm when the cycle terms, where there are any, no longer fall since: more steps bring nothing. While they still
-    fall, it is advice: the training pictures are learned better and better, others worse.
+    fall, it is advice: the training images are learned better and better, others worse.
     """
     validation = finite(validations(history).get(history.score or ""))
     if validation is None:

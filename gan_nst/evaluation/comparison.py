@@ -1,4 +1,4 @@
-"""Pictures against a reference set: every metric there is, and what has to be told beside the numbers."""
+"""Images against a reference set: every metric there is, and what has to be told beside the numbers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from gan_nst.core.scores import Score, label
 from gan_nst.evaluation import distances
 from gan_nst.evaluation.features import DESCRIPTIONS, Features, Protocol, choose, extract, extract_cached
 from gan_nst.evaluation.paired import SMALLEST, Lpips, absolute_error, structural_similarity
-from gan_nst.images.arrays import Picture
+from gan_nst.images.arrays import ImageArray
 
-FEWEST = 2  # pictures that have a covariance
-_PLENTY = 5  # times as many pictures as features, where a Frechet distance begins to settle
+FEWEST = 2  # images that have a covariance
+_PLENTY = 5  # times as many images as features, where a Frechet distance begins to settle
 
-Named = Iterable[tuple[Path, Picture]]
-Lookup = Callable[[Path], Picture]
+Named = Iterable[tuple[Path, ImageArray]]
+Lookup = Callable[[Path], ImageArray]
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What pictures are judged with. cache: folder that remembers features of reference sets, or None."""
+    """What images are judged with. cache: folder that remembers features of reference sets, or None."""
 
     features: Features
     lpips: Lpips | None
@@ -65,8 +65,8 @@ class Metrics:
             "sha256": features.digest,
             "kid_subsets": distances.KID_SUBSETS,
             "neighbours": distances.NEIGHBOURS,
-            "intervals": "95 % of the sampling noise at these numbers of pictures (few of them raise a Fréchet "
-            "distance besides): jackknife over groups of pictures, over subsets for KID, over pictures for means",
+            "intervals": "95 % of the sampling noise at these numbers of images (few of them raise a Fréchet "
+            "distance besides): jackknife over groups of images, over subsets for KID, over images for means",
             "lpips": lpips,
             "libraries": {
                 name: version(name) for name in ("torch", "torch-fidelity", "torchmetrics", "pillow", "numpy")
@@ -76,11 +76,11 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Scores by key, plain numbers that belong to them, and each picture's own scores."""
+    """Scores by key, plain numbers that belong to them, and each image's own scores."""
 
     scores: Mapping[str, Score]
     numbers: Mapping[str, float]
-    pictures: Mapping[Path, Mapping[str, float]]
+    images: Mapping[Path, Mapping[str, float]]
 
     def plain(self) -> dict[str, Any]:
         """As JSON: the values under their keys, the intervals beside them."""
@@ -92,25 +92,25 @@ class Judgement:
 
 
 class Judge:
-    """Compares pictures with a reference set, whose features are taken once.
+    """Compares images with a reference set, whose features are taken once.
 
-    real: pictures of any sizes, RGB uint8 (h, w, 3), at least 2; can be gone through twice.
+    real: images of any sizes, RGB uint8 (h, w, 3), at least 2; can be gone through twice.
     """
 
-    def __init__(self, metrics: Metrics, real: Iterable[Picture]) -> None:
+    def __init__(self, metrics: Metrics, real: Iterable[ImageArray]) -> None:
         self.metrics = metrics
         self.real = extract_cached(metrics.features, real, metrics.protocol, metrics.cache)
 
     def judge(
-        self, pictures: Named, input_of: Lookup | None = None, truth_of: Lookup | None = None
+        self, images: Named, input_of: Lookup | None = None, truth_of: Lookup | None = None
     ) -> Judgement:
-        """The scores of named pictures; with their inputs how far they went, with the truth how near they came."""
+        """The scores of named images; with their inputs how far they went, with the truth how near they came."""
         found: dict[Path, dict[str, float]] = {}
 
-        def watched() -> Iterator[Picture]:
-            for path, picture in pictures:
-                found[path] = self._alone(picture, input_of and input_of(path), truth_of and truth_of(path))
-                yield picture
+        def watched() -> Iterator[ImageArray]:
+            for path, image in images:
+                found[path] = self._alone(image, input_of and input_of(path), truth_of and truth_of(path))
+                yield image
 
         features = extract(self.metrics.features, watched(), self.metrics.protocol)
         scores, numbers = compare(self.metrics.features, features, self.real)
@@ -121,9 +121,9 @@ class Judge:
 
     @cached_property
     def floor(self) -> dict[str, float]:
-        """The distances between halves of the reference set, and how many pictures a half has."""
+        """The distances between halves of the reference set, and how many images a half has."""
         half = len(self.real) // 2
-        found: dict[str, float] = {"pictures": half}
+        found: dict[str, float] = {"images": half}
         features = self.metrics.features
         if half >= FEWEST:
             found[features.key("frechet")] = distances.noise_floor(self.real, distances.frechet_distance)
@@ -140,8 +140,8 @@ class Judge:
         if fewest < _PLENTY * features.dimension:
             name, other = label(features.key("frechet")), label(features.key("kernel"))
             found.append(
-                f"{fewest} pictures are few for {features.dimension} features: {name} comes out too high; compare it "
-                f"only with numbers from as many pictures, or go by {other}"
+                f"{fewest} images are few for {features.dimension} features: {name} comes out too high; compare it "
+                f"only with numbers from as many images, or go by {other}"
             )
         if features.name == "random":
             found.append(
@@ -150,25 +150,27 @@ class Judge:
             )
         return found
 
-    def _alone(self, picture: Picture, given: Picture | None, truth: Picture | None) -> dict[str, float]:
-        lpips = self.metrics.lpips if min(picture.shape[:2]) >= SMALLEST else None
+    def _alone(
+        self, image: ImageArray, given: ImageArray | None, truth: ImageArray | None
+    ) -> dict[str, float]:
+        lpips = self.metrics.lpips if min(image.shape[:2]) >= SMALLEST else None
         found = {}
         if given is not None:
-            found["change"] = absolute_error(picture, given)
+            found["change"] = absolute_error(image, given)
             if lpips is not None:
-                found["lpips_to_input"] = lpips(picture, given)
+                found["lpips_to_input"] = lpips(image, given)
         if truth is not None:
-            found["error"] = absolute_error(picture, truth)
-            found["ssim"] = structural_similarity(picture, truth)
+            found["error"] = absolute_error(image, truth)
+            found["ssim"] = structural_similarity(image, truth)
             if lpips is not None:
-                found["lpips_to_truth"] = lpips(picture, truth)
+                found["lpips_to_truth"] = lpips(image, truth)
         return found
 
 
 def compare(
     features: Features, generated: Tensor, real: Tensor, *, all_of_them: bool = True
 ) -> tuple[dict[str, Score], dict[str, float]]:
-    """The distances between two sets of features, as far as so many pictures go, and the numbers beside them.
+    """The distances between two sets of features, as far as so many images go, and the numbers beside them.
 
     all_of_them: precision and recall too.
     """

@@ -1,6 +1,6 @@
 """Distances between two sets of features, with their intervals, and the noise floor of a set against itself.
 
-The order of the pictures is of no account: where rows are drawn, they are drawn from the sorted set.
+The order of the images is of no account: where rows are drawn, they are drawn from the sorted set.
 """
 
 import math
@@ -36,8 +36,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
     |mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2) (Heusel et al. 2017, eq. 6). With S_x = A^T A and
     S_y = B^T B that last trace is the sum of the singular values of A B^T, which needs no root of a product that is
-    hardly ever of full rank: exact to rounding also with fewer pictures than features, and fast then. (The libraries'
-    eigenvalues of S_x S_y were off by 3e-5 for 60 identical pictures of 2048 features, and took 4 s instead of 5 ms.)
+    hardly ever of full rank: exact to rounding also with fewer images than features, and fast then. (The libraries'
+    eigenvalues of S_x S_y were off by 3e-5 for 60 identical images of 2048 features, and took 4 s instead of 5 ms.)
     """
     return _frechet(_Gaussian.of(x), _Gaussian.of(y))
 
@@ -77,7 +77,7 @@ def frechet_score(x: Tensor, y: Tensor) -> Score:
 def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
     """KID with the interval that its own subsets give.
 
-    A mean over m of n pictures, drawn without replacement, deviates by (1 / m - 1 / n) times their variance, that over
+    A mean over m of n images, drawn without replacement, deviates by (1 / m - 1 / n) times their variance, that over
     all n by 1 / n (Politis and Romano 1994); here of two sets, taken to spread alike.
     """
     found = kernel_distance(x, y)
@@ -89,7 +89,7 @@ def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
 def precision_recall_scores(generated: Tensor, real: Tensor) -> tuple[Score, Score]:
     """Precision and recall, each with its jackknife interval.
 
-    It is no narrower than that of a plain share (Agresti and Coull 1998): at 0 and 1 no picture left out makes a
+    It is no narrower than that of a plain share (Agresti and Coull 1998): at 0 and 1 no image left out makes a
     difference, and yet nobody knows them for sure.
     """
     values = precision_recall(generated, real)
@@ -105,7 +105,7 @@ def precision_recall_scores(generated: Tensor, real: Tensor) -> tuple[Score, Sco
 def noise_floor(real: Tensor, distance: Distance) -> float:
     """The mean distance between random halves of one set: what sampling alone makes of no difference.
 
-    A half has half as many pictures, and fewer pictures raise a Frechet distance: against the whole set even a perfect
+    A half has half as many images, and fewer images raise a Frechet distance: against the whole set even a perfect
     translator scores less than this. A kernel distance is not raised; its floor is near 0.
     """
     rows = _ordered(real)
@@ -140,7 +140,7 @@ def _frechet(a: _Gaussian, b: _Gaussian) -> float:
 
 
 def _share(value: float, count: int, error: float) -> Score:
-    """A share of `count` pictures with its interval."""
+    """A share of `count` images with its interval."""
     likely = (value * count + 2) / (count + 4)
     return Score.with_error(value, max(error, math.sqrt(likely * (1 - likely) / count))).within(0, 1)
 
@@ -164,7 +164,7 @@ def _jackknife_error(*replicates: list[float]) -> float:
     """The standard error from replicates that each lack a group, of one set and of the other.
 
     (g - 1) / g times their squared deviations (Efron and Tibshirani 1993, section 11.5). A naive bootstrap would not
-    do: repeated pictures raise a Frechet distance, so that its interval need not contain the estimate.
+    do: repeated images raise a Frechet distance, so that its interval need not contain the estimate.
     """
     variances = [
         (len(r) - 1) / len(r) * float(np.sum(np.square(np.array(r) - np.mean(r)))) for r in replicates

@@ -1,4 +1,4 @@
-"""Feature networks that pictures are compared through: the FID Inception, whole or in part, or random weights."""
+"""Feature networks that images are compared through: the FID Inception, whole or in part, or random weights."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from torch_fidelity import FeatureExtractorInceptionV3
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
 from gan_nst.core.files import replacing
-from gan_nst.images.arrays import Picture, to_tensor
+from gan_nst.images.arrays import ImageArray, to_tensor
 
 Protocol = Literal["clean", "legacy"]
 
@@ -31,18 +31,18 @@ DESCRIPTIONS: dict[Protocol, str] = {
 }
 
 
-def prepare(picture: Picture, size: int, protocol: Protocol) -> Tensor:
-    """A picture, RGB uint8 (h, w, 3), as float32 (3, size, size), about [-1, 1].
+def prepare(image: ImageArray, size: int, protocol: Protocol) -> Tensor:
+    """An image, RGB uint8 (h, w, 3), as float32 (3, size, size), about [-1, 1].
 
     "clean" is Parmar et al. 2022 (arXiv:2104.11222): each channel is resized as floats, so that nothing is rounded,
     with a filter that grows with the scale, so that nothing aliases. "legacy" is what pytorch-fid does, and with it
     most published numbers. Where alpha was, there is white: transparent pixels have no colour to compare.
     """
     if protocol == "legacy":
-        x = to_tensor(picture)[None].to(torch.float32) / 255
+        x = to_tensor(image)[None].to(torch.float32) / 255
         return 2 * F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)[0] - 1
     channels = [
-        Image.fromarray(np.ascontiguousarray(picture[..., c], np.float32)).resize(
+        Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)).resize(
             (size, size), Image.Resampling.BICUBIC
         )
         for c in range(3)
@@ -61,7 +61,7 @@ _STAGES = {
 
 
 class Inception(FeatureExtractorInceptionV3):  # type: ignore[misc]
-    """Maps pictures (n, 3, 299, 299), about [-1, 1], to features (n, dimension).
+    """Maps images (n, 3, 299, 299), about [-1, 1], to features (n, dimension).
 
     The library's own class unpickles its file, insists on every layer, and resizes in its own way.
     """
@@ -184,39 +184,39 @@ def choose(name: str, device: torch.device, weights: Path | None = None, downloa
 
 
 @torch.inference_mode()
-def extract(features: Features, pictures: Iterable[Picture], protocol: Protocol) -> Tensor:
-    """The features of pictures of any sizes, float64 (n, dimension) on the CPU."""
+def extract(features: Features, images: Iterable[ImageArray], protocol: Protocol) -> Tensor:
+    """The features of images of any sizes, float64 (n, dimension) on the CPU."""
     device = next(features.network.parameters()).device
     found = [torch.empty(0, features.dimension)]
-    for batch in _batches(pictures):
-        inputs = torch.stack([prepare(picture, features.size, protocol) for picture in batch])
+    for batch in _batches(images):
+        inputs = torch.stack([prepare(image, features.size, protocol) for image in batch])
         inputs = inputs.to(device, memory_format=torch.channels_last)
         found.append(features.network(inputs).cpu())
     return torch.cat(found).double()
 
 
 def extract_cached(
-    features: Features, pictures: Iterable[Picture], protocol: Protocol, cache: Path | None
+    features: Features, images: Iterable[ImageArray], protocol: Protocol, cache: Path | None
 ) -> Tensor:
-    """`extract`, remembered in the folder `cache` under what the pictures show, so that no entry can be stale.
+    """`extract`, remembered in the folder `cache` under what the images show, so that no entry can be stale.
 
-    pictures: can be gone through twice.
+    images: can be gone through twice.
     """
     if cache is None:
-        return extract(features, pictures, protocol)
+        return extract(features, images, protocol)
     device = next(features.network.parameters()).device.type
     content = hashlib.sha256(
         f"{features.name} {features.digest} {protocol} {torch.__version__} {device}".encode()
     )
     count = 0
-    for picture in pictures:
+    for image in images:
         count += 1
-        content.update(str(picture.shape).encode())
-        content.update(picture.tobytes())
+        content.update(str(image.shape).encode())
+        content.update(image.tobytes())
     path = cache / f"features-{content.hexdigest()[:32]}.safetensors"
     if (known := _remembered(path, (count, features.dimension))) is not None:
         return known.double()
-    found = extract(features, pictures, protocol)
+    found = extract(features, images, protocol)
     with suppress(OSError):  # a cache that cannot be written only costs time
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
@@ -244,9 +244,9 @@ def best_at_hand(weights: Path | None = None, download: bool = False) -> Feature
     return "random" if pretrained.find(INCEPTION_PART) is None else "inception-768"
 
 
-def _batches(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
-    pictures = iter(pictures)
-    while batch := list(islice(pictures, _BATCH)):
+def _batches(images: Iterable[ImageArray]) -> Iterator[list[ImageArray]]:
+    images = iter(images)
+    while batch := list(islice(images, _BATCH)):
         yield batch
 
 

@@ -1,4 +1,4 @@
-"""LPIPS: how far two pictures are apart as people see it (Zhang et al. 2018, arXiv:1801.03924)."""
+"""LPIPS: how far two images are apart as people see it (Zhang et al. 2018, arXiv:1801.03924)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ from torch import nn
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import WeightsError
-from gan_nst.images.arrays import Picture, to_float, to_tensor
+from gan_nst.images.arrays import ImageArray, to_float, to_tensor
 from gan_nst.networks.features import SQUEEZENET
 
 
 @dataclass(frozen=True)
 class ColourStatistics:
-    """Mean and deviation of each RGB channel over a set of pictures, in [0, 1]."""
+    """Mean and deviation of each RGB channel over a set of images, in [0, 1]."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
 
-def absolute_error(picture: Picture, truth: Picture) -> float:
-    """The mean absolute difference of two pictures, RGB uint8 (h, w, 3), 0 to 1. Raises ValueError when their sizes
+def absolute_error(image: ImageArray, truth: ImageArray) -> float:
+    """The mean absolute difference of two images, RGB uint8 (h, w, 3), 0 to 1. Raises ValueError when their sizes
     differ.
     """
-    _check_shapes(picture, truth)
-    return float(np.abs(picture.astype(np.int16) - truth).mean() / 255)
+    _check_shapes(image, truth)
+    return float(np.abs(image.astype(np.int16) - truth).mean() / 255)
 
 
-def structural_similarity(picture: Picture, truth: Picture) -> float:
-    """SSIM of two pictures, RGB uint8 (h, w, 3), at most 1. Raises ValueError when their sizes differ.
+def structural_similarity(image: ImageArray, truth: ImageArray) -> float:
+    """SSIM of two images, RGB uint8 (h, w, 3), at most 1. Raises ValueError when their sizes differ.
 
     Wang et al. 2004, equation 13: Gaussian windows of 11 pixels and deviation 1.5, range 1, each channel alone,
     reflecting at the borders. In float64 by OpenCV's blur: torchmetrics' is the same to 1e-6 there but takes 1.3 s
     for 256 pixels on a CPU core, and in float32 it is off by 4e-5.
     """
-    _check_shapes(picture, truth)
-    x, y = picture / 255.0, truth / 255.0
+    _check_shapes(image, truth)
+    x, y = image / 255.0, truth / 255.0
     mean_x, mean_y = _blurred(x), _blurred(y)
     variances = _blurred(x * x) - mean_x**2 + _blurred(y * y) - mean_y**2
     covariance = _blurred(x * y) - mean_x * mean_y
@@ -49,11 +49,11 @@ def structural_similarity(picture: Picture, truth: Picture) -> float:
     return float((luminance * (2 * covariance + c2) / (variances + c2)).mean())
 
 
-def colour_statistics(pictures: Iterable[Picture]) -> ColourStatistics:
-    """The statistics of all pixels of the pictures."""
+def colour_statistics(images: Iterable[ImageArray]) -> ColourStatistics:
+    """The statistics of all pixels of the images."""
     count, total, squares = 0, np.zeros(3), np.zeros(3)
-    for picture in pictures:
-        pixels = picture.reshape(-1, 3) / 255.0
+    for image in images:
+        pixels = image.reshape(-1, 3) / 255.0
         count += len(pixels)
         total += pixels.sum(0)
         squares += np.square(pixels).sum(0)
@@ -61,22 +61,22 @@ def colour_statistics(pictures: Iterable[Picture]) -> ColourStatistics:
     return ColourStatistics(mean, np.sqrt(np.maximum(squares / count - mean**2, 0)))
 
 
-def map_colours(picture: Picture, source: ColourStatistics, target: ColourStatistics) -> Picture:
-    """The picture with each channel's mean and deviation moved from the source's to the target's (Reinhard
+def map_colours(image: ImageArray, source: ColourStatistics, target: ColourStatistics) -> ImageArray:
+    """The image with each channel's mean and deviation moved from the source's to the target's (Reinhard
     2001, RGB).
 
     What a translator must beat: it knows colours, but neither texture nor line.
     """
-    values = (picture / 255.0 - source.mean) / np.maximum(
+    values = (image / 255.0 - source.mean) / np.maximum(
         source.deviation, 1e-6
     ) * target.deviation + target.mean
-    mapped: Picture = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    mapped: ImageArray = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return mapped
 
 
-def _check_shapes(picture: Picture, truth: Picture) -> None:
-    if picture.shape != truth.shape:
-        raise ValueError(f"a picture of shape {picture.shape} has a truth of shape {truth.shape}")
+def _check_shapes(image: ImageArray, truth: ImageArray) -> None:
+    if image.shape != truth.shape:
+        raise ValueError(f"an image of shape {image.shape} has a truth of shape {truth.shape}")
 
 
 def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,8 +131,8 @@ class Lpips:
         return cls(network.to(device), path.name, pretrained.digest(path))
 
     @torch.inference_mode()
-    def __call__(self, x: Picture, y: Picture) -> float:
-        """The distance of two pictures of one size, RGB uint8 (h, w, 3); 0 for equal ones."""
+    def __call__(self, x: ImageArray, y: ImageArray) -> float:
+        """The distance of two images of one size, RGB uint8 (h, w, 3); 0 for equal ones."""
         device = next(self.network.parameters()).device
-        a, b = (to_float(to_tensor(picture)[None].to(device)) for picture in (x, y))
+        a, b = (to_float(to_tensor(image)[None].to(device)) for image in (x, y))
         return float(self.network(a, b))

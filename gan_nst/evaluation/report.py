@@ -90,12 +90,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-_COUNTS = {"generated": "generated pictures", "real": "real pictures", "pairs": "pairs"}
-_NO_SCORES = ("step", "pictures", *_COUNTS)
+_COUNTS = {"generated": "generated images", "real": "real images", "pairs": "pairs"}
+_NO_SCORES = ("step", "images", *_COUNTS)
 _BESIDE_A_SCORE = ("_std", "_subset_size")
 # What speaks for a translator, the most telling first. LPIPS to the input is no such score: doing nothing wins it.
 _TELLING = ("fid", "kid", "frechet", "kernel", "lpips_to_truth", "error", "ssim")
-# What the sheets' pictures are ranked by: the first of these that there is.
+# What the sheets' images are ranked by: the first of these that there is.
 SHEETS_BY = {
     "lpips_to_input": "LPIPS to the input",
     "error": "error against the truth",
@@ -105,7 +105,7 @@ SHEETS_BY = {
 NOTES = {
     "untouched": "The untouched input is what doing nothing scores.",
     "colour_map": "The colour map is what moving the colours alone scores.",
-    "noise_floor": "The noise floor is what one half of the real pictures scores against the other. Fewer pictures "
+    "noise_floor": "The noise floor is what one half of the real images scores against the other. Fewer images "
     "raise a Fréchet distance, so a translation may lie below its floor; a kernel distance may be compared.",
     "lpips_to_input": "LPIPS to the input tells how little of the input is kept: doing nothing has 0.",
 }
@@ -120,7 +120,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score as text. deviation: of KID over its subsets, of so many pictures."""
+    """A score as text. deviation: of KID over its subsets, of so many images."""
 
     value: str
     interval: str
@@ -140,10 +140,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The scores of one translation. pictures: how many they are computed from, in words."""
+    """The scores of one translation. images: how many they are computed from, in words."""
 
     translation: str
-    pictures: str
+    images: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     warnings: Sequence[str]
@@ -229,7 +229,7 @@ def table_of(name: str, translation: Mapping[str, Any], chosen: str | None) -> T
     heads = []
     for column, values in columns.items():
         notes = [f"step {values['step']:,}"] if isinstance(values.get("step"), int) else []
-        notes += [f"{values['pictures']:,} pictures"] if isinstance(values.get("pictures"), int) else []
+        notes += [f"{values['images']:,} images"] if isinstance(values.get("images"), int) else []
         heads.append(Column(COLUMNS[column], ", ".join(notes), column == translation.get("exported")))
     return Table(
         name,
@@ -249,7 +249,7 @@ def _sentence(text: str) -> str:
 
 
 def counts(translation: Mapping[str, Any]) -> str:
-    """Like "60 generated pictures, 60 real pictures, 60 pairs", "" where nothing is known."""
+    """Like "60 generated images, 60 real images, 60 pairs", "" where nothing is known."""
     return ", ".join(
         f"{translation[key]:,} {kind}"
         for key, kind in _COUNTS.items()
@@ -304,7 +304,7 @@ def _comparison(ours: Score, other: Score, key: str) -> str:
 
 
 def choice(evaluation: Mapping[str, Any], translations: Mapping[str, Mapping[str, Any]]) -> str:
-    """How the pictures of the sheets were chosen."""
+    """How the images of the sheets were chosen."""
     there = {key for translation in translations.values() for key in shown(translation)}
     score = next((words for key, words in SHEETS_BY.items() if key in there), None)
     chosen = (
@@ -313,7 +313,7 @@ def choice(evaluation: Mapping[str, Any], translations: Mapping[str, Mapping[str
         else "the best, the median and the worst score"
     )
     split = evaluation.get("split")
-    whole = f"all pictures of the split {split}" if split else "all pictures"
+    whole = f"all images of the split {split}" if split else "all images"
     return (
         f"Chosen by a rule, not by hand: of {whole} those with {chosen}, or the first by name, as captioned."
     )
@@ -368,7 +368,7 @@ def protocol(evaluation: Mapping[str, Any], translations: Mapping[str, Mapping[s
 def generator(values: Mapping[str, Any]) -> Iterator[Fact]:
     """Size and speed, as measured by `cost.generator_cost`."""
     size = values.get("size")
-    a_picture = f"a picture of {size} by {size} pixels" if size else "a picture"
+    a_image = f"an image of {size} by {size} pixels" if size else "an image"
     for key, value in values.items():
         found = number(value)
         if found is None or key == "size":
@@ -376,9 +376,9 @@ def generator(values: Mapping[str, Any]) -> Iterator[Fact]:
         if key == "parameters":
             yield Fact("parameters", f"{found:,.0f}")
         elif key == "multiply_adds":
-            yield Fact("multiply-adds", f"{large(found)} {a_picture}")
+            yield Fact("multiply-adds", f"{large(found)} {a_image}")
         elif key == "milliseconds":
-            yield Fact("time", f"{text(found)} ms {a_picture}")
+            yield Fact("time", f"{text(found)} ms {a_image}")
         else:
             yield Fact(key.replace("_", " "), text(found))
 
@@ -409,7 +409,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A grid of sample pictures as a PNG file, and what is to be seen in it."""
+    """A grid of sample images as a PNG file, and what is to be seen in it."""
 
     caption: str
     png: bytes

@@ -13,18 +13,18 @@ class EvaluationSettings(Section):
     """How a run is judged while it goes, and which checkpoint is the best."""
 
     every: int = Field(1000, ge=1, description="steps between validations; there is one at the end as well")
-    pictures: int = Field(
-        100, ge=2, description="most validation pictures of each domain, evenly spread over those there are"
+    images: int = Field(
+        100, ge=2, description="most validation images of each domain, evenly spread over those there are"
     )
     features: Literal[
         "auto", "none", "inception", "inception-768", "inception-192", "inception-64", "random"
     ] = Field(
         "auto",
         description="compared during training; auto: inception if it lies here (and there is a GPU, or weights are "
-        "given), else none when validation pictures are paired, else random",
+        "given), else none when validation images are paired, else random",
     )
     protocol: Protocol = Field(
-        "clean", description="how pictures are resized for the features; legacy: as pytorch-fid"
+        "clean", description="how images are resized for the features; legacy: as pytorch-fid"
     )
     weights: Path | None = Field(None, description="file of Inception weights, instead of looking for one")
     score: str = Field(

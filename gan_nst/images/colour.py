@@ -1,4 +1,4 @@
-"""Colour profiles: pictures of any ICC profile become sRGB, at 8 bits by LittleCMS and at 16 by the profile's own
+"""Colour profiles: images of any ICC profile become sRGB, at 8 bits by LittleCMS and at 16 by the profile's own
 curves and matrix, for which Pillow's LittleCMS has no mode.
 """
 
@@ -32,7 +32,7 @@ class _Shaper(NamedTuple):
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """The sRGB profile that is written into pictures, always the same bytes: its date of creation is set."""
+    """The sRGB profile that is written into images, always the same bytes: its date of creation is set."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
     return bytes(profile)
@@ -108,7 +108,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile and mode to sRGB; none where it would move no colour by more than a level: it is sRGB."""
     source, space = _open(icc), _space(icc)
     if space != _SPACES[mode]:
-        raise DataError(f"its colour profile is for {space} pictures, its pixels are {mode}")
+        raise DataError(f"its colour profile is for {space} images, its pixels are {mode}")
     try:
         transform = ImageCms.buildTransform(
             source,

@@ -1,4 +1,4 @@
-"""The one place that knows picture files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1]
+"""The one place that knows image files and ranges: uint8 RGB of shape (h, w, 3) outside, float [-1, 1]
 inside.
 """
 
@@ -24,19 +24,19 @@ from PIL import Image, ImageFile, ImageOps
 
 from gan_nst.core.errors import DataError, reason
 from gan_nst.core.files import written_whole
-from gan_nst.images.arrays import Picture, white_of
+from gan_nst.images.arrays import ImageArray, white_of
 
 _PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
 _PIECE = 1 << 20  # bytes read at once
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # JPEG's, but for those within its pixels
 _BLOCKS = re.compile(rb"[!,;]")  # what GIF's parts begin with, and its end; Pillow passes over any other byte
-_CUT = "not a readable picture (is cut short)"
+_CUT = "not a readable image (is cut short)"
 
 
 def check_whole(file: IO[bytes]) -> None:
     """Raises DataError for a PNG with a wrong checksum and for a PNG, JPEG or GIF that has no end; other files pass.
 
-    Costs at most a twentieth of decoding the picture. What follows its end is not looked at.
+    Costs at most a twentieth of decoding the image. What follows its end is not looked at.
     """
     file.seek(0)
     head = file.read(len(_PNG))
@@ -59,7 +59,7 @@ def _check_png(file: IO[bytes]) -> None:
             found = zlib.crc32(piece, found)
             length -= len(piece)
         if struct.unpack(">I", _read(file, 4))[0] != found:
-            raise DataError("not a readable picture (is damaged: a checksum is wrong)")
+            raise DataError("not a readable image (is damaged: a checksum is wrong)")
 
 
 def _read(file: IO[bytes], size: int) -> bytes:
@@ -106,14 +106,14 @@ def _check_jpeg(data: _Places) -> None:
     marker, place = data.find(_MARKER, 2)
     while marker != 0xD9:
         if 0x02 <= marker <= 0xBF:  # reserved: libjpeg would end the pixels here and paint the rest gray
-            raise DataError("not a readable picture (is damaged: has a mark that no JPEG has)")
+            raise DataError("not a readable image (is damaged: has a mark that no JPEG has)")
         if marker not in (0x01, 0xD8):
             place += data.number(place, 2)
         marker, place = data.find(_MARKER, place)
 
 
 def _check_gif(data: _Places) -> None:
-    """GIF89a, 15 to 27: a header, then pictures and extensions in blocks, and the trailer."""
+    """GIF89a, 15 to 27: a header, then images and extensions in blocks, and the trailer."""
     kind, place = data.find(_BLOCKS, 13 + _palette(data, 10))
     while kind != ord(";"):
         before = 1 if kind == ord("!") else 9 + _palette(data, place + 8) + 1
@@ -143,7 +143,7 @@ _lock, _readers, _filters = threading.Lock(), 0, contextlib.ExitStack()
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The picture in a file, opened as `Image.open` does, but without its limit of pixels, which is the process's, and
+    """The image in a file, opened as `Image.open` does, but without its limit of pixels, which is the process's, and
     without the formats that run another program.
 
     Within the context whatever goes wrong with the file becomes a DataError, one line that names it, and Pillow does
@@ -157,7 +157,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Within the context whatever goes wrong with a picture file becomes a DataError, one line that names it."""
+    """Within the context whatever goes wrong with an image file becomes a DataError, one line that names it."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would keep its reader waiting
@@ -170,7 +170,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over
-        raise DataError(f"{path}: not a readable picture ({reason(error)})") from None
+        raise DataError(f"{path}: not a readable image ({reason(error)})") from None
 
 
 @contextlib.contextmanager
@@ -200,43 +200,43 @@ def _open(file: IO[bytes]) -> ImageFile.ImageFile:
     file.seek(0)
     head = file.read(16)
     if not head:
-        raise DataError("not a readable picture (is empty)")
+        raise DataError("not a readable image (is empty)")
     for name in Image.ID:
         factory, accept = Image.OPEN[name]
         try:
-            fits = name not in NOT_PICTURES and (accept is None or accept(head))
+            fits = name not in NOT_IMAGES and (accept is None or accept(head))
             if fits and not isinstance(fits, str):  # a string says why a format is not supported here
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # how plugins say that it is none of theirs
-    raise DataError("not a readable picture (of no known format)")
+    raise DataError("not a readable image (of no known format)")
 
 
 LOOKED_FOR = ".png .jpg .webp and whatever else Pillow reads"
 
 
 @functools.cache
-def picture_suffixes() -> frozenset[str]:
-    """The file name endings, lower case with their dot, of the picture formats that Pillow reads."""
+def image_suffixes() -> frozenset[str]:
+    """The file name endings, lower case with their dot, of the image formats that Pillow reads."""
     Image.init()
-    readable = set(Image.OPEN) - NOT_PICTURES
+    readable = set(Image.OPEN) - NOT_IMAGES
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The picture files under a folder, by name, sorted; hidden files and folders are left out.
+def find_images(folder: Path) -> list[Path]:
+    """The image files under a folder, by name, sorted; hidden files and folders are left out.
 
     Links are followed, but no folder is searched twice. Raises DataError for a folder that cannot be searched.
     """
-    return [Path(folder, name) for name in picture_names(folder)]
+    return [Path(folder, name) for name in image_names(folder)]
 
 
 @dataclass(frozen=True)
 class Missed:
-    """What a search for pictures came past.
+    """What a search for images came past.
 
-    closed: one line for each folder that cannot be searched. others: the files that are no pictures by their names,
+    closed: one line for each folder that cannot be searched. others: the files that are no images by their names,
     counted by their endings, lower case with the dot; hidden ones do not count.
     """
 
@@ -244,8 +244,8 @@ class Missed:
     others: Counter[str] = field(default_factory=Counter)
 
 
-def picture_names(folder: Path, missed: Missed | None = None) -> Iterator[str]:
-    """The paths of the picture files of `find_pictures` below their folder, in its order, one after the other: a
+def image_names(folder: Path, missed: Missed | None = None) -> Iterator[str]:
+    """The paths of the image files of `find_images` below their folder, in its order, one after the other: a
     million need not be held. missed: notes what is left out; without, a folder that cannot be searched is an error.
     """
     there = False
@@ -268,8 +268,8 @@ def picture_names(folder: Path, missed: Missed | None = None) -> Iterator[str]:
 def _listed(
     folder: Path, below: str, searched: set[tuple[int, int]], missed: Missed | None
 ) -> list[tuple[str, bool]]:
-    """The pictures and the folders of a folder, sorted, each with whether it is a folder; nothing the second time."""
-    here, suffixes = folder / below, picture_suffixes()
+    """The images and the folders of a folder, sorted, each with whether it is a folder; nothing the second time."""
+    here, suffixes = folder / below, image_suffixes()
     found: list[tuple[str, bool]] = []
     with _noting(here, missed):
         status = here.stat()
@@ -295,7 +295,7 @@ def _noting(folder: Path, missed: Missed | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        line = f"{error.filename or folder}: cannot be searched for pictures ({reason(error)})"
+        line = f"{error.filename or folder}: cannot be searched for images ({reason(error)})"
         if missed is None:
             raise DataError(line) from None
         missed.closed.append(line)
@@ -310,18 +310,18 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         raise
 
 
-def read_picture(path: Path) -> Picture:
-    """The picture in a file as RGB uint8 of shape (h, w, 3), turned as its EXIF orientation says.
+def read_image(path: Path) -> ImageArray:
+    """The image in a file as RGB uint8 of shape (h, w, 3), turned as its EXIF orientation says.
 
-    Gray, palette, CMYK and transparent pictures become RGB, transparency over white; 16 bits are scaled to 8. May
+    Gray, palette, CMYK and transparent images become RGB, transparency over white; 16 bits are scaled to 8. May
     be called from several threads.
     Raises DataError, one line, for whatever cannot be read whole.
     """
     return read_with_format(path)[0]
 
 
-def read_with_format(path: Path) -> tuple[Picture, str]:
-    """The picture in a file, as `read_picture` reads it, and its format in Pillow's words: "PNG", for example."""
+def read_with_format(path: Path) -> tuple[ImageArray, str]:
+    """The image in a file, as `read_image` reads it, and its format in Pillow's words: "PNG", for example."""
     with opened(path) as image:
         width, height = image.size
         if (limit := Image.MAX_IMAGE_PIXELS) is not None and width * height > limit:
@@ -332,7 +332,7 @@ def read_with_format(path: Path) -> tuple[Picture, str]:
         return to_rgb(image), image.format or ""
 
 
-def to_rgb(image: Image.Image) -> Picture:
+def to_rgb(image: Image.Image) -> ImageArray:
     """A Pillow image as RGB uint8 of shape (h, w, 3), upright. Raises DataError for float values out of any
     range.
     """
@@ -346,20 +346,20 @@ def to_rgb(image: Image.Image) -> Picture:
     return np.array(image.convert("RGB"))
 
 
-def write_picture(picture: Picture, path: Path) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it
+def write_image(image: ImageArray, path: Path) -> None:
+    """Writes an image in the format of the path's suffix, whole or not at all. Raises DataError when it
     cannot.
     """
     Image.init()
     file_format = Image.EXTENSION.get(path.suffix.lower(), "PNG")
     with written_whole(path) as unfinished:
-        Image.fromarray(picture).save(unfinished, format=file_format)
+        Image.fromarray(image).save(unfinished, format=file_format)
 
 
-def _gray_to_uint8(values: NDArray[np.generic]) -> Picture:
+def _gray_to_uint8(values: NDArray[np.generic]) -> ImageArray:
     """Gray values of more than 8 bits, scaled by the range their type or their values show."""
     return np.round(values.astype(np.float64) * (255 / white_of(values))).astype(np.uint8)
 
 
-# Formats that Pillow opens but that are no pictures, or whose pixels need another program.
-NOT_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Formats that Pillow opens but that are no images, or whose pixels need another program.
+NOT_IMAGES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}

@@ -1,11 +1,11 @@
-"""What is done to a picture before the network sees it, and to the translation after.
+"""What is done to an image before the network sees it, and to the translation after.
 
 Before (`prepare`): colours under full transparency give way to the visible ones beside them, so that no unseen
-colour is carried into what is seen; then the picture is resized by `scale`.
-After (`complete`): the translation is brought back to full size with the picture's detail; then takes on the picture's
-colours; then is blended with the picture; then is rounded, once. Alpha and EXIF stay the photo's.
+colour is carried into what is seen; then the image is resized by `scale`.
+After (`complete`): the translation is brought back to full size with the image's detail; then takes on the image's
+colours; then is blended with the image; then is rounded, once. Alpha and EXIF stay the photo's.
 
-The work goes in bands of rows, in float32, sRGB values from 0 to 1, so that its memory hardly grows with the picture.
+The work goes in bands of rows, in float32, sRGB values from 0 to 1, so that its memory hardly grows with the image.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from gan_nst.images.arrays import bands
 from gan_nst.images.colour import Floats, from_linear, to_linear
 from gan_nst.images.photo import Photo, Pixels
 
-Rows = Callable[[slice], Floats]  # gives a band of a picture: (rows, w, c)
+Rows = Callable[[slice], Floats]  # gives a band of an image: (rows, w, c)
 Size = tuple[int, int]  # height, width
 
 
@@ -32,7 +32,7 @@ def in_floats(pixels: Pixels) -> Rows:
 
 
 def in_pixels(values: Rows, size: Size, like: Pixels) -> Pixels:
-    """A picture's values as pixels of the type of `like`, rounded; what is outside 0 to 1 is clipped."""
+    """An image's values as pixels of the type of `like`, rounded; what is outside 0 to 1 is clipped."""
     pixels, white = np.empty((*size, 3), like.dtype), np.iinfo(like.dtype).max
     for rows in bands(*size):
         pixels[rows] = np.clip(np.rint(values(rows) * white), 0, white)
@@ -45,7 +45,7 @@ def reduced_size(size: Size, scale: float) -> Size:
 
 
 def reduced(values: Rows, size: Size, small: Size) -> Rows:
-    """A picture reduced to a smaller size: each of its values is the mean of the area it comes from."""
+    """An image reduced to a smaller size: each of its values is the mean of the area it comes from."""
     step = size[0] / small[0]
 
     def give(rows: slice) -> Floats:
@@ -65,7 +65,7 @@ def reduced(values: Rows, size: Size, small: Size) -> Rows:
 
 
 def enlarged(values: Rows, small: Size, size: Size) -> Rows:
-    """A picture enlarged, bilinear, its outer edges lying on the small one's."""
+    """An image enlarged, bilinear, its outer edges lying on the small one's."""
 
     def give(rows: slice) -> Floats:
         place = np.clip(
@@ -85,7 +85,7 @@ def enlarged(values: Rows, small: Size, size: Size) -> Rows:
 
 Recolour = Callable[
     [Floats, Floats], Floats
-]  # of bands of the picture and of its translation, (rows, w, 3), 0 to 1
+]  # of bands of the image and of its translation, (rows, w, 3), 0 to 1
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709's
 
@@ -102,24 +102,24 @@ _TOE = 6 / 29
 _TINY = 1e-6
 
 
-def keep_chroma(picture: Floats, translation: Floats) -> Floats:
-    """The picture's chroma, Cb and Cr, with the translation's luma, Y', all of Rec. 709's Y'CbCr.
+def keep_chroma(image: Floats, translation: Floats) -> Floats:
+    """The image's chroma, Cb and Cr, with the translation's luma, Y', all of Rec. 709's Y'CbCr.
 
     Gatys et al., Preserving Color in Neural Artistic Style Transfer, arXiv:1606.05897, section 3.2, who take Y'IQ.
     """
     luma = np.clip(translation @ _LUMA, 0, 1)
-    return _into_gamut(picture + (luma - picture @ _LUMA)[..., None], luma)
+    return _into_gamut(image + (luma - image @ _LUMA)[..., None], luma)
 
 
-def keep_statistics(picture: Rows, translation: Rows, weights: Rows, size: Size) -> Recolour:
-    """Gives the translation the picture's mean and deviation in each channel of CIELAB, pixels counting by `weights`,
+def keep_statistics(image: Rows, translation: Rows, weights: Rows, size: Size) -> Recolour:
+    """Gives the translation the image's mean and deviation in each channel of CIELAB, pixels counting by `weights`,
     (rows, w, 1): Reinhard et al., Color Transfer between Images, 2001, who take another decorrelated space, whose
     logarithms black pixels have none of.
     """
     theirs, ours = _Moments(), _Moments()
     for rows in bands(*size):
         weight = weights(rows)
-        theirs.add(_to_lab(picture(rows)), weight)
+        theirs.add(_to_lab(image(rows)), weight)
         ours.add(_to_lab(translation(rows)), weight)
     gain = (theirs.deviation() / np.maximum(ours.deviation(), 1e-3)).astype(np.float32)
     shift = (theirs.mean() - ours.mean() * gain).astype(np.float32)
@@ -178,23 +178,23 @@ _RADIUS = 2
 _FLAT = 1e-4  # a variance, of values from 0 to 1, below which a neighbourhood counts as flat: of 2.5 levels
 
 
-def carried_detail(picture: Rows, translation: Rows, size: Size, small: Size) -> Rows:
-    """A translation of the picture at a small size, at the picture's: enlarged, plus what the picture loses when it is
-    reduced, times how much of the picture's contrast the translation kept there.
+def carried_detail(image: Rows, translation: Rows, size: Size, small: Size) -> Rows:
+    """A translation of the image at a small size, at the image's: enlarged, plus what the image loses when it is
+    reduced, times how much of the image's contrast the translation kept there.
 
     That gain is the slope of the fast guided filter (He and Sun, arXiv:1505.00996), channel by channel. The filter
     itself, slope and offset, comes nearer to a translation at full size in PSNR, but draws it as the
     photograph is: without outlines and flat areas, and far from it in LPIPS. Detail without gain (a Laplacian
     pyramid's) brings the photograph's noise into flat areas.
     """
-    before = reduced(picture, size, small)
+    before = reduced(image, size, small)
     smooth, whole = enlarged(before, small, size), enlarged(translation, small, size)
     gain = enlarged(_slope(before, translation, small[0]), small, size)
-    return lambda rows: whole(rows) + gain(rows) * (picture(rows) - smooth(rows))
+    return lambda rows: whole(rows) + gain(rows) * (image(rows) - smooth(rows))
 
 
 def _slope(before: Rows, after: Rows, height: int) -> Rows:
-    """The slope of a translation's values over the picture's in the neighbourhood of each pixel: (rows, w, 3)."""
+    """The slope of a translation's values over the image's in the neighbourhood of each pixel: (rows, w, 3)."""
     margin = 2 * _RADIUS  # the slopes are means of slopes, which come from means
 
     def give(rows: slice) -> Floats:
@@ -301,13 +301,13 @@ def prepare(photo: Photo, finish: Finish) -> Pixels:
     """
     if finish.scale == 1 and (photo.alpha is None or photo.alpha.all()):
         return photo.pixels
-    picture, size = visible_colours(photo), _size(photo)
+    image, size = visible_colours(photo), _size(photo)
     if finish.scale < 1:
-        picture, size = (
-            reduced(picture, size, reduced_size(size, finish.scale)),
+        image, size = (
+            reduced(image, size, reduced_size(size, finish.scale)),
             reduced_size(size, finish.scale),
         )
-    return in_pixels(picture, size, like=photo.pixels)
+    return in_pixels(image, size, like=photo.pixels)
 
 
 def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
@@ -319,13 +319,13 @@ def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
         return photo
     if finish == Finish():
         return Photo(translated, photo.alpha, photo.exif)
-    size, picture, translation = _size(photo), visible_colours(photo), in_floats(translated)
+    size, image, translation = _size(photo), visible_colours(photo), in_floats(translated)
     if finish.scale < 1:
-        translation = carried_detail(picture, translation, size, reduced_size(size, finish.scale))
-    recolour = _recolour(photo, picture, translation, finish)
+        translation = carried_detail(image, translation, size, reduced_size(size, finish.scale))
+    recolour = _recolour(photo, image, translation, finish)
 
     def give(rows: slice) -> Floats:
-        before, after = picture(rows), translation(rows)
+        before, after = image(rows), translation(rows)
         if recolour:
             after = recolour(before, after)
         if finish.strength == 1:
@@ -336,14 +336,14 @@ def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
     return Photo(in_pixels(give, size, like=photo.pixels), photo.alpha, photo.exif)
 
 
-def _recolour(photo: Photo, picture: Rows, translation: Rows, finish: Finish) -> Recolour | None:
+def _recolour(photo: Photo, image: Rows, translation: Rows, finish: Finish) -> Recolour | None:
     if finish.preserve_color == "luma":
         return keep_chroma
     if finish.preserve_color == "none":
         return None
     size = _size(photo)
     weights = _alike(size[1]) if photo.alpha is None else in_floats(photo.alpha[..., None])
-    return keep_statistics(picture, translation, weights, size)
+    return keep_statistics(image, translation, weights, size)
 
 
 def _alike(width: int) -> Rows:

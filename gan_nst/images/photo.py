@@ -1,4 +1,4 @@
-"""Pictures with all that their files say of them: alpha, 16 bits, EXIF, colour profile."""
+"""Images with all that their files say of them: alpha, 16 bits, EXIF, colour profile."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _HEAD = b"Exif\0\0"  # what JPEG and Pillow put before it
 
-# What a TIFF's own directory says of the picture, and not of how its pixels are stored.
+# What a TIFF's own directory says of the image, and not of how its pixels are stored.
 _DESCRIPTIVE = {
     Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
     Base.Copyright, Base.Rating, Base.RatingPercent, Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords,
@@ -39,7 +39,7 @@ _DESCRIPTIVE = {
 
 
 def exif_of(image: Image.Image) -> bytes | None:
-    """A loaded picture's EXIF, its orientation 1 and without the thumbnail; none where there is none to be read."""
+    """A loaded image's EXIF, its orientation 1 and without the thumbnail; none where there is none to be read."""
     try:
         stored = image.info.get("exif")
         if isinstance(stored, bytes) and image.format != "TIFF":
@@ -51,7 +51,7 @@ def exif_of(image: Image.Image) -> bytes | None:
 
 
 def described(exif: Image.Exif) -> Image.Exif:
-    """Of EXIF what describes the picture, and not how its file stores pixels."""
+    """Of EXIF what describes the image, and not how its file stores pixels."""
     kept = Image.Exif()
     for tag, value in exif.items():
         if tag in _DESCRIPTIVE:
@@ -110,7 +110,7 @@ def stored_as(image: Image.Image) -> str:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened, not yet loaded picture has colour of 16 bits that Pillow would reduce. Raises DataError for
+    """Whether an opened, not yet loaded image has colour of 16 bits that Pillow would reduce. Raises DataError for
     colour of 16 bits that cannot be read.
     """
     if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
@@ -192,9 +192,9 @@ def encode_tiff(
     if sum(counts) >= (1 << 32) - (1 << 20):
         raise ValueError("larger than the 4 GiB that TIFF can be")
     tags = ImageFileDirectory_v2()
-    picture = Image.Exif()
-    picture.load(exif or b"")
-    for tag, value in described(picture).items():
+    image = Image.Exif()
+    image.load(exif or b"")
+    for tag, value in described(image).items():
         tags[tag] = value
     samples = 3 if alpha is None else 4
     tags[256], tags[257] = width, height
@@ -231,7 +231,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture, upright and in sRGB.
+    """An image, upright and in sRGB.
 
     pixels: RGB, (h, w, 3), uint8, or uint16 where its file has more than 8 bits. alpha: (h, w), of the same type.
     exif: its file's, with the orientation reset.
@@ -244,7 +244,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are written: JPEG's, WebP's and AVIF's quality, 1 to 100, and JPEG's and AVIF's chroma. Raises
+    """How images are written: JPEG's, WebP's and AVIF's quality, 1 to 100, and JPEG's and AVIF's chroma. Raises
     SettingsError.
     """
 
@@ -259,7 +259,7 @@ class Encoding:
 
 
 def read_photo(path: Path, largest: int = LARGEST) -> Photo:
-    """The picture in a file. Raises DataError, one line, for what cannot be read whole, or has more pixels than
+    """The image in a file. Raises DataError, one line, for what cannot be read whole, or has more pixels than
     `largest`.
 
     By its content, whatever its name; of an animation the first frame. 16 bits are kept of colour in PNG and TIFF,
@@ -274,7 +274,7 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
                 "--max-pixels allows more"
             )
         if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
-            log.warning(f"{path}: has several pictures; the first one is taken")
+            log.warning(f"{path}: has several images; the first one is taken")
         stored = stored_as(image)
         deep = is_deep(image)
         image.load()  # also where OpenCV decodes it, which fills up what a broken file lacks
@@ -293,19 +293,17 @@ def read_photo(path: Path, largest: int = LARGEST) -> Photo:
 
 
 def write_photo(photo: Photo, path: Path, encoding: Encoding | None = None) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all. Raises DataError when it cannot.
+    """Writes an image in the format of the path's suffix, whole or not at all. Raises DataError when it cannot.
 
     16 bits are kept in PNG and TIFF and rounded to 8 in the others; alpha is kept but in JPEG, where it lies over
-    white. With the EXIF and an sRGB profile; equal pictures give equal files.
+    white. With the EXIF and an sRGB profile; equal images give equal files.
     """
     name = FORMATS.get(path.suffix.lower())
     if name is None:
         raise DataError(f"{path}: no format that is written; the suffix must be one of {' '.join(FORMATS)}")
     height, width = photo.pixels.shape[:2]
     if max(height, width) > (longest := _LONGEST_SIDE.get(name, 1 << 31)):
-        raise DataError(
-            f"{path}: {name} pictures have at most {longest} pixels a side, not {width} x {height}"
-        )
+        raise DataError(f"{path}: {name} images have at most {longest} pixels a side, not {width} x {height}")
     if name == "JPEG" and len(photo.exif or b"") > _LONGEST_EXIF:
         log.warning(f"{path}: written without its EXIF, which is larger than JPEG's may be")
         photo = Photo(photo.pixels, photo.alpha)
@@ -318,7 +316,7 @@ def _is_deep_gray(image: Image.Image) -> bool:
 
 
 def _gray16(image: Image.Image) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
-    """A loaded picture of gray values of more than 8 bits, as RGB, with alpha where one value is transparent."""
+    """A loaded image of gray values of more than 8 bits, as RGB, with alpha where one value is transparent."""
     values = np.asarray(image)
     scale = 65535 / white_of(values)
     pixels = np.empty((*values.shape, 3), np.uint16)
@@ -331,7 +329,7 @@ def _gray16(image: Image.Image) -> tuple[NDArray[np.uint16], NDArray[np.uint16] 
 
 
 def _colour8(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """A loaded picture of any mode of 8 bits or less, as RGB in sRGB, and its alpha."""
+    """A loaded image of any mode of 8 bits or less, as RGB in sRGB, and its alpha."""
     gray = image.mode in ("1", "L", "LA", "La")
     icc, alpha = image.info.get("icc_profile"), None
     if image.has_transparency_data:
@@ -378,7 +376,7 @@ def _upright(values: Pixels, orientation: int) -> Pixels:
 
 
 def _encode(photo: Photo, name: str, encoding: Encoding) -> bytes:
-    """The picture's file, in memory: encoders that write to disk hide the system's reason when it is full."""
+    """The image's file, in memory: encoders that write to disk hide the system's reason when it is full."""
     icc, exif = srgb_profile(), photo.exif
     if name == "TIFF":
         return encode_tiff(photo.pixels, photo.alpha, icc, exif)

@@ -1,4 +1,4 @@
-"""A film's frames, or a folder's pictures, one after the other as photos with their times."""
+"""A video's frames, or a folder's images, one after the other as photos with their times."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ import numpy as np
 
 from gan_nst.core.errors import DataError, reason
 from gan_nst.core.terminal import track
-from gan_nst.images.arrays import Picture
+from gan_nst.images.arrays import ImageArray
 from gan_nst.images.photo import LARGEST, Photo, Pixels, read_photo
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,10 @@ _LEAD = 2.0  # seconds sought ahead of a start, as not every format is sought in
 _SLACK = 0.0005  # seconds that times written in thousandths are off by
 
 
-class Film:
-    """A film file, read front to back. Raises DataError when it is none.
+class Video:
+    """A video file, read front to back. Raises DataError when it is none.
 
-    container, stream: PyAV's own, of the moving pictures. start: when these begin, by the file's clock; all times here
+    container, stream: PyAV's own, of the moving images. start: when these begin, by the file's clock; all times here
     count from it, in seconds. faults: a line for whatever could not be read, known once `frames` has ended.
     """
 
@@ -41,20 +41,20 @@ class Film:
         try:
             import av
         except ImportError:
-            raise DataError("reading films needs PyAV: pip install 'gan_nst[video]'") from None
+            raise DataError("reading videos needs PyAV: pip install 'gan_nst[video]'") from None
         if not path.is_file():
-            raise DataError(f"{path}: no such film")
+            raise DataError(f"{path}: no such video")
         self.path, self._errors = path, av.FFmpegError
         self.faults: list[str] = []
         try:
             self.container = av.open(str(path.absolute()))
         except (av.FFmpegError, OSError) as error:
-            raise DataError(f"{path}: not a readable film ({reason(error)})") from None
+            raise DataError(f"{path}: not a readable video ({reason(error)})") from None
         # FFmpeg takes a sound file's cover for video, and plain text too.
         streams = [s for s in self.container.streams.video if s.width and not s.disposition & 0x400]
         if not streams or self.container.format.name == "tty":
             self.close()
-            raise DataError(f"{path}: has no moving pictures")
+            raise DataError(f"{path}: has no moving images")
         stream = self.stream = streams[0]
         stream.thread_type = "AUTO"
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -111,7 +111,7 @@ class Film:
         for _ in bar:  # a bar that is gone does not cross the warnings
             pass
         if not self.read:
-            raise DataError(f"{self.path}: not a readable film ({why})")
+            raise DataError(f"{self.path}: not a readable video ({why})")
         if damaged:
             self.faults.append(f"{self.path}: {damaged} damaged frames were left out")
         if self.read < 0.95 * min(self.seconds, end) - 0.5:
@@ -120,7 +120,7 @@ class Film:
             log.warning(fault)
 
     def sample(self) -> Iterator["VideoFrame"]:
-        """About `_LOOKS` frames spread over the film, fewer where it is damaged."""
+        """About `_LOOKS` frames spread over the video, fewer where it is damaged."""
         with suppress(self._errors):
             every = max(1, int(self.seconds / self._step / _LOOKS)) if self.seconds else 25
             if self.seconds < 60:  # too short to have many frames that can be decoded by themselves
@@ -130,7 +130,7 @@ class Film:
                 self.container.seek(int((self.start + (number + 0.5) / _LOOKS * self.seconds) * 1e6))
                 yield from islice(self.container.decode(self.stream), 1)
 
-    def rgb(self, frame: "VideoFrame", width: int, height: int) -> Picture:
+    def rgb(self, frame: "VideoFrame", width: int, height: int) -> ImageArray:
         """A frame as RGB uint8 of shape (height, width, 3)."""
         how = "AREA" if width < frame.width else "BICUBIC"
         untold = frame.colorspace == 2 and frame.height >= 720  # HD that names no colours has HD's
@@ -227,7 +227,7 @@ class Form:
         return frame
 
     def upright(self) -> "Form":
-        """The form of the same pictures stored upright."""
+        """The form of the same images stored upright."""
         if not _moves(self.turn)[0]:
             return replace(self, turn=None)
         aspect = 1 / self.aspect if self.aspect else None
@@ -235,7 +235,7 @@ class Form:
 
     @property
     def _scaler(self) -> int:
-        """The matrix, by swscale's number: BT.709 for HD that tells none, and BT.601 for smaller pictures."""
+        """The matrix, by swscale's number: BT.709 for HD that tells none, and BT.601 for smaller images."""
         return _SCALERS.get(self.space, 1 if self.height >= 720 else 5)
 
     @property
@@ -243,8 +243,8 @@ class Form:
         return _FULL if self.range == _FULL else _LIMITED
 
 
-def form_of(film: Film, frame: "VideoFrame") -> Form:
-    """The form of a film. frame: its first, which tells more than the file's head."""
+def form_of(video: Video, frame: "VideoFrame") -> Form:
+    """The form of a video. frame: its first, which tells more than the file's head."""
     layout = frame.format
     coloured = len(layout.components) >= 3  # gray is written with colours of half the size
     chroma = "422" if coloured and layout.chroma_height(64) == 64 else "420"
@@ -258,8 +258,8 @@ def form_of(film: Film, frame: "VideoFrame") -> Form:
     return Form(
         width=frame.width,
         height=frame.height,
-        tick=film.stream.time_base or 1 / film.rate,
-        rate=film.rate,
+        tick=video.stream.time_base or 1 / video.rate,
+        rate=video.rate,
         chroma=chroma,
         deep=max(component.bits for component in layout.components) > 8,
         space=space,
@@ -267,12 +267,12 @@ def form_of(film: Film, frame: "VideoFrame") -> Form:
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
         turn=_turn(frame),
-        aspect=film.stream.sample_aspect_ratio or None,
+        aspect=video.stream.sample_aspect_ratio or None,
     )
 
 
 def upright(pixels: Pixels, turn: Matrix | None) -> Pixels:
-    """The picture, (h, w, c), as a player shows it. turn: a display matrix; other than right angles turn nothing."""
+    """The image, (h, w, c), as a player shows it. turn: a display matrix; other than right angles turn nothing."""
     transposed, across, down = _moves(turn)
     pixels = pixels.swapaxes(0, 1) if transposed else pixels
     return cast(Pixels, np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1]))
@@ -309,7 +309,7 @@ _FRAME_SLACK = 1e-6  # seconds that decimal times are off by
 
 
 class Shot(NamedTuple):
-    """A picture of a film, upright. pts, duration: in the form's ticks. share: of the work that is done with it.
+    """An image of a video, upright. pts, duration: in the form's ticks. share: of the work that is done with it.
 
     file: where it was read from, if it was a file of its own.
     """
@@ -323,45 +323,45 @@ class Shot(NamedTuple):
 
 
 class Footage:
-    """Every `every`-th frame of a film, of those from `start` to before `end`, in seconds.
+    """Every `every`-th frame of a video, of those from `start` to before `end`, in seconds.
 
-    Raises DataError when the file is no film, and when the part has no frame.
+    Raises DataError when the file is no video, and when the part has no frame.
     """
 
     def __init__(self, path: Path, every: int = 1, start: float = 0.0, end: float = math.inf) -> None:
-        self.film = Film(path)
-        self.faults = self.film.faults
+        self.video = Video(path)
+        self.faults = self.video.faults
         self._every, self._start, self._end = every, start, end
 
     def close(self) -> None:
-        self.film.close()
+        self.video.close()
 
     def shots(self) -> Iterator[Shot]:
-        film, form, number = self.film, None, 0
-        last = min(self._end, film.seconds or math.inf)
-        for time, frame in film.frames(self._start, self._end, shown=False):
+        video, form, number = self.video, None, 0
+        last = min(self._end, video.seconds or math.inf)
+        for time, frame in video.frames(self._start, self._end, shown=False):
             number += 1
             if (number - 1) % self._every:
                 continue
             if form is None:
-                form = form_of(film, frame)
+                form = form_of(video, frame)
                 form = replace(form, rate=form.rate / self._every)
             tick = form.tick
-            pts = frame.pts if frame.pts is not None else round((film.start + time) / float(tick))
-            length = min((frame.duration * tick or 1 / film.rate) * self._every, max(last - time, 0.001))
+            pts = frame.pts if frame.pts is not None else round((video.start + time) / float(tick))
+            length = min((frame.duration * tick or 1 / video.rate) * self._every, max(last - time, 0.001))
             photo = Photo(upright(form.decode(frame), form.turn))
             share = (time - self._start) / (last - self._start) if last < math.inf else 0.0
             yield Shot(photo, form, pts, max(1, round(length / tick)), min(max(share, 0.0), 1.0))
         if number == 0:
-            about = f"; it is {stamp(film.seconds)} long" if film.seconds else ""
-            raise DataError(f"{film.path}: no frame after {stamp(self._start)}{about}")
+            about = f"; it is {stamp(video.seconds)} long" if video.seconds else ""
+            raise DataError(f"{video.path}: no frame after {stamp(self._start)}{about}")
 
 
 class Stills:
-    """The pictures of a folder, in the order that the numbers in their names have, as `rate` frames a second.
+    """The images of a folder, in the order that the numbers in their names have, as `rate` frames a second.
 
-    every, start, end: see Footage. largest: pixels that a picture may have. same: leave out pictures of other sizes
-    than the first. What is left out is a fault, and in a film the picture before it is held. Raises DataError when
+    every, start, end: see Footage. largest: pixels that an image may have. same: leave out images of other sizes
+    than the first. What is left out is a fault, and in a video the image before it is held. Raises DataError when
     there is none.
     """
 
@@ -388,9 +388,7 @@ class Stills:
         ]
         self._files, self._rate, self._every, self._same = part[::every], rate, every, same
         if not part:
-            raise DataError(
-                f"{folder}: no picture from {stamp(start)}; its {len(files)} are shown until then"
-            )
+            raise DataError(f"{folder}: no image from {stamp(start)}; its {len(files)} are shown until then")
 
     def close(self) -> None: ...
 
@@ -404,7 +402,7 @@ class Stills:
                     form = Form(width, height, tick=1 / self._rate, rate=self._rate / self._every)
                 elif self._same and (form.width, form.height) != (width, height):
                     size = f"{form.width}x{form.height}"
-                    raise DataError(f"{file}: is {width}x{height} pixels, the film {size}")
+                    raise DataError(f"{file}: is {width}x{height} pixels, the video {size}")
             except DataError as error:
                 self.faults.append(str(error))
                 log.error(f"skipped: {error}")
@@ -412,7 +410,7 @@ class Stills:
             share = number / (self._files[-1][0] + 1)
             yield Shot(photo, form, number, self._every, share, file)
         if form is None:
-            raise DataError(f"{self.folder}: none of its {len(self._files)} pictures can be read")
+            raise DataError(f"{self.folder}: none of its {len(self._files)} images can be read")
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:

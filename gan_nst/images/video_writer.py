@@ -1,4 +1,4 @@
-"""Writing films: pictures encoded in the form of the film that they were made from, its sound beside them."""
+"""Writing videos: images encoded in the form of the video that they were made from, its sound beside them."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gan_nst.core.errors import DataError, counted, reason, unwritten
 from gan_nst.images.photo import Pixels
-from gan_nst.images.video import Film, Form, as_stored, stamp
+from gan_nst.images.video import Form, Video, as_stored, stamp
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +30,32 @@ _OWN = {"encoder", "duration", "vendor_id", "number_of_frames", "number_of_bytes
 
 
 class Sound:
-    """The sound and the subtitles of a film, on their way into `output`; its streams are added there at once.
+    """The sound and the subtitles of a video, on their way into `output`; its streams are added there at once.
 
-    They are read by themselves, as far as the pictures have come, so that nothing piles up. shift: what is taken from
-    all times, in seconds. start, end: packets are copied from and to there, by the film's own clock. What of them
-    cannot be read becomes a fault of the film's when they end.
+    They are read by themselves, as far as the images have come, so that nothing piles up. shift: what is taken from
+    all times, in seconds. start, end: packets are copied from and to there, by the video's own clock. What of them
+    cannot be read becomes a fault of the video's when they end.
     """
 
     def __init__(
-        self, film: Film, output: "OutputContainer", shift: Fraction, start: float, end: float
+        self, video: Video, output: "OutputContainer", shift: Fraction, start: float, end: float
     ) -> None:
         import av
 
         self._av, self._output, self._shift, self._end = av, output, shift, end
-        self._film, self._damaged, self._error = film, 0, ""
-        self._heard: dict[int, float] = {}  # until when each stream was read, by the film's clock
+        self._video, self._damaged, self._error = video, 0, ""
+        self._heard: dict[int, float] = {}  # until when each stream was read, by the video's clock
         # What a sound codec needs to swing in comes before 0, for which some would move everything.
         self._start = start if output.format.name in ("mp4", "mov") else max(start, float(shift))
-        self._input = av.open(str(film.path.absolute()))
+        self._input = av.open(str(video.path.absolute()))
         self._anew: dict[int, Any] = {}
         streams = {}
         for stream in self._input.streams:
             if stream.type in ("audio", "subtitle", "attachment"):
-                if (copy := self._add(stream, film)) is not None:
+                if (copy := self._add(stream, video)) is not None:
                     streams[stream.index] = copy
             elif stream.type == "data":
-                log.info(f"{film.path}: its stream {stream.index}, of other data, is left out")
+                log.info(f"{video.path}: its stream {stream.index}, of other data, is left out")
         for stream in self._input.streams:
             if stream.index not in streams:
                 stream.discard = av.stream.Discard.all
@@ -74,15 +74,15 @@ class Sound:
         self.copy(math.inf)
         for stream in self._anew.values():
             self._output.mux(stream.encode(None))
-        faults = [f"{self._film.path}: {fault}" for fault in self._faults()]
-        self._film.faults += faults
+        faults = [f"{self._video.path}: {fault}" for fault in self._faults()]
+        self._video.faults += faults
         for fault in faults:
             log.warning(fault)
 
     def close(self) -> None:
         self._input.close()
 
-    def _add(self, stream: "Stream", film: Film) -> "Stream | None":
+    def _add(self, stream: "Stream", video: Video) -> "Stream | None":
         """The stream's counterpart in the output; None when there can be none, with a warning."""
         kind = self._output.format.name
         codec = stream.codec_context.name if stream.codec_context is not None else "data of an unknown kind"
@@ -90,7 +90,9 @@ class Sound:
             copy = self._output.add_stream_from_template(stream)
         except (ValueError, self._av.FFmpegError):
             if stream.type != "audio" or stream.codec_context is None:
-                log.warning(f"{film.path}: its {stream.type} ({codec}) is left out, which {kind} cannot hold")
+                log.warning(
+                    f"{video.path}: its {stream.type} ({codec}) is left out, which {kind} cannot hold"
+                )
                 return None
             name, rate = _ANEW.get(kind, ("aac", stream.codec_context.sample_rate))
             copy = self._output.add_stream(name, rate=rate)
@@ -98,7 +100,7 @@ class Sound:
             copy.codec_context.bit_rate = 64000 * max(2, stream.codec_context.layout.nb_channels)
             self._anew[stream.index] = copy
             log.warning(
-                f"{film.path}: its sound ({codec}) is encoded anew ({name}), as {kind} cannot hold it"
+                f"{video.path}: its sound ({codec}) is encoded anew ({name}), as {kind} cannot hold it"
             )
         copy.metadata.update(told(stream.metadata))
         copy.disposition = stream.disposition
@@ -186,35 +188,35 @@ _ENCODERS = {
     "avi": (("mpeg4", {}),),  # H.264 in AVI is shown late, as AVI tells no times
     "": (("libx264", {"preset": "medium"}),),
 }
-FILM_SUFFIXES = tuple(_CONTAINERS)
+VIDEO_SUFFIXES = tuple(_CONTAINERS)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The part of a film that is written, from `start` to before `end`, in seconds, and the film, for its sound."""
+    """The part of a video that is written, from `start` to before `end`, in seconds, and the video, for its sound."""
 
-    film: Film
+    video: Video
     start: float = 0.0
     end: float = math.inf
 
 
-class FilmWriter:
-    """Writes a film, whole or not at all: a context, within which pictures are added; an error in it leaves nothing.
+class VideoWriter:
+    """Writes a video, whole or not at all: a context, within which images are added; an error in it leaves nothing.
 
     The container is that of the output's suffix. crf: quality, 0 (best) to 51; 18 is hard to tell from the original.
-    clip: where the sound comes from. Raises DataError when the film cannot be written.
+    clip: where the sound comes from. Raises DataError when the video cannot be written.
     """
 
     def __init__(self, output: Path, crf: int = 18, clip: Clip | None = None) -> None:
         if find_spec("av") is None:
-            raise DataError("writing films needs PyAV: pip install 'gan_nst[video]'")
+            raise DataError("writing videos needs PyAV: pip install 'gan_nst[video]'")
         if output.suffix.lower() not in _CONTAINERS:
             known = " ".join(_CONTAINERS)
             raise DataError(
-                f"{output}: films are written as {known}; a name without a suffix is a folder of frames"
+                f"{output}: videos are written as {known}; a name without a suffix is a folder of frames"
             )
         if output.is_dir():
-            raise DataError(f"{output}: is a folder; give a film's name")
+            raise DataError(f"{output}: is a folder; give a video's name")
         self.output, self._crf, self._clip = output, crf, clip
         self._kind = _CONTAINERS[output.suffix.lower()]
         self._unfinished = output.with_name(f".{output.name}.part")
@@ -226,11 +228,11 @@ class FilmWriter:
             output.parent.mkdir(parents=True, exist_ok=True)
             self._unfinished.touch()  # or hours go by before it shows that nothing can be written there
 
-    def __enter__(self) -> "FilmWriter":
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def add(self, pixels: Pixels, form: Form, pts: int, duration: int) -> None:
-        """The film's next picture, RGB, upright. pts: when it is shown, in the form's ticks by the source's clock."""
+        """The video's next image, RGB, upright. pts: when it is shown, in the form's ticks by the source's clock."""
         with _writing(self.output):
             if self._container is None:
                 self._open(form, pts)
@@ -273,10 +275,8 @@ class FilmWriter:
         if clip is not None and clip.start > 0:
             self._shift = first * form.tick
         elif clip is not None:
-            self._shift = Fraction(max(0, clip.film.container.start_time or 0), 1_000_000)
-        if (
-            self._kind == "avi"
-        ):  # which cannot say how pictures are turned, and whose clock ticks once a frame
+            self._shift = Fraction(max(0, clip.video.container.start_time or 0), 1_000_000)
+        if self._kind == "avi":  # which cannot say how images are turned, and whose clock ticks once a frame
             form = replace(form.upright(), tick=1 / form.rate)
         self._form = form = replace(form, rate=form.rate.limit_denominator(100_000))
         clock = {}
@@ -288,10 +288,10 @@ class FilmWriter:
             self._stream.set_display_matrix(form.turn)
         if clip is not None:
             start = float(self._shift) if clip.start > 0 else -math.inf
-            film_start = clip.film.start
-            self._sound = Sound(clip.film, self._container, self._shift, start, film_start + clip.end)
-            self._container.metadata.update(told(clip.film.container.metadata))
-            self._stream.metadata.update(told(clip.film.stream.metadata))
+            video_start = clip.video.start
+            self._sound = Sound(clip.video, self._container, self._shift, start, video_start + clip.end)
+            self._container.metadata.update(told(clip.video.container.metadata))
+            self._stream.metadata.update(told(clip.video.stream.metadata))
             self._container.set_chapters(cast(Any, list(self._chapters(clip))))
 
     def _add_stream(self, container: "OutputContainer", form: Form) -> Any:
@@ -316,7 +316,7 @@ class FilmWriter:
             if form.aspect:
                 context.sample_aspect_ratio = form.aspect
             return stream
-        raise DataError(f"{self.output}: this PyAV cannot encode such films; pip install --upgrade av")
+        raise DataError(f"{self.output}: this PyAV cannot encode such videos; pip install --upgrade av")
 
     def _mux(self, packets: list[Any]) -> None:
         assert self._container is not None
@@ -327,11 +327,11 @@ class FilmWriter:
             self._container.mux(packet)
 
     def _chapters(self, clip: Clip) -> Iterator[dict[str, Any]]:
-        for chapter in clip.film.container.chapters():
+        for chapter in clip.video.container.chapters():
             tick = chapter["time_base"]
             shift = round(self._shift / tick)
             start, end = chapter["start"] - shift, chapter["end"] - shift
-            last = (clip.film.start + clip.end) / tick - shift
+            last = (clip.video.start + clip.end) / tick - shift
             if end > 0 and start < last:
                 yield {**chapter, "start": max(0, start), "end": int(min(end, last))}
 

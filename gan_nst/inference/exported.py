@@ -22,9 +22,9 @@ KEY = "gan_nst"  # of the description, in every format
 
 
 class TrainingScale(Section):
-    """The scale of the pictures a generator was trained on."""
+    """The scale of the images a generator was trained on."""
 
-    load_size: int = Field(ge=1, description="shorter side, in pixels, that pictures were resized to")
+    load_size: int = Field(ge=1, description="shorter side, in pixels, that images were resized to")
     crop_size: int = Field(ge=1, description="side of the training crops")
     resize: Resize = Field("short_side", description="how they were resized")
 
@@ -38,7 +38,7 @@ class Description(Section):
     network: dict[str, Any] = Field(description="spec that networks.build takes")
     translation: str = Field(description='"ab", for example')
     training_scale: TrainingScale
-    picture_range: tuple[Literal[-1], Literal[1]] = (-1, 1)
+    image_range: tuple[Literal[-1], Literal[1]] = (-1, 1)
     method: str
     scores: dict[str, float] = {}
     licence: str | None = None
@@ -49,7 +49,7 @@ class PortableDescription(Description):
 
     pixels: Literal["uint8", "float"] = Field("uint8", description="RGB in and out: 0 to 255, or 0 to 1")
     precision: Literal["float32", "float16", "int8"] = "float32"
-    smallest: int = Field(1, ge=1, description="side of the smallest pictures that it takes, in pixels")
+    smallest: int = Field(1, ge=1, description="side of the smallest images that it takes, in pixels")
 
 
 def to_text(description: Description) -> str:

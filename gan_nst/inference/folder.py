@@ -1,4 +1,4 @@
-"""A picture or a folder tree in, the same tree of translated pictures out."""
+"""An image or a folder tree in, the same tree of translated images out."""
 
 import errno
 import logging
@@ -18,7 +18,7 @@ import torch
 
 from gan_nst.core.errors import DataError, GanNstError, counted
 from gan_nst.core.terminal import bar
-from gan_nst.images.arrays import Picture
+from gan_nst.images.arrays import ImageArray
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
 from gan_nst.inference.outputs import (
@@ -40,11 +40,11 @@ _LARGEST_BATCH = 32
 
 
 def translate_stream(
-    translator: Translator, pictures: Iterable[tuple[Path, Picture]]
-) -> Iterator[tuple[Path, Picture]]:
-    """Named pictures of any sizes, translated; the order may change."""
-    for batch in batches(pictures, lambda named: named[1], translator.fits):
-        outputs = translator.translate([picture for _, picture in batch])
+    translator: Translator, images: Iterable[tuple[Path, ImageArray]]
+) -> Iterator[tuple[Path, ImageArray]]:
+    """Named images of any sizes, translated; the order may change."""
+    for batch in batches(images, lambda named: named[1], translator.fits):
+        outputs = translator.translate([image for _, image in batch])
         yield from zip([path for path, _ in batch], outputs, strict=True)
 
 
@@ -205,8 +205,8 @@ _FAR = 2.0  # times larger or smaller than in training
 class FolderOptions:
     """How a folder is translated and written.
 
-    resume: leave out pictures whose output is there and no older. largest: pixels that a picture may have. share: this
-    process's number and how many there are, each of which takes another part of the pictures.
+    resume: leave out images whose output is there and no older. largest: pixels that an image may have. share: this
+    process's number and how many there are, each of which takes another part of the images.
     """
 
     naming: Naming = field(default_factory=Naming)
@@ -219,7 +219,7 @@ class FolderOptions:
 
 @dataclass
 class Outcome:
-    """What became of a folder: the files written, one line for each picture that could not be translated, how many
+    """What became of a folder: the files written, one line for each image that could not be translated, how many
     were finished earlier, and how many were not tried because the disk was full.
     """
 
@@ -231,7 +231,7 @@ class Outcome:
     @property
     def trouble(self) -> str:
         """What the failures come to, for the user."""
-        return f"{counted(len(self.failures), 'picture')} could not be translated"
+        return f"{counted(len(self.failures), 'image')} could not be translated"
 
 
 def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
@@ -242,10 +242,10 @@ def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Pho
 def translate_folder(
     translator: Translator, source: Path, output: Path, options: FolderOptions | None = None
 ) -> Outcome:
-    """Translates a picture, or every picture under a folder, into `output`, keeping the tree.
+    """Translates an image, or every image under a folder, into `output`, keeping the tree.
 
-    A picture that cannot be read, translated or written is reported and skipped; a full disk ends the work. Raises
-    DataError when there is nothing to translate, or when a picture would be written over.
+    An image that cannot be read, translated or written is reported and skipped; a full disk ends the work. Raises
+    DataError when there is nothing to translate, or when an image would be written over.
     """
     options = options or FolderOptions()
     targets = plan_outputs(source, output, options.naming)
@@ -257,7 +257,7 @@ def translate_folder(
     remove_unfinished(own.values())
     wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
     outcome = Outcome(finished=len(own) - len(wanted))
-    # One picture's own progress is told by the translator, where it takes long.
+    # One image's own progress is told by the translator, where it takes long.
     with bar("translating") if number == 0 and len(wanted) > 1 else nullcontext() as report:
         _Work(translator, wanted, options, outcome, report).run()
     return outcome
@@ -265,7 +265,7 @@ def translate_folder(
 
 @dataclass(frozen=True)
 class _Job:
-    """A picture on its way to the network."""
+    """An image on its way to the network."""
 
     path: Path
     photo: Photo
@@ -280,7 +280,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Failed:
-    """A picture that could not be translated, and why. full: because the disk is."""
+    """An image that could not be translated, and why. full: because the disk is."""
 
     line: str
     full: bool = False
@@ -316,13 +316,13 @@ class _Work:
                         break
         except KeyboardInterrupt:
             log.info(
-                f"{len(self._outcome.written)} of {len(self._targets)} pictures are done; --resume goes on"
+                f"{len(self._outcome.written)} of {len(self._targets)} images are done; --resume goes on"
             )
             raise
         self._outcome.untried = len(self._targets) - self._done
         if self._outcome.untried:
             log.error(
-                f"stopped: the disk is full; {len(self._outcome.written)} of {len(self._targets)} pictures are done; "
+                f"stopped: the disk is full; {len(self._outcome.written)} of {len(self._targets)} images are done; "
                 "free some space and go on with --resume"
             )
         self._warn_of_scale()
@@ -345,7 +345,7 @@ class _Work:
             yield result
 
     def _network(self, jobs: Iterable[_Job]) -> Iterator[tuple[Callable[[], Path | _Failed], int]]:
-        """What remains to be done for every picture once the network has seen it, and the bytes that holds."""
+        """What remains to be done for every image once the network has seen it, and the bytes that holds."""
         for batch in batches(jobs, lambda job: job.prepared, self._translator.fits):
             yield from self._pass(batch)
 
@@ -389,11 +389,11 @@ class _Work:
 
     def _warn_of_scale(self) -> None:
         known = self._translator.description.training_scale
-        if known.resize == "none" or not self._far:  # "none": it was trained on pictures of any scale
+        if known.resize == "none" or not self._far:  # "none": it was trained on images of any scale
             return
         path = max(self._far, key=lambda path: max(self._far[path], 1 / self._far[path]))
         log.warning(
-            f"{len(self._far)} of {len(self._targets)} pictures are far from the training scale "
+            f"{len(self._far)} of {len(self._targets)} images are far from the training scale "
             f"({path.name}: {self._far[path]:.2g} times); the generator knows shorter sides near "
             f"{known.load_size} pixels"
             + (f"; --scale {1 / self._far[path]:.2g} works there" if self._far[path] > 1 else "")
@@ -401,7 +401,7 @@ class _Work:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a picture could not be translated, in one line. What was not foreseen ends that picture alone too."""
+    """Why an image could not be translated, in one line. What was not foreseen ends that image alone too."""
     if any(map(_is_of_memory, _with_causes(error))):
         return f"{path}: not enough memory; give less --memory, or --scale 0.5"
     if not isinstance(error, GanNstError):

@@ -27,7 +27,7 @@ class Layout:
 
     expected: what its files are, for errors. sign: a tensor without which a file is not looked at further.
     spec: what our network needs beside its width and its blocks. rows: the table, for a file with these names.
-    norm: what a norm may have. bgr: whether its pictures have their channels in that order.
+    norm: what a norm may have. bgr: whether its images have their channels in that order.
     Tensors that our network lacks count for nothing: a bias before an instance norm, statistics that no norm uses.
     """
 
@@ -125,7 +125,7 @@ def _names(layout: Layout, rows: list[Row]) -> dict[str, str]:
 
 
 def _swap_red_and_blue(weights: dict[str, Tensor]) -> None:
-    """Of the pictures that go in, (64, 3, 7, 7), and of those that come out, (3, 64, 7, 7) and (3,)."""
+    """Of the images that go in, (64, 3, 7, 7), and of those that come out, (3, 64, 7, 7) and (3,)."""
     weights["segments.stem.convolution.weight"] = weights["segments.stem.convolution.weight"].flip(1)
     for name in ("segments.tail.convolution.weight", "segments.tail.convolution.bias"):
         weights[name] = weights[name].flip(0)
@@ -175,8 +175,8 @@ LAYOUTS = (
         expected="CartoonGAN of CartoonGAN-Test-Pytorch-Torch (conv01_1.weight, in01_1.scale to deconv03_1.bias)",
         method="cartoongan",
         sign="conv01_1.weight",
-        # That project pads the strided and the second convolutions with zeros, which stains the pictures' borders. The
-        # pictures known to be drawn with the published weights are those of reflection everywhere.
+        # That project pads the strided and the second convolutions with zeros, which stains the images' borders. The
+        # images known to be drawn with the published weights are those of reflection everywhere.
         spec={
             "convolutions": 2,
             "upsampling": "transposed",
@@ -207,7 +207,7 @@ EXPECTED = "; or ".join(layout.expected for layout in LAYOUTS)
 # Other networks of the same projects, by a tensor that only they have.
 RELATIVES = (
     (r"model\.model\..*", "a U-Net"),
-    (r"model\.0\.weight", "a PatchGAN, which judges pictures and makes none"),
+    (r"model\.0\.weight", "a PatchGAN, which judges images and makes none"),
     (r"model\.\d+\.filt", "an anti-aliased ResNet, CUT's default"),
     (r"model\.2\.weight", "a ResNet with learned norms: batch norm, or affine instance norm"),
 )

@@ -1,4 +1,4 @@
-"""Which picture becomes which file: names, folders, and what an earlier time left there."""
+"""Which image becomes which file: names, folders, and what an earlier time left there."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gan_nst.core.errors import DataError, SettingsError, unwritten
-from gan_nst.images.files import LOOKED_FOR, find_pictures, picture_suffixes
+from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
 from gan_nst.images.photo import FORMATS
 
 Format = Literal["png", "jpeg", "webp", "tiff", "avif", "same"]
@@ -39,7 +39,7 @@ class Naming:
         return path.with_name(path.stem + self.suffix + self._ending(path))
 
     def long(self, path: Path) -> Path:
-        """The name for pictures that would share their plain one: a/b.jpg becomes a/b.jpg_cartoon.png."""
+        """The name for images that would share their plain one: a/b.jpg becomes a/b.jpg_cartoon.png."""
         return path.with_name(path.name + self.suffix + self._ending(path))
 
     def _ending(self, path: Path) -> str:
@@ -49,15 +49,15 @@ class Naming:
 
 
 def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> dict[Path, Path]:
-    """Which picture becomes which file of the folder `output`, which is made; the tree is kept.
+    """Which image becomes which file of the folder `output`, which is made; the tree is kept.
 
-    Where the source is one picture, the output may also name the file. Raises DataError when there is no picture, when
-    the folder cannot be written, when a link in it leads out of it, or when a picture would be written over.
+    Where the source is one image, the output may also name the file. Raises DataError when there is no image, when
+    the folder cannot be written, when a link in it leads out of it, or when an image would be written over.
     """
     naming = naming or Naming()
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir() and (names_a_picture(output) or _has_an_ending(output)):
+    if not source.is_dir() and (names_a_image(output) or _has_an_ending(output)):
         _check_name(output, naming)
         make_folder(output.parent)
         return _without_inputs({source: output})
@@ -82,12 +82,12 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
 
 
 def inputs(source: Path, output: Path) -> list[Path]:
-    """The pictures of a folder, but for those of an earlier output inside it. Raises DataError when there are none."""
-    files = find_pictures(source)
+    """The images of a folder, but for those of an earlier output inside it. Raises DataError when there are none."""
+    files = find_images(source)
     if _real(source) in _real(output).parents:
         files = [file for file in files if _real(output) not in _real(file).parents]
     if not files:
-        raise DataError(f"{source}: no pictures (looked for {LOOKED_FOR})")
+        raise DataError(f"{source}: no images (looked for {LOOKED_FOR})")
     return files
 
 
@@ -96,9 +96,9 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def names_a_picture(output: Path) -> bool:
-    """Whether an output is the name of a picture's file, and not of a folder."""
-    return output.suffix.lower() in picture_suffixes() | FORMATS.keys() and not output.is_dir()
+def names_a_image(output: Path) -> bool:
+    """Whether an output is the name of an image's file, and not of a folder."""
+    return output.suffix.lower() in image_suffixes() | FORMATS.keys() and not output.is_dir()
 
 
 def lie_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
@@ -134,7 +134,7 @@ def _check_name(output: Path, naming: Naming) -> None:
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
         raise DataError(
-            f"{output}: pictures are written as {' '.join(FORMATS)}; if it is to be a folder, make it first"
+            f"{output}: images are written as {' '.join(FORMATS)}; if it is to be a folder, make it first"
         )
     if naming.suffix:
         raise SettingsError(f"{output}: names the file already; leave --suffix out, or give a folder")
@@ -161,7 +161,7 @@ def _stay_below(output: Path, targets: Iterable[Path]) -> None:
 
 
 def _without_inputs(targets: dict[Path, Path]) -> dict[Path, Path]:
-    """The plan as it is. Raises DataError when a picture would be written over."""
+    """The plan as it is. Raises DataError when an image would be written over."""
     inputs = {_real(file) for file in targets}
     for target in targets.values():
         if _real(target) in inputs:

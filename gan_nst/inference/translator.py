@@ -1,4 +1,4 @@
-"""A generator made usable: any picture in, the translated picture of the same size out."""
+"""A generator made usable: any image in, the translated image of the same size out."""
 
 import functools
 import logging
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
 from gan_nst.core.errors import DataError
 from gan_nst.core.terminal import bar
-from gan_nst.images.arrays import Picture, to_float, to_picture, to_tensor, to_uint8
+from gan_nst.images.arrays import ImageArray, to_float, to_image, to_tensor, to_uint8
 from gan_nst.images.files import to_rgb
 from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
@@ -38,7 +38,7 @@ _UNKNOWN = 2048.0  # bytes a pixel, of a network that is no generator of ours
 
 
 class Translator:
-    """Translates pictures with one generator.
+    """Translates images with one generator.
 
     generator: maps (n, 3, h, w) in [-1, 1] to the same; its `multiple` divides the sizes it takes. memory: bytes that
     the network may use at once; what does not fit is translated in parts, with the same result, or, if `fast`,
@@ -68,65 +68,65 @@ class Translator:
         self._bytes_a_pixel = _bytes_a_pixel(generator, description)
 
     @overload
-    def __call__(self, picture: Image.Image) -> Image.Image: ...
+    def __call__(self, image: Image.Image) -> Image.Image: ...
     @overload
-    def __call__(self, picture: P) -> P: ...
-    def __call__(self, picture: Image.Image | P) -> Image.Image | P:
-        """The translated picture, as wide and high: a Pillow image for one, an RGB array (h, w, 3) of uint8 or uint16
+    def __call__(self, image: P) -> P: ...
+    def __call__(self, image: Image.Image | P) -> Image.Image | P:
+        """The translated image, as wide and high: a Pillow image for one, an RGB array (h, w, 3) of uint8 or uint16
         for one.
         """
-        if isinstance(picture, Image.Image):
-            return Image.fromarray(self.translate([to_rgb(picture)])[0])
-        return self.translate([picture])[0]
+        if isinstance(image, Image.Image):
+            return Image.fromarray(self.translate([to_rgb(image)])[0])
+        return self.translate([image])[0]
 
     @property
     def takes_statistics(self) -> bool:
-        """Whether the generator can be normalised by other statistics than its pictures' own, and be computed in
+        """Whether the generator can be normalised by other statistics than its images' own, and be computed in
         strips.
         """
         return isinstance(self.generator, ResnetGenerator)
 
     @torch.inference_mode()
-    def translate(self, pictures: Sequence[P], statistics: Statistics | None = None) -> list[P]:
-        """The translations of pictures of one size and type: RGB, (h, w, 3), uint8 or uint16, in and out.
+    def translate(self, images: Sequence[P], statistics: Statistics | None = None) -> list[P]:
+        """The translations of images of one size and type: RGB, (h, w, 3), uint8 or uint16, in and out.
 
-        statistics: what to normalise by instead of the pictures' own statistics. Raises DataError when a picture does
+        statistics: what to normalise by instead of the images' own statistics. Raises DataError when an image does
         not fit the memory, nor any part of it, or the disk not the scratch file.
         """
-        for picture in pictures:
-            known = picture.dtype in (np.uint8, np.uint16)
-            if not known or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        for image in images:
+            known = image.dtype in (np.uint8, np.uint16)
+            if not known or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
                 raise ValueError(
-                    f"expected RGB uint8 or uint16 of shape (h, w, 3), got {picture.dtype} {picture.shape}"
+                    f"expected RGB uint8 or uint16 of shape (h, w, 3), got {image.dtype} {image.shape}"
                 )
-        if not pictures:
+        if not images:
             return []
-        at_once = self.fits(*pictures[0].shape[:2])
+        at_once = self.fits(*images[0].shape[:2])
         found: list[Pixels] = []
         if at_once == 0:
-            found += [self._in_parts(picture, statistics) for picture in pictures]
+            found += [self._in_parts(image, statistics) for image in images]
         else:
-            for first in range(0, len(pictures), at_once):
-                found += self._at_once(pictures[first : first + at_once], statistics)
+            for first in range(0, len(images), at_once):
+                found += self._at_once(images[first : first + at_once], statistics)
         return cast(list[P], found)
 
     def fits(self, height: int, width: int) -> int:
-        """How many pictures of a size pass the network together best; 0 when one is too large to pass it whole."""
+        """How many images of a size pass the network together best; 0 when one is too large to pass it whole."""
         pixels = math.prod(length + missing(length, self._multiple) for length in (height, width))
         together = max(1, _TOGETHER.get(self.device.type, _TOGETHER_ELSEWHERE) // pixels)
         return min(together, int(self.memory / (self._bytes_a_pixel * pixels)))
 
     def scale_of(self, height: int, width: int) -> float:
-        """How many times larger a picture's shorter side is than those of the training."""
+        """How many times larger an image's shorter side is than those of the training."""
         return min(height, width) / self.description.training_scale.load_size
 
-    def _at_once(self, pictures: Sequence[Pixels], statistics: Statistics | None) -> list[Pixels]:
-        batch = torch.stack([self._floats(picture) for picture in pictures])
+    def _at_once(self, images: Sequence[Pixels], statistics: Statistics | None) -> list[Pixels]:
+        batch = torch.stack([self._floats(image) for image in images])
         height, width = batch.shape[2:]
         padded = pad_to_multiple(batch, self._multiple)
         with autocast(self.precision, self.device):
             output = self._pass(padded, statistics)
-        return [_to_pixels(x, pictures[0].dtype) for x in output[:, :, :height, :width]]
+        return [_to_pixels(x, images[0].dtype) for x in output[:, :, :height, :width]]
 
     def _pass(self, batch: Tensor, statistics: Statistics | None) -> Tensor:
         if statistics is not None:
@@ -134,18 +134,18 @@ class Translator:
         output: Tensor = self.generator(batch)
         return output
 
-    def _in_parts(self, picture: Pixels, statistics: Statistics | None) -> Pixels:
-        height, width = picture.shape[:2]
+    def _in_parts(self, image: Pixels, statistics: Statistics | None) -> Pixels:
+        height, width = image.shape[:2]
         if not self.takes_statistics:
             needed = self._bytes_a_pixel * height * width / 2**30
             raise DataError(
                 f"{width}x{height} pixels take about {needed:.1f} GiB at once, and this file cannot translate in "
                 "parts; give the run or its .safetensors, a smaller --scale, or a larger --memory"
             )
-        canvas = np.empty_like(picture)
-        source, target, generator = picture, canvas, self._resnet()
+        canvas = np.empty_like(image)
+        source, target, generator = image, canvas, self._resnet()
         if width > height:
-            source, target, generator = picture.swapaxes(0, 1), canvas.swapaxes(0, 1), self._turned
+            source, target, generator = image.swapaxes(0, 1), canvas.swapaxes(0, 1), self._turned
         down, across = padded_places(source.shape[0], source.shape[1], self._multiple)
 
         def rows(span: range) -> Tensor:
@@ -153,7 +153,7 @@ class Translator:
 
         def sink(span: range, x: Tensor) -> None:
             part = target[span.start : span.stop]
-            part[:] = _to_pixels(x[0, :, : part.shape[0], : part.shape[1]], picture.dtype)
+            part[:] = _to_pixels(x[0, :, : part.shape[0], : part.shape[1]], image.dtype)
 
         with bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
             if self.fast and statistics is None:
@@ -188,14 +188,14 @@ class Translator:
     def _floats(self, pixels: Pixels) -> Tensor:
         """Pixels (h, w, 3) as float32 (3, h, w) in [-1, 1], on the device."""
         if pixels.dtype == np.uint8:
-            return to_float(to_tensor(cast(Picture, pixels)).to(self.device))
+            return to_float(to_tensor(cast(ImageArray, pixels)).to(self.device))
         return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).to(self.device) / 32767.5 - 1
 
 
 def _to_pixels(x: Tensor, dtype: np.dtype[np.generic]) -> Pixels:
     """Float (3, h, w) in [-1, 1] as pixels (h, w, 3), rounded; values outside the range are clipped."""
     if dtype == np.uint8:
-        return to_picture(to_uint8(x))
+        return to_image(to_uint8(x))
     values = ((x + 1) * 32767.5).round().clamp(0, 65535)
     return np.ascontiguousarray(values.permute(1, 2, 0).cpu().numpy().astype(np.uint16))
 

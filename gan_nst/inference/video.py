@@ -1,4 +1,4 @@
-"""A film in, the translated film out: with its sound, its times and its form, and without flicker."""
+"""A video in, the translated video out: with its sound, its times and its form, and without flicker."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from gan_nst.core.terminal import bar
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
 from gan_nst.images.video import Footage, Shot, Stills
-from gan_nst.images.video_writer import FILM_SUFFIXES, Clip, FilmWriter
+from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
 from gan_nst.inference.folder import Outcome, ahead
 from gan_nst.inference.outputs import Naming, inputs, make_folder, plan_outputs
 from gan_nst.inference.translator import Translator
@@ -63,7 +63,7 @@ class Window:
 
 
 SUFFIXES = frozenset(
-    {*FILM_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}
+    {*VIDEO_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}
 )
 
 SMOOTHING = 0.7  # a strength that takes about half of the flicker
@@ -72,10 +72,10 @@ _READ_AHEAD = 64 * 2**20  # bytes
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a film is translated and written.
+    """How a video is translated and written.
 
     crf: quality, 0 (best) to 51. every: each such frame is translated, the others are left out. start, end: the part,
-    in seconds. fps: frames a second of a film made from a folder. window: frames whose statistics are shared; 1: each
+    in seconds. fps: frames a second of a video made from a folder. window: frames whose statistics are shared; 1: each
     has its own. smooth: how much of a frame comes from those before, moved along, 0 (nothing) to below 1.
     """
 
@@ -110,8 +110,8 @@ class FrameFiles:
 
 
 @dataclass
-class FilmOutcome(Outcome):
-    """What became of a film: `written` is the film, or its pictures; `failures` are parts that could not be read."""
+class VideoOutcome(Outcome):
+    """What became of a video: `written` is the video, or its images; `failures` are parts that could not be read."""
 
     frames: int = 0
 
@@ -120,8 +120,8 @@ class FilmOutcome(Outcome):
         return f"not everything could be read, {counted(len(self.failures), 'fault')}"
 
 
-def is_film(path: Path) -> bool:
-    """Whether a path is named like a film's file."""
+def is_video(path: Path) -> bool:
+    """Whether a path is named like a video's file."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
@@ -132,19 +132,18 @@ def translate_video(
     options: VideoOptions | None = None,
     finish: Finish | None = None,
     files: FrameFiles | None = None,
-) -> FilmOutcome:
-    """Translates a film, or a folder of its frames, into a film, or a folder of frames; a film's are called 000001.png
-    and so on.
+) -> VideoOutcome:
+    """Translates a video, or a folder of its frames, into a video, or a folder of frames named 000001.png and so on.
 
-    What an output without a film's suffix names is a folder. A film that is damaged or breaks off is translated as
-    far as it can be read, and the outcome says so. Raises DataError, and leaves no film, when nothing can be read or
+    What an output without a video's suffix names is a folder. A video that is damaged or breaks off is translated as
+    far as it can be read, and the outcome says so. Raises DataError, and leaves no video, when nothing can be read or
     the output not be written.
     """
     options, finish, files = options or VideoOptions(), finish or Finish(), files or FrameFiles()
-    outcome = FilmOutcome()
+    outcome = VideoOutcome()
     with (
-        closing(_source(source, output, options, files.largest)) as film,
-        _sink(film, output, options, files, outcome) as sink,
+        closing(_source(source, output, options, files.largest)) as video,
+        _sink(video, output, options, files, outcome) as sink,
     ):
         if options.window > 1 and not translator.takes_statistics:
             log.warning("this generator's statistics cannot be shared between frames; --window is left out")
@@ -155,14 +154,14 @@ def translate_video(
             )
         with (
             bar(f"translating {source.name}") as report,
-            closing(ahead(_itself, film.shots(), _bytes, 1, _READ_AHEAD)) as shots,
+            closing(ahead(_itself, video.shots(), _bytes, 1, _READ_AHEAD)) as shots,
         ):
             for shot, photo in stylize(translator, shots, options, finish):
                 sink(shot, photo)
                 outcome.frames += 1
                 if report is not None:
                     report(shot.share)
-    outcome.failures += film.faults
+    outcome.failures += video.faults
     return outcome
 
 
@@ -177,8 +176,8 @@ def stylize(
             window.reset()
         if begins and smoother is not None:
             smoother.reset()
-        pictures = [prepare(shot.photo, finish) for shot in batch]
-        for shot, translated in zip(batch, translator.translate(pictures, window), strict=True):
+        images = [prepare(shot.photo, finish) for shot in batch]
+        for shot, translated in zip(batch, translator.translate(images, window), strict=True):
             photo = complete(shot.photo, translated, finish)
             if smoother is not None:
                 photo = replace(photo, pixels=smoother(shot.photo.pixels, photo.pixels))
@@ -204,20 +203,20 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
 
 @contextmanager
 def _sink(
-    film: Footage | Stills, output: Path, options: VideoOptions, files: FrameFiles, outcome: FilmOutcome
+    video: Footage | Stills, output: Path, options: VideoOptions, files: FrameFiles, outcome: VideoOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
     """Where translations go: within the context, call it with each."""
-    if names_a_film(output):
-        clip = Clip(film.film, options.start, options.end) if isinstance(film, Footage) else None
-        if clip is not None and output.exists() and output.samefile(clip.film.path):
+    if names_a_video(output):
+        clip = Clip(video.video, options.start, options.end) if isinstance(video, Footage) else None
+        if clip is not None and output.exists() and output.samefile(clip.video.path):
             raise DataError(f"{output}: would be written over the input; give another name")
-        with FilmWriter(output, options.crf, clip) as writer:
+        with VideoWriter(output, options.crf, clip) as writer:
             yield lambda shot, photo: writer.add(photo.pixels, shot.form, shot.pts, shot.duration)
         outcome.written.append(output)
         return
-    if isinstance(film, Footage):
+    if isinstance(video, Footage):
         _make_empty(output, files.naming)
-    names = plan_outputs(film.folder, output, files.naming) if isinstance(film, Stills) else {}
+    names = plan_outputs(video.folder, output, files.naming) if isinstance(video, Stills) else {}
 
     def write(shot: Shot, photo: Photo) -> None:
         number = Path(f"{outcome.frames + 1:06}")
@@ -229,13 +228,13 @@ def _sink(
 
 
 def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> Footage | Stills:
-    """What is to be translated. Raises DataError when there is nothing, or a film's frames have too many pixels."""
+    """What is to be translated. Raises DataError when there is nothing, or a video's frames have too many pixels."""
     if not source.exists():
-        raise DataError(f"{source}: no such film or folder")
+        raise DataError(f"{source}: no such video or folder")
     part = options.every, options.start, options.end
     if not source.is_dir():
         footage = Footage(source, *part)
-        width, height = footage.film.stream.width, footage.film.stream.height
+        width, height = footage.video.stream.width, footage.video.stream.height
         if width * height > largest:
             footage.close()
             raise DataError(
@@ -244,20 +243,20 @@ def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> 
             )
         return footage
     return Stills(
-        source, inputs(source, output), options.fps, *part, largest=largest, same=names_a_film(output)
+        source, inputs(source, output), options.fps, *part, largest=largest, same=names_a_video(output)
     )
 
 
-def names_a_film(output: Path) -> bool:
-    """Whether an output is a film; else it is a folder. FilmWriter refuses suffixes that it does not know."""
+def names_a_video(output: Path) -> bool:
+    """Whether an output is a video; else it is a folder. VideoWriter refuses suffixes that it does not know."""
     return bool(output.suffix) and not output.is_dir()
 
 
 def _make_empty(folder: Path, naming: Naming) -> None:
-    """A folder for a film's frames, without earlier ones, of whatever format, which would mix with them."""
+    """A folder for a video's frames, without earlier ones, of whatever format, which would mix with them."""
     if folder.exists() and not folder.is_dir():
         raise DataError(
-            f"{folder}: is a file; a film's frames need a folder, a film one of {' '.join(FILM_SUFFIXES)}"
+            f"{folder}: is a file; a video's frames need a folder, a video one of {' '.join(VIDEO_SUFFIXES)}"
         )
     make_folder(folder)
     ending = "|".join(map(re.escape, FORMATS))

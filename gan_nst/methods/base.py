@@ -17,7 +17,7 @@ from gan_nst.objectives.augment import Augmentation, augment
 from gan_nst.objectives.losses import together
 
 Batch = dict[str, Tensor]
-"""One step's tensors by name: pictures (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a
+"""One step's tensors by name: images (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a
 later one.
 """
 
@@ -30,12 +30,12 @@ class Stream:
     """One input of a method, as plain data.
 
     domain: "a", "b", or a name among many.
-    view: what of the picture is delivered; "picture" is the picture itself.
-    tied_to: the batch key of a stream with the same picture, crop and flip.
+    view: what of the image is delivered; "image" is the image itself.
+    tied_to: the batch key of a stream with the same image, crop and flip.
     """
 
     domain: str
-    view: str = "picture"
+    view: str = "image"
     tied_to: str | None = None
 
 
@@ -65,7 +65,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Translation:
-    """What a user may ask for: pictures of `source` through `generator`, which looks like pictures of
+    """What a user may ask for: images of `source` through `generator`, which looks like images of
     `target`.
     """
 
@@ -105,9 +105,9 @@ class Method(nn.Module, ABC):
         super().__init__()
         self._augmentations = settings.differentiable_augmentation
 
-    def judge(self, discriminator: nn.Module, *pictures: Tensor) -> Sequence[Tensor]:
+    def judge(self, discriminator: nn.Module, *images: Tensor) -> Sequence[Tensor]:
         """A discriminator's scores of several inputs of shape (n, 3, h, w), differentiably augmented, in one pass."""
-        return together(discriminator, *(augment(x, self._augmentations) for x in pictures))
+        return together(discriminator, *(augment(x, self._augmentations) for x in images))
 
     @classmethod
     def resolve(cls, settings: MethodSettings) -> MethodSettings:

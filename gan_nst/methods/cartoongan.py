@@ -121,8 +121,8 @@ class CartoonGan(Method):
     def discriminator_losses(self, batch: Batch) -> Losses:
         """The edge-promoting adversarial loss (equation 3): cartoons against smoothed ones and translations."""
         fake = self.generators["ab"](batch["real_a"]).detach()
-        pictures = batch["real_b"], batch["b_smoothed"], fake
-        real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *pictures)
+        images = batch["real_b"], batch["b_smoothed"], fake
+        real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *images)
         return {
             "discriminator_real": self.adversarial(real_scores, True),
             "discriminator_smoothed": self.adversarial(smoothed_scores, False),

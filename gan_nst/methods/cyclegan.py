@@ -38,7 +38,7 @@ class CycleGanSettings(MethodSettings):
     adversarial: Literal["lsgan", "bce"] = Field("lsgan", description="adversarial loss")
     cycle_weight: float = Field(10.0, ge=0, description="of |ba(ab(a)) - a| and |ab(ba(b)) - b|")
     identity_weight: float = Field(5.0, ge=0, description="of |ba(a) - a| and |ab(b) - b|; 0 leaves them out")
-    replay: int = Field(50, ge=0, description="pictures in each replay buffer; 0: none")
+    replay: int = Field(50, ge=0, description="images in each replay buffer; 0: none")
     learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
     decay_from: float = Field(

@@ -1,4 +1,4 @@
-"""The discriminator of CartoonGAN (Chen et al. 2018, CVPR, section 3.1), which judges edges, not whole pictures."""
+"""The discriminator of CartoonGAN (Chen et al. 2018, CVPR, section 3.1), which judges edges, not whole images."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class CartoonDiscriminatorSpec(Section):
 
 
 class CartoonDiscriminator(nn.Module):
-    """Scores every patch of a picture: (n, 3, h, w) in [-1, 1] to (n, 1, h', w'), without a sigmoid.
+    """Scores every patch of an image: (n, 3, h, w) in [-1, 1] to (n, 1, h', w'), without a sigmoid.
 
     A flat convolution, then for every down-sampling one with stride 2 and one without, then one more: each followed by
     an instance norm but the first and those with stride 2. Weights start as torch draws them: from the other networks'
@@ -43,8 +43,8 @@ class CartoonDiscriminator(nn.Module):
         self._append(nn.Conv2d(width, width, 3, padding=1, bias=False))
         self.score = nn.Conv2d(width, 1, 3, padding=1)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        x = F.leaky_relu(self.first(picture), 0.2)
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.leaky_relu(self.first(image), 0.2)
         for layer in self.convolutions:
             x = F.leaky_relu(layer(x), 0.2)
         scores: Tensor = self.score(x)

@@ -1,11 +1,11 @@
-"""Frozen networks whose features tell what a picture shows, whatever its style: for content losses.
+"""Frozen networks whose features tell what an image shows, whatever its style: for content losses.
 
-One convention for all of them: pictures enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
-features leave in units of their own mean absolute value over a few fixed pictures. So the content loss, their mean
+One convention for all of them: images enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
+features leave in units of their own mean absolute value over a few fixed images. So the content loss, their mean
 absolute difference, is of much the same size for the layers that are used: 0.5 to 1.1 between photographs and their
 cartoons from SqueezeNet's conv1 to fire7 and the normalised VGG-19's conv1_1 to conv3_1, whose raw features differ
 twentyfold. Its gradient still differs by the layer, about fourfold, and a weight by as much.
-(Published weights belong to other conventions: raw features of pictures in [0, 1], or of 0 to 255 less a mean.)
+(Published weights belong to other conventions: raw features of images in [0, 1], or of 0 to 255 less a mean.)
 """
 
 import logging
@@ -84,7 +84,7 @@ class _Kind:
 
 
 class ContentNetwork(nn.Module):
-    """Maps pictures, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
+    """Maps images, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
 
     It learns nothing and belongs to no role: its weights are no parameters, and no checkpoint holds them. Raises
     WeightsError when its weights cannot be had, SettingsError for a layer it does not have.
@@ -118,13 +118,13 @@ class ContentNetwork(nn.Module):
         self.register_buffer("unit", torch.ones(()), persistent=False)
         with torch.no_grad():
             # Three digits, so that it is nearly always the same number however a machine adds up.
-            unit = float(f"{self(_fixed_pictures()).abs().mean().item():.3g}")
+            unit = float(f"{self(_fixed_images()).abs().mean().item():.3g}")
         if not 0 < unit < math.inf:
-            raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the picture")
+            raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the image")
         self.unit.fill_(unit)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features: Tensor = self.layers(((pictures + 1) / 2 - self.mean) / self.deviation)
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(((images + 1) / 2 - self.mean) / self.deviation)
         return features / self.unit
 
 
@@ -174,7 +174,7 @@ def _load(layers: nn.Sequential, path: Path, network: str) -> None:
 
 
 def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer of the normalised VGG-19 for normalised pictures; its file takes RGB in [0, 1] to BGR of 0 to 255
+    """The first layer of the normalised VGG-19 for normalised images; its file takes RGB in [0, 1] to BGR of 0 to 255
     less a mean.
     """
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
@@ -203,14 +203,14 @@ def _without_parameters(network: nn.Sequential) -> nn.Sequential:
     return network.eval()
 
 
-def _fixed_pictures() -> Tensor:
-    """Four pictures of 128 pixels with the spectrum of natural ones, more contrast the coarser: in [-1, 1]."""
+def _fixed_images() -> Tensor:
+    """Four images of 128 pixels with the spectrum of natural ones, more contrast the coarser: in [-1, 1]."""
     source = torch.Generator().manual_seed(20140904)
-    pictures = torch.zeros(4, 3, 128, 128)
+    images = torch.zeros(4, 3, 128, 128)
     for cells in (2, 4, 8, 16, 32, 64, 128):
         draw = torch.rand(4, 3, cells, cells, generator=source, dtype=torch.float64).float() - 0.5
-        pictures += F.interpolate(draw, size=128, mode="bilinear") * (2 / cells) ** 0.5
-    return pictures.clamp(-1, 1)
+        images += F.interpolate(draw, size=128, mode="bilinear") * (2 / cells) ** 0.5
+    return images.clamp(-1, 1)
 
 
 def _vgg19() -> nn.Sequential:

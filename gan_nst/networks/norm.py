@@ -1,5 +1,5 @@
 """The one instance norm of the project: published weights need its eps and affine, tiling hands statistics
-in, and speed needs it fast where a picture's channels lie side by side in memory.
+in, and speed needs it fast where an image's channels lie side by side in memory.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from gan_nst.core.device import full_precision
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each channel of each picture to mean 0 and variance 1 (Ulyanov et al. 2016,
+    """Normalises each channel of each image to mean 0 and variance 1 (Ulyanov et al. 2016,
     arXiv:1607.08022).
 
     channels: the number of channels c of the input, of shape (n, c, h, w).
@@ -31,7 +31,7 @@ class InstanceNorm(nn.Module):
         """The normalised input, same shape, type and layout.
 
         statistics: mean and biased variance, each of shape (n, c), to use instead of the input's own; a part
-        of a picture is normalised as the whole picture would be.
+        of an image is normalised as the whole image would be.
         """
         if statistics is None:
             x = normalise(x, self.eps)
@@ -49,7 +49,7 @@ class InstanceNorm(nn.Module):
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the biased variance of each channel of each picture, both (n, c), in float32 or better."""
+    """The mean and the biased variance of each channel of each image, both (n, c), in float32 or better."""
     full = full_precision(x)
     rough = _mean(full)
     apart = full - rough
@@ -59,9 +59,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
-    """x, (n, c, h, w), with mean 0 and variance 1 in each channel of each picture; same type and layout.
+    """x, (n, c, h, w), with mean 0 and variance 1 in each channel of each image; same type and layout.
 
-    Not torch's instance norm: on the CPU its gradient is wrong for a single picture in the channels-last layout (seen
+    Not torch's instance norm: on the CPU its gradient is wrong for a single image in the channels-last layout (seen
     with torch 2.15), and it is slow for several. On the CPU, channels that hold one value (`flat_below`) become 0 in
     inference mode alone, and in the layout that it has there, channels last.
     """
@@ -126,7 +126,7 @@ def flat_below(mean: Tensor, eps: float) -> Tensor:
     """The variance up to which a channel of this mean holds one value and rounding.
 
     A norm makes 0 of such channels: their rounding, 1 / sqrt(eps) times as large after every norm, would otherwise
-    decide what becomes of a picture of one colour, of black frames above all.
+    decide what becomes of an image of one colour, of black frames above all.
     """
     return mean.square() * 1e-12 + eps * 1e-6
 

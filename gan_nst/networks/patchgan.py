@@ -25,7 +25,7 @@ class PatchGanSpec(Section):
 
 
 class PatchGan(nn.Module):
-    """Scores every patch of a picture: (n, 3, h, w) in [-1, 1] to (n, 1, h', w'), without a sigmoid."""
+    """Scores every patch of an image: (n, 3, h, w) in [-1, 1] to (n, 1, h', w'), without a sigmoid."""
 
     def __init__(self, spec: PatchGanSpec) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class PatchGan(nn.Module):
         self.score = nn.Conv2d(widths[-1], 1, 4, padding=1)
         initialise(self)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         needed = 2 ** (self.spec.layers + 2)
-        if min(picture.shape[2:]) < needed:
+        if min(image.shape[2:]) < needed:
             raise SettingsError(
-                f"a PatchGAN of {self.spec.layers} layers needs pictures of at least {needed} pixels, got "
-                f"{min(picture.shape[2:])}; raise data.crop_size or lower method.discriminator.layers"
+                f"a PatchGAN of {self.spec.layers} layers needs images of at least {needed} pixels, got "
+                f"{min(image.shape[2:])}; raise data.crop_size or lower method.discriminator.layers"
             )
-        x = F.leaky_relu(self.first(picture), 0.2)
+        x = F.leaky_relu(self.first(image), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.leaky_relu(norm(convolution(x)), 0.2)
         scores: Tensor = self.score(x)

@@ -16,7 +16,7 @@ from gan_nst.networks.initialise import initialise
 from gan_nst.networks.norm import InstanceNorm
 
 Padding = Literal["zeros", "reflect"]
-Entry = Literal["picture", "relu", "add", "add-resize", "relu-resize", "relu-start"]
+Entry = Literal["image", "relu", "add", "add-resize", "relu-resize", "relu-start"]
 
 
 class ResnetSpec(Section):
@@ -43,10 +43,10 @@ class ResnetSpec(Section):
     )
     affine: bool = Field(False, description="a learned scale and shift after every instance norm")
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance in every instance norm")
-    start_from: Literal["nothing", "picture", "smoothed"] = Field(
+    start_from: Literal["nothing", "image", "smoothed"] = Field(
         "nothing",
         description="what the output is added to, in the tanh's own space, so that the untrained generator returns it; "
-        "smoothed: the picture at the resolution of the residual blocks",
+        "smoothed: the image at the resolution of the residual blocks",
     )
 
 
@@ -54,11 +54,11 @@ class Segment(nn.Module):
     """The part of a generator between two instance norms: an entry, its convolutions, then (outside) the norm.
 
     entry: what turns the normalised result of the previous segment into this one's input.
-        "picture": nothing, it is the picture; "relu": a ReLU; "add": add the residual branch to the trunk;
+        "image": nothing, it is the image; "relu": a ReLU; "add": add the residual branch to the trunk;
         "...-resize": the same, then nearest up-sampling by 2; "relu-start": a ReLU, with the start beside it.
     keep: remembers the convolutions' input as the trunk that a later "add" adds to.
-    norm: follows the convolutions; its statistics are the whole picture's. None after the last segment.
-    scale: the resolution of its result, as a share of the picture's.
+    norm: follows the convolutions; its statistics are the whole image's. None after the last segment.
+    scale: the resolution of its result, as a share of the image's.
     halo: pixels of its input, beyond a part's border, that the part's result depends on.
     """
 
@@ -99,14 +99,14 @@ class Segment(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Maps pictures to pictures, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
+    """Maps images to images, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
     `multiple`.
 
     The layers are CycleGAN's but for four things, each chosen by the spec but the first: convolutions before
     an instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize
     before a plain convolution, a second convolution may follow every down- and up-sampling without a norm between,
     as CartoonGAN has it, and the output may be added to a start in the tanh's own space, so that the untrained
-    generator returns the picture, or the smoothed picture.
+    generator returns the image, or the smoothed image.
     """
 
     def __init__(self, spec: ResnetSpec) -> None:
@@ -117,7 +117,7 @@ class ResnetGenerator(nn.Module):
         self.activation_checkpointing = False
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
-        self._append("stem", _convolution(3, width, 7), "picture", scale, halo=3)
+        self._append("stem", _convolution(3, width, 7), "image", scale, halo=3)
         for number in range(1, spec.downsamplings + 1):
             scale /= 2
             width *= 2
@@ -142,8 +142,8 @@ class ResnetGenerator(nn.Module):
         if starts:
             nn.init.zeros_(tail.weight)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        x, trunk, start = picture, None, self.start(picture)
+    def forward(self, image: Tensor) -> Tensor:
+        x, trunk, start = image, None, self.start(image)
         for part in self._parts():
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x, trunk = checkpoint(_run, part, x, trunk, start, use_reentrant=False)
@@ -167,20 +167,20 @@ class ResnetGenerator(nn.Module):
             parts[-1].append(segment)
         return parts
 
-    def start(self, picture: Tensor) -> Tensor | None:
-        """What the output is added to, before the tanh: the picture, or what of it survives the down-samplings.
+    def start(self, image: Tensor) -> Tensor | None:
+        """What the output is added to, before the tanh: the image, or what of it survives the down-samplings.
         A part's rows depend on at most 2 * `multiple` rows beyond them.
 
-        Instance norms forget how colourful a picture is; the start remembers, and the tail sees it too, so that
-        colours can be strengthened in proportion. Whoever starts from the whole picture must first learn to cancel
+        Instance norms forget how colourful an image is; the start remembers, and the tail sees it too, so that
+        colours can be strengthened in proportion. Whoever starts from the whole image must first learn to cancel
         its texture; whoever starts from the smoothed one draws every line anew.
         """
         if self.spec.start_from == "nothing":
             return None
         if self.spec.start_from == "smoothed":
-            picture = F.avg_pool2d(picture, self.multiple)
-            picture = F.interpolate(picture, scale_factor=float(self.multiple), mode="bilinear")
-        return torch.atanh(0.99 * picture)  # 0.99: the tanh reaches 1 only at infinity
+            image = F.avg_pool2d(image, self.multiple)
+            image = F.interpolate(image, scale_factor=float(self.multiple), mode="bilinear")
+        return torch.atanh(0.99 * image)  # 0.99: the tanh reaches 1 only at infinity
 
     @property
     def _single(self) -> bool:

@@ -1,8 +1,8 @@
-"""Differentiable augmentation: what discriminators see of small sets, varied so that they cannot learn the pictures by
+"""Differentiable augmentation: what discriminators see of small sets, varied so that they cannot learn the images by
 heart (Zhao et al. 2020, arXiv:2006.10738).
 
-Real and translated pictures are varied alike, and the generator's gradient passes through, so that what is varied does
-not appear in its pictures.
+Real and translated images are varied alike, and the generator's gradient passes through, so that what is varied does
+not appear in its images.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ _SHIFT = 1 / 8  # of the side, at most
 _CUT = 1 / 2  # of the side
 
 
-def augment(pictures: Tensor, how: Sequence[Augmentation]) -> Tensor:
-    """The pictures, (n, c, h, w) in about [-1, 1], each varied by draws of its own, in the order given.
+def augment(images: Tensor, how: Sequence[Augmentation]) -> Tensor:
+    """The images, (n, c, h, w) in about [-1, 1], each varied by draws of its own, in the order given.
 
     "colour": brightness, saturation and contrast; "translation": by up to an eighth of the sides, gray beyond;
-    "cutout": a square of half the sides made gray. Draws come from torch's generator of the pictures' device.
+    "cutout": a square of half the sides made gray. Draws come from torch's generator of the images' device.
     """
     for name in how:
-        pictures = _AUGMENTATIONS[name](pictures)
-    return pictures
+        images = _AUGMENTATIONS[name](images)
+    return images
 
 
 def _colour(x: Tensor) -> Tensor:
@@ -42,20 +42,20 @@ def _translation(x: Tensor) -> Tensor:
     n, _, height, width = x.shape
     reach_down, reach_right = int(height * _SHIFT + 0.5), int(width * _SHIFT + 0.5)
     down, right = _draw(x, 2)
-    down = (down * (2 * reach_down + 1)).long()  # 0 to twice the reach: where the padded picture is read from
+    down = (down * (2 * reach_down + 1)).long()  # 0 to twice the reach: where the padded image is read from
     right = (right * (2 * reach_right + 1)).long()
     padded = F.pad(x, (reach_right, reach_right, reach_down, reach_down))
     rows, columns = _places(x)
-    picture = torch.arange(n, device=x.device)[:, None, None, None]
+    image = torch.arange(n, device=x.device)[:, None, None, None]
     channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
-    return padded[picture, channel, rows + down, columns + right]
+    return padded[image, channel, rows + down, columns + right]
 
 
 def _cutout(x: Tensor) -> Tensor:
     _, _, height, width = x.shape
     cut_height, cut_width = int(height * _CUT + 0.5), int(width * _CUT + 0.5)
     top, left = _draw(x, 2)
-    # The square's middle lies anywhere in the picture, so that it may reach beyond.
+    # The square's middle lies anywhere in the image, so that it may reach beyond.
     top = (top * (height + 1 - cut_height % 2)).long() - cut_height // 2
     left = (left * (width + 1 - cut_width % 2)).long() - cut_width // 2
     rows, columns = _places(x)
@@ -64,7 +64,7 @@ def _cutout(x: Tensor) -> Tensor:
 
 
 def _draw(x: Tensor, count: int) -> Sequence[Tensor]:
-    """So many numbers in [0, 1) for every picture, each of shape (n, 1, 1, 1)."""
+    """So many numbers in [0, 1) for every image, each of shape (n, 1, 1, 1)."""
     return torch.rand(len(x), count, 1, 1, 1, device=x.device, dtype=x.dtype).unbind(1)
 
 

@@ -36,6 +36,6 @@ ADVERSARIAL: dict[str, Callable[[Tensor, bool], Tensor]] = {"lsgan": lsgan, "bce
 def together(network: Callable[[Tensor], Tensor], *inputs: Tensor) -> Sequence[Tensor]:
     """The network's outputs for several inputs of shape (n, c, h, w), in one pass instead of one each.
 
-    It changes no number as long as the network treats every picture by itself, as instance norm does.
+    It changes no number as long as the network treats every image by itself, as instance norm does.
     """
     return torch.split(network(torch.cat(inputs)), [len(x) for x in inputs])

@@ -101,7 +101,7 @@ def exported_path(run: Path, translation: str, first: str) -> Path:
 
 
 def feature_cache(data: DataSettings) -> Path | None:
-    """Where the features of a run's reference pictures are remembered: beside its decoded pictures."""
+    """Where the features of a run's reference images are remembered: beside its decoded images."""
     if data.cache == "never":
         return None
     return data.root / ".cache" if data.cache == "auto" else Path(data.cache)

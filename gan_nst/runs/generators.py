@@ -31,7 +31,7 @@ def load_translator(
     fast: bool = False,
     scratch: Path | str | None = None,
 ) -> Translator:
-    """A translator, to be called with a picture: from a run, a checkpoint, or an exported generator's file.
+    """A translator, to be called with an image: from a run, a checkpoint, or an exported generator's file.
 
     A finished run gives its exported generator; one that goes on, the moving average in its newest
     checkpoint.

@@ -11,12 +11,12 @@ import torch
 
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError
 from gan_nst.data.batches import Batches, Samples
-from gan_nst.data.cache import Pictures, open_pictures
+from gan_nst.data.cache import Images, open_images
 from gan_nst.data.demo import make_demo
-from gan_nst.data.domains import DOMAINS, DataSet, DataSettings, Folder, fingerprint, has_pictures, locate
+from gan_nst.data.domains import DOMAINS, DataSet, DataSettings, Folder, fingerprint, has_images, locate
 from gan_nst.data.smoothing import SOFT, share_smoothed
 from gan_nst.evaluation.features import Features, choose
-from gan_nst.images.files import read_picture
+from gan_nst.images.files import read_image
 from gan_nst.methods import base
 from gan_nst.runs.generators import load_weights
 from gan_nst.runs.settings import RunSettings, resolve, resolve_evaluation
@@ -30,17 +30,17 @@ DEMO_DOMAIN = "photo2cartoon"
 
 
 def draw_if_missing(data: DataSettings) -> bool:
-    """Draws the demo pictures, at the size training loads, when that is the domain and it has none; whether
+    """Draws the demo images, at the size training loads, when that is the domain and it has none; whether
     it did.
     """
     folder = data.root / data.domain
-    if data.a is not None or data.domain != DEMO_DOMAIN or has_pictures(data):
+    if data.a is not None or data.domain != DEMO_DOMAIN or has_images(data):
         return False
-    log.info(f"{folder}: no pictures; drawing the demo world there, at {data.load_size} pixels")
+    log.info(f"{folder}: no images; drawing the demo world there, at {data.load_size} pixels")
     try:
         make_demo(folder, size=data.load_size)
     except DataError:
-        if not has_pictures(data):  # another run has drawn them meanwhile
+        if not has_images(data):  # another run has drawn them meanwhile
             raise
     return True
 
@@ -51,28 +51,28 @@ def refuse_small_demo(data: DataSettings) -> None:
     drawn = folder / "trainA" / "photo-00000.png"
     if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
         return
-    if (size := min(read_picture(drawn).shape[:2])) < data.crop_size:
+    if (size := min(read_image(drawn).shape[:2])) < data.crop_size:
         raise DataError(
-            f"{folder}: its demo pictures were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
+            f"{folder}: its demo images were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
             "remove the folder, and they are drawn anew"
         )
 
 
-_SHOWN = 20  # pictures of a view that are compared with the pictures themselves
+_SHOWN = 20  # images of a view that are compared with the images themselves
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What a run is made of; settings have their `auto` and their length resolved.
 
-    features: the network that validation compares pictures through; None when there is none. until: the last step of
+    features: the network that validation compares images through; None when there is none. until: the last step of
     this session. growth: how many times as much a step computes in the end as in the beginning, with its warm-up.
     """
 
     settings: RunSettings
     device: torch.device
     data_set: DataSet
-    pictures: dict[str, Pictures]
+    images: dict[str, Images]
     method: base.Method
     batches: Batches
     features: Features | None
@@ -107,11 +107,11 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     if distributed.rank() == 0:
         draw_if_missing(settings.data)
         refuse_small_demo(settings.data)
-    distributed.gather(None)  # the other processes wait for the pictures
-    data_set, pictures = open_data(settings, saved)
+    distributed.gather(None)  # the other processes wait for the images
+    data_set, images = open_data(settings, saved)
     training = settings.training
-    pictures_a_step = training.batch_size * training.accumulation * distributed.processes()
-    steps_per_epoch = -(-max(len(pictures[d]) for d in DOMAINS) // pictures_a_step)
+    images_a_step = training.batch_size * training.accumulation * distributed.processes()
+    steps_per_epoch = -(-max(len(images[d]) for d in DOMAINS) // images_a_step)
     settings = resolve(settings, device, steps_per_epoch)
     steps, workers = settings.training.steps, settings.data.workers
     assert steps is not None
@@ -124,7 +124,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     settings = settings.model_copy(update={"compile": compiled})
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
-    views = _open_views(method, data_set, settings, pictures)
+    views = _open_views(method, data_set, settings, images)
     samples = Samples(views, method.streams, settings.data, settings.seed)
     samples[0]  # what the augmentations cannot do, they shall say now
     batches = Batches(
@@ -140,11 +140,11 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
     until = min(steps, settings.training.stop_at or steps)
     log.info(
-        f"{len(pictures['a'])} pictures of a, {len(pictures['b'])} of b; {steps} steps in "
+        f"{len(images['a'])} images of a, {len(images['b'])} of b; {steps} steps in "
         f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
     )
     return Prepared(
-        settings, device, data_set, pictures, method, batches, features, until, at_last / max(at_first, 1)
+        settings, device, data_set, images, method, batches, features, until, at_last / max(at_first, 1)
     )
 
 
@@ -153,7 +153,7 @@ def _prepare_validation(
 ) -> tuple[RunSettings, Features | None]:
     """The settings with those of the evaluation resolved, and the feature network, which rank 0 alone needs.
 
-    A run that goes on where its weights or its validation pictures are missing is validated by what there is.
+    A run that goes on where its weights or its validation images are missing is validated by what there is.
     """
     paired, translations = bool(data_set.pairs("validation")), method.translations()
     try:
@@ -174,8 +174,8 @@ def _prepare_validation(
     return resolved, None if wanted == "none" else choose(wanted, device)
 
 
-def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Pictures]]:
-    """The data set without the files that cannot be used, and the training pictures by domain.
+def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Images]]:
+    """The data set without the files that cannot be used, and the training images by domain.
 
     saved: the checkpoint of the run that goes on or is looked at. Raises DataError.
     """
@@ -191,16 +191,14 @@ def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
     uncut = locate(settings.data.model_copy(update={"held_out": 0.0}))
     if saved["data"] == fingerprint(uncut):
         return uncut
-    log.warning(
-        "the training pictures are not those the run began with; it goes on, but not as it would have"
-    )
+    log.warning("the training images are not those the run began with; it goes on, but not as it would have")
     return data_set
 
 
-def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Pictures]]:
-    """The training pictures by domain, and the data set without the files that cannot be used."""
+def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Images]]:
+    """The training images by domain, and the data set without the files that cannot be used."""
     paired = {split: bool(data_set.pairs(split)) for split in ("validation", "test")}
-    pictures, opened = {}, {}
+    images, opened = {}, {}
     # Training comes last: splits cut from one folder share a cache, and what is built last is there to stay.
     for word, folders in (
         ("test", data_set.test),
@@ -213,31 +211,31 @@ def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, 
                 rules = (
                     settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
                 )
-                pictures[d], opened[word][d] = open_pictures(folders[d], rules, f"domain {d}, {word}")
+                images[d], opened[word][d] = open_images(folders[d], rules, f"domain {d}, {word}")
     for split, were in paired.items():
-        if were:  # a picture without its counterpart is of no use to them
+        if were:  # an image without its counterpart is of no use to them
             common = set(opened[split]["a"].names) & set(opened[split]["b"].names)
             opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
     return replace(
         data_set, training=opened["training"], validation=opened["validation"], test=opened["test"]
-    ), pictures
+    ), images
 
 
 def _open_views(
-    method: base.Method, data_set: DataSet, settings: RunSettings, pictures: Mapping[str, Pictures]
-) -> dict[tuple[str, str], Pictures]:
-    """The training pictures by domain and view; warns of smoothed ones that are no other than the pictures."""
-    views = {(d, "picture"): pictures[d] for d in DOMAINS}
+    method: base.Method, data_set: DataSet, settings: RunSettings, images: Mapping[str, Images]
+) -> dict[tuple[str, str], Images]:
+    """The training images by domain and view; warns of smoothed ones that are no other than the images."""
+    views = {(d, "image"): images[d] for d in DOMAINS}
     for d, view in sorted({(s.domain, s.view) for s in method.streams.values()} - views.keys()):
         folder = data_set.training[d]
-        views[d, view] = open_pictures(folder, settings.data, f"domain {d}, {view}", view)[0]
+        views[d, view] = open_images(folder, settings.data, f"domain {d}, {view}", view)[0]
         if view == "smoothed":
             shown = np.linspace(0, len(folder.files) - 1, _SHOWN).astype(int)
-            shares = [share_smoothed(pictures[d][i], views[d, view][i]) for i in shown]
+            shares = [share_smoothed(images[d][i], views[d, view][i]) for i in shown]
             if np.median(shares) <= SOFT:
                 log.warning(
                     f"{folder.root}: has hardly an edge that could be smoothed, so the discriminator is told that the "
-                    f"same pictures are both right and wrong; look: gan-nst data smooth {folder.root} SMOOTHED"
+                    f"same images are both right and wrong; look: gan-nst data smooth {folder.root} SMOOTHED"
                 )
     return views
 

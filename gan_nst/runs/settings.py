@@ -22,7 +22,7 @@ class RunSettings(Section):
     """Everything a run is determined by."""
 
     seed: int = Field(
-        0, ge=0, lt=2**62, description="of the weights, the order of the pictures and their augmentation"
+        0, ge=0, lt=2**62, description="of the weights, the order of the images and their augmentation"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -148,7 +148,7 @@ def resolve_evaluation(
     settings: RunSettings, device: torch.device, paired: bool, translations: Collection[str]
 ) -> RunSettings:
     """The settings with the evaluation's `auto` resolved, by what lies on this machine and whether the validation
-    pictures are paired. Raises SettingsError for a score that there will not be.
+    images are paired. Raises SettingsError for a score that there will not be.
     """
     evaluation = settings.evaluation
     features = evaluation.features

@@ -1,4 +1,4 @@
-"""What is judged: the generators of a run or a file, and the test pictures they have never seen."""
+"""What is judged: the generators of a run or a file, and the test images they have never seen."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
-from gan_nst.data.cache import Pictures
+from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSet, Folder, locate_test, pairs
-from gan_nst.images.arrays import Picture, Resize, resize_picture
-from gan_nst.images.files import read_picture
+from gan_nst.images.arrays import ImageArray, Resize, resize_image
+from gan_nst.images.files import read_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.generators import averaged_generator
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Test pictures by domain, at the scale of the training.
+    """Test images by domain, at the scale of the training.
 
-    paired: whether the two folders hold the same scenes under the same names. training: the pictures a colour map is
+    paired: whether the two folders hold the same scenes under the same names. training: the images a colour map is
     fitted on; empty where they are not at hand.
     """
 
@@ -36,39 +36,39 @@ class HeldOut:
     paired: bool
     load_size: int
     resize: Resize
-    training: Mapping[str, Pictures]
+    training: Mapping[str, Images]
 
     def files(self, domain: str) -> dict[Path, Path]:
         """A domain's files by their path below the folder."""
         folder = self.folders[domain]
         return {file.relative_to(folder.root): file for file in folder.files}
 
-    def read(self, domain: str, path: Path) -> Picture:
-        """A picture by its path below its folder."""
+    def read(self, domain: str, path: Path) -> ImageArray:
+        """An image by its path below its folder."""
         return self._at_scale(self.folders[domain].root / path)
 
-    def counterpart(self, domain: str, path: Path) -> Picture:
-        """The picture of the same name in another domain, of paired folders."""
+    def counterpart(self, domain: str, path: Path) -> ImageArray:
+        """The image of the same name in another domain, of paired folders."""
         return self._at_scale(self._named[domain][path.with_suffix("").as_posix()])
 
     @cached_property
     def _named(self) -> dict[str, dict[str, Path]]:
         return {d: dict(zip(f.names, f.files, strict=True)) for d, f in self.folders.items()}
 
-    def stream(self, domain: str) -> Iterator[tuple[Path, Picture]]:
-        """All pictures of a domain, one after the other."""
+    def stream(self, domain: str) -> Iterator[tuple[Path, ImageArray]]:
+        """All images of a domain, one after the other."""
         for path, file in self.files(domain).items():
             yield path, self._at_scale(file)
 
-    def _at_scale(self, file: Path) -> Picture:
-        return resize_picture(read_picture(file), self.load_size, self.resize)
+    def _at_scale(self, file: Path) -> ImageArray:
+        return resize_image(read_image(file), self.load_size, self.resize)
 
 
 @dataclass(frozen=True)
 class Subject:
     """One translation to be judged: its domains, and its generator at several steps, "best" and "last" for example.
 
-    exported: the one of them whose pictures are shown and kept.
+    exported: the one of them whose images are shown and kept.
     """
 
     source: str
@@ -116,7 +116,7 @@ def exported_subject(
     elif (file.parent / "checkpoints").is_dir():
         split = split_of(checkpoint.load_newest(file.parent / "checkpoints")[1], None, file.parent)
     else:
-        raise SettingsError(f"{file}: a generator outside its run has no test pictures; give --data DIR")
+        raise SettingsError(f"{file}: a generator outside its run has no test images; give --data DIR")
     translator = Translator(generator, description, str(device), precision)
     return {name: Subject(*_domains(name), {"given": translator}, {}, "given")}, split
 
@@ -140,19 +140,19 @@ def split_of(payload: Mapping[str, Any], data: Path | None, where: Path) -> Held
     settings = settings_of(payload, where)
     if data is not None:
         return _other_split(data, settings.data.load_size, settings.data.resize)
-    data_set, pictures = open_data(settings, payload)
-    return own_split(settings, data_set, pictures)
+    data_set, images = open_data(settings, payload)
+    return own_split(settings, data_set, images)
 
 
-def own_split(settings: RunSettings, data_set: DataSet, pictures: Mapping[str, Pictures]) -> HeldOut:
+def own_split(settings: RunSettings, data_set: DataSet, images: Mapping[str, Images]) -> HeldOut:
     """The test split of the data set that a run was trained on. Raises DataError when it has none."""
     for domain, folder in data_set.test.items():
         if not folder.files:
             raise DataError(
-                f"no test pictures of domain {domain}; add testA and testB to the data set, or give --data DIR"
+                f"no test images of domain {domain}; add testA and testB to the data set, or give --data DIR"
             )
     paired = bool(data_set.pairs("test"))
-    return HeldOut(data_set.test, paired, settings.data.load_size, settings.data.resize, pictures)
+    return HeldOut(data_set.test, paired, settings.data.load_size, settings.data.resize, images)
 
 
 def _other_split(data: Path, load_size: int, resize: Resize) -> HeldOut:

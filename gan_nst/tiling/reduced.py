@@ -1,5 +1,5 @@
-"""A picture too large for the memory, translated in one pass and approximately: normalised by the statistics of the
-reduced picture, in overlapping tiles that are blended into each other.
+"""An image too large for the memory, translated in one pass and approximately: normalised by the statistics of the
+reduced image, in overlapping tiles that are blended into each other.
 """
 
 import math
@@ -21,9 +21,9 @@ _LEAST = 64  # pixels between two cuts
 
 
 class Reduced:
-    """The translation of one picture.
+    """The translation of one image.
 
-    height, width: the picture's, multiples of the generator's `multiple`. memory: bytes for what is computed at once.
+    height, width: the image's, multiples of the generator's `multiple`. memory: bytes for what is computed at once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Reduced:
                 report((number + 1) / (len(downs) - 1))
 
     def _reduce(self) -> Tensor:
-        """The picture, its sides divided by the least whole number that lets it pass the network at once."""
+        """The image, its sides divided by the least whole number that lets it pass the network at once."""
         by = min(math.ceil(math.sqrt(self.height * self.width / self._pixels)), self.height, self.width)
         band = max(1, self._pixels // (self.width * by)) * by
         parts = [

@@ -26,7 +26,7 @@ _KEPT_BY_THE_ALLOCATOR = 1.2  # times what is in use, seen with PyTorch's on the
 
 @dataclass(frozen=True)
 class Link:
-    """A segment in its place. before: the resolution of its input, as a share of the picture's, as its `scale` is of
+    """A segment in its place. before: the resolution of its input, as a share of the image's, as its `scale` is of
     its result. inputs, channels: of its input and of its result.
     """
 
@@ -38,18 +38,18 @@ class Link:
 
     @property
     def scale(self) -> float:
-        """The resolution of its result, as a share of the picture's."""
+        """The resolution of its result, as a share of the image's."""
         return self.segment.scale
 
     @property
     def cost(self) -> float:
-        """Multiplications for each pixel of the picture, roughly."""
+        """Multiplications for each pixel of the image, roughly."""
         weights = sum(weight.numel() for weight in self.segment.convolution.parameters())
         return weights * (self.scale if self._resizes else min(self.before, self.scale)) ** 2
 
     @property
     def bytes_a_pixel(self) -> float:
-        """Memory that it needs at once for each pixel of the picture: for its input, what the entry makes of it, that
+        """Memory that it needs at once for each pixel of the image: for its input, what the entry makes of it, that
         again with its padding, the result, and what normalising it takes.
         """
         within = self.scale if self._resizes else self.before
@@ -62,7 +62,7 @@ class Link:
 
     @property
     def bytes_kept(self) -> float:
-        """What its result takes for each pixel of the picture."""
+        """What its result takes for each pixel of the image."""
         return self.channels * self.scale**2 * _BYTES
 
     def normalise(self, x: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
@@ -94,9 +94,9 @@ def links(generator: ResnetGenerator) -> list[Link]:
     return found
 
 
-def run(generator: ResnetGenerator, pictures: Tensor, normalise: Callable[[Link, Tensor], Tensor]) -> Tensor:
-    """What `generator(pictures)` returns, with `normalise` in place of its instance norms."""
-    x, trunk, start = pictures, None, generator.start(pictures)
+def run(generator: ResnetGenerator, images: Tensor, normalise: Callable[[Link, Tensor], Tensor]) -> Tensor:
+    """What `generator(images)` returns, with `normalise` in place of its instance norms."""
+    x, trunk, start = images, None, generator.start(images)
     for at in links(generator):
         x, trunk = at.segment(x, trunk, start)
         if at.segment.norm is not None:
@@ -104,17 +104,17 @@ def run(generator: ResnetGenerator, pictures: Tensor, normalise: Callable[[Link,
     return generator.finish(x, start)
 
 
-def run_with(generator: ResnetGenerator, pictures: Tensor, statistics: Statistics) -> Tensor:
-    """What `generator(pictures)` returns, normalised by what `statistics` returns."""
+def run_with(generator: ResnetGenerator, images: Tensor, statistics: Statistics) -> Tensor:
+    """What `generator(images)` returns, normalised by what `statistics` returns."""
 
     def normalise(at: Link, x: Tensor) -> Tensor:
         return at.normalise(x, statistics(at.name, *moments(x)))
 
-    return run(generator, pictures, normalise)
+    return run(generator, images, normalise)
 
 
 def bytes_a_pixel(chain: Iterable[Link]) -> float:
-    """Memory that links, computed one after the other, need at once for each pixel of the picture."""
+    """Memory that links, computed one after the other, need at once for each pixel of the image."""
     return max(at.bytes_a_pixel for at in chain)
 
 

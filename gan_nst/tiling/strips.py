@@ -1,8 +1,8 @@
-"""A picture too large for the memory, translated as if it were not: in strips of rows, normalised by the statistics of
-the whole picture.
+"""An image too large for the memory, translated as if it were not: in strips of rows, normalised by the statistics of
+the whole image.
 
-The statistics of a norm are known when its segment has been computed for every row. So the picture is passed once for
-each norm. A result below the picture's resolution is kept in a scratch file for the next pass; one at the picture's own
+The statistics of a norm are known when its segment has been computed for every row. So the image is passed once for
+each norm. A result below the image's resolution is kept in a scratch file for the next pass; one at the image's own
 is many times as large, and is computed again from the last one kept.
 """
 
@@ -35,19 +35,17 @@ def missing(length: int, multiple: int) -> int:
     return -(-target // multiple) * multiple - length
 
 
-def pad_to_multiple(pictures: Tensor, multiple: int) -> Tensor:
-    """Pictures (n, c, h, w) padded by reflection; tiny ones, which have too little to reflect, repeat their edge."""
-    height, width = pictures.shape[2:]
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Images (n, c, h, w) padded by reflection; tiny ones, which have too little to reflect, repeat their edge."""
+    height, width = images.shape[2:]
     down, right = missing(height, multiple), missing(width, multiple)
     return (
-        F.pad(pictures, (0, right, 0, down), mode=_mode(height, width, multiple))
-        if down or right
-        else pictures
+        F.pad(images, (0, right, 0, down), mode=_mode(height, width, multiple)) if down or right else images
     )
 
 
 def padded_places(height: int, width: int, multiple: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which rows and which columns of a picture make the one that `pad_to_multiple` makes of it."""
+    """Which rows and which columns of an image make the one that `pad_to_multiple` makes of it."""
     mode = _mode(height, width, multiple)
     return _places(height, multiple, mode), _places(width, multiple, mode)
 
@@ -63,7 +61,7 @@ def _mode(height: int, width: int, multiple: int) -> Literal["reflect", "replica
 
 
 def turned(generator: ResnetGenerator) -> ResnetGenerator:
-    """A copy that makes of a transposed picture what this one makes of the picture, transposed.
+    """A copy that makes of a transposed image what this one makes of the image, transposed.
 
     Everything in it treats rows as it does columns, but its convolutions' weights.
     """
@@ -145,14 +143,14 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-Rows = Callable[[range], Tensor]  # gives rows of the picture, (1, 3, rows, w) in [-1, 1]
+Rows = Callable[[range], Tensor]  # gives rows of the image, (1, 3, rows, w) in [-1, 1]
 Sink = Callable[[range, Tensor], None]  # takes rows of the translation, likewise, from top to bottom
 Report = Callable[[float], None]  # takes the share that is done, 0 to 1
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way over the picture: the links from the last kept result to the norm whose statistics it gathers, or to the
+    """One way over the image: the links from the last kept result to the norm whose statistics it gathers, or to the
     translation. kept: whether the last link's result is.
     """
 
@@ -165,7 +163,7 @@ class Pass:
 
 
 def passes(generator: ResnetGenerator) -> list[Pass]:
-    """The ways over a picture that its translation takes."""
+    """The ways over an image that its translation takes."""
     found: list[Pass] = []
     chain: list[Link] = []
     for at in links(generator):
@@ -177,7 +175,7 @@ def passes(generator: ResnetGenerator) -> list[Pass]:
 
 
 def scratch_bytes(ways: Sequence[Pass]) -> float:
-    """The most that is kept at once, for each pixel of the picture, in float32."""
+    """The most that is kept at once, for each pixel of the image, in float32."""
     source, trunk, most = 0.0, 0.0, 0.0
     for way in ways:
         first, last = way.chain[0], way.chain[-1]
@@ -190,10 +188,10 @@ def scratch_bytes(ways: Sequence[Pass]) -> float:
 
 
 class Strips:
-    """The translation of one picture.
+    """The translation of one image.
 
-    height, width: the picture's, multiples of the generator's `multiple`. memory: bytes for what is computed at once.
-    scratch: the folder of the scratch files. statistics: what to normalise by instead of the picture's own.
+    height, width: the image's, multiples of the generator's `multiple`. memory: bytes for what is computed at once.
+    scratch: the folder of the scratch files. statistics: what to normalise by instead of the image's own.
     """
 
     def __init__(
@@ -218,7 +216,7 @@ class Strips:
         self._statistics = statistics
         self._device = next(generator.parameters()).device
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
-        self._source: Link | None = None  # whose result the pass starts from; None: the picture
+        self._source: Link | None = None  # whose result the pass starts from; None: the image
         self._stores: list[Store] = []  # those that are open
         self._result: Store | None = None
         self._trunk: Store | None = None
@@ -240,7 +238,7 @@ class Strips:
             self._close(set(self._stores))
 
     def _go(self, way: Pass, height: int, sink: Sink) -> Iterator[float]:
-        """One pass, in strips whose results have `height` rows; yields the rows of the picture that each took."""
+        """One pass, in strips whose results have `height` rows; yields the rows of the image that each took."""
         first, last = way.chain[0], way.chain[-1]
         result = self._store() if way.kept else None
         trunk = self._store() if first.segment.keep else None
@@ -299,14 +297,14 @@ class Strips:
         return x, kept, None if start is None else _part(start, spans[-2].start, strip)
 
     def _read(self, rows: range) -> tuple[Tensor, Tensor | None]:
-        """Rows of the last kept result, normalised, or of the picture; and of the trunk."""
+        """Rows of the last kept result, normalised, or of the image; and of the trunk."""
         if self._source is None or self._result is None:
             return self.rows(rows).to(self._device), None
         x = self._source.normalise(self._result.read(rows).to(self._device), self._known[self._source.name])
         return x, None if self._trunk is None else self._trunk.read(rows).to(self._device)
 
     def _start(self, rows: range) -> Tensor | None:
-        """These rows of what the output is added to. Where it is a smoothed picture, they depend on some beyond."""
+        """These rows of what the output is added to. Where it is a smoothed image, they depend on some beyond."""
         multiple = self.generator.multiple
         first = max(0, rows.start // multiple - 2) * multiple
         last = min(self.height, (math.ceil(rows.stop / multiple) + 2) * multiple)
@@ -320,13 +318,13 @@ class Strips:
     def _strip(self, way: Pass) -> int:
         """How many rows of its result a pass may compute at once."""
         last = way.chain[-1]
-        beyond = sum(2 * at.segment.halo / at.before for at in way.chain)  # rows of the picture
+        beyond = sum(2 * at.segment.halo / at.before for at in way.chain)  # rows of the image
         held = self.memory / (bytes_a_pixel(way.chain) * self.width) - beyond
         height = int(held * last.scale)
         if height < 1:
             least = (beyond + 1 / last.scale) * bytes_a_pixel(way.chain) * self.width
             raise DataError(
-                f"a picture {self.width} pixels across takes at least {least / 2**30 + 0.05:.1f} GiB; give --memory"
+                f"an image {self.width} pixels across takes at least {least / 2**30 + 0.05:.1f} GiB; give --memory"
             )
         return height
 
@@ -354,5 +352,5 @@ class Moments:
 
 
 def _part(x: Tensor, first: int, wanted: range) -> Tensor:
-    """The wanted rows of x, whose own first is the picture's row `first`."""
+    """The wanted rows of x, whose own first is the image's row `first`."""
     return x[:, :, wanted.start - first : wanted.stop - first]

@@ -92,8 +92,8 @@ class Guard:
         return skipped, sorted(failures, key=lambda failure: failure.step)
 
 
-PicturesOf = Callable[[int], Mapping[str, Sequence[Path]]]
-"""The files of this process's pictures at a step, by stream."""
+ImagesOf = Callable[[int], Mapping[str, Sequence[Path]]]
+"""The files of this process's images at a step, by stream."""
 
 _TOLD_STEPS, _TOLD_FILES = 3, 3  # in a message, the files for each stream
 _FEWEST, _TOO_MANY = 10, 0.5  # of so many steps or more, at most this share may be left out
@@ -104,7 +104,7 @@ class _Told:
     """A failure as its process tells it: step, values, and the files by stream."""
 
     failure: Failure
-    pictures: dict[str, list[str]]
+    images: dict[str, list[str]]
 
     @property
     def in_a_loss(self) -> bool:
@@ -112,9 +112,9 @@ class _Told:
 
 
 class NonFinite:
-    """Reads the guard when the run logs or saves, and says which values went wrong, when, and with which pictures.
+    """Reads the guard when the run logs or saves, and says which values went wrong, when, and with which images.
 
-    pictures_of: recomputes them from the sampler. checkpoints: the run's folder of them.
+    images_of: recomputes them from the sampler. checkpoints: the run's folder of them.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class NonFinite:
         guard: Guard,
         settings: TrainingSettings,
         checkpoints: Path,
-        pictures_of: PicturesOf | None,
+        images_of: ImagesOf | None,
         precision: str,
     ) -> None:
         self._guard = guard
         self._stops = settings.on_nonfinite == "stop"
         self._clips = settings.gradient_clip is not None
         self._checkpoints = checkpoints
-        self._pictures_of = pictures_of
+        self._images_of = images_of
         self._precision = precision
         self._recent = (0, 0)  # steps, and how many of them were left out
         self._example: _Told | None = None  # of those
@@ -162,15 +162,15 @@ class NonFinite:
         skipped, met = self._guard.take()
         if not skipped:  # in every process alike
             return 0, []
-        told = [_Told(failure, self._pictures(failure.step)) for failure in met[:_TOLD_STEPS]]
+        told = [_Told(failure, self._images(failure.step)) for failure in met[:_TOLD_STEPS]]
         failures = _together([one for those in distributed.gather(told) for one in those])
         if not self._stops:
             return skipped, failures
         first = failures[0]
         raise TrainingError(f"step {_one(first)}; it never reached the weights. {self._advice()}")
 
-    def _pictures(self, step: int) -> dict[str, list[str]]:
-        files = {} if self._pictures_of is None else self._pictures_of(step)
+    def _images(self, step: int) -> dict[str, list[str]]:
+        files = {} if self._images_of is None else self._images_of(step)
         return {stream: [str(path) for path in paths] for stream, paths in files.items()}
 
     def _refuse_too_many(self) -> None:
@@ -183,7 +183,7 @@ class NonFinite:
         )
 
     def _advice(self) -> str:
-        """Where to go on from, and with what. Pictures are always finite: what grew is the weights or a gradient."""
+        """Where to go on from, and with what. Images are always finite: what grew is the weights or a gradient."""
         run = self._checkpoints.parent
         changes = ["a lower learning rate"]
         changes += [] if self._clips else ["training.gradient_clip=1"]
@@ -209,11 +209,11 @@ def _together(told: Iterable[_Told]) -> list[_Told]:
     for step, those in sorted(by_step.items()):
         those = [one for one in those if one.in_a_loss] or those
         terms = tuple(dict.fromkeys(term for one in those for term in one.failure.terms))
-        streams = dict.fromkeys(stream for one in those for stream in one.pictures)
-        pictures = {
-            stream: [file for one in those for file in one.pictures.get(stream, [])] for stream in streams
+        streams = dict.fromkeys(stream for one in those for stream in one.images)
+        images = {
+            stream: [file for one in those for file in one.images.get(stream, [])] for stream in streams
         }
-        found.append(_Told(Failure(step, terms), pictures))
+        found.append(_Told(Failure(step, terms), images))
     return found
 
 
@@ -224,13 +224,13 @@ def _list(failures: Sequence[_Told], skipped: int) -> str:
 
 
 def _one(told: _Told) -> str:
-    """ "14: generator/cycle_a and generator/cycle_b not finite, with the pictures x.png, y.png"."""
+    """ "14: generator/cycle_a and generator/cycle_b not finite, with the images x.png, y.png"."""
     terms = told.failure.terms
     if told.in_a_loss:  # of which the gradient is a consequence
         terms = tuple(term for term in terms if not term.startswith("gradient_norm/"))
-    files = dict.fromkeys(_shortened(files) for files in told.pictures.values())
-    pictures = f", with the pictures {', '.join(files)}" if files else ""
-    return f"{told.failure.step + 1}: {_listed(terms, 'and')} not finite{pictures}"
+    files = dict.fromkeys(_shortened(files) for files in told.images.values())
+    images = f", with the images {', '.join(files)}" if files else ""
+    return f"{told.failure.step + 1}: {_listed(terms, 'and')} not finite{images}"
 
 
 def _listed(words: Sequence[str], word: str) -> str:

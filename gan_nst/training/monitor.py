@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_nst.core import terminal as progress
 from gan_nst.core.files import BestEffort, append_whole, replacing
-from gan_nst.images.arrays import Picture
+from gan_nst.images.arrays import ImageArray
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ class Events:
 
         self._add(step, [scalar(name, value) for name, value in values.items()])
 
-    def picture(self, step: int, name: str, picture: Picture) -> None:
-        """Adds a picture, RGB uint8 (h, w, 3)."""
-        from torch.utils.tensorboard.summary import image
+    def image(self, step: int, name: str, image: ImageArray) -> None:
+        """Adds an image, RGB uint8 (h, w, 3)."""
+        from torch.utils.tensorboard.summary import image as image_summary
 
-        self._add(step, [image(name, picture, dataformats="HWC")])
+        self._add(step, [image_summary(name, image, dataformats="HWC")])
 
     def text(self, name: str, text: str) -> None:
         """Adds text, shown as it is."""
@@ -118,18 +118,18 @@ class Monitor:
             append_whole(self._metrics, f"{line}\n".encode())
         self._losses = _main_losses(scalars)
         if self._bar is None:
-            speed = scalars.get("speed/pictures_per_second", 0.0)
+            speed = scalars.get("speed/images_per_second", 0.0)
             log.info(
-                f"step {step}/{self._until}  {self._time_left(step)} left  {speed:.1f} pictures/s  {self._losses}"
+                f"step {step}/{self._until}  {self._time_left(step)} left  {speed:.1f} images/s  {self._losses}"
             )
         self.advance(step)
 
-    def picture(self, step: int, name: str, picture: Picture, number: int) -> None:
-        """Adds a picture, RGB uint8 (h, w, 3), to TensorBoard. number: how many there were before; of many, fewer and
+    def image(self, step: int, name: str, image: ImageArray, number: int) -> None:
+        """Adds an image, RGB uint8 (h, w, 3), to TensorBoard. number: how many there were before; of many, fewer and
         fewer are added, so that the events of a long run can still be read.
         """
         if number % max(1, 2 ** (number.bit_length() - _EACH.bit_length() + 1)) == 0:
-            self._events.picture(step, name, picture)
+            self._events.image(step, name, image)
 
     def text(self, name: str, text: str) -> None:
         """Adds text to TensorBoard, shown as it is."""

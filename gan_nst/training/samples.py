@@ -1,4 +1,4 @@
-"""Sample grids: fixed pictures of both domains and what the generators make of them, with captions."""
+"""Sample grids: fixed images of both domains and what the generators make of them, with captions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from gan_nst.images.arrays import Picture, to_float, to_picture, to_uint8
+from gan_nst.images.arrays import ImageArray, to_float, to_image, to_uint8
 from gan_nst.methods.base import Translation
 
 _GAP = 2
@@ -17,18 +17,18 @@ _GAP = 2
 def sample_grid(
     generators: nn.ModuleDict,
     translations: Mapping[str, Translation],
-    pictures: Mapping[str, Tensor],
+    images: Mapping[str, Tensor],
     device: torch.device,
-) -> Picture:
-    """One row a picture; for each translation its real, translated, reconstructed and identity pictures.
+) -> ImageArray:
+    """One row an image; for each translation its real, translated, reconstructed and identity images.
 
-    pictures: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed"
+    images: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed"
     needs the translation back and is left out where the method has none.
     """
     columns: list[tuple[str, Tensor]] = []
     for translation in translations.values():
         generator = generators[translation.generator]
-        real, other = pictures[translation.source], pictures[translation.target]
+        real, other = images[translation.source], images[translation.target]
         fake = _through(generator, real, device)
         columns += [(f"real {translation.source}", real), (f"fake {translation.target}", fake)]
         back = next(
@@ -44,11 +44,11 @@ def sample_grid(
                 (f"reconstructed {translation.source}", _through(generators[back.generator], fake, device))
             )
         columns.append((f"identity {translation.target}", _through(generator, other, device)))
-    return picture_grid([(caption, [to_picture(x) for x in column]) for caption, column in columns])
+    return image_grid([(caption, [to_image(x) for x in column]) for caption, column in columns])
 
 
-def picture_grid(columns: Sequence[tuple[str, Sequence[Picture]]]) -> Picture:
-    """Columns of pictures of one size under their captions; small pictures are enlarged so that captions fit."""
+def image_grid(columns: Sequence[tuple[str, Sequence[ImageArray]]]) -> ImageArray:
+    """Columns of images of one size under their captions; small images are enlarged so that captions fit."""
     height, width = columns[0][1][0].shape[:2]
     zoom = max(1, round(128 / width))
     height, width = height * zoom, width * zoom
@@ -60,12 +60,12 @@ def picture_grid(columns: Sequence[tuple[str, Sequence[Picture]]]) -> Picture:
     for number, (caption, column) in enumerate(columns):
         left = number * (width + _GAP)
         draw.text((left + 2, 2), caption, "black", font)
-        for row, picture in enumerate(column):
-            enlarged = np.repeat(np.repeat(picture, zoom, 0), zoom, 1)
+        for row, image in enumerate(column):
+            enlarged = np.repeat(np.repeat(image, zoom, 0), zoom, 1)
             sheet.paste(Image.fromarray(enlarged), (left, top + row * (height + _GAP)))
     return np.array(sheet)
 
 
-def _through(generator: nn.Module, pictures: Tensor, device: torch.device) -> Tensor:
+def _through(generator: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """One by one, so that a large grid needs no more memory than a small one."""
-    return torch.cat([to_uint8(generator(to_float(x[None]).to(device))).cpu() for x in pictures])
+    return torch.cat([to_uint8(generator(to_float(x[None]).to(device))).cpu() for x in images])

@@ -18,7 +18,7 @@ class TrainingSettings(Section):
     stop_at: int | None = Field(
         None, ge=1, description="end this session at that step, without changing the plan"
     )
-    batch_size: int = Field(1, ge=1, description="pictures of each domain in a micro-batch")
+    batch_size: int = Field(1, ge=1, description="images of each domain in a micro-batch")
     accumulation: int = Field(1, ge=1, description="micro-batches whose gradients are averaged in a step")
     ema: float = Field(
         0.999, ge=0, lt=1, description="decay of the generators' moving average; 0: their last weights"
@@ -39,7 +39,7 @@ class TrainingSettings(Section):
     )
     log_every: int = Field(50, ge=1, description="steps between lines of metrics")
     sample_every: int = Field(500, ge=1, description="steps between sample grids")
-    sample_count: int = Field(6, ge=1, le=64, description="pictures of each domain in a sample grid")
+    sample_count: int = Field(6, ge=1, le=64, description="images of each domain in a sample grid")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     checkpoints_kept: int = Field(2, ge=2, description="newest checkpoints kept")
 

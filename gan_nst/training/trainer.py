@@ -18,7 +18,7 @@ from gan_nst.core.terminal import StopRequest, stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast, compile_networks
-from gan_nst.training.guard import Guard, NonFinite, PicturesOf
+from gan_nst.training.guard import Guard, ImagesOf, NonFinite
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.optimizers import Ema, make_optimizer, restore_optimizer
 from gan_nst.training.settings import TrainingSettings
@@ -122,7 +122,7 @@ class Trainer:
     """Runs a method's updates, step after step, and keeps what makes a run resumable.
 
     header: plain data that every checkpoint carries beside the state: method, settings, translations, data.
-    compiled: whether the networks are compiled, at the first step. pictures_of: names a step's pictures, should a
+    compiled: whether the networks are compiled, at the first step. images_of: names a step's images, should a
     value not be finite.
     """
 
@@ -137,7 +137,7 @@ class Trainer:
         checkpoints: Path,
         header: dict[str, Any],
         compiled: bool = False,
-        pictures_of: PicturesOf | None = None,
+        images_of: ImagesOf | None = None,
     ) -> None:
         self.method = method.to(device).to(memory_format=memory_format(device))
         self.settings = settings
@@ -153,7 +153,7 @@ class Trainer:
         self.optimizers = {name: make_optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
         self.guard = Guard(device, lasting=settings.on_nonfinite == "stop")
-        self.nonfinite = NonFinite(self.guard, settings, checkpoints, pictures_of, precision)
+        self.nonfinite = NonFinite(self.guard, settings, checkpoints, images_of, precision)
         # Running statistics and the like, which a forward pass moves.
         self._buffers = [buffer for role in self.roles.values() for buffer in role.networks.buffers()]
         self.means = Means()  # of "<role>/<term>" and "gradient_norm/<role>", since the last log
@@ -173,7 +173,7 @@ class Trainer:
         """Trains up to step `until`, saving at the very start, on the way and at the end.
 
         Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; DataError when there are no
-        more pictures to be had, likewise saved; and TrainingError when a loss or gradient is not finite and
+        more images to be had, likewise saved; and TrainingError when a loss or gradient is not finite and
         `training.on_nonfinite` says stop, or too many are not.
         """
         self._logged = (self.step, time.perf_counter())
@@ -228,7 +228,7 @@ class Trainer:
         self._batch = micro_batches[-1]
 
     def gradient_shares(self) -> dict[str, float]:
-        """Each generator loss's share of the gradient, on the pictures of the last step."""
+        """Each generator loss's share of the gradient, on the images of the last step."""
         return gradient_shares(self.method, self.step, self._batch, self.precision, self.device)
 
     def save(self, keep_as: str | None = None) -> None:
@@ -340,10 +340,8 @@ class Trainer:
             scalars[f"learning_rate/{name}"] = role.learning_rate(self.step - 1)
         step, since = self._logged
         self._logged = (self.step, time.perf_counter())
-        pictures = self.settings.batch_size * self.settings.accumulation * distributed.processes()
-        scalars["speed/pictures_per_second"] = (
-            (self.step - step) * pictures / max(self._logged[1] - since, 1e-9)
-        )
+        images = self.settings.batch_size * self.settings.accumulation * distributed.processes()
+        scalars["speed/images_per_second"] = (self.step - step) * images / max(self._logged[1] - since, 1e-9)
         scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
         scalars["memory/peak_mib"] = peak_memory(self.device) / 2**20
         self.monitor.log(self.step, scalars | dict(noted))

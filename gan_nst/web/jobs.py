@@ -1,4 +1,4 @@
-"""What the page does with pictures that were uploaded: translates them one at a time, and keeps the results a while."""
+"""What the page does with images that were uploaded: translates them one at a time, and keeps the results a while."""
 
 import contextlib
 import logging
@@ -30,7 +30,7 @@ _SHOWN = 1600  # pixels at most of a preview's longer side
 
 @dataclass(frozen=True)
 class Result:
-    """A translated picture: its file in full quality, and previews of before and after."""
+    """A translated image: its file in full quality, and previews of before and after."""
 
     file: Path
     before: Path
@@ -88,14 +88,14 @@ class Store:
         """The file of an upload. Raises DataError for what is no file of this folder, whatever it points to."""
         path = file_in(self.folder, name)
         if path is None:
-            raise DataError("no such upload here; drop the picture again")
+            raise DataError("no such upload here; drop the image again")
         return path
 
 
 class Jobs:
-    """Translates uploads with the translators of an offer, one picture at a time whoever asks.
+    """Translates uploads with the translators of an offer, one image at a time whoever asks.
 
-    largest: pixels of a picture. upload: bytes of its file. count: pictures at a time.
+    largest: pixels of an image. upload: bytes of its file. count: images at a time.
     """
 
     def __init__(self, offer: Offer, store: Store, largest: int, upload: int, count: int) -> None:
@@ -108,9 +108,9 @@ class Jobs:
     ) -> Iterator[Result | str]:
         """For each upload its result, or one line that says why there is none. Raises GanNstError before the first."""
         if not uploads:
-            raise DataError("no picture yet; drop one first")
+            raise DataError("no image yet; drop one first")
         if len(uploads) > self.count:
-            raise DataError(f"{len(uploads)} pictures; this page takes {self.count} at a time")
+            raise DataError(f"{len(uploads)} images; this page takes {self.count} at a time")
         paths = [self.store.uploaded(upload) for upload in uploads]
         kept = set(paths)
         self.store.make_room(kept)
@@ -118,7 +118,7 @@ class Jobs:
             try:
                 with self._turn:
                     made: Result | str = self._one(path, kept, number, direction, finish, naming)
-            except Exception as error:  # whatever a picture does to a network, the page goes on
+            except Exception as error:  # whatever an image does to a network, the page goes on
                 made = self._line(error, path)
             yield made
 
@@ -141,7 +141,7 @@ class Jobs:
             write_photo(preview(translated), result.after, Encoding(quality=90))
             if not self.store.make_room({*kept, folder}):
                 raise DataError(
-                    f"{path.name}: no room for its result; translate fewer or smaller pictures at a time"
+                    f"{path.name}: no room for its result; translate fewer or smaller images at a time"
                 )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -178,7 +178,7 @@ def archive(results: Sequence[Result], folder: Path) -> Path:
     """One ZIP file of all results, names made different where they are not."""
     path = folder / "all.zip"
     taken: set[str] = set()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:  # pictures are compressed already
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:  # images are compressed already
         for at, result in enumerate(results, 1):
             name = result.file.name
             while name in taken:

@@ -14,8 +14,8 @@ WAITING = 20  # translations in the queue
 
 _COLOURS = [
     ("the translation's", "none"),
-    ("adjusted to the picture's", "statistics"),
-    ("the picture's own", "luma"),
+    ("adjusted to the image's", "statistics"),
+    ("the image's own", "luma"),
 ]
 _FORMATS = [
     ("PNG", "png"),
@@ -53,17 +53,17 @@ def make_page(jobs: Jobs) -> Any:
         before, after = shown[event.index]
         return before, after
 
-    with gr.Blocks(title="Translate pictures", analytics_enabled=False) as page:
-        gr.Markdown(f"# Translate pictures{_with(titles)}")
+    with gr.Blocks(title="Translate images", analytics_enabled=False) as page:
+        gr.Markdown(f"# Translate images{_with(titles)}")
         shown = gr.State([])
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 files = gr.File(
-                    label=f"Pictures: up to {jobs.count}, of {jobs.upload // 1_000_000} MB each",
+                    label=f"Images: up to {jobs.count}, of {jobs.upload // 1_000_000} MB each",
                     file_count="multiple",
                     file_types=["image", ".avif", ".tif", ".tiff"],
                     height=160,
-                    elem_id="pictures",
+                    elem_id="images",
                 )
                 run = gr.Dropdown(titles, value=0, label="Run", visible=len(titles) > 1, elem_id="run")
                 direction = gr.Radio(
@@ -79,7 +79,7 @@ def make_page(jobs: Jobs) -> Any:
                     1,
                     step=0.05,
                     label="Strength",
-                    info="0 leaves the picture as it is, 1 translates it fully.",
+                    info="0 leaves the image as it is, 1 translates it fully.",
                 )
                 colours = gr.Radio(
                     _COLOURS, value="none", label="Colours", info="Whose colours the result has."
@@ -91,7 +91,7 @@ def make_page(jobs: Jobs) -> Any:
                         1,
                         step=0.05,
                         label="Working size",
-                        info="Below 1 the picture is translated smaller, which is faster; its detail is put back.",
+                        info="Below 1 the image is translated smaller, which is faster; its detail is put back.",
                     )
                     form = gr.Dropdown(
                         _FORMATS, value="png", label="Save as", info="PNG and TIFF lose nothing."
@@ -100,7 +100,7 @@ def make_page(jobs: Jobs) -> Any:
                     go = gr.Button("Translate", variant="primary", min_width=120, elem_id="go")
                     stop = gr.Button("Cancel", min_width=80, elem_id="stop")
             with gr.Column(scale=2, min_width=300):
-                status = gr.Markdown("Drop a picture, then press Translate.", elem_id="status")
+                status = gr.Markdown("Drop an image, then press Translate.", elem_id="status")
                 compare = gr.ImageSlider(
                     label="Before and after",
                     interactive=False,
@@ -171,7 +171,7 @@ class _Actions:
         scale: float,
         form: str,
     ) -> Iterator[tuple[Any, ...]]:
-        """Translates uploaded pictures; each update shows the results so far."""
+        """Translates uploaded images; each update shows the results so far."""
         import gradio as gr
 
         results: list[Result] = []
@@ -191,7 +191,7 @@ class _Actions:
                     yield _working(done + 1, len(files)), *_view(results)
             if not results:
                 raise DataError(
-                    failures[0] if len(failures) == 1 else "none of these pictures could be translated"
+                    failures[0] if len(failures) == 1 else "none of these images could be translated"
                 )
         except GanNstError as error:
             yield f"Not translated: {html.escape(str(error))}", *_view([])
@@ -251,12 +251,12 @@ def _with(titles: list[tuple[str, int]]) -> str:
 
 
 def _working(at: int, count: int) -> str:
-    return f"Translating picture {at} of {count} ..." if count > 1 else "Translating ..."
+    return f"Translating image {at} of {count} ..." if count > 1 else "Translating ..."
 
 
 def _said(results: list[Result], failures: list[str]) -> str:
-    """One line of what became of all pictures, and one for each that failed."""
-    lines = [f"Done: {counted(len(results), 'picture')} translated."] + [
+    """One line of what became of all images, and one for each that failed."""
+    lines = [f"Done: {counted(len(results), 'image')} translated."] + [
         f"- not translated: {html.escape(line)}" for line in failures
     ]
     return "\n\n".join(lines)

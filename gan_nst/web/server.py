@@ -1,4 +1,4 @@
-"""`gan-nst app`: a page in the browser to try translators on one's own pictures."""
+"""`gan-nst app`: a page in the browser to try translators on one's own images."""
 
 import asyncio
 import ipaddress
@@ -22,14 +22,14 @@ from gan_nst.web.page import look, make_page
 
 log = logging.getLogger(__name__)
 
-_COUNT = 20  # pictures at a time
+_COUNT = 20  # images at a time
 _MEGABYTE = 1_000_000
 _KEPT = 40  # times the largest upload: of uploads and results on the disk
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What visitors may send: an upload's bytes, a picture's pixels."""
+    """What visitors may send: an upload's bytes, an image's pixels."""
 
     upload: int = 50 * _MEGABYTE
     pixels: int = 64_000_000
@@ -45,10 +45,10 @@ def app(
     max_upload: int = 50,
     max_pixels: int = 64_000_000,
 ) -> None:
-    """Serves a page that translates pictures, until SIGINT or SIGTERM.
+    """Serves a page that translates images, until SIGINT or SIGTERM.
 
     runs: runs, checkpoints, exported generators' files, or folders with such. port: 0 takes a free one. max_upload: of
-    a picture's file, in megabytes. Raises GanNstError, one line, for every mistake in what was given.
+    an image's file, in megabytes. Raises GanNstError, one line, for every mistake in what was given.
     """
     offer = make_offer(runs, device, precision)
     limits = Limits(max_upload * _MEGABYTE, max_pixels)

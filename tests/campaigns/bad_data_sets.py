@@ -21,12 +21,12 @@ from tally import Tally
 import gan_nst.commands.check
 import gan_nst.commands.train  # noqa: F401 (loaded here, once, and not in every child)
 from gan_nst.core.errors import DataError, one_line
-from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.images.photo import read_photo
 
 _SECONDS = 60
 _STEPS = 60  # of a training whose files change
-_AHEAD = 12  # steps whose pictures are read before they are taken, at most, and to spare
+_AHEAD = 12  # steps whose images are read before they are taken, at most, and to spare
 
 _NAMES = (
     *("фото", "写真", "صورة", "תמונה", "ภาพ", "चित्र", "사진", "φωτό", "é", "e\u0301", "🎨", "\u202egnp"),
@@ -104,7 +104,7 @@ def _loops_of_many(folder: Path) -> str | None:
 
 
 def _all_found(folder: Path, count: int) -> str | None:
-    found = {path.resolve() for path in find_pictures(folder)}
+    found = {path.resolve() for path in find_images(folder)}
     return None if len(found) == count else f"found {len(found)} of {count}"
 
 
@@ -121,14 +121,14 @@ def _no_file(make: Callable[[Path], object], folder: Path) -> str | None:
     fill(folder, 1)
     path = folder / "x.png"
     make(path)
-    found = find_pictures(folder)
+    found = find_images(folder)
     if folder / "000.png" not in found:
-        return "the picture beside it is not found"
+        return "the image beside it is not found"
     return _refused(path)
 
 
 def _refused(path: Path) -> str | None:
-    for read in (read_picture, read_photo):
+    for read in (read_image, read_photo):
         try:
             read(path)
         except DataError as error:
@@ -170,7 +170,7 @@ def _check_without_rights(folder: Path) -> int:
 def _named(folder: Path, name: str) -> str | None:
     """A whole and a broken file of a name: one is read, the other told in one line that a terminal can show."""
     whole, broken = folder / "whole" / f"{name}.png", folder / "broken" / f"{name}.png"
-    write_picture(noise(12, 14), folder / "x.png")
+    write_image(noise(12, 14), folder / "x.png")
     for path in (whole, broken):
         path.parent.mkdir()
         shutil.copy(folder / "x.png", path)
@@ -189,9 +189,9 @@ def _named(folder: Path, name: str) -> str | None:
 
 
 def _check_named(folder: Path, whole: Path, broken: Path) -> str | None:
-    if sorted(find_pictures(folder)) != sorted([whole, broken]):
-        return f"found {find_pictures(folder)!a}"
-    read_picture(whole)
+    if sorted(find_images(folder)) != sorted([whole, broken]):
+        return f"found {find_images(folder)!a}"
+    read_image(whole)
     read_photo(whole)
     code = command("data", "check", folder, "--crop-size", 8)
     return None if code == 1 else f"exit code {code}"
@@ -219,11 +219,11 @@ def _become_folder(path: Path) -> None:
 
 
 def _become_another(path: Path) -> None:
-    write_picture(noise(60, 50, seed=9), path)
+    write_image(noise(60, 50, seed=9), path)
 
 
 def _become_a_pixel(path: Path) -> None:
-    write_picture(noise(1, 1), path)
+    write_image(noise(1, 1), path)
 
 
 _CHANGES = {
@@ -265,7 +265,7 @@ def _changed_while_training(
 
 
 def _undisturbed(folder: Path) -> Path:
-    """A run on the same pictures that nothing happens to."""
+    """A run on the same images that nothing happens to."""
     _make_data_set(folder)
     ending = _begin(folder, folder / "run", "never", 0).wait(_SECONDS)
     assert ending.value == 0, ending.problem or ending.output
@@ -273,7 +273,7 @@ def _undisturbed(folder: Path) -> Path:
 
 
 def _make_data_set(folder: Path) -> list[Path]:
-    """The pictures that are trained on, always the same; those of trainA."""
+    """The images that are trained on, always the same; those of trainA."""
     files = fill(folder / "x" / "trainA", 6, size=(40, 44))
     for number, split in enumerate(("trainB", "testA", "testB"), 1):
         fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)

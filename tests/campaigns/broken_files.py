@@ -1,4 +1,4 @@
-"""Whole picture files of every format, and what is done to them. Written from a seed: the same faults every time."""
+"""Whole image files of every format, and what is done to them. Written from a seed: the same faults every time."""
 
 import random
 import struct
@@ -13,7 +13,7 @@ from PIL import Image
 
 HEIGHT, WIDTH = 40, 56
 
-# Formats that mark their end or tell their length, so that a cut is seen wherever it is. A whole picture may have lost
+# Formats that mark their end or tell their length, so that a cut is seen wherever it is. A whole image may have lost
 # the footer of the others.
 _TELL_A_CUT = {"png", "jpg", "gif", "webp", "bmp", "ppm", "tif", "avif", "jp2", "sgi", "pcx", "dds"}
 _NO_MAGIC = {"tga", "pcx", "jp2"}  # Pillow knows them by so little that other bytes may be theirs
@@ -23,7 +23,7 @@ _NO_MAGIC = {"tga", "pcx", "jp2"}  # Pillow knows them by so little that other b
 class Fault:
     """A file that something was done to, and what it was made of.
 
-    must: "be refused"; "be refused or whole", that very picture; or "end": of a format without checksums nobody can
+    must: "be refused"; "be refused or whole", that very image; or "end": of a format without checksums nobody can
     tell that a bit of its pixels is another.
     """
 
@@ -143,7 +143,7 @@ def hostile_headers() -> Iterator[Fault]:
 
 
 def whole_files() -> dict[str, bytes]:
-    """One file of each way of storing a picture, by name."""
+    """One file of each way of storing an image, by name."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     rng = np.random.default_rng(0)
     rgb = np.stack([4 * x + y, 5 * y, 3 * x + 2 * y], -1) + rng.integers(0, 25, (HEIGHT, WIDTH, 3))

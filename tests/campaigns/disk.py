@@ -110,13 +110,13 @@ def _subjects(training: Job) -> list[Subject]:
         shutil.copytree(training.whole, place / "run")
         return place
 
-    pictures = training.base / "pictures" / "trainA"
+    images = training.base / "images" / "trainA"
     evaluation = of_command("evaluate", "evaluate", "run", after=_same_tree(run_place))
     return [
         Subject("train", training.place, training.begin, training.go_on, fixed(_after_training, training)),
-        of_command("translate", "translate", training.whole, pictures, "--output", "out", after=_same_tree()),
+        of_command("translate", "translate", training.whole, images, "--output", "out", after=_same_tree()),
         of_command("export", "export", training.whole, "--to", "onnx", "--out", "o.onnx", after=_same_tree()),
-        of_command("smooth", "data", "smooth", pictures, "out", after=_same_tree()),
+        of_command("smooth", "data", "smooth", images, "out", after=_same_tree()),
         of_command("demo", "data", "demo", "scenes", "--size", "16", "--count", "2", after=_same_tree()),
         of_command("curves", "curves", training.whole, "--out", "curves.png", after=_same_tree()),
         Subject("evaluate", run_place, evaluation.begin, evaluation.again, evaluation.after),

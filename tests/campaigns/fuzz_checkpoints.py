@@ -51,7 +51,7 @@ def make_trainer(folder: Path, config: str = _CONFIG) -> tuple[Trainer, dict]:
         checkpoints=folder,
         header=header,
     )
-    trainer.notes = {"best": {"step": 1, "score": "ab/error", "value": 0.5, "by": "4, 4 pictures"}}
+    trainer.notes = {"best": {"step": 1, "score": "ab/error", "value": 0.5, "by": "4, 4 images"}}
     trainer.example = [{name: torch.rand(1, 3, 16, 16) for name in method.streams}]
     for trainer.step in range(2):
         trainer.train_step([dict(trainer.example[0])])

@@ -1,4 +1,4 @@
-"""Exported generators and pictures, whole but for something."""
+"""Exported generators and images, whole but for something."""
 
 import io
 import json
@@ -99,11 +99,11 @@ def exported_files(draw: st.DrawFn) -> bytes:
     return _joined(header, data)
 
 
-def _pictures() -> list[bytes]:
-    """A small picture in every format that is written here, in several modes."""
+def _images() -> list[bytes]:
+    """A small image in every format that is written here, in several modes."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 4), np.uint8)
     exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a picture"
+    exif[0x0112], exif[0x010E] = 6, "an image"
     found = []
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "F", "YCbCr"):
         image = Image.fromarray(pixels) if mode in ("RGB", "RGBA") else Image.fromarray(pixels[..., 0])
@@ -169,12 +169,12 @@ _FORMATS = [
 
 
 @st.composite
-def picture_files(draw: st.DrawFn) -> bytes:
-    """Files like a small picture."""
-    whole = draw(st.sampled_from(_PICTURES))
+def image_files(draw: st.DrawFn) -> bytes:
+    """Files like a small image."""
+    whole = draw(st.sampled_from(_IMAGES))
     if draw(st.integers(0, 19)) == 19:  # not 0, which is drawn more often than the others
         return draw(st.binary(max_size=100))
     return draw(changed_bytes(whole))
 
 
-_WHOLE, _PICTURES = _generator_file(), _pictures()
+_WHOLE, _IMAGES = _generator_file(), _images()

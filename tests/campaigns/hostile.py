@@ -1,6 +1,6 @@
 """Gives the program hostile files, in every place where it takes files: nothing is run, nothing is written elsewhere.
 
-Each case runs in a forked child, in a folder of its own: a copy of a small run with its pictures, made hostile.
+Each case runs in a forked child, in a folder of its own: a copy of a small run with its images, made hostile.
 Afterwards nothing but what the case may write has changed, no code has left its mark, and a refusal is one line.
 """
 

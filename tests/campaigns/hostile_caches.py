@@ -1,4 +1,4 @@
-"""Hostile files among what is cached: the index of decoded pictures, their pixels, and remembered features."""
+"""Hostile files among what is cached: the index of decoded images, their pixels, and remembered features."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def _index_changes() -> dict[str, Callable[[Index], Index | bytes]]:
         "both negative": rows(height=-16, width=-16),
         "a problem of no text": lambda index: replace(index, problems={0: [1]}),
         "paths that lead out": lambda index: replace(index, names=Names(["/etc/passwd"] * len(index.names))),
-        "a picture swollen": rows(height=10**9, width=0),
+        "an image swollen": rows(height=10**9, width=0),
     }
 
 
@@ -92,14 +92,14 @@ def _judging(undisturbed: Path, kind: str, what: str, change: Callable[[Path], N
 
 
 def _cached(change: Callable[[Path], None], work: Path) -> None:
-    """The cache of the training pictures as it is made, and then a change of it."""
+    """The cache of the training images as it is made, and then a change of it."""
     os.chdir(work)
     assert in_child(command, *_TRAIN, "--dry-run").value == 0
     change(work / "data/.cache")
 
 
 def _remembered(undisturbed: Path, change: Callable[[Path], None], work: Path) -> None:
-    """The features that an evaluation remembers, which go by what the pictures show, and then a change of them."""
+    """The features that an evaluation remembers, which go by what the images show, and then a change of them."""
     (work / "data/.cache").mkdir()
     for path in _all(_ended(undisturbed) / "data/.cache", "features-*"):
         shutil.copy(path, work / "data/.cache")

@@ -40,15 +40,13 @@ class Case:
 
 
 def make_base(base: Path) -> None:
-    """A folder `work` with a run of two steps, its pictures and some photographs, and `outside` beside it."""
+    """A folder `work` with a run of two steps, its images and some photographs, and `outside` beside it."""
     work = base / "work"
     for number, name in enumerate(("data/trainA", "data/trainB", "data/testA", "data/testB", "photos")):
         (work / name).mkdir(parents=True)
         source = np.random.default_rng(number)
-        for picture in range(4):
-            Image.fromarray(source.integers(0, 256, (20, 24, 3), np.uint8)).save(
-                work / name / f"{picture}.png"
-            )
+        for image in range(4):
+            Image.fromarray(source.integers(0, 256, (20, 24, 3), np.uint8)).save(work / name / f"{image}.png")
     (base / "outside").mkdir()
     shutil.copy(work / "photos" / "0.png", base / "outside" / "secret.png")
     (base / "outside" / "secret.txt").write_text("secret")

@@ -196,7 +196,7 @@ def lying_onnx(told: str) -> dict[str, bytes]:
         domain: str = "",
     ) -> bytes:
         ends = [
-            helper.make_tensor_value_info(n, kind, ["n", "c", "h", "w"]) for n in ("pictures", "translated")
+            helper.make_tensor_value_info(n, kind, ["n", "c", "h", "w"]) for n in ("images", "translated")
         ]
         graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=initial)
         opsets = [helper.make_opsetid("", 20)] + ([helper.make_opsetid(domain, 1)] if domain else [])
@@ -206,7 +206,7 @@ def lying_onnx(told: str) -> dict[str, bytes]:
         return made.SerializeToString()
 
     node = helper.make_node
-    same = node("Identity", ["pictures"], ["translated"])
+    same = node("Identity", ["images"], ["translated"])
     outside = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
     outside.ClearField("raw_data")
     outside.data_location = TensorProto.EXTERNAL
@@ -217,7 +217,7 @@ def lying_onnx(told: str) -> dict[str, bytes]:
     lying.dims[:] = [2**40]
     of_floats = json.dumps({**json.loads(told), "pixels": "float"})
     zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
-    nothing = [node("Mul", ["pictures", "zero"], ["none"]), node("Div", ["none", "none"], ["translated"])]
+    nothing = [node("Mul", ["images", "zero"], ["none"]), node("Div", ["none", "none"], ["translated"])]
     short = helper.make_tensor("axes", TensorProto.INT64, [4], [0, 0, 0, 0])
     return {
         "empty": b"",
@@ -225,25 +225,25 @@ def lying_onnx(told: str) -> dict[str, bytes]:
         "says nothing": model([same], say=None),
         "a broken description": model([same], say="{"),
         "a deep description": model([same], say="[" * 100_000),
-        "weights elsewhere": model([node("Add", ["pictures", "w"], ["translated"])], [outside]),
-        "a tensor of all memory": model([node("Add", ["pictures", "w"], ["translated"])], [lying]),
+        "weights elsewhere": model([node("Add", ["images", "w"], ["translated"])], [outside]),
+        "a tensor of all memory": model([node("Add", ["images", "w"], ["translated"])], [lying]),
         "an operator of its own": model(
-            [node("Run", ["pictures"], ["translated"], domain="evil")], domain="evil"
+            [node("Run", ["images"], ["translated"], domain="evil")], domain="evil"
         ),
-        "other types": model([node("Identity", ["pictures"], ["translated"])], kind=TensorProto.DOUBLE),
+        "other types": model([node("Identity", ["images"], ["translated"])], kind=TensorProto.DOUBLE),
         "no input": model([node("Identity", ["nothing"], ["translated"])]),
         "all memory": model(
             [
                 node("ConstantOfShape", ["shape"], ["zeros"]),
                 node("ReduceMax", ["zeros"], ["most"], keepdims=0),
                 node("Cast", ["most"], ["cast"], to=TensorProto.UINT8),
-                node("Add", ["pictures", "cast"], ["translated"]),
+                node("Add", ["images", "cast"], ["translated"]),
             ],
             [huge],
         ),
         "not a number": model(nothing, [zero], kind=TensorProto.FLOAT, say=of_floats),
-        "another size": model([node("Concat", ["pictures", "pictures"], ["translated"], axis=3)]),
-        "no picture": model([node("Expand", ["pictures", "axes"], ["translated"])], [short]),
+        "another size": model([node("Concat", ["images", "images"], ["translated"], axis=3)]),
+        "no image": model([node("Expand", ["images", "axes"], ["translated"])], [short]),
     }
 
 

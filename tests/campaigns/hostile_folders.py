@@ -29,7 +29,7 @@ def link_cases() -> Iterator[Case]:
         "itself": {"photos/x.png": "x.png"},
         "a loop": {"photos/x": "."},
         "a loop above": {"photos/x": "../photos"},
-        "a picture outside": {"photos/x.png": "../../outside/secret.png"},
+        "an image outside": {"photos/x.png": "../../outside/secret.png"},
         "a folder outside": {"photos/x": "../../outside"},
     }
     run = cli("translate", "generator.safetensors", "photos", *TRANSLATE)
@@ -107,7 +107,7 @@ def name_cases() -> Iterator[Case]:
 
         def rename(work: Path, name: str = name) -> None:
             (work / "photos" / "0.png").rename(work / "photos" / f"{name}.png")
-            (work / "photos" / "1.png").write_bytes(b"no picture")
+            (work / "photos" / "1.png").write_bytes(b"no image")
             (work / "photos" / "1.png").rename(work / "photos" / f"{name}.jpg")
 
         run = cli("translate", "generator.safetensors", "photos", *TRANSLATE)

@@ -25,7 +25,7 @@ def _offer(*paths: str) -> int:
     return 0
 
 
-_FOLDERS = ("--pictures", "data/testA", "--reference", "data/testB")
+_FOLDERS = ("--images", "data/testA", "--reference", "data/testB")
 _VGG = ("method.name=cartoongan", "method.features.network=vgg19", "data.held_out=0")
 _WEIGHTS = {
     # place: the file, and what reads it
@@ -101,7 +101,7 @@ def generator_cases(suffix: str, files: dict[str, bytes]) -> Iterator[Case]:
     }
     for what, content in files.items():
         for way, run in ways.items():
-            broken = ("all memory", "another size", "no picture", "not a number")
+            broken = ("all memory", "another size", "no image", "not a number")
             codes = (1, 2) if suffix == "onnx" and what in broken and way == "translate" else (2,)
             if suffix == "onnx" and what in broken and way == "page":
                 codes = (0, 2)  # which translates nothing yet

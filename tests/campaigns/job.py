@@ -43,19 +43,19 @@ def import_all() -> None:
 
 
 class Job:
-    """Trainings on the same pictures and settings, each in a place of its own under `base`."""
+    """Trainings on the same images and settings, each in a place of its own under `base`."""
 
     def __init__(self, base: Path, held_out: int = 2) -> None:
         self.base = base
-        self._pictures = base / "pictures"
-        make_demo(self._pictures, size=32, count=8, held_out=held_out)
+        self._images = base / "images"
+        make_demo(self._images, size=32, count=8, held_out=held_out)
         self.whole = self._undisturbed()
 
     def place(self, name: str) -> Path:
         """A new folder to train in, with a data set that has no cache yet."""
         place = self.base / name
         (place / "datasets").mkdir(parents=True)
-        (place / "datasets" / "photo2cartoon").symlink_to(self._pictures)
+        (place / "datasets" / "photo2cartoon").symlink_to(self._images)
         return place
 
     def begin(self, place: Path, *more: str, prepare=None) -> Child:

@@ -188,8 +188,8 @@ def _killed_export(folder: Path, training: Job, to: str, draw: random.Random) ->
 
 
 def _killed_translation(folder: Path, training: Job, draw: random.Random) -> tuple[bool, str | None]:
-    """A folder's translation that is killed goes on with `--resume`, and every picture is whole."""
-    arguments = ("translate", training.whole, training.base / "pictures" / "trainA", "--output")
+    """A folder's translation that is killed goes on with `--resume`, and every image is whole."""
+    arguments = ("translate", training.whole, training.base / "images" / "trainA", "--output")
     expected, out = folder / "expected", folder / "out"
     Child(command, *arguments, expected).wait(_SECONDS)
     killed = _killed_at(folder, draw.choice(["write", "rename", "open"]), 6, draw, *arguments, out)
@@ -203,7 +203,7 @@ def _killed_translation(folder: Path, training: Job, draw: random.Random) -> tup
 
 
 def _killed_demo(folder: Path, training: Job, draw: random.Random) -> tuple[bool, str | None]:
-    """Demo pictures whose drawing is killed are not there, and the next start draws all of them."""
+    """Demo images whose drawing is killed are not there, and the next start draws all of them."""
     scenes = folder / "out"
     arguments = ("data", "demo", scenes, "--size", "16", "--count", "5")
     call, most = draw.choice([("write", 100), ("mkdir", 6), ("rename", 1)])

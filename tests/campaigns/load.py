@@ -1,6 +1,6 @@
-"""Measures how a training starts on folders of very many pictures: python tests/campaigns/load.py [COUNT]
+"""Measures how a training starts on folders of very many images: python tests/campaigns/load.py [COUNT]
 
-The listing, the stamps and the pictures are faked where they are asked of the system; all that is kept of them is real.
+The listing, the stamps and the images are faked where they are asked of the system; all that is kept of them is real.
 The last line has the bytes that each file takes; the exit code is 1 when they are more than the design says.
 """
 
@@ -28,8 +28,8 @@ from gan_nst.data.domains import (  # noqa: E402
 )
 from gan_nst.methods.base import Stream  # noqa: E402
 
-NAME = "{:04d}/picture-{:07d}.jpg"
-PICTURE = np.zeros((8, 8, 3), np.uint8)
+NAME = "{:04d}/image-{:07d}.jpg"
+IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 # Of a file: its letters and 16 bytes for each of two selections of names, its row, its stamp, and its place in the
 # order of two rounds; and half as much again for what the allocator does not give back. At the peak an index is there
@@ -40,15 +40,15 @@ PEAK = 3 * HELD
 
 def measure(count: int) -> dict[str, float]:
     """Seconds of each stage, and the bytes held in the end and at the peak beside what the libraries take."""
-    files.picture_names = lambda folder, missed: (NAME.format(n // 1000, n) for n in range(count))
+    files.image_names = lambda folder, missed: (NAME.format(n // 1000, n) for n in range(count))
     building.stamp = cache.stamp = lambda file: (1000, 10**18)
-    cache._decode = lambda file, settings, view: (PICTURE, 300)
+    cache._decode = lambda file, settings, view: (IMAGE, 300)
     told: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for domain in "AB":
             Path(folder, "x", f"train{domain}").mkdir(parents=True)
         settings = DataSettings(root=Path(folder), domain="x", load_size=8, crop_size=8)
-        warm = Samples({("a", "picture"): [PICTURE]}, {"real_a": Stream("a")}, settings, 0)
+        warm = Samples({("a", "image"): [IMAGE]}, {"real_a": Stream("a")}, settings, 0)
         next(Batches(warm, 1)(0))  # imports what only a first batch imports
         before = from_proc("status", "VmRSS") or 0
         began = time.perf_counter()
@@ -62,14 +62,12 @@ def measure(count: int) -> dict[str, float]:
         fingerprint(data_set)
         stage("fingerprint")
         for name in ("decode", "open again"):
-            pictures = {
-                (domain, "picture"): cache.open_pictures(folder, settings, domain)[0]
+            images = {
+                (domain, "image"): cache.open_images(folder, settings, domain)[0]
                 for domain, folder in data_set.training.items()
             }
             stage(name)
-        batches = Batches(Samples(pictures, {"real_a": Stream("a"), "real_b": Stream("b")}, settings, 0), 1)(
-            0
-        )
+        batches = Batches(Samples(images, {"real_a": Stream("a"), "real_b": Stream("b")}, settings, 0), 1)(0)
         for _ in range(100):
             next(batches)
         stage("first 100 batches")

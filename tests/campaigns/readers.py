@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from fuzz_checkpoints import checkpoints, make_trainer
-from fuzz_files import exported_files, picture_files
+from fuzz_files import exported_files, image_files
 from fuzz_settings import override_texts, settings_files
 from hypothesis import strategies as st
 
 from gan_nst.commands.train import _go_on
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.core.settings import dump_yaml, read_overrides, validate
-from gan_nst.images.files import read_picture
+from gan_nst.images.files import read_image
 from gan_nst.images.photo import read_photo
 from gan_nst.inference.exported import load_exported
 from gan_nst.methods import base
@@ -48,7 +48,7 @@ def readers(folder: Path) -> list[Reader]:
         trainer.restore(start.payload)
         trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
 
-    # By itself it allows pictures that take more than an input may.
+    # By itself it allows images that take more than an input may.
     read_photograph = partial(read_photo, largest=2**25)
     texts = (SettingsError, False)
     return [
@@ -56,8 +56,8 @@ def readers(folder: Path) -> list[Reader]:
         Reader("overrides", folder, "input.txt", override_texts(), _read_overrides, *texts),
         Reader("checkpoint", run, "step-0000002.pt", checkpoints(whole), go_on, CheckpointError),
         Reader("safetensors", folder, "input.safetensors", exported_files(), load_exported, CheckpointError),
-        Reader("picture", folder, "input.png", picture_files(), read_picture, DataError),
-        Reader("photograph", folder, "input.png", picture_files(), read_photograph, DataError),
+        Reader("image", folder, "input.png", image_files(), read_image, DataError),
+        Reader("photograph", folder, "input.png", image_files(), read_photograph, DataError),
     ]
 
 

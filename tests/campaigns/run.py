@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
 from tally import Tally  # noqa: E402
 
-CAMPAIGNS = {"kills": "kill", "disk": "disk", "pictures": "pictures", "fuzz": "fuzz", "hostile": "hostile"}
+CAMPAIGNS = {"kills": "kill", "disk": "disk", "images": "images", "fuzz": "fuzz", "hostile": "hostile"}
 """The names in the last line, and the modules, each with a function `campaign(plan, tally)`."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-NAMES = ["kills", "disk", "pictures", "fuzz", "hostile"]
+NAMES = ["kills", "disk", "images", "fuzz", "hostile"]
 
 
 @pytest.mark.timeout(1200)  # a minute where nothing else runs

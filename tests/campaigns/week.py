@@ -18,7 +18,7 @@ from gan_nst.core.settings import dump_yaml  # noqa: E402
 from gan_nst.diagnosis.curves import read_run  # noqa: E402
 from gan_nst.diagnosis.figure import draw  # noqa: E402
 from gan_nst.diagnosis.rules import diagnose  # noqa: E402
-from gan_nst.images.arrays import Picture  # noqa: E402
+from gan_nst.images.arrays import ImageArray  # noqa: E402
 from gan_nst.training.monitor import Monitor  # noqa: E402
 
 EVERY, GRID_EVERY = 50, 10  # steps a line, lines a grid
@@ -37,7 +37,7 @@ def write(run: Path, lines: int) -> None:
     rng = np.random.default_rng(0)
     steps = lines * EVERY
     (run / "settings.yaml").write_text(dump_yaml({"training": {"steps": steps}}))
-    grid: Picture = rng.integers(0, 255, (256, 512, 3), np.uint8)
+    grid: ImageArray = rng.integers(0, 255, (256, 512, 3), np.uint8)
     monitor = Monitor(run, 0, steps)
     for line, row in enumerate(0.3 * np.exp(rng.normal(0, 0.1, (lines, len(KEYS)))), 1):
         values = dict(zip(KEYS, row.tolist(), strict=True))
@@ -45,7 +45,7 @@ def write(run: Path, lines: int) -> None:
             values[KEYS[0]] *= SPIKE
         monitor.log(line * EVERY, values)
         if line % GRID_EVERY == 0:
-            monitor.picture(line * EVERY, "samples", grid, line // GRID_EVERY)
+            monitor.image(line * EVERY, "samples", grid, line // GRID_EVERY)
     monitor.close()
 
 
@@ -75,14 +75,14 @@ def main() -> int:
         stage("read")
         kinds = {finding.kind for finding in diagnose(history)}
         stage("diagnose")
-        picture = draw([history], format="png")
+        image = draw([history], format="png")
         stage("draw")
         events, grids = read_events(run)
         stage("read events")
         (size,) = (path.stat().st_size for path in run.glob("events.*"))
     for name, seconds in told.items():
         print(f"{name}: {seconds:.1f} s")
-    print(f"events: {size / 1e6:.0f} MB with {grids} grids; figure: {len(picture) / 1e6:.1f} MB")
+    print(f"events: {size / 1e6:.0f} MB with {grids} grids; figure: {len(image) / 1e6:.1f} MB")
     there = len(history.series[KEYS[0]].steps) == events == lines and "loss spike" in kinds
     there &= 0 < grids < 64 * math.log2(lines)
     slow = [name for name in ("read", "diagnose", "draw", "read events") if told[name] > LONGEST]

@@ -67,7 +67,7 @@ def test_the_file_has_what_was_measured_where_it_is_looked_for(measured):
     loader, translate, start = told["loader"], told["translate"], told["start"]
     assert loader["times_what_the_step_consumes"] == pytest.approx(loader["cached"] / (2 * fastest))
     assert translate["share"] == pytest.approx(
-        translate["pictures_per_second"] / translate["network_pictures_per_second"]
+        translate["images_per_second"] / translate["network_images_per_second"]
     )
     assert 0 < start["help_seconds"] < start["first_step_seconds"]
     assert {"processor", "torch", "torch_threads", "device", "bfloat16_native", "gan_nst"} <= set(
@@ -83,7 +83,7 @@ def test_nothing_but_the_file_is_left(measured):
 def test_the_table_says_all_of_it(measured):
     text = as_text(measured[0])
     assert max(map(len, text.splitlines())) < 160
-    for part in ("GFLOP/s", "reference", "bfloat16 native", "configured step", "pictures/s", "--help", "MiB"):
+    for part in ("GFLOP/s", "reference", "bfloat16 native", "configured step", "images/s", "--help", "MiB"):
         assert part in text
 
 
@@ -103,14 +103,14 @@ def test_the_table_of_a_gpu_has_a_row_a_batch(measured):
     result = copy.deepcopy(measured[0])
     value = {
         "seconds": 0.1,
-        "pictures_per_second": 40.0,
+        "images_per_second": 40.0,
         "gflops_per_second": 300_000.0,
         "share_of_matrix_product": 0.42,
         "peak_mib": 9000.0,
     }
     result["cyclegan_step"]["batches"] = {"4": value}
     (row,) = [line for line in as_text(result).splitlines() if "batch 4" in line]
-    for part in ("40 pictures/s", "42%", "9000 MiB"):
+    for part in ("40 images/s", "42%", "9000 MiB"):
         assert part in row
 
 
@@ -163,7 +163,7 @@ def test_both_ways_take_a_whole_step_and_then_another():
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["cyclegan", "cartoongan"])
-def test_a_configured_step_needs_no_pictures(config, monkeypatch, tmp_path, caplog):
+def test_a_configured_step_needs_no_images(config, monkeypatch, tmp_path, caplog):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "gan_nst.commands.bench_steps.peak_mib", lambda build, device: len(pickle.dumps(build))
@@ -177,7 +177,7 @@ def test_a_configured_step_needs_no_pictures(config, monkeypatch, tmp_path, capl
         1,
         2,
     )
-    assert told["pictures_per_second"] == pytest.approx(2 / told["seconds"])
+    assert told["images_per_second"] == pytest.approx(2 / told["seconds"])
     assert told["hours"] == pytest.approx(3000 * told["seconds"] / 3600)
     assert told["peak_mib"] > 0  # a process of its own could be handed it
     assert ("random features" in caplog.text) == (told["method"] == "cartoongan")

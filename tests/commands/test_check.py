@@ -16,20 +16,18 @@ from PIL import Image
 import gan_nst as package
 from gan_nst.core.errors import one_line as escaped
 from gan_nst.data import check as check_findings
-from gan_nst.data.domains import all_pictures
-from gan_nst.images.files import write_picture
+from gan_nst.data.domains import all_images
+from gan_nst.images.files import write_image
 from gan_nst.runs.settings import load_settings
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A data set with nothing wrong: 8 pictures a side, 3 of test and validation."""
+    """A data set with nothing wrong: 8 images a side, 3 of test and validation."""
     monkeypatch.setattr(check_findings, "FEW", 4)
     for number, split in enumerate(("trainA", "trainB", "valA", "valB", "testA", "testB")):
         for index in range(8 if split.startswith("train") else 3):
-            write_picture(
-                noise(40, 40, seed=100 * number + index), tmp_path / "data" / split / f"{index}.png"
-            )
+            write_image(noise(40, 40, seed=100 * number + index), tmp_path / "data" / split / f"{index}.png")
     return tmp_path / "data"
 
 
@@ -56,7 +54,7 @@ def test_a_good_data_set_has_nothing_wrong(gan_nst, data):
     assert (result["ok"], result["wrong"], result["advice"]) == (True, [], [])
     assert result["paired"] == ["validation", "test"]
     first = result["parts"][0]
-    assert (first["split"], first["domain"], first["pictures"]) == ("training", "a", 8)
+    assert (first["split"], first["domain"], first["images"]) == ("training", "a", 8)
     assert first["sizes"] == {"smallest": [40, 40], "median": [40, 40], "largest": [40, 40]}
     assert first["formats"] == {"PNG": 8}
     assert all(abs(value - 127.5) < 3 for value in first["colour"]["mean"])
@@ -84,17 +82,15 @@ def test_a_domain_of_broken_files_alone_is_told(gan_nst, data):
     assert result["parts"][1]["sizes"] is None
 
 
-def test_small_pictures_are_wrong_but_in_the_test(gan_nst, data):
-    write_picture(noise(20, 50, seed=1), data / "trainB" / "small.png")
-    write_picture(noise(20, 50, seed=2), data / "testB" / "small.png")
+def test_small_images_are_wrong_but_in_the_test(gan_nst, data):
+    write_image(noise(20, 50, seed=1), data / "trainB" / "small.png")
+    write_image(noise(20, 50, seed=2), data / "testB" / "small.png")
     code, _, result = check(gan_nst, data)
     assert code == 1
-    only(
-        result["wrong"], "1 picture smaller than the crop of 32 pixels", "small.png (50 x 20)", "data.upscale"
-    )
+    only(result["wrong"], "1 image smaller than the crop of 32 pixels", "small.png (50 x 20)", "data.upscale")
 
 
-@pytest.mark.parametrize(("split", "word"), [("testA", "test picture"), ("valA", "validation picture")])
+@pytest.mark.parametrize(("split", "word"), [("testA", "test image"), ("valA", "validation image")])
 @pytest.mark.parametrize("nearly", [False, True])
 def test_leaks_are_wrong(gan_nst, data, split, word, nearly):
     with Image.open(data / "trainA" / "3.png") as image:
@@ -111,7 +107,7 @@ def test_likes_within_a_split_are_advice(gan_nst, data):
     shutil.copy(data / "trainA" / "3.png", data / "trainA" / "like.png")
     code, _, result = check(gan_nst, data)
     assert code == 0
-    only(result["advice"], "domain a, training: 2 pictures show what another shows, in 1 group", "like.png")
+    only(result["advice"], "domain a, training: 2 images show what another shows, in 1 group", "like.png")
 
 
 def test_one_domain_that_is_the_others_copy_is_wrong(gan_nst, data):
@@ -119,10 +115,10 @@ def test_one_domain_that_is_the_others_copy_is_wrong(gan_nst, data):
     shutil.copytree(data / "trainA", data / "trainB")
     code, _, result = check(gan_nst, data)
     assert code == 1
-    only(result["wrong"], "8 pictures in both domains, equal pixel by pixel; is one domain the other's copy?")
+    only(result["wrong"], "8 images in both domains, equal pixel by pixel; is one domain the other's copy?")
 
 
-def test_a_test_picture_of_the_other_domain_is_no_leak(gan_nst, data):
+def test_a_test_image_of_the_other_domain_is_no_leak(gan_nst, data):
     with Image.open(data / "trainA" / "3.png") as image:
         image.resize((80, 80)).save(data / "testB" / "0.png")
     assert check(gan_nst, data)[0] == 0
@@ -132,24 +128,24 @@ def test_advice(gan_nst, data, monkeypatch):
     monkeypatch.setattr(check_findings, "FEW", 200)
     for index in range(30):
         gray = np.repeat(noise(40, 40, seed=1000 + index)[..., :1], 3, 2)
-        write_picture(gray, data / "trainB" / f"gray{index}.png")
+        write_image(gray, data / "trainB" / f"gray{index}.png")
     for index in range(8):
         (data / "trainB" / f"{index}.png").unlink()
-    write_picture(np.full((40, 40, 3), 9, np.uint8), data / "trainA" / "flat.png")
-    write_picture(noise(40, 200, seed=5), data / "trainA" / "long.png")
-    write_picture(noise(40, 40, seed=77), data / "testA" / "alone.png")
-    write_picture(noise(40, 40, seed=78), data.parent / "elsewhere.png")
+    write_image(np.full((40, 40, 3), 9, np.uint8), data / "trainA" / "flat.png")
+    write_image(noise(40, 200, seed=5), data / "trainA" / "long.png")
+    write_image(noise(40, 40, seed=77), data / "testA" / "alone.png")
+    write_image(noise(40, 40, seed=78), data.parent / "elsewhere.png")
     (data / "valA" / "0.png").unlink()
     (data / "valA" / "0.png").symlink_to(data.parent / "elsewhere.png")
     code, _, result = check(gan_nst, data)
     assert code == 0, result["wrong"]
     expected = [
-        "domain a: only 10 training pictures; more are better, or try method.differentiable_augmentation",
-        "domain b: only 30 training pictures",
+        "domain a: only 10 training images; more are better, or try method.differentiable_augmentation",
+        "domain b: only 30 training images",
         "domain b is gray, the other in colour",
         "test: 1 name in one domain only, so it is not paired: alone",
-        "domain a, training: 1 picture of one colour, or nearly",
-        "domain a, training: 1 picture of which a square crop shows little",
+        "domain a, training: 1 image of one colour, or nearly",
+        "domain a, training: 1 image of which a square crop shows little",
         "domain a, validation: 1 file lying elsewhere, by a link",
     ]
     for line, part in zip(result["advice"], expected, strict=True):
@@ -159,15 +155,15 @@ def test_advice(gan_nst, data, monkeypatch):
 
 def test_unbalanced_domains_are_told(gan_nst, data):
     for index in range(40):
-        write_picture(noise(40, 40, seed=2000 + index), data / "trainB" / f"more{index}.png")
-    only(check(gan_nst, data)[2]["advice"], "unbalanced: 8 training pictures of a, 48 of b")
+        write_image(noise(40, 40, seed=2000 + index), data / "trainB" / f"more{index}.png")
+    only(check(gan_nst, data)[2]["advice"], "unbalanced: 8 training images of a, 48 of b")
 
 
 def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
     for split in ("valA", "valB", "testA", "testB"):
         shutil.rmtree(data / split)
     for index in range(60):
-        write_picture(noise(40, 40, seed=3000 + index % 30), data / "trainA" / f"{index}.png")
+        write_image(noise(40, 40, seed=3000 + index % 30), data / "trainA" / f"{index}.png")
     code, out, result = check(gan_nst, data)
     assert "no test split" in out
     assert code == 1
@@ -182,7 +178,7 @@ def closed(folder):
     folder.chmod(0)
     try:
         with modes_hold():
-            yield f"{folder}: cannot be searched for pictures (Permission denied)"
+            yield f"{folder}: cannot be searched for images (Permission denied)"
     finally:
         folder.chmod(0o700)
 
@@ -196,7 +192,7 @@ def test_a_folder_that_cannot_be_searched_is_wrong_and_the_rest_is_checked(gan_n
     assert f"wrong: {line}" in out.splitlines()
     assert len(result["wrong"]) == 2
     assert result["wrong"][0] == line
-    assert [part["pictures"] for part in result["parts"]] == [8, 8, 4, 3, 3, 3]
+    assert [part["images"] for part in result["parts"]] == [8, 8, 4, 3, 3, 3]
 
 
 @pytest.mark.parametrize("name", ["trainA", "trainB", "valA", "testB"])
@@ -222,7 +218,7 @@ def test_a_closed_folder_within_a_plain_one_is_told(gan_nst, data):
         code, _, result = check(gan_nst, data / "trainA")
     assert code == 1
     assert result["wrong"] == [line]
-    assert result["parts"][0]["pictures"] == 8
+    assert result["parts"][0]["images"] == 8
 
 
 @pytest.mark.parametrize("within", ["", "trainA"])
@@ -242,7 +238,7 @@ def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
         one_line(gan_nst("train", *given, *folders, "--dry-run"), data / "trainA", "Permission denied")
 
 
-def test_files_that_are_no_pictures_by_their_names_are_counted(gan_nst, data):
+def test_files_that_are_no_images_by_their_names_are_counted(gan_nst, data):
     others = ["trainA/1.heic", "trainA/sub/2.HEIC", "trainA/notes.txt", "trainA/README", "valB/.DS_Store"]
     others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "beside.txt"]
     for name in others:
@@ -263,10 +259,10 @@ def test_files_that_are_no_pictures_by_their_names_are_counted(gan_nst, data):
         str(data / "testA"): {f".{number}": 1 for number in range(8)},
         str(data / "testB"): {".\x1b[2j": 1},
     }
-    assert result["parts"][0]["pictures"] == 8
+    assert result["parts"][0]["images"] == 8
 
 
-def test_files_of_a_split_without_pictures_are_counted(gan_nst, data):
+def test_files_of_a_split_without_images_are_counted(gan_nst, data):
     for split in ("valA", "valB"):
         for file in (data / split).iterdir():
             file.rename(file.with_suffix(".heic"))
@@ -309,10 +305,10 @@ def test_a_plain_folder_is_checked(gan_nst, data):
     os.chdir(data / "trainA")
     code, out, err = gan_nst("data", "check", ".", "--crop-size", 32)
     assert (code, err) == (0, "")
-    assert "pictures  8 " in out
+    assert "images  8 " in out
     code, out, _ = gan_nst("data", "check", data / "trainA")
     assert code == 1
-    assert "8 pictures smaller than the crop of 256 pixels" in out
+    assert "8 images smaller than the crop of 256 pixels" in out
 
 
 @pytest.mark.parametrize("name", [b"bad\tname", b"\xff\x1b[2J", "\u202e".encode(), b"..."])
@@ -322,14 +318,14 @@ def test_a_folder_of_any_name_is_checked(gan_nst, data, name, plain):
     (data / "trainA" if plain else data).rename(folder)
     code, out, result = check(gan_nst, folder)
     assert code == 0
-    assert (result["folder"], result["parts"][0]["pictures"]) == (str(folder), 8)
+    assert (result["folder"], result["parts"][0]["images"]) == (str(folder), 8)
     assert escaped(f"{folder}: nothing is wrong") in out.splitlines()
 
 
 @pytest.mark.parametrize("name", ["/", "..", "."])
 def test_a_folder_without_a_name_is_checked(gan_nst, data, monkeypatch, name):
-    """What lies in it is a stand-in's: nobody wants all of this machine's pictures looked at."""
-    monkeypatch.setattr("gan_nst.commands.check.all_pictures", lambda folder: all_pictures(data / "trainA"))
+    """What lies in it is a stand-in's: nobody wants all of this machine's images looked at."""
+    monkeypatch.setattr("gan_nst.commands.check.all_images", lambda folder: all_images(data / "trainA"))
     code, out, err = gan_nst("data", "check", name, "--crop-size", 32)
     assert (code, err) == (0, "")
     assert out.endswith(f"\n{name}: nothing is wrong\n")
@@ -350,7 +346,7 @@ def test_the_settings_of_a_domain_hold(gan_nst, datasets):
     result = json.loads(Path("x.json").read_text())
     settings, _, _ = load_settings(Path("experiments/photo2cartoon/cyclegan.yaml"), [])
     assert (result["crop_size"], result["folder"]) == (settings.data.crop_size, "datasets/photo2cartoon")
-    assert (code, err) == (1, ""), out  # the suite's pictures are smaller than that
+    assert (code, err) == (1, ""), out  # the suite's images are smaller than that
 
 
 def test_mistakes_are_told_in_one_line(gan_nst, data, tmp_path):
@@ -359,11 +355,11 @@ def test_mistakes_are_told_in_one_line(gan_nst, data, tmp_path):
     one_line(gan_nst("data", "check", tmp_path / "none"), "none: no such folder")
     one_line(gan_nst("data", "check", data / "trainA" / "0.png"), "0.png: not a folder")
     (tmp_path / "empty").mkdir()
-    one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no pictures (looked for .png .jpg")
+    one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no images (looked for .png .jpg")
     one_line(gan_nst("data", "check", data, "--json", tmp_path / "no" / "x.json"), "no such folder to write")
     one_line(gan_nst("data", "check", "--domain", "nothing"), "no such folder")
     shutil.rmtree(data / "trainB")
-    one_line(gan_nst("data", "check", data), "no training pictures of domain b")
+    one_line(gan_nst("data", "check", data), "no training images of domain b")
 
 
 def test_the_function_returns_what_is_written(data, tmp_path):

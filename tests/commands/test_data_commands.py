@@ -9,8 +9,8 @@ from helpers_runs import one_line
 
 from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.arrays import resize_picture
-from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.arrays import resize_image
+from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.networks import build
 
@@ -19,25 +19,25 @@ def test_smooth_writes_the_tree_at_the_asked_size(gan_nst, datasets, tmp_path):
     folder = datasets / "photo2cartoon" / "trainB"
     code, out, err = gan_nst("data", "smooth", folder, tmp_path / "out", "--size", 24)
     assert code == 0, err
-    assert "12 pictures" in out
-    for file in find_pictures(folder):
-        expected = smooth_edges(resize_picture(read_picture(file), 24, "short_side"))
-        assert np.array_equal(read_picture(tmp_path / "out" / file.name), expected)
+    assert "12 images" in out
+    for file in find_images(folder):
+        expected = smooth_edges(resize_image(read_image(file), 24, "short_side"))
+        assert np.array_equal(read_image(tmp_path / "out" / file.name), expected)
     assert gan_nst("data", "smooth", folder, tmp_path / "own")[0] == 0
-    assert read_picture(tmp_path / "own" / find_pictures(folder)[0].name).shape == (32, 32, 3)
+    assert read_image(tmp_path / "own" / find_images(folder)[0].name).shape == (32, 32, 3)
 
 
-def test_smooth_writes_over_no_picture(gan_nst, datasets):
+def test_smooth_writes_over_no_image(gan_nst, datasets):
     folder = datasets / "photo2cartoon" / "trainB"
-    before = [file.read_bytes() for file in find_pictures(folder)]
+    before = [file.read_bytes() for file in find_images(folder)]
     one_line(gan_nst("data", "smooth", folder, folder), "written over")
-    assert [file.read_bytes() for file in find_pictures(folder)] == before
+    assert [file.read_bytes() for file in find_images(folder)] == before
 
 
 def test_cartoons_without_edges_are_told_before_a_training(gan_nst, tmp_path):
     for split in ("trainA", "trainB"):
         for number in range(8):
-            write_picture(
+            write_image(
                 np.full((40, 40, 3), 20 * number, np.uint8), tmp_path / "flat" / split / f"{number}.png"
             )
     asked = ["data.domain=flat", f"data.root={tmp_path}", "data.load_size=36", "data.crop_size=32"]
@@ -50,23 +50,23 @@ def test_cartoons_without_edges_are_told_before_a_training(gan_nst, tmp_path):
 
 def test_frames_takes_its_options(gan_nst, tmp_path):
     av = pytest.importorskip("av")
-    with av.open(str(tmp_path / "film.mkv"), "w") as film:
-        stream = film.add_stream("ffv1", 24)
+    with av.open(str(tmp_path / "video.mkv"), "w") as video:
+        stream = video.add_stream("ffv1", 24)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "bgr0"
         for scene in range(2):
-            picture = np.ascontiguousarray(draw_cartoon(make_scene(0, "film", scene), 128)[:96])
+            image = np.ascontiguousarray(draw_cartoon(make_scene(0, "video", scene), 128)[:96])
             for _ in range(72):
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgr0")))
-        film.mux(stream.encode())
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")))
+        video.mux(stream.encode())
     code, out, err = gan_nst(
-        "data", "frames", tmp_path / "film.mkv", tmp_path / "out", "--size", "48", "--every", "1m"
+        "data", "frames", tmp_path / "video.mkv", tmp_path / "out", "--size", "48", "--every", "1m"
     )
     assert code == 0, err
     assert "kept 2 stills of 64 x 48 pixels" in out
-    assert [read_picture(file).shape for file in find_pictures(tmp_path / "out")] == [(48, 64, 3)] * 2
-    one_line(gan_nst("data", "frames", tmp_path / "none.mkv", tmp_path / "more"), "none.mkv", "no such film")
+    assert [read_image(file).shape for file in find_images(tmp_path / "out")] == [(48, 64, 3)] * 2
+    one_line(gan_nst("data", "frames", tmp_path / "none.mkv", tmp_path / "more"), "none.mkv", "no such video")
     with pytest.raises(SystemExit):
-        gan_nst("data", "frames", tmp_path / "film.mkv", tmp_path / "more", "--every", "2x")
+        gan_nst("data", "frames", tmp_path / "video.mkv", tmp_path / "more", "--every", "2x")
 
 
 def cyclegan_file(path):
@@ -95,8 +95,8 @@ def test_import_takes_its_options(gan_nst, datasets, tmp_path):
         "resize": "none",
     }
     assert description.licence == "CC BY"
-    picture = torch.rand(1, 3, 16, 16) * 2 - 1
-    assert torch.equal(generator(picture), network(picture))
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(generator(image), network(image))
     folder = datasets / "photo2cartoon" / "testA"
     assert gan_nst("translate", out, folder, "--output", tmp_path / "translated")[0] == 0
     code, _, err = gan_nst(

@@ -22,13 +22,13 @@ from gan_nst.core.files import write_whole
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import Judge
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 from gan_nst.training import checkpoint
 
 
 @pytest.fixture(scope="module")
 def trained(datasets, tmp_path_factory):
-    """A finished run on the demo pictures."""
+    """A finished run on the demo images."""
     overrides = [
         f"data.root={datasets}",
         *TINY,
@@ -60,7 +60,7 @@ def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
     after = json.loads((run / "evaluation.json").read_text())
     for name in ("ab", "ba"):
         assert after[name] == before[name]
-        assert f"{name}: 4 pictures against 4 real ones (4 pairs)" in out
+        assert f"{name}: 4 images against 4 real ones (4 pairs)" in out
     assert json.loads((tmp_path / "result.json").read_text())["ab"] == after["ab"]
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
@@ -103,18 +103,18 @@ def test_an_evaluation_says_what_it_is_of(trained):
     assert 0 < evaluation["training"]["validation_share"] < 1
 
 
-def test_the_scores_are_those_of_the_pictures_that_lie_in_translated(trained, datasets):
+def test_the_scores_are_those_of_the_images_that_lie_in_translated(trained, datasets):
     evaluation = json.loads((trained / "evaluation.json").read_text())
-    pictures = find_pictures(trained / "translated" / "ab")
-    truths = find_pictures(datasets / "photo2cartoon" / "testB")
-    assert [p.stem for p in pictures] == [p.stem for p in truths]
+    images = find_images(trained / "translated" / "ab")
+    truths = find_images(datasets / "photo2cartoon" / "testB")
+    assert [p.stem for p in images] == [p.stem for p in truths]
     # Both at the training's scale, 36 pixels, to which the run resized the truths.
     errors = [
         np.abs(
-            read_picture(x) / 255
+            read_image(x) / 255
             - np.asarray(Image.open(y).convert("RGB").resize((36, 36), Image.Resampling.BICUBIC)) / 255
         ).mean()
-        for x, y in zip(pictures, truths, strict=True)
+        for x, y in zip(images, truths, strict=True)
     ]
     assert evaluation["ab"]["last"]["error"] == pytest.approx(np.mean(errors), abs=1e-9)
 
@@ -136,8 +136,8 @@ def test_other_data_leaves_the_runs_own_evaluation_alone(gan_nst, run, datasets)
     before = contents(run)
     code, out, _ = gan_nst("evaluate", run, "--data", datasets / "photo2cartoon", "--direction", "ab")
     assert code == 0
-    assert "ab: 4 pictures" in out
-    assert "ba: 4 pictures" not in out
+    assert "ab: 4 images" in out
+    assert "ba: 4 images" not in out
     assert contents(run) == before
 
 
@@ -168,17 +168,17 @@ def test_folders_are_compared_without_a_model(gan_nst, tmp_path):
         Image.fromarray(values, mode if mode != "RGB" else None).save(tmp_path / "a" / f"{number}.png")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     code, _, err = gan_nst(
-        "evaluate", "--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"
+        "evaluate", "--images", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"
     )
     assert code == 0, err
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["frechet_random"] == pytest.approx(0, abs=1e-6)
     assert (result["precision_random"], result["recall_random"]) == (1, 1)
     assert (result["generated"], result["real"]) == (5, 5)
-    assert result["noise_floor"]["pictures"] == 2
-    assert "5 pictures are few" in err
+    assert result["noise_floor"]["images"] == 2
+    assert "5 images are few" in err
     assert not any(key in result for key in ("fid", "kid"))
-    told = gan_nst("evaluate", "--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", "-")[1]
+    told = gan_nst("evaluate", "--images", tmp_path / "a", "--reference", tmp_path / "b", "--json", "-")[1]
     assert json.loads(told) == result
 
 
@@ -186,7 +186,7 @@ def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(pretrained_weights))
     fill(tmp_path / "a", 5, (60, 60))
     fill(tmp_path / "b", 5, (60, 60), first=10)
-    folders = ["--pictures", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"]
+    folders = ["--images", tmp_path / "a", "--reference", tmp_path / "b", "--json", tmp_path / "r.json"]
     code, out, err = gan_nst("evaluate", *folders, "--features", "inception-64")
     assert code == 0, err
     result = json.loads((tmp_path / "r.json").read_text())
@@ -200,26 +200,26 @@ def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ("give either a run", "--pictures")),
-        (["--pictures", "a"], ("--reference",)),
+        ([], ("give either a run", "--images")),
+        (["--images", "a"], ("--reference",)),
         (["no_such_run"], ("no_such_run", "no such run")),
-        (["--pictures", "none", "--reference", "a"], ("none", "no such folder")),
-        (["--pictures", "empty", "--reference", "a"], ("empty", "no pictures", "looked for")),
-        (["--pictures", "one", "--reference", "a"], ("one", "1 picture", "at least 2")),
-        (["--pictures", "nan", "--reference", "a"], ("bad.tiff", "not finite")),
-        (["--pictures", "a", "--reference", "broken"], ("broken.png", "not a readable picture")),
-        (["--pictures", "a", "--reference", "a", "--data", "a"], ("--data", "--pictures")),
-        (["--pictures", "a", "--reference", "a", "--features", "vgg"], ("vgg", "inception", "random")),
+        (["--images", "none", "--reference", "a"], ("none", "no such folder")),
+        (["--images", "empty", "--reference", "a"], ("empty", "no images", "looked for")),
+        (["--images", "one", "--reference", "a"], ("one", "1 image", "at least 2")),
+        (["--images", "nan", "--reference", "a"], ("bad.tiff", "not finite")),
+        (["--images", "a", "--reference", "broken"], ("broken.png", "not a readable image")),
+        (["--images", "a", "--reference", "a", "--data", "a"], ("--data", "--images")),
+        (["--images", "a", "--reference", "a", "--features", "vgg"], ("vgg", "inception", "random")),
         (
-            ["--pictures", "a", "--reference", "a", "--features", "inception"],
+            ["--images", "a", "--reference", "a", "--features", "inception"],
             ("weights-inception", "looked", ""),
         ),
         (
-            ["--pictures", "a", "--reference", "a", "--weights", "x.pth", "--features", "inception"],
+            ["--images", "a", "--reference", "a", "--weights", "x.pth", "--features", "inception"],
             ("x.pth", "no such"),
         ),
-        (["--pictures", "a", "--reference", "a", "--device", "tpu"], ("tpu",)),
-        (["--pictures", "broken", "--reference", "a", "--json", "a"], ("a: not a file",)),
+        (["--images", "a", "--reference", "a", "--device", "tpu"], ("tpu",)),
+        (["--images", "broken", "--reference", "a", "--json", "a"], ("a: not a file",)),
     ],
 )
 def test_mistakes_are_one_line(gan_nst, tmp_path, monkeypatch, arguments, parts):
@@ -247,9 +247,9 @@ def test_a_generator_of_another_direction_is_refused(gan_nst, run, datasets):
 
 def test_data_without_a_test_split_is_refused(gan_nst, run, tmp_path):
     fill(tmp_path / "data" / "testA", 3)
-    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "no test pictures of domain b", "testB")
+    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "no test images of domain b", "testB")
     fill(tmp_path / "data" / "testB", 1)
-    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "1 test pictures", "at least 2")
+    one_line(gan_nst("evaluate", run, "--data", tmp_path / "data"), "1 test images", "at least 2")
 
 
 def interrupt(monkeypatch, owner, name, call):
@@ -303,15 +303,15 @@ def test_evaluating_does_not_touch_the_exported_generators(gan_nst, run):
 
 def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     folder = datasets / "photo2cartoon"
-    command.evaluate(pictures=folder / "testA", reference=folder / "testB")
+    command.evaluate(images=folder / "testA", reference=folder / "testB")
     counted = []
     whole = command.Judge.judge
     monkeypatch.setattr(
         command.Judge, "judge", lambda self, *a: (counted.append(len(self.real)), whole(self, *a))[1]
     )
     monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed anew"))
-    with pytest.raises(pytest.fail.Exception):  # the pictures' own are; the reference's were not
-        command.evaluate(pictures=folder / "testA", reference=folder / "testB")
+    with pytest.raises(pytest.fail.Exception):  # the images' own are; the reference's were not
+        command.evaluate(images=folder / "testA", reference=folder / "testB")
     assert counted == [4]
 
 
@@ -338,7 +338,7 @@ def test_damaged_similarity_weights_stop_only_what_needs_them(gan_nst, run, data
     (tmp_path / "squeezenet1_1.pth").write_bytes(b"nothing")
     one_line(gan_nst("evaluate", run), "squeezenet1_1.pth")
     folder = datasets / "photo2cartoon"
-    assert gan_nst("evaluate", "--pictures", folder / "testA", "--reference", folder / "testB")[0] == 0
+    assert gan_nst("evaluate", "--images", folder / "testA", "--reference", folder / "testB")[0] == 0
 
 
 def test_damaged_similarity_weights_do_not_cost_a_training_its_generator(

@@ -36,7 +36,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def photo(tmp_path):
-    """A folder with a picture of awkward size in it."""
+    """A folder with an image of awkward size in it."""
     (tmp_path / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photos" / "p.png")
@@ -81,7 +81,7 @@ def test_an_int8_file_is_calibrated_on_what_it_is_given(gan_nst, source, photo, 
             "export", source, "--to", "onnx", "--out", out, "--precision", "int8", *more
         )
         assert code == 0, err
-        assert ("calibrating on the demo world's pictures" in text) == (folder is None)
+        assert ("calibrating on the demo world's images" in text) == (folder is None)
         written.append(out.read_bytes())
     assert written[0] == written[1] != written[2]
     model = onnx.load(out)
@@ -102,12 +102,12 @@ def test_a_program_translates(gan_nst, source, photo, tmp_path):
     assert load_translator(out).takes_statistics
 
 
-def test_a_run_is_exported_and_compared_on_its_own_test_pictures(gan_nst, tiny, tmp_path, monkeypatch):
+def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tmp_path, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "ba.safetensors"
     assert gan_nst("train", CONFIG, *tiny, "training.steps=1", "--out", run)[0] == 0
     seen = []
-    real = command._Pictures.real
-    monkeypatch.setattr(command._Pictures, "real", lambda self: seen.append(real(self)) or seen[-1])
+    real = command._Images.real
+    monkeypatch.setattr(command._Images, "real", lambda self: seen.append(real(self)) or seen[-1])
     options = ["--to", "safetensors", "--direction", "ba", "--precision", "float16"]
     code, _, err = gan_nst("export", run, *options, "--out", out)
     assert code == 0, err
@@ -119,7 +119,7 @@ def test_a_run_is_exported_and_compared_on_its_own_test_pictures(gan_nst, tiny, 
     wanted = load_translator(run, "ba").generator.state_dict()
     stem = "segments.stem.convolution.weight"
     assert torch.equal(loaded.state_dict()[stem], wanted[stem].half().float())
-    assert {picture.shape for picture in seen[0]} == {
+    assert {image.shape for image in seen[0]} == {
         (32, 32, 3)
     }  # of the test split; the drawn ones have 36 pixels
 
@@ -180,7 +180,7 @@ def test_a_generator_too_large_for_float16_is_refused_though_the_cpu_would_run_i
             ["--to", "onnx", "--precision", "int8", "--calibrate", "none"],
             ["none", "no such folder"],
         ),
-        ("x.onnx", ["--to", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no pictures"]),
+        ("x.onnx", ["--to", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no images"]),
     ],
 )
 def test_mistakes(gan_nst, source, tmp_path, name, options, parts):

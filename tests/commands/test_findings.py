@@ -12,7 +12,7 @@ from helpers_runs import CONFIG, TINY
 from gan_nst.commands.train import train
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.rules import diagnose
-from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.networks.patchgan import PatchGan
 from gan_nst.networks.resnet import ResnetGenerator
@@ -43,7 +43,7 @@ def generator_that(monkeypatch, change):
 
 def test_a_frozen_generator_does_nothing(findings):
     found = findings(
-        "method.generator.start_from=picture",
+        "method.generator.start_from=image",
         "method.learning_rate=1e-9",
         "training.steps=12",
         "evaluation.every=3",
@@ -85,7 +85,7 @@ def test_a_checkerboard_is_seen(findings, monkeypatch):
 def test_an_overpowering_discriminator_is_saturated(findings):
     """The generators are held to the input by huge cycle and identity weights, so that it learns undisturbed."""
     found = findings(
-        "method.generator.start_from=picture",
+        "method.generator.start_from=image",
         *("method.cycle_weight=500", "method.identity_weight=500", "method.discriminator.width=16"),
         *("method.learning_rate=2e-3", "training.steps=160", "evaluation.every=40"),
     )
@@ -149,18 +149,18 @@ def test_a_non_finite_value_in_what_a_run_logged_is_found(findings, datasets, tm
 
 
 def translated_world(root, datasets, truth, splits):
-    """The demo's photographs, with `truth(photograph)` as the pictures of domain b in those splits."""
+    """The demo's photographs, with `truth(photograph)` as the images of domain b in those splits."""
     shutil.copytree(datasets / "photo2cartoon", root / "photo2cartoon")
     for split in splits:
-        for path in find_pictures(root / "photo2cartoon" / f"{split}A"):
-            write_picture(truth(read_picture(path)), root / "photo2cartoon" / f"{split}B" / path.name)
+        for path in find_images(root / "photo2cartoon" / f"{split}A"):
+            write_image(truth(read_image(path)), root / "photo2cartoon" / f"{split}B" / path.name)
 
 
 def test_training_past_the_best_step_is_found_out(findings, datasets, tmp_path):
     """Validation says that nothing is to be changed, training changes more and more."""
-    translated_world(tmp_path, datasets, lambda picture: picture, ["val"])
+    translated_world(tmp_path, datasets, lambda image: image, ["val"])
     found = findings(
-        *("method.generator.start_from=picture", "method.learning_rate=1e-3", "method.cycle_weight=1"),
+        *("method.generator.start_from=image", "method.learning_rate=1e-3", "method.cycle_weight=1"),
         *("method.identity_weight=0", "training.steps=80", "evaluation.every=10"),
         root=tmp_path,
     )
@@ -171,10 +171,10 @@ def test_training_past_the_best_step_is_found_out(findings, datasets, tmp_path):
 
 
 def test_a_run_that_still_gains_is_told_to_go_on(findings, datasets, tmp_path):
-    """The target is the photograph made dark, which a generator that starts from the picture nears step by step."""
-    translated_world(tmp_path, datasets, lambda picture: picture // 3, ["train", "val"])
+    """The target is the photograph made dark, which a generator that starts from the image nears step by step."""
+    translated_world(tmp_path, datasets, lambda image: image // 3, ["train", "val"])
     found = findings(
-        *("method.generator.start_from=picture", "method.learning_rate=1e-3", "method.cycle_weight=1"),
+        *("method.generator.start_from=image", "method.learning_rate=1e-3", "method.cycle_weight=1"),
         *("method.identity_weight=0", "training.steps=60", "evaluation.every=6", "method.decay_from=1"),
         root=tmp_path,
     )

@@ -16,7 +16,7 @@ import helpers_server
 import pytest
 from campaigns.children import Child
 from filelock import FileLock
-from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_archives import data_set, hostile_archives, image, tar_of, zip_of
 from helpers_root import modes_hold
 from helpers_runs import one_line
 from helpers_server import Fault, serving
@@ -56,8 +56,7 @@ def test_an_address(gan_nst, site, in_project):
     code, out, err = gan_nst("data", "get", site.address + "/pets.zip?from=here")
     assert (code, err) == (0, "")
     assert (
-        "datasets/pets: 3 pictures in trainA, 3 pictures in trainB, 3 pictures in testA, 3 pictures in testB"
-        in out
+        "datasets/pets: 3 images in trainA, 3 images in trainB, 3 images in testA, 3 images in testB" in out
     )
     assert hashlib.sha256(PETS).hexdigest() in out
     assert "next: gan-nst data check datasets/pets, then make train DOMAIN=pets" in out
@@ -83,7 +82,7 @@ def test_into_another_folder(gan_nst, site, in_project):
     for into in ("there", "deep/down/pets", "link"):
         code, out, err = gan_nst("data", "get", site.address + "/pets.zip", "--into", into)
         assert (code, err) == (0, "")
-        assert f"{into}: 3 pictures in trainA" in out
+        assert f"{into}: 3 images in trainA" in out
     assert "gan-nst train --domain link --method cyclegan data.root=." in out
     places = ("there", "deep/down/pets", "far/away/pets")
     assert there(in_project) == {
@@ -223,10 +222,10 @@ def test_a_hostile_download_leaves_nothing(gan_nst, site, in_project, name):
 
 
 def test_what_is_no_data_set_stays_to_be_unpacked_by_hand(gan_nst, site, in_project):
-    site.files["/x.zip"] = zip_of({f"{name}/1.png": picture() for name in ("one", "two", "three")})
+    site.files["/x.zip"] = zip_of({f"{name}/1.png": image() for name in ("one", "two", "three")})
     archive = "datasets/.x.download/archive"
     one_line(
-        gan_nst("data", "get", site.address + "/x.zip"), "one (1 picture), three", archive, "data.a=FOLDER"
+        gan_nst("data", "get", site.address + "/x.zip"), "one (1 image), three", archive, "data.a=FOLDER"
     )
     assert {name for name in there(in_project) if "lock" not in name and "json" not in name} == {archive}
     assert there(in_project)[archive] == site.files["/x.zip"]
@@ -275,7 +274,7 @@ def test_what_to_type_next_names_the_folder_by_its_own_name(gan_nst, in_project)
 
 
 def test_two_plain_folders(gan_nst, in_project):
-    (in_project / "pets.zip").write_bytes(zip_of({f"{name}/1.png": picture() for name in ("dogs", "cats")}))
+    (in_project / "pets.zip").write_bytes(zip_of({f"{name}/1.png": image() for name in ("dogs", "cats")}))
     code, out, err = gan_nst("data", "get", "pets.zip")
     assert (code, err) == (0, "")
     assert "cats became trainA and dogs became trainB, by their names" in out

@@ -13,7 +13,7 @@ from gan_nst.commands.importing import import_generator
 from gan_nst.commands.translate import translate
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import CheckpointError, GanNstError, SettingsError, WeightsError
-from gan_nst.images.files import read_picture, write_picture
+from gan_nst.images.files import read_image, write_image
 from gan_nst.inference.exported import TrainingScale, load_exported
 from gan_nst.inference.foreign import recognise
 from gan_nst.inference.translator import Translator
@@ -63,12 +63,10 @@ def test_an_imported_file_is_an_exported_generator(source, output):
 def test_translate_runs_it(source, output, tmp_path):
     import_generator(source, output)
     photo = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
-    write_picture(photo, tmp_path / "photos" / "one.png")
+    write_image(photo, tmp_path / "photos" / "one.png")
     outcome = translate(output, tmp_path / "photos", tmp_path / "translated", precision="float32")
     assert outcome.written == [tmp_path / "translated" / "one.png"]
-    assert np.array_equal(
-        read_picture(outcome.written[0]), load_translator(output, precision="float32")(photo)
-    )
+    assert np.array_equal(read_image(outcome.written[0]), load_translator(output, precision="float32")(photo))
 
 
 def test_what_was_recognised_and_how_to_use_it_is_told(source, output, caplog):
@@ -203,8 +201,8 @@ def test_a_missing_file_and_a_folder_are_told(source, output):
         import_generator(source.parent, output)
 
 
-# The published CartoonGAN's own pictures are JPEG of quality 95. Ours, saved so, differ from them by at most 0.004 gray
-# levels on average over a picture (60 pictures; their mean is 0.0007, 22 are equal): another order of sums rounds a few
+# The published CartoonGAN's own images are JPEG of quality 95. Ours, saved so, differ from them by at most 0.004 gray
+# levels on average over an image (60 images; their mean is 0.0007, 22 are equal): another order of sums rounds a few
 # values the other way. Unsaved they differ by 1.9, which is the JPEG. Beside the mistakes: what each one leaves.
 BOUND = 0.05
 
@@ -219,22 +217,22 @@ def hayao(pretrained_weights, tmp_path_factory):
 
 
 def errors(translator, data, count):
-    """The mean absolute difference to the true picture, in gray levels, of each of the first photographs."""
+    """The mean absolute difference to the true image, in gray levels, of each of the first photographs."""
     for path in sorted((data / "photo2hayao" / "testA").iterdir())[:count]:
         saved = io.BytesIO()
-        Image.fromarray(translator(read_picture(path))).save(saved, "JPEG", quality=95)
-        truth = read_picture(data / "photo2hayao" / "testB" / path.name)
+        Image.fromarray(translator(read_image(path))).save(saved, "JPEG", quality=95)
+        truth = read_image(data / "photo2hayao" / "testB" / path.name)
         yield np.abs(np.array(Image.open(saved)) - truth.astype(float)).mean()
 
 
-def test_the_published_cartoongan_draws_its_own_pictures(hayao, test_data):
+def test_the_published_cartoongan_draws_its_own_images(hayao, test_data):
     measured = list(errors(load_translator(hayao, device="cpu", precision="float32"), test_data, 4))
     assert len(measured) == 4
     assert max(measured) < BOUND
 
 
 MISTAKES = {
-    "epsilon": ({"eps": 1e-5}, []),  # at least 0.47 in each of 6 pictures, though only 0.001 more unsaved
+    "epsilon": ({"eps": 1e-5}, []),  # at least 0.47 in each of 6 images, though only 0.001 more unsaved
     "zero padding": ({"padding": "zeros"}, []),  # 4.9
     "RGB in": ({}, [("segments.stem.convolution.weight", 1)]),  # 7.8
     "RGB out": ({}, [("segments.tail.convolution.weight", 0), ("segments.tail.convolution.bias", 0)]),  # 19
@@ -246,7 +244,7 @@ def test_no_mistake_in_the_import_would_draw_them(hayao, pretrained_weights, tes
     generator, told = load_exported(hayao)
     spec, swapped = MISTAKES[mistake]
     weights = generator.state_dict()
-    if "padding" in spec:  # where zeros border a picture, the first biases of two convolutions count
+    if "padding" in spec:  # where zeros border an image, the first biases of two convolutions count
         theirs = pretrained.load(pretrained_weights / "cartoongan_hayao_fp16.pth")
         for ours, name in (
             ("down1", "conv02_1"),

@@ -108,7 +108,7 @@ def test_the_second_make_train_uses_what_is_there(project, trained):
 def test_make_evaluate_and_make_curves_look_at_the_latest_run(project, trained):
     code, out, err = make(project, "evaluate", "DOMAIN=photo2cartoon", "ARGS=--json scores.json")
     assert code == 0, err
-    assert "ab: 60 pictures against 60 real ones (60 pairs)" in out
+    assert "ab: 60 images against 60 real ones (60 pairs)" in out
     assert "ab" in json.loads((project / "scores.json").read_text())
     assert (project / "runs/photo2cartoon/cyclegan/latest/report.html").exists()
     code, out, err = make(project, "curves", "DOMAIN=photo2cartoon")
@@ -127,8 +127,8 @@ def test_make_translate_keeps_names_and_sizes(project, trained):
     code, out, err = make(project, "translate", "DOMAIN=photo2cartoon", "INPUT=photos", "OUTPUT=cartoons")
     assert code == 0, err
     for name, size in {"one.png": sizes["one.jpg"], "deep/two.png": sizes["deep/two.png"]}.items():
-        with Image.open(project / "cartoons" / name) as picture:
-            assert picture.size == size
+        with Image.open(project / "cartoons" / name) as image:
+            assert image.size == size
     assert make(project, "translate", "INPUT=photos", "OUTPUT=back", "DIRECTION=ba")[0] == 0
 
 
@@ -138,10 +138,10 @@ def test_make_translate_says_what_is_missing(project, trained):
     assert "INPUT=" in err
 
 
-def test_make_data_leaves_pictures_alone_and_refuses_other_domains(project, trained):
+def test_make_data_leaves_images_alone_and_refuses_other_domains(project, trained):
     code, out, _ = make(project, "data", "DOMAIN=photo2cartoon")
     assert code == 0
-    assert "has pictures already" in out
+    assert "has images already" in out
     code, _, err = make(project, "data", "DOMAIN=zebras")
     assert code == 2
     assert "zebras" in err

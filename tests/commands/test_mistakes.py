@@ -16,7 +16,7 @@ from gan_nst.training import checkpoint
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two folders of six 40-pixel pictures."""
+    """Two folders of six 40-pixel images."""
     rng = np.random.default_rng(0)
     for domain in ("a", "b"):
         (tmp_path / domain).mkdir()
@@ -66,7 +66,7 @@ def finished(gan_nst, tiny, tmp_path):
         ("device=cuda:99", ["device", "cuda:99"]),
         ("data.crop_size=64", ["data.crop_size", "64", "load_size", "36"]),
         ("data.crop_size=31", ["data.crop_size", "multiple of 2"]),
-        ("data.crop_size=8", ["pictures of at least", "8"]),
+        ("data.crop_size=8", ["images of at least", "8"]),
         ("method.generator.downsamplings=5", ["data.crop_size", "32"]),
         ("seed=99999999999999999999", ["seed"]),
         ("data.augmentations=[{name: Blurr}]", ["data.augmentations[0]", "'Blurr'"]),
@@ -105,13 +105,13 @@ def test_folders(gan_nst, tiny, folders, tmp_path):
     (tmp_path / "empty").mkdir()
     one_line(
         gan_nst("train", CONFIG, *tiny, f"data.a={a}", f"data.b={tmp_path / 'empty'}"),
-        "empty: no pictures",
+        "empty: no images",
         ".png",
     )
     one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}"), "data: a and b go together")
 
 
-def test_a_picture_smaller_than_the_crop(gan_nst, tiny, folders):
+def test_a_image_smaller_than_the_crop(gan_nst, tiny, folders):
     small = folders[0] / "small.png"
     Image.new("RGB", (20, 50)).save(small)
     arguments = [*own(folders, tiny), "data.upscale=false", "training.stop_at=1"]
@@ -120,10 +120,10 @@ def test_a_picture_smaller_than_the_crop(gan_nst, tiny, folders):
 
 
 @pytest.mark.parametrize("cache", ["auto", "never"])
-def test_unreadable_and_truncated_pictures(gan_nst, tiny, folders, cache):
+def test_unreadable_and_truncated_images(gan_nst, tiny, folders, cache):
     whole = (folders[0] / "0.png").read_bytes()
     (folders[0] / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folders[0] / "text.png").write_text("no picture")
+    (folders[0] / "text.png").write_text("no image")
     arguments = [*own(folders, tiny), f"data.cache={cache}", "training.stop_at=1"]
     one_line(gan_nst("train", CONFIG, *arguments), "2 of", "cut.png", "text.png", "data.skip_broken=true")
     code, _, err = gan_nst("train", CONFIG, *arguments, "data.skip_broken=true")
@@ -178,32 +178,32 @@ def test_init_from_another_architecture(gan_nst, finished, tiny, tmp_path):
 
 
 def test_translate(gan_nst, finished, tmp_path):
-    picture = tmp_path / "in" / "x.png"
-    picture.parent.mkdir()
-    Image.new("RGB", (40, 33), "red").save(picture)
-    one_line(gan_nst("translate", tmp_path / "no", picture, "--output", tmp_path / "out"), "no such run")
+    image = tmp_path / "in" / "x.png"
+    image.parent.mkdir()
+    Image.new("RGB", (40, 33), "red").save(image)
+    one_line(gan_nst("translate", tmp_path / "no", image, "--output", tmp_path / "out"), "no such run")
     one_line(
         gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"),
         "no such file or folder",
     )
-    one_line(gan_nst("translate", finished, picture, "--output", picture), "would be written over")
-    one_line(gan_nst("translate", finished, picture, "--output", picture.parent), "would be written over")
-    one_line(gan_nst("translate", finished, picture.parent, "--output", picture), "is a file")
+    one_line(gan_nst("translate", finished, image, "--output", image), "would be written over")
+    one_line(gan_nst("translate", finished, image, "--output", image.parent), "would be written over")
+    one_line(gan_nst("translate", finished, image.parent, "--output", image), "is a file")
     one_line(
-        gan_nst("translate", finished, picture, "--output", tmp_path / "out", "--direction", "xy"),
+        gan_nst("translate", finished, image, "--output", tmp_path / "out", "--direction", "xy"),
         "xy",
         "ab, ba",
     )
     exported = finished / "generator.safetensors"
     one_line(
-        gan_nst("translate", exported, picture, "--output", tmp_path / "out", "--direction", "ba"),
+        gan_nst("translate", exported, image, "--output", tmp_path / "out", "--direction", "ba"),
         "translates ab, not ba",
     )
     fake = tmp_path / "fake.safetensors"
     fake.write_bytes(b"no tensors")
-    one_line(gan_nst("translate", fake, picture, "--output", tmp_path / "out"), "fake.safetensors")
-    (picture.parent / "cut.jpg").write_bytes(b"\xff\xd8\xff")
-    code, out, err = gan_nst("translate", finished, picture.parent, "--output", tmp_path / "out")
+    one_line(gan_nst("translate", fake, image, "--output", tmp_path / "out"), "fake.safetensors")
+    (image.parent / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    code, out, err = gan_nst("translate", finished, image.parent, "--output", tmp_path / "out")
     assert code == 1
     assert "cut.jpg" in err
     assert "Traceback" not in err
@@ -211,12 +211,12 @@ def test_translate(gan_nst, finished, tmp_path):
 
 
 def test_unfinished_run_is_translated_with_its_newest_checkpoint(gan_nst, finished, tmp_path):
-    picture = tmp_path / "x.png"
-    Image.new("RGB", (40, 33), "red").save(picture)
+    image = tmp_path / "x.png"
+    Image.new("RGB", (40, 33), "red").save(image)
 
     def translated(name, direction):
         out = tmp_path / name
-        assert gan_nst("translate", finished, picture, "--output", out, "--direction", direction)[0] == 0
+        assert gan_nst("translate", finished, image, "--output", out, "--direction", direction)[0] == 0
         return pixels(out / "x.png")
 
     exported = [translated(f"{direction}1", direction) for direction in ("ab", "ba")]
@@ -234,30 +234,30 @@ def test_a_refused_start_leaves_no_run(gan_nst, tiny, in_project):
 
 def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst, tiny, tmp_path):
     """Stopped, resumed, and stopped again before its end: the newest checkpoint translates, not the old export."""
-    run, picture = tmp_path / "run", tmp_path / "x.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(picture)
+    run, image = tmp_path / "run", tmp_path / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(image)
     few = ["training.steps=100000", "training.stop_at=2", "method.generator.start_from=nothing"]
     assert gan_nst("train", CONFIG, *tiny, *few, "--out", run)[0] == 0
-    gan_nst("translate", run, picture, "--output", tmp_path / "two")
+    gan_nst("translate", run, image, "--output", tmp_path / "two")
     process = start("train", "--resume", run)
     wait_for_step(process, run, 5)  # the checkpoint of step 4 is written
     process.kill()
     finish(process)
     assert not (run / "generator.safetensors").exists()
-    gan_nst("translate", run, picture, "--output", tmp_path / "later")
+    gan_nst("translate", run, image, "--output", tmp_path / "later")
     assert not np.array_equal(pixels(tmp_path / "two" / "x.png"), pixels(tmp_path / "later" / "x.png"))
 
 
-def test_a_broken_test_picture_is_told_at_the_start(gan_nst, tiny, folders, tmp_path):
+def test_a_broken_test_image_is_told_at_the_start(gan_nst, tiny, folders, tmp_path):
     a, b = folders
     for name in ("ta", "tb"):
         shutil.copytree(a, tmp_path / name)
-    (tmp_path / "ta" / "3.png").write_text("no picture")
+    (tmp_path / "ta" / "3.png").write_text("no image")
     tests = [f"data.test_a={tmp_path / 'ta'}", f"data.test_b={tmp_path / 'tb'}", "training.stop_at=1"]
     one_line(gan_nst("train", CONFIG, *own(folders, tiny), *tests), "test", "3.png")
     code, out, _ = gan_nst("train", CONFIG, *own(folders, tiny), *tests, "data.skip_broken=true")
     assert code == 0
-    assert "5 pictures against 5 real ones (5 pairs)" in out
+    assert "5 images against 5 real ones (5 pairs)" in out
 
 
 def test_the_input_may_lie_in_the_output(gan_nst, finished, tmp_path):
@@ -302,7 +302,7 @@ def test_of_two_trainings_in_one_run_the_second_is_refused(gan_nst, finished):
 
 def test_a_start_removes_what_a_killed_training_left_and_nothing_else(tmp_path):
     ours = [".settings.yaml.part", "checkpoints/.step-0000001.pt.part", "samples/.step-000001.png.part"]
-    theirs = ["notes/film.mp4.part", "notes/.film.mp4.part", "film.part", ".x.part/y"]
+    theirs = ["notes/video.mp4.part", "notes/.video.mp4.part", "video.part", ".x.part/y"]
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -327,7 +327,7 @@ def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
         assert not any(path.exists() for path in (*left, run / ".evaluation.part", run / ".lock"))
 
 
-def test_demo_pictures_drawn_for_a_smaller_job(gan_nst, tiny):
+def test_demo_images_drawn_for_a_smaller_job(gan_nst, tiny):
     where = [*tiny, "data.upscale=false", "data.load_size=64", "data.crop_size=48"]
     one_line(gan_nst("train", CONFIG, *where), "drawn at 32 pixels", "remove the folder")
 

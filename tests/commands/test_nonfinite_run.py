@@ -18,7 +18,7 @@ SHORT = ["training.steps=10", "training.log_every=5", "training.sample_every=100
 
 @pytest.fixture
 def bad_step(monkeypatch):
-    """Makes the cycle loss of step 5 not a number; returns the pictures that it was computed from."""
+    """Makes the cycle loss of step 5 not a number; returns the images that it was computed from."""
     plain, seen = CycleGan.updates, []
 
     def updates(method, step):
@@ -42,8 +42,8 @@ def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, data
     with pytest.raises(TrainingError) as raised:
         train(CONFIG, tiny, out=tmp_path / "stopped")
     message = str(raised.value)
-    assert message.startswith("step 5: generator/cycle_a not finite, with the pictures ")
-    named = re.search("with the pictures (.*?);", message)[1].split(", ")
+    assert message.startswith("step 5: generator/cycle_a not finite, with the images ")
+    named = re.search("with the images (.*?);", message)[1].split(", ")
     assert [Path(name).parent.name for name in named] == ["trainA", "trainA", "trainB", "trainB"]
     assert all(Path(name).is_file() for name in named)
     newest, payload = checkpoint.load_newest(tmp_path / "stopped" / "checkpoints")
@@ -58,7 +58,7 @@ def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, data
 
 def test_a_rate_far_too_high_is_one_line(tiny, tmp_path):
     arguments = ["train", CONFIG, *tiny, *SHORT, "method.learning_rate=1e30", "training.steps=40"]
-    message = ("not finite, with the pictures", "step-0000000.pt is from before", "lower learning rate")
+    message = ("not finite, with the images", "step-0000000.pt is from before", "lower learning rate")
     one_line(run(*arguments, "--out", tmp_path / "run"), *message)
     code, _, err = run(*arguments, "training.on_nonfinite=skip", "--out", tmp_path / "skipping")
     assert code == 2

@@ -1,4 +1,4 @@
-"""CartoonGAN from two folders of pictures to a translator, one direction only, and across the end of its warm-up."""
+"""CartoonGAN from two folders of images to a translator, one direction only, and across the end of its warm-up."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from torchvision.models import squeezenet1_1
 
 import gan_nst
 from gan_nst.data import cache
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.training import checkpoint
 
@@ -32,7 +32,7 @@ def train(datasets, out, *more):
 
 
 def training_alone(datasets):
-    """No pictures to validate and to judge with, which takes longer than these trainings."""
+    """No images to validate and to judge with, which takes longer than these trainings."""
     folders = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in ("a", "b")]
     return [*folders, "data.held_out=0"]
 
@@ -122,7 +122,7 @@ def test_the_cache_and_its_absence_are_the_same_run(datasets, alone, tmp_path):
     assert same_state(alone, train_alone(datasets, tmp_path / "run", "data.cache=never"))
 
 
-def test_the_smoothed_view_is_cached_beside_the_pictures(datasets, tmp_path):
+def test_the_smoothed_view_is_cached_beside_the_images(datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     train_alone(tmp_path, tmp_path / "run", "training.stop_at=1")
     with_view = set((tmp_path / ".cache").glob("*.bin"))
@@ -136,32 +136,32 @@ def test_the_smoothed_view_is_cached_beside_the_pictures(datasets, tmp_path):
 
 def test_broken_cartoons_are_left_out_of_both_views(datasets, tmp_path, monkeypatch):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
-    files = find_pictures(tmp_path / "photo2cartoon" / "trainB")
-    files[0].write_bytes(b"no picture")
+    files = find_images(tmp_path / "photo2cartoon" / "trainB")
+    files[0].write_bytes(b"no image")
     opened = {}
-    whole = cache.open_pictures
+    whole = cache.open_images
 
-    def noting(folder, settings, what, view="picture"):
-        pictures, left = whole(folder, settings, what, view)
+    def noting(folder, settings, what, view="image"):
+        images, left = whole(folder, settings, what, view)
         opened[what] = left.files
-        return pictures, left
+        return images, left
 
-    monkeypatch.setattr("gan_nst.runs.prepare.open_pictures", noting)
+    monkeypatch.setattr("gan_nst.runs.prepare.open_images", noting)
     train_alone(tmp_path, tmp_path / "run", "training.stop_at=1", "data.skip_broken=true")
     assert opened["domain b, smoothed"] == opened["domain b, training"]
     assert len(opened["domain b, smoothed"]) == len(files) - 1
 
 
-def test_curves_are_drawn_and_pictures_translated(gan_nst, run, datasets, tmp_path):
+def test_curves_are_drawn_and_images_translated(gan_nst, run, datasets, tmp_path):
     code, out, err = gan_nst("curves", run, "--out", tmp_path / "curves.png")
     assert code == 0, err
-    assert read_picture(tmp_path / "curves.png").size
+    assert read_image(tmp_path / "curves.png").size
     photographs = datasets / "photo2cartoon" / "testA"
     code, out, err = gan_nst("translate", run, photographs, "--output", tmp_path / "cartoons")
     assert code == 0, err
-    pictures = find_pictures(tmp_path / "cartoons")
-    assert len(pictures) == len(find_pictures(photographs))
-    assert {read_picture(path).shape for path in pictures} == {(32, 32, 3)}
+    images = find_images(tmp_path / "cartoons")
+    assert len(images) == len(find_images(photographs))
+    assert {read_image(path).shape for path in images} == {(32, 32, 3)}
     one_line(gan_nst("translate", run, photographs, "--output", tmp_path / "x", "--direction", "ba"), "ba")
 
 

@@ -19,7 +19,7 @@ from gan_nst.core import device as processes
 from gan_nst.core import terminal as messages
 from gan_nst.core import terminal as progress
 from gan_nst.core.errors import SettingsError
-from gan_nst.images.files import find_pictures
+from gan_nst.images.files import find_images
 from gan_nst.images.photo import read_photo
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.networks import build
@@ -147,13 +147,13 @@ def test_what_was_done_is_told(gan_nst, generator, tmp_path):
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
     code, out, err = gan_nst("translate", generator, source, "--output", "out")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "3 pictures translated into out"
+    assert out.splitlines()[-1] == "3 images translated into out"
     (source / "c.png").write_text("broken")
     (tmp_path / "out" / "b.png").unlink()
     code, out, err = gan_nst("translate", generator, source, "--output", "out", "--resume")
     assert code == 1
-    assert out.splitlines()[-1] == "1 picture translated into out, 1 finished already, 1 failed"
-    assert err.splitlines()[-1] == "gan-nst: 1 picture could not be translated"
+    assert out.splitlines()[-1] == "1 image translated into out, 1 finished already, 1 failed"
+    assert err.splitlines()[-1] == "gan-nst: 1 image could not be translated"
     assert "c.png" in err.splitlines()[0]
     assert gan_nst("--quiet", "translate", generator, source / "a.png", "--output", "x/y.jpg") == (0, "", "")
     assert read_photo(tmp_path / "x" / "y.jpg").pixels.shape == (33, 40, 3)
@@ -184,15 +184,15 @@ def test_whatever_a_file_is_called_a_message_is_one_line(gan_nst, generator, tmp
     code, _, err = gan_nst("translate", generator, source, "--output", tmp_path / "out", "--device", "cpu")
     assert code == 1
     first, last = err.splitlines()
-    assert first.startswith(f"error: skipped: {source}/{shown}: not a readable picture")
-    assert last == "gan-nst: 1 picture could not be translated"
+    assert first.startswith(f"error: skipped: {source}/{shown}: not a readable image")
+    assert last == "gan-nst: 1 image could not be translated"
     missing = gan_nst("translate", generator, source / f"no{name}", "--output", tmp_path / "out")
     one_line(missing, f"no{shown}: no such file or folder")
     code, out, err = gan_nst(
         "translate", generator, source / "good.png", "--output", tmp_path / f"to{name} x"
     )
     assert (code, err) == (0, "")
-    assert f"1 picture translated into {tmp_path}/to{shown} x" in out.splitlines()
+    assert f"1 image translated into {tmp_path}/to{shown} x" in out.splitlines()
 
 
 def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
@@ -224,39 +224,39 @@ def test_ctrl_c_leaves_whole_files_and_nothing_else(generator, tmp_path):
     output = tmp_path / "out"
     process = begin("translate", generator, source, "--output", output)
     deadline = time.monotonic() + 60
-    while len(find_pictures(output)) < 5 and time.monotonic() < deadline:
+    while len(find_images(output)) < 5 and time.monotonic() < deadline:
         assert process.poll() is None, finish(process)
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert (code, err) == (130, "gan-nst: interrupted\n")
-    done = find_pictures(output)
+    done = find_images(output)
     assert 5 <= len(done) < 200
     assert sorted(os.listdir(output)) == [path.name for path in done]
     assert all(read_photo(path).pixels.shape == (256, 256, 3) for path in done)
 
 
 def test_processes_share_a_folder(generator, tmp_path):
-    """Two at once, by the environment alone: every picture once."""
+    """Two at once, by the environment alone: every image once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(9)), "c/x.png", "c/y.png")
     arguments = ("translate", generator, source, "--output", tmp_path / "out")
     started = [begin(*arguments, RANK=str(number), WORLD_SIZE="2") for number in range(2)]
     results = [finish(process) for process in started]
     assert [code for code, _, _ in results] == [0, 0]
     told = [out.splitlines()[-1] for _, out, _ in results]
-    assert told[0].startswith("process 1 of 2: 6 pictures translated")
-    assert told[1].startswith("process 2 of 2: 5 pictures translated")
-    assert len(find_pictures(tmp_path / "out")) == 11
+    assert told[0].startswith("process 1 of 2: 6 images translated")
+    assert told[1].startswith("process 2 of 2: 5 images translated")
+    assert len(find_images(tmp_path / "out")) == 11
     alone = translate(generator, source, tmp_path / "alone", precision=load_translator(generator).precision)
     for path in alone.written:
         other = tmp_path / "out" / path.relative_to(tmp_path / "alone")
         np.testing.assert_allclose(read_photo(path).pixels, read_photo(other).pixels, atol=1)
 
 
-def test_torchrun_ends_nobody_for_anothers_broken_picture(generator, tmp_path):
-    """One process's pictures are all broken, so that it is ready, and has failed, at once."""
+def test_torchrun_ends_nobody_for_anothers_broken_image(generator, tmp_path):
+    """One process's images are all broken, so that it is ready, and has failed, at once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(10)), size=(600, 600))
-    for path in find_pictures(source)[::2]:
+    for path in find_images(source)[::2]:
         path.write_bytes(b"")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -268,9 +268,9 @@ def test_torchrun_ends_nobody_for_anothers_broken_picture(generator, tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert len(find_pictures(tmp_path / "out")) == 5, done.stderr
-    assert "process 1 of 2: 0 pictures translated" in done.stdout
-    assert "process 2 of 2: 5 pictures translated" in done.stdout
+    assert len(find_images(tmp_path / "out")) == 5, done.stderr
+    assert "process 1 of 2: 0 images translated" in done.stdout
+    assert "process 2 of 2: 5 images translated" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -324,11 +324,11 @@ def test_a_scratch_folder_that_is_none_is_told_at_once(generator):
         load_translator(generator, scratch="nowhere")
 
 
-def test_films_among_pictures_are_told_of(generator, tmp_path, caplog):
+def test_videos_among_images_are_told_of(generator, tmp_path, caplog):
     fill(tmp_path / "in", "a.png")
     (tmp_path / "in" / "b.mp4").touch()
     translate(generator, tmp_path / "in", tmp_path / "out")
-    assert "leaving out 1 film in it" in caplog.text
+    assert "leaving out 1 video in it" in caplog.text
 
 
 def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):

@@ -71,7 +71,7 @@ def test_best_is_the_checkpoint_of_the_best_score(run):
     scores = validated(run)
     best = checkpoint.load(run / "checkpoints" / "best.pt")
     assert scores[best["step"]] == min(scores.values())
-    noted = {"step": best["step"], "score": "ab/error", "value": min(scores.values()), "by": "4, 4 pictures"}
+    noted = {"step": best["step"], "score": "ab/error", "value": min(scores.values()), "by": "4, 4 images"}
     assert best["notes"]["best"] == noted
     saved = checkpoint.load_newest(run / "checkpoints")[1]
     assert saved["step"] == 7
@@ -130,8 +130,8 @@ def validated_key(run, key):
     return {step: line[key] for step, line in metrics(run).items() if key in line}
 
 
-def test_test_pictures_play_no_part(tiny, datasets, tmp_path, run):
-    """Black test pictures change nothing of the validation."""
+def test_test_images_play_no_part(tiny, datasets, tmp_path, run):
+    """Black test images change nothing of the validation."""
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     for folder in ("testA", "testB"):
         for path in (tmp_path / "photo2cartoon" / folder).iterdir():
@@ -144,7 +144,7 @@ def test_test_pictures_play_no_part(tiny, datasets, tmp_path, run):
     )
 
 
-def test_without_a_validation_split_one_is_cut_from_the_training_pictures(tiny, datasets, tmp_path):
+def test_without_a_validation_split_one_is_cut_from_the_training_images(tiny, datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     for folder in ("valA", "valB"):
         shutil.rmtree(tmp_path / "photo2cartoon" / folder)
@@ -156,14 +156,14 @@ def test_without_a_validation_split_one_is_cut_from_the_training_pictures(tiny, 
         assert len(files) >= 2
         assert {file.parent.name for file in files} == {f"train{domain.upper()}"}
         assert files.isdisjoint(data_set.training[domain].files)
-    # Cut pictures are no pairs, though they are numbered alike: random features are what is left, and named so.
+    # Cut images are no pairs, though they are numbered alike: random features are what is left, and named so.
     assert not validated_key(other, "validation/ab/error")
     assert validated_key(other, "validation/ab/frechet_random")
     saved = checkpoint.load_newest(other / "checkpoints")[1]["settings"]["evaluation"]
     assert (saved["features"], saved["score"], saved["export"]) == ("random", "ab/frechet_random", "last")
 
 
-def test_without_validation_pictures_there_is_no_best_and_training_goes_on(tiny, datasets, tmp_path):
+def test_without_validation_images_there_is_no_best_and_training_goes_on(tiny, datasets, tmp_path):
     folder = datasets / "photo2cartoon"
     run = train(
         tiny,
@@ -275,7 +275,7 @@ def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch
         train(tiny, tmp_path / "new", "evaluation.score=ab/fid")
 
 
-def test_a_run_goes_on_where_its_validation_pictures_are_missing(tiny, datasets, tmp_path, caplog):
+def test_a_run_goes_on_where_its_validation_images_are_missing(tiny, datasets, tmp_path, caplog):
     other = train(tiny, tmp_path / "run", "training.stop_at=2")
     moved = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in "ab"]
     gan_nst.train(resume=other, overrides=moved)

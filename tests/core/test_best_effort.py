@@ -108,9 +108,9 @@ def test_events_go_on_after_a_failure_and_begin_where_a_run_goes_on(tmp_path, mo
 def test_the_events_of_a_long_run_hold_ever_fewer_grids(tmp_path):
     added = []
     told = Monitor(tmp_path, 0, 10)
-    told._events.picture = lambda step, name, picture: added.append(step)
+    told._events.image = lambda step, name, image: added.append(step)
     for number in range(12_000):
-        told.picture(500 * number, "samples", np.zeros((2, 2, 3), np.uint8), number)
+        told.image(500 * number, "samples", np.zeros((2, 2, 3), np.uint8), number)
     told.close()
     assert added[:64] == [500 * number for number in range(64)]
     assert len(added) < 350

@@ -1,4 +1,4 @@
-"""What comes out of archives: the pictures of honest ones, whole, and nothing at all of the others."""
+"""What comes out of archives: the images of honest ones, whole, and nothing at all of the others."""
 
 import bz2
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from helpers_archives import data_set, hostile_archives, picture, tar_of, zip_of
+from helpers_archives import data_set, hostile_archives, image, tar_of, zip_of
 from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
@@ -52,17 +52,17 @@ def take(tmp_path):
             "inside"
         }
         files = taken(around / "inside" / "out")
-        assert {PurePosixPath(name) for name in files} == set(unpacked.pictures)
+        assert {PurePosixPath(name) for name in files} == set(unpacked.images)
         return files, unpacked.left_out
 
     return take
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_honest_archives_give_their_pictures(take, kind):
+def test_honest_archives_give_their_images(take, kind):
     files = data_set("some/where/") | {
-        f"trainA/{'long ' * (18 if kind == 'ustar' else 40)}.png": picture(7),
-        "trainA/π 漢字.JPG": picture(8),
+        f"trainA/{'long ' * (18 if kind == 'ustar' else 40)}.png": image(7),
+        "trainA/π 漢字.JPG": image(8),
     }
     assert take(KINDS[kind](files)) == (files, 0)
 
@@ -78,7 +78,7 @@ def test_names_that_look_odd_but_are_no_harm(take, kind):
         "$(id).png",
         "a'b\".png",
     ]
-    files = {f"trainA/{name}": picture(number) for number, name in enumerate(names)}
+    files = {f"trainA/{name}": image(number) for number, name in enumerate(names)}
     hidden = [name for name in files if "/." in name]
     expected = {name: data for name, data in files.items() if name not in hidden}
     assert take(KINDS[kind](files)) == (expected, len(hidden))
@@ -106,19 +106,19 @@ def test_names_that_are_no_text_stay_what_they_are(take):
     info = tarfile.TarInfo("trainA/caf\udce9.png")
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
-        info.size = len(picture())
-        archive.addfile(info, io.BytesIO(picture()))
+        info.size = len(image())
+        archive.addfile(info, io.BytesIO(image()))
     files, _ = take(file.getvalue())
     assert [os.fsencode(name) for name in files] == [b"trainA/caf\xe9.png"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
-def test_only_pictures_come_out(take, kind):
+def test_only_images_come_out(take, kind):
     files = data_set()
     others = {
         "README.txt": b"hello",
-        "trainA/.hidden.png": picture(),
-        ".git/x.png": picture(),
+        "trainA/.hidden.png": image(),
+        ".git/x.png": image(),
         "__MACOSX/trainA/._0.png": b"\0\5\x16\7",
         "trainA/Thumbs.db": b"db",
         "trainA/run.py": b"import os",
@@ -133,7 +133,7 @@ def test_modes_owners_and_times_of_an_archive_are_not_taken_over(tmp_path):
         entry.external_attr = (stat.S_IFREG | mode) << 16
         entry.create_system = 3
         member.mode, member.uid, member.mtime = mode, 12345, 1
-        for kind, data in {"zip": zip_of([(entry, picture())]), "tar": tar_of([(member, picture())])}.items():
+        for kind, data in {"zip": zip_of([(entry, image())]), "tar": tar_of([(member, image())])}.items():
             archive, folder = tmp_path / f"{number}.{kind}", tmp_path / f"{number}-{kind}"
             archive.write_bytes(data)
             unpack(archive, folder, largest=1 << 30, called="archive")
@@ -165,8 +165,8 @@ def test_an_archive_cut_anywhere_gives_all_or_nothing(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz", "xz"])
-def test_a_damaged_archive_gives_its_pictures_or_a_refusal(tmp_path, kind):
-    """Any other exception, or a file anywhere else, is a defect. Zip and gzip also notice that a picture changed."""
+def test_a_damaged_archive_gives_its_images_or_a_refusal(tmp_path, kind):
+    """Any other exception, or a file anywhere else, is a defect. Zip and gzip also notice that an image changed."""
     files = data_set(count=1)
     whole = np.frombuffer(KINDS[kind](files), np.uint8)
     rng = np.random.default_rng(0)
@@ -192,7 +192,7 @@ def test_more_than_is_allowed_does_not_come_out(take, kind):
         take(KINDS[kind](files), largest=5000)
 
 
-def test_pictures_that_compress_well_are_no_bomb(take):
+def test_images_that_compress_well_are_no_bomb(take):
     files = {f"trainA/{number}.bmp": bytes(1 << 20) for number in range(20)}
     assert take(KINDS["gz"](files)) == (files, 0)
 
@@ -285,7 +285,7 @@ def test_what_is_not_the_archives_fault_is_no_damage(tmp_path, monkeypatch, wher
     real = gzip.GzipFile.read
 
     def read(file, size=-1):
-        if where == "the archive" or size == len(picture()):
+        if where == "the archive" or size == len(image()):
             raise error
         return real(file, size)
 

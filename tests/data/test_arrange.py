@@ -11,7 +11,7 @@ from gan_nst.data.domains import DataSettings, locate
 
 @pytest.fixture
 def arranged(tmp_path):
-    """Arranges pictures of some names: the result, and where each has come to."""
+    """Arranges images of some names: the result, and where each has come to."""
 
     def arranged(*names):
         names = [name for name in names if name]
@@ -57,7 +57,7 @@ def test_two_plain_folders_by_name(arranged, names):
 
 @pytest.mark.parametrize("top", ["", "x/"])
 def test_splits_within_two_plain_folders(arranged, top):
-    """Test pictures must not be trained on."""
+    """Test images must not be trained on."""
     names = [
         f"{top}{domain}/{split}/{split}.png"
         for domain in ("photos", "cartoons")
@@ -100,7 +100,7 @@ def test_what_is_no_data_set_is_told_by_its_folders(arranged, tmp_path, names):
         arranged(*names)
     for name in names:
         assert str(PurePosixPath(name).parent) in str(raised.value)
-    assert names or "no pictures" in str(raised.value)
+    assert names or "no images" in str(raised.value)
     assert not (tmp_path / "set").exists()
 
 

@@ -8,7 +8,7 @@ from helpers_data import coordinates, noise, tiny_settings
 from gan_nst.core.errors import SettingsError
 from gan_nst.data.batches import Augmentation, mix
 
-PICTURE = coordinates(40, 50)
+IMAGE = coordinates(40, 50)
 DRAWS = 3000
 
 
@@ -17,7 +17,7 @@ def augmentation(**options):
 
 
 def place(crop):
-    """Top, left, and whether it is flipped, read from a crop of PICTURE."""
+    """Top, left, and whether it is flipped, read from a crop of IMAGE."""
     columns = crop[0, :, 1].astype(int)
     flipped = columns[0] > columns[-1]
     return int(crop[0, 0, 0]), int(columns.min()), bool(flipped)
@@ -26,15 +26,15 @@ def place(crop):
 @pytest.fixture(scope="module")
 def places():
     augment = augmentation()
-    return np.array([place(augment(PICTURE, mix(0, "real_a", "augment", n))) for n in range(DRAWS)]).T
+    return np.array([place(augment(IMAGE, mix(0, "real_a", "augment", n))) for n in range(DRAWS)]).T
 
 
-def test_a_crop_is_a_part_of_the_picture_as_it_is():
+def test_a_crop_is_a_part_of_the_image_as_it_is():
     augment = augmentation()
     for seed in range(40):
-        crop = augment(PICTURE, seed)
+        crop = augment(IMAGE, seed)
         top, left, flipped = place(crop)
-        expected = PICTURE[top : top + 32, left : left + 32]
+        expected = IMAGE[top : top + 32, left : left + 32]
         np.testing.assert_array_equal(crop, expected[:, ::-1] if flipped else expected)
 
 
@@ -68,7 +68,7 @@ def test_top_left_and_flip_do_not_depend_on_each_other(places, one, other):
 @pytest.mark.parametrize(("flip", "share"), [(0.0, 0), (1.0, 1)])
 def test_the_flips_chance_is_the_settings(flip, share):
     augment = augmentation(flip=flip)
-    assert np.mean([place(augment(PICTURE, seed))[2] for seed in range(50)]) == share
+    assert np.mean([place(augment(IMAGE, seed))[2] for seed in range(50)]) == share
 
 
 EXTRA = [
@@ -79,16 +79,16 @@ EXTRA = [
 
 
 @pytest.mark.parametrize("extra", [[], EXTRA])
-def test_a_crop_is_a_function_of_picture_and_seed(extra):
+def test_a_crop_is_a_function_of_image_and_seed(extra):
     one, other = augmentation(augmentations=extra), augmentation(augmentations=extra)
-    picture = noise(40, 50)
+    image = noise(40, 50)
     for seed in (0, 5, 2**63 - 1):
-        first = one(picture, seed)
+        first = one(image, seed)
         for draw in range(3):
-            one(picture, draw)
-        np.testing.assert_array_equal(one(picture, seed), first)
-        np.testing.assert_array_equal(other(picture, seed), first)
-    crops = {one(picture, seed).tobytes() for seed in range(20)}
+            one(image, draw)
+        np.testing.assert_array_equal(one(image, seed), first)
+        np.testing.assert_array_equal(other(image, seed), first)
+    crops = {one(image, seed).tobytes() for seed in range(20)}
     assert len(crops) > 15
 
 
@@ -96,20 +96,20 @@ def test_global_random_states_neither_matter_nor_change():
     import random
 
     augment = augmentation(augmentations=EXTRA)
-    picture = noise(40, 50)
+    image = noise(40, 50)
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    first = augment(picture, 3)
+    first = augment(image, 3)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     random.seed(2)
     np.random.seed(2)
     torch.manual_seed(2)
-    np.testing.assert_array_equal(augment(picture, 3), first)
+    np.testing.assert_array_equal(augment(image, 3), first)
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    augment(picture, 4)
+    augment(image, 4)
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
@@ -117,21 +117,21 @@ def test_extra_augmentations_follow_the_crop_by_their_own_names():
     plain = augmentation()
     inverted = augmentation(augmentations=[{"name": "InvertImg", "p": 1.0}])
     for seed in range(5):
-        top, left, flipped = place(255 - inverted(PICTURE, seed)[:, :, [0, 1, 2]])
-        expected = PICTURE[top : top + 32, left : left + 32]
+        top, left, flipped = place(255 - inverted(IMAGE, seed)[:, :, [0, 1, 2]])
+        expected = IMAGE[top : top + 32, left : left + 32]
         np.testing.assert_array_equal(
-            inverted(PICTURE, seed), 255 - (expected[:, ::-1] if flipped else expected)
+            inverted(IMAGE, seed), 255 - (expected[:, ::-1] if flipped else expected)
         )
-    assert {place(plain(PICTURE, seed))[2] for seed in range(20)} == {False, True}
+    assert {place(plain(IMAGE, seed))[2] for seed in range(20)} == {False, True}
 
 
-def test_the_picture_itself_is_left_as_it_is():
-    picture = noise(40, 50)
-    before = picture.copy()
+def test_the_image_itself_is_left_as_it_is():
+    image = noise(40, 50)
+    before = image.copy()
     augment = augmentation(augmentations=EXTRA)
     for seed in range(10):
-        augment(picture, seed)[:] = 0
-    np.testing.assert_array_equal(picture, before)
+        augment(image, seed)[:] = 0
+    np.testing.assert_array_equal(image, before)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_an_augmentation_that_is_none_is_told_in_one_line(entry, message):
 
 
 @pytest.mark.parametrize("entry", [{"name": "RandomCrop", "height": 8, "width": 8}, {"name": "ToFloat"}])
-def test_an_augmentation_that_changes_the_kind_of_picture_is_told(entry):
+def test_an_augmentation_that_changes_the_kind_of_image_is_told(entry):
     augment = augmentation(augmentations=[entry])
     with pytest.raises(SettingsError, match=r"data\.augmentations: they turn a crop of 32 pixels into"):
-        augment(PICTURE, 0)
+        augment(IMAGE, 0)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +167,5 @@ def test_an_augmentation_that_changes_the_kind_of_picture_is_told(entry):
 )
 def test_an_augmentation_that_fails_is_told_in_one_line(entry):
     with pytest.raises(SettingsError, match=r"data\.augmentations") as caught:
-        augmentation(augmentations=[{**entry, "p": 1.0}])(PICTURE, 0)
+        augmentation(augmentations=[{**entry, "p": 1.0}])(IMAGE, 0)
     assert "\n" not in str(caught.value)

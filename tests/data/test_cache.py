@@ -22,18 +22,18 @@ from helpers_data import fill, noise, tiny_settings
 from gan_nst.core.errors import DataError
 from gan_nst.data import cache
 from gan_nst.data import cache as building
-from gan_nst.data.cache import CachedPictures, DecodedPictures, read_index, write_index
+from gan_nst.data.cache import CachedImages, DecodedImages, read_index, write_index
 from gan_nst.data.domains import Files, Folder
-from gan_nst.images.arrays import resize_picture
-from gan_nst.images.files import read_picture, write_picture
+from gan_nst.images.arrays import resize_image
+from gan_nst.images.files import read_image, write_image
 
 
-def open_pictures(files, settings, what):
-    """The pictures of these files, and the files that are left."""
+def open_images(files, settings, what):
+    """The images of these files, and the files that are left."""
     root = files[0].parent
-    pictures, folder = cache.open_pictures(Folder(root, Files.of(root, files)), settings, what)
+    images, folder = cache.open_images(Folder(root, Files.of(root, files)), settings, what)
     assert folder.root == root
-    return pictures, list(folder.files)
+    return images, list(folder.files)
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def decoded(monkeypatch):
 
     def counting(path):
         names.append(path.name)
-        return read_picture(path)
+        return read_image(path)
 
-    monkeypatch.setattr(cache, "read_picture", counting)
+    monkeypatch.setattr(cache, "read_image", counting)
     return names
 
 
 @pytest.fixture
 def files(tmp_path):
-    return fill(tmp_path / "pictures", 5)
+    return fill(tmp_path / "images", 5)
 
 
 @pytest.fixture
@@ -59,31 +59,31 @@ def settings(tmp_path):
     return tiny_settings(tmp_path)
 
 
-def same(pictures, files, settings):
-    """Whether these are those files' pictures at load size."""
-    expected = [resize_picture(read_picture(f), settings.load_size, settings.resize) for f in files]
-    assert len(pictures) == len(expected)
-    for index, picture in enumerate(expected):
-        np.testing.assert_array_equal(pictures[index], picture)
+def same(images, files, settings):
+    """Whether these are those files' images at load size."""
+    expected = [resize_image(read_image(f), settings.load_size, settings.resize) for f in files]
+    assert len(images) == len(expected)
+    for index, image in enumerate(expected):
+        np.testing.assert_array_equal(images[index], image)
     return True
 
 
-def touch(path, picture):
-    """Replaces a picture, surely with another time than before."""
+def touch(path, image):
+    """Replaces an image, surely with another time than before."""
     before = path.stat().st_mtime_ns
-    write_picture(picture, path)
+    write_image(image, path)
     os.utime(path, ns=(before, before + 1_000_000))
 
 
-def test_pictures_are_decoded_once(files, settings, decoded):
-    pictures, good = open_pictures(files, settings, "a")
-    assert isinstance(pictures, CachedPictures)
+def test_images_are_decoded_once(files, settings, decoded):
+    images, good = open_images(files, settings, "a")
+    assert isinstance(images, CachedImages)
     assert good == files
     assert decoded == [file.name for file in files]
     decoded.clear()
-    pictures, good = open_pictures(files, settings, "a")
+    images, good = open_images(files, settings, "a")
     assert good == files
-    assert same(pictures, files, settings)
+    assert same(images, files, settings)
     assert decoded == []
 
 
@@ -92,9 +92,9 @@ def test_a_cache_changes_no_pixel(tmp_path, resize):
     files = fill(tmp_path / "p", 3, (12, 20)) + fill(tmp_path / "p", 2, (31, 15), first=3)
     with_cache = tiny_settings(tmp_path, resize=resize)
     without = with_cache.model_copy(update={"cache": "never"})
-    cached, decoded = open_pictures(files, with_cache, "a")[0], open_pictures(files, without, "a")[0]
-    assert isinstance(cached, CachedPictures)
-    assert isinstance(decoded, DecodedPictures)
+    cached, decoded = open_images(files, with_cache, "a")[0], open_images(files, without, "a")[0]
+    assert isinstance(cached, CachedImages)
+    assert isinstance(decoded, DecodedImages)
     assert same(cached, files, with_cache)
     assert same(decoded, files, with_cache)
     for index in range(len(files)):
@@ -102,71 +102,71 @@ def test_a_cache_changes_no_pixel(tmp_path, resize):
 
 
 def test_never_writes_nothing_and_a_folder_may_be_named(tmp_path, files):
-    open_pictures(files, tiny_settings(tmp_path, cache="never"), "a")
-    assert os.listdir(tmp_path) == ["pictures"]
-    open_pictures(files, tiny_settings(tmp_path, cache=str(tmp_path / "deep" / "cache")), "a")
-    assert sorted(os.listdir(tmp_path)) == ["deep", "pictures"]
+    open_images(files, tiny_settings(tmp_path, cache="never"), "a")
+    assert os.listdir(tmp_path) == ["images"]
+    open_images(files, tiny_settings(tmp_path, cache=str(tmp_path / "deep" / "cache")), "a")
+    assert sorted(os.listdir(tmp_path)) == ["deep", "images"]
     assert any((tmp_path / "deep" / "cache").iterdir())
 
 
 def test_a_changed_file_alone_is_decoded_anew(files, settings, decoded):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     decoded.clear()
     touch(files[2], noise(12, 14, 99))
-    pictures, _ = open_pictures(files, settings, "a")
+    images, _ = open_images(files, settings, "a")
     assert decoded == [files[2].name]
-    assert same(pictures, files, settings)
+    assert same(images, files, settings)
 
 
 def test_a_change_of_the_time_alone_is_noticed(files, settings, decoded):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     decoded.clear()
     stamp = files[1].stat()
     os.utime(files[1], ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     assert decoded == [files[1].name]
 
 
 def test_added_and_removed_files_are_noticed(tmp_path, files, settings, decoded):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     decoded.clear()
-    more = fill(tmp_path / "pictures", 2, (20, 13), first=5)
-    pictures, _ = open_pictures(files + more, settings, "a")
+    more = fill(tmp_path / "images", 2, (20, 13), first=5)
+    images, _ = open_images(files + more, settings, "a")
     assert decoded == [file.name for file in more]
-    assert same(pictures, files + more, settings)
+    assert same(images, files + more, settings)
     decoded.clear()
     files[0].unlink()
-    pictures, _ = open_pictures(files[1:] + more, settings, "a")
+    images, _ = open_images(files[1:] + more, settings, "a")
     assert decoded == []
-    assert same(pictures, files[1:] + more, settings)
+    assert same(images, files[1:] + more, settings)
 
 
 def test_two_splits_of_one_folder_share_it_without_driving_each_other_out(files, settings, decoded):
     one, other = files[:3], files[3:]
     for _ in range(2):
-        first, _ = open_pictures(one, settings, "training")
-        second, _ = open_pictures(other, settings, "validation")
+        first, _ = open_images(one, settings, "training")
+        second, _ = open_images(other, settings, "validation")
         assert same(first, one, settings)
         assert same(second, other, settings)
     assert sorted(decoded) == [file.name for file in files]
 
 
-def test_pictures_open_while_the_cache_is_rebuilt_stay_as_they_were(files, settings):
-    pictures, _ = open_pictures(files, settings, "a")
-    before = [pictures[index] for index in range(len(files))]
+def test_images_open_while_the_cache_is_rebuilt_stay_as_they_were(files, settings):
+    images, _ = open_images(files, settings, "a")
+    before = [images[index] for index in range(len(files))]
     touch(files[0], noise(40, 12, 7))
-    open_pictures(files, settings, "a")
-    for index, picture in enumerate(before):
-        np.testing.assert_array_equal(pictures[index], picture)
+    open_images(files, settings, "a")
+    for index, image in enumerate(before):
+        np.testing.assert_array_equal(images[index], image)
 
 
 def test_other_sizes_are_another_cache(tmp_path, files, settings, decoded):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     larger = tiny_settings(tmp_path, load_size=11)
-    assert same(open_pictures(files, larger, "a")[0], files, larger)
+    assert same(open_images(files, larger, "a")[0], files, larger)
     assert len(decoded) == 10
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
-    assert same(open_pictures(files, tiny_settings(tmp_path, crop_size=9), "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, tiny_settings(tmp_path, crop_size=9), "a")[0], files, settings)
     assert len(decoded) == 10
 
 
@@ -176,49 +176,49 @@ def data_file(tmp_path):
 
 
 def test_a_truncated_data_file_is_rebuilt(tmp_path, files, settings, decoded):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     decoded.clear()
     path = data_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert len(decoded) == len(files)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[[1, 2]]", '{"a": 1}', "[1]", "null", "[]"])
 def test_a_spoilt_index_is_rebuilt(tmp_path, files, settings, decoded, content):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     decoded.clear()
     (index,) = (tmp_path / ".cache").glob("*.index")
     index.write_text(content)
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert len(decoded) == len(files)
 
 
 @pytest.mark.parametrize("lost", ["*.bin", "*.index"])
 def test_a_lost_part_is_rebuilt(tmp_path, files, settings, lost):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (part,) = (tmp_path / ".cache").glob(lost)
     part.unlink()
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
 
 
 @pytest.mark.parametrize("fault", ["fsync", "replace", "decode"])
 def test_a_build_that_is_cut_short_spoils_nothing(tmp_path, files, settings, monkeypatch, fault):
-    old, _ = open_pictures(files[:3], settings, "a")
+    old, _ = open_images(files[:3], settings, "a")
 
     def cut(*arguments):
         raise KeyboardInterrupt
 
     if fault == "decode":
-        monkeypatch.setattr(cache, "read_picture", cut)
+        monkeypatch.setattr(cache, "read_image", cut)
     else:
         monkeypatch.setattr(cache.os, fault, cut)
     with pytest.raises(KeyboardInterrupt):
-        open_pictures(files, settings, "a")
+        open_images(files, settings, "a")
     monkeypatch.undo()
     assert not list((tmp_path / ".cache").glob("*.part"))
     assert same(old, files[:3], settings)
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
@@ -228,38 +228,36 @@ def test_broken_files_are_listed_or_left_out(tmp_path, files, caplog, how):
     settings = tiny_settings(tmp_path, cache=how)
     for _ in range(2):  # the second time from the cache
         with pytest.raises(DataError) as caught:
-            open_pictures(files, settings, "domain a")
+            open_images(files, settings, "domain a")
         message = str(caught.value)
         assert message.startswith(
-            "domain a: 2 of 5 pictures cannot be used (data.skip_broken=true leaves them out): "
+            "domain a: 2 of 5 images cannot be used (data.skip_broken=true leaves them out): "
         )
         assert all(str(file) in message for file in (files[1], files[3]))
         assert "\n" not in message
         whole = [files[0], files[2], files[4]]
         caplog.clear()
-        pictures, good = open_pictures(
-            files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a"
-        )
+        images, good = open_images(files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a")
         assert good == whole
-        assert same(pictures, whole, settings)
+        assert same(images, whole, settings)
         assert len([m for m in caplog.messages if m.startswith("left out: ")]) == 2
 
 
 def test_of_many_broken_files_some_are_listed(tmp_path):
     files = fill(tmp_path / "p", 14)
     for file in files[1:]:
-        file.write_text("no picture")
+        file.write_text("no image")
     with pytest.raises(DataError, match=r"13 of 14 .*; and 3 more$"):
-        open_pictures(files, tiny_settings(tmp_path), "a")
+        open_images(files, tiny_settings(tmp_path), "a")
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
-def test_no_usable_picture_is_told(tmp_path, files, how):
+def test_no_usable_image_is_told(tmp_path, files, how):
     for file in files:
-        file.write_text("no picture")
+        file.write_text("no image")
     for _ in range(2):
-        with pytest.raises(DataError, match="domain a: no usable pictures among 5"):
-            open_pictures(files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a")
+        with pytest.raises(DataError, match="domain a: no usable images among 5"):
+            open_images(files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a")
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
@@ -267,25 +265,25 @@ def test_a_repaired_file_is_taken(tmp_path, files, how):
     settings = tiny_settings(tmp_path, cache=how)
     files[1].write_bytes(b"")
     with pytest.raises(DataError):
-        open_pictures(files, settings, "a")
-    write_picture(noise(12, 14, 50), files[1])
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+        open_images(files, settings, "a")
+    write_image(noise(12, 14, 50), files[1])
+    assert same(open_images(files, settings, "a")[0], files, settings)
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
-def test_pictures_smaller_than_the_crop_are_refused_unless_enlarging_is_allowed(tmp_path, files, how):
-    write_picture(noise(7, 30), files[2])
+def test_images_smaller_than_the_crop_are_refused_unless_enlarging_is_allowed(tmp_path, files, how):
+    write_image(noise(7, 30), files[2])
     settings = tiny_settings(tmp_path, cache=how)
     for _ in range(2):
         with pytest.raises(
             DataError, match=r"002\.png: 7 pixels are smaller than data\.crop_size=8 \(data\.upscale"
         ):
-            open_pictures(files, settings, "a")
+            open_images(files, settings, "a")
     allowed = tiny_settings(tmp_path, cache=how, upscale=True)
-    assert same(open_pictures(files, allowed, "a")[0], files, allowed)
+    assert same(open_images(files, allowed, "a")[0], files, allowed)
     unresized = tiny_settings(tmp_path, cache=how, upscale=True, resize="none")
     with pytest.raises(DataError, match="7 pixels"):
-        open_pictures(files, unresized, "a")
+        open_images(files, unresized, "a")
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "replace"])
@@ -297,7 +295,7 @@ def test_a_full_disk_is_told_or_done_without_and_given_back(
     folder = tmp_path / ".cache"
     settings = tiny_settings(tmp_path, cache="auto" if how == "auto" else str(folder))
     if before:
-        open_pictures(files[:before], settings, "a")
+        open_images(files[:before], settings, "a")
     there = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix != ".lock"}
     failed, real = [], getattr(os, call)
     remedy = "free space on that disk (old runs or datasets/.cache, for example)"
@@ -310,19 +308,19 @@ def test_a_full_disk_is_told_or_done_without_and_given_back(
 
     monkeypatch.setattr(os, call, filling)
     if how == "auto":
-        pictures, good = open_pictures(files, settings, "a")
-        assert isinstance(pictures, DecodedPictures)
+        images, good = open_images(files, settings, "a")
+        assert isinstance(images, DecodedImages)
         assert good == files
-        told = f"(No space left on device); {remedy}; pictures are decoded anew"
+        told = f"(No space left on device); {remedy}; images are decoded anew"
         assert any(f"{folder}: the cache cannot be written {told}" in m for m in caplog.messages)
     else:
         told = re.escape(f"(No space left on device); {remedy}, or use data.cache=never")
         with pytest.raises(DataError, match=told):
-            open_pictures(files, settings, "a")
+            open_images(files, settings, "a")
     monkeypatch.undo()
     assert failed
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"} == there
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
 
 
 def test_auto_decodes_on_the_fly_where_the_disk_is_nearly_full(
@@ -330,24 +328,24 @@ def test_auto_decodes_on_the_fly_where_the_disk_is_nearly_full(
 ):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    pictures, _ = open_pictures(files, settings, "a")
-    assert isinstance(pictures, DecodedPictures)
-    assert same(pictures, files, settings)
+    images, _ = open_images(files, settings, "a")
+    assert isinstance(images, DecodedImages)
+    assert same(images, files, settings)
     assert any("not enough free disk" in message for message in caplog.messages)
     assert not (tmp_path / ".cache").exists()
 
 
 def test_auto_decodes_on_the_fly_where_it_may_not_write(files, settings, monkeypatch, caplog):
     monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
-    assert isinstance(open_pictures(files, settings, "a")[0], DecodedPictures)
+    assert isinstance(open_images(files, settings, "a")[0], DecodedImages)
     assert any("not writable" in message for message in caplog.messages)
 
 
 def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
-    files = fill(tmp_path / "pictures", 60, (64, 64))
+    files = fill(tmp_path / "images", 60, (64, 64))
     program = textwrap.dedent(f"""
         import sys, time, pathlib
-        from gan_nst.data.cache import open_pictures
+        from gan_nst.data.cache import open_images
         from gan_nst.data.files import Files
         from gan_nst.data.folders import Folder
         from gan_nst.data.settings import DataSettings
@@ -356,9 +354,9 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
         (root / sys.argv[1]).touch()
         while len(list(root.glob("ready-*"))) < 2:
             time.sleep(0.001)
-        folder = Folder(root / "pictures", Files.found(root / "pictures"))
-        pictures, good = open_pictures(folder, settings, "a")
-        print(len(good.files), sum(int(pictures[index].sum()) for index in range(len(pictures))))
+        folder = Folder(root / "images", Files.found(root / "images"))
+        images, good = open_images(folder, settings, "a")
+        print(len(good.files), sum(int(images[index].sum()) for index in range(len(images))))
     """)
     running = [
         subprocess.Popen([sys.executable, "-c", program, f"ready-{n}"], stdout=subprocess.PIPE, text=True)
@@ -366,94 +364,94 @@ def test_two_processes_may_build_it_at_once(tmp_path, settings, decoded):
     ]
     outputs = [process.communicate(timeout=60)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
-    pictures, _ = open_pictures(files, settings, "a")
+    images, _ = open_images(files, settings, "a")
     assert decoded == []
-    assert same(pictures, files, settings)
-    total = sum(int(pictures[index].sum()) for index in range(60))
+    assert same(images, files, settings)
+    total = sum(int(images[index].sum()) for index in range(60))
     assert outputs == [f"60 {total}\n"] * 2
 
 
-def test_cached_pictures_can_be_sent_to_another_process(tmp_path):
-    files, settings = fill(tmp_path / "pictures", 4, (60, 70)), tiny_settings(tmp_path, load_size=50)
-    pictures, _ = open_pictures(files[:3], settings, "a")
-    packed = pickle.dumps(pictures)
-    # It opens the file there, rather than carry the pictures.
-    assert len(packed) < 0.1 * sum(pictures[index].nbytes for index in range(3))
+def test_cached_images_can_be_sent_to_another_process(tmp_path):
+    files, settings = fill(tmp_path / "images", 4, (60, 70)), tiny_settings(tmp_path, load_size=50)
+    images, _ = open_images(files[:3], settings, "a")
+    packed = pickle.dumps(images)
+    # It opens the file there, rather than carry the images.
+    assert len(packed) < 0.1 * sum(images[index].nbytes for index in range(3))
     assert same(pickle.loads(packed), files[:3], settings)
-    open_pictures(files, settings, "a")  # what another run adds changes nothing
+    open_images(files, settings, "a")  # what another run adds changes nothing
     assert same(pickle.loads(packed), files[:3], settings)
     for path in (tmp_path / ".cache").glob("*.bin"):
         path.unlink()
-    assert same(pictures, files[:3], settings)
+    assert same(images, files[:3], settings)
     with pytest.raises(DataError, match="begun anew by another run"):
         pickle.loads(packed)
 
 
-def test_changing_a_picture_taken_from_it_changes_nothing_in_it(files, settings):
-    pictures, _ = open_pictures(files, settings, "a")
-    pictures[0][:] = 0
-    assert same(pictures, files, settings)
+def test_changing_a_image_taken_from_it_changes_nothing_in_it(files, settings):
+    images, _ = open_images(files, settings, "a")
+    images[0][:] = 0
+    assert same(images, files, settings)
 
 
 def test_a_broken_file_does_not_rebuild_the_cache_until_it_is_mended(tmp_path, files, settings, decoded):
     whole = files[0].read_bytes()
-    files[0].write_bytes(b"no picture")
+    files[0].write_bytes(b"no image")
     lenient = settings.model_copy(update={"skip_broken": True})
     built = []
     for _ in range(2):
-        assert len(open_pictures(files, lenient, "a")[0]) == len(files) - 1
+        assert len(open_images(files, lenient, "a")[0]) == len(files) - 1
         built.append(data_file(tmp_path))
     assert built[0] == built[1]
     assert len(decoded) == len(files) + 1  # the broken one is tried again
     files[0].write_bytes(whole)
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
 
 
-def test_a_reader_of_a_rebuilt_cache_never_sees_other_pictures(files, settings):
-    reader = open_pictures(files[1:], settings, "a")[0]
+def test_a_reader_of_a_rebuilt_cache_never_sees_other_images(files, settings):
+    reader = open_images(files[1:], settings, "a")[0]
     expected, sent = [reader[index] for index in range(4)], pickle.dumps(reader)
     for file in files[1:3]:
         touch(file, noise(30, 20, 9))
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     for one in (reader, pickle.loads(sent)):  # in a loader process that starts later, too
         assert all(np.array_equal(one[index], expected[index]) for index in range(4))
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
-def test_a_picture_knows_its_file(tmp_path, files, how):
+def test_a_image_knows_its_file(tmp_path, files, how):
     files[1].write_bytes(b"")
     settings = tiny_settings(tmp_path, cache=how, skip_broken=True)
-    pictures, good = open_pictures(files, settings, "a")
-    for one in (pictures, pickle.loads(pickle.dumps(pictures))):
+    images, good = open_images(files, settings, "a")
+    for one in (images, pickle.loads(pickle.dumps(images))):
         assert [one.file(index) for index in range(len(one))] == good
 
 
 @pytest.mark.parametrize("kept_every", [0.0, 60.0])
 def test_an_interrupted_build_goes_on_where_it_was(files, settings, monkeypatch, decoded, kept_every):
     monkeypatch.setattr(building, "_KEPT_EVERY", kept_every)
-    count_and_read = cache.read_picture
+    count_and_read = cache.read_image
 
     def interrupted(path):
         if path == files[3]:
             raise KeyboardInterrupt
         return count_and_read(path)
 
-    monkeypatch.setattr(cache, "read_picture", interrupted)
+    monkeypatch.setattr(cache, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        open_pictures(files, settings, "a")
-    monkeypatch.setattr(cache, "read_picture", count_and_read)
+        open_images(files, settings, "a")
+    monkeypatch.setattr(cache, "read_image", count_and_read)
     decoded.clear()
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert decoded == ["003.png", "004.png"]
 
 
-def killed_after(pictures, files, settings, kept_every):
+def killed_after(images, files, settings, kept_every):
     """Leaves what a process leaves that is killed while it decodes."""
     process = os.fork()
     if process == 0:
         try:
             building._KEPT_EVERY = kept_every
-            left, read = [pictures], cache.read_picture
+            left, read = [images], cache.read_image
 
             def deadly(path):
                 if left[0] == 0:
@@ -461,8 +459,8 @@ def killed_after(pictures, files, settings, kept_every):
                 left[0] -= 1
                 return read(path)
 
-            cache.read_picture = deadly
-            open_pictures(files, settings, "a")
+            cache.read_image = deadly
+            open_images(files, settings, "a")
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
@@ -477,77 +475,77 @@ def test_a_killed_build_leaves_nothing_after_the_next_start(
         return {path.name: path.read_bytes() for path in (tmp_path / ".cache").glob("*.bin")}
 
     if before:
-        open_pictures(files[:before], settings, "a")
+        open_images(files[:before], settings, "a")
     whole = data()
     killed_after(2, files, settings, kept_every)
     decoded.clear()
     if before:  # nothing needs building
-        assert same(open_pictures(files[:before], settings, "a")[0], files[:before], settings)
+        assert same(open_images(files[:before], settings, "a")[0], files[:before], settings)
         assert not kept_every or data() == whole
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert len(decoded) == 5 - before - (0 if kept_every else 2)
     assert sorted(path.suffix for path in (tmp_path / ".cache").iterdir()) == [".bin", ".index", ".lock"]
     assert data_file(tmp_path).stat().st_size == 5 * 10 * 12 * 3
 
 
 def test_stray_files_of_a_killed_build_are_removed_though_nothing_needs_building(tmp_path, files, settings):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (index,) = (tmp_path / ".cache").glob("*.index")
     strays = [index.with_name(f"{index.stem}-0123abcd.bin"), index.with_name(f".{index.name}.part")]
     for stray in strays:
         stray.write_bytes(b"x")
     other = tmp_path / ".cache" / "0000-0123abcd.bin"
     other.write_bytes(b"of another cache")
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     assert not any(stray.exists() for stray in strays)
     assert other.exists()
 
 
 def test_a_cache_of_which_little_is_in_use_is_begun_anew(tmp_path, files, settings):
-    pictures, _ = open_pictures(files, settings, "a")
+    images, _ = open_images(files, settings, "a")
     first, size = data_file(tmp_path), data_file(tmp_path).stat().st_size
-    expected = pictures[4]
+    expected = images[4]
     for number in range(8):
         touch(files[number % 5], noise(12, 14, 70 + number))
-        assert same(open_pictures(files, settings, "a")[0], files, settings)
+        assert same(open_images(files, settings, "a")[0], files, settings)
         assert data_file(tmp_path).stat().st_size <= 2 * size + size // 5
         assert number > 0 or data_file(tmp_path) == first  # added to
     assert data_file(tmp_path) != first
-    np.testing.assert_array_equal(pictures[4], expected)
+    np.testing.assert_array_equal(images[4], expected)
 
 
 def test_damaged_pixels_are_never_shown(tmp_path, files, settings, caplog):
-    pictures, _ = open_pictures(files, settings, "a")
+    images, _ = open_images(files, settings, "a")
     path = data_file(tmp_path)
     content = bytearray(path.read_bytes())
-    for place in (400, 500, len(content) - 1):  # two in the second picture, one in the last
+    for place in (400, 500, len(content) - 1):  # two in the second image, one in the last
         content[place] ^= 4
     path.write_bytes(content)
-    assert same(pictures, files, settings)
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
-    assert len([m for m in caplog.messages if "damaged, the picture of" in m and "001.png first" in m]) == 2
+    assert same(images, files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
+    assert len([m for m in caplog.messages if "damaged, the image of" in m and "001.png first" in m]) == 2
     files[1].unlink()
     with pytest.raises(DataError, match=r"001\.png: vanished since this training began"):
-        pictures[1]
+        images[1]
 
 
 def test_a_data_file_cut_short_while_it_is_read_kills_nobody(tmp_path, files, settings):
-    pictures, _ = open_pictures(files, settings, "a")
+    images, _ = open_images(files, settings, "a")
     os.truncate(data_file(tmp_path), 100)
-    assert same(pictures, files, settings)
+    assert same(images, files, settings)
 
 
 @pytest.mark.parametrize("change", ["vanish", "pixels", "broken", "time"])
 def test_a_file_that_changes_while_training_is_told_or_does_no_harm(files, settings, change):
-    cached, _ = open_pictures(files, settings, "a")
-    decoded, _ = open_pictures(files, settings.model_copy(update={"cache": "never"}), "a")
+    cached, _ = open_images(files, settings, "a")
+    decoded, _ = open_images(files, settings.model_copy(update={"cache": "never"}), "a")
     before = cached[2]
     if change == "vanish":
         files[2].unlink()
     elif change == "pixels":
         touch(files[2], noise(12, 14, 99))
     elif change == "broken":
-        files[2].write_bytes(b"no picture")
+        files[2].write_bytes(b"no image")
     else:
         os.utime(files[2], ns=(5, 5))
     what = "vanished" if change == "vanish" else "changed"
@@ -561,14 +559,14 @@ def test_a_file_that_changes_while_training_is_told_or_does_no_harm(files, setti
 
 def test_waiting_for_another_process_is_told(files, settings, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(building, "_PATIENCE", 0.01)
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (path,) = (tmp_path / ".cache").glob("*.lock")
     lock = os.open(path, os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     timer = threading.Timer(0.3, os.close, [lock])
     timer.start()
     with caplog.at_level(logging.INFO, "gan_nst"):
-        assert same(open_pictures(files, settings, "the cartoons")[0], files, settings)
+        assert same(open_images(files, settings, "the cartoons")[0], files, settings)
     timer.join()
     assert any("waiting for another process, which prepares the cartoons" in m for m in caplog.messages)
 
@@ -578,11 +576,11 @@ def test_a_file_system_without_locks_is_told(tmp_path, files, settings, monkeypa
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(building.FileLock, "acquire", unable)
-    assert isinstance(open_pictures(files, settings, "a")[0], DecodedPictures)
+    assert isinstance(open_images(files, settings, "a")[0], DecodedImages)
     assert any("cannot be written (no" in message.lower() for message in caplog.messages)
     named = settings.model_copy(update={"cache": str(tmp_path / "c")})
     with pytest.raises(DataError, match=r"cannot be written \([Nn]o .*data\.cache=never"):
-        open_pictures(files, named, "a")
+        open_images(files, named, "a")
 
 
 def lying(column, value):
@@ -595,12 +593,12 @@ def lying(column, value):
 
 
 LIES = {
-    "another cache's data": lambda index: replace(index, data="../../pictures/000.png"),
+    "another cache's data": lambda index: replace(index, data="../../images/000.png"),
     "more data than there is": lambda index: replace(index, end=index.end + 1),
     "beyond the data": lying("offset", 10**15),
     "before the data": lying("offset", -1),
-    "a huge picture": lying("height", 2**31 - 1),
-    "a negative picture": lying("width", -3),
+    "a huge image": lying("height", 2**31 - 1),
+    "a negative image": lying("width", -3),
     "no pixels and no problem": lying("height", 0),
     "no width": lying("width", 0),
     "a negative side before": lying("side", -5),
@@ -610,12 +608,12 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_an_index_that_lies_is_not_believed(tmp_path, files, settings, decoded, caplog, lie):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (path,) = (tmp_path / ".cache").glob("*.index")
     write_index(path, LIES[lie](read_index(path)))
     before = files[0].read_bytes()
     decoded.clear()
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert len(decoded) == 5
     assert any("damaged, or not of a cache" in message for message in caplog.messages)
     assert files[0].read_bytes() == before
@@ -635,7 +633,7 @@ def test_an_index_that_lies_is_not_believed(tmp_path, files, settings, decoded, 
 )
 def test_a_header_of_another_form_is_not_believed(tmp_path, files, settings, caplog, change):
     """Though its checksum is right."""
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (path,) = (tmp_path / ".cache").glob("*.index")
     magic, _, header, rest = path.read_bytes().split(b"\n", 3)
     content = json.dumps(change(json.loads(header))).encode() + b"\n" + rest
@@ -645,28 +643,28 @@ def test_a_header_of_another_form_is_not_believed(tmp_path, files, settings, cap
 
 
 def test_data_behind_a_link_is_not_written_to(tmp_path, files, settings):
-    open_pictures(files[:3], settings, "a")
+    open_images(files[:3], settings, "a")
     path, outside = data_file(tmp_path), tmp_path / "outside"
     path.rename(outside)
     path.symlink_to(outside)
     whole = outside.read_bytes()
-    assert same(open_pictures(files, settings, "a")[0], files, settings)
+    assert same(open_images(files, settings, "a")[0], files, settings)
     assert outside.read_bytes() == whole
 
 
-@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, CachedPictures), (os.mkdir, DecodedPictures)])
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, CachedImages), (os.mkdir, DecodedImages)])
 def test_an_index_that_is_no_file_keeps_nobody_waiting(tmp_path, files, settings, make, kind):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (index,) = (tmp_path / ".cache").glob("*.index")
     index.unlink()
     make(index)
-    pictures, _ = open_pictures(files, settings, "a")
-    assert isinstance(pictures, kind)
-    assert same(pictures, files, settings)
+    images, _ = open_images(files, settings, "a")
+    assert isinstance(images, kind)
+    assert same(images, files, settings)
 
 
 def test_any_bit_of_an_index_that_is_flipped_is_noticed(tmp_path, files, settings):
-    open_pictures(files, settings, "a")
+    open_images(files, settings, "a")
     (path,) = (tmp_path / ".cache").glob("*.index")
     whole = path.read_bytes()
     assert len(read_index(path).names) == 5

@@ -12,13 +12,13 @@ import pytest
 from gan_nst.core.errors import DataError
 from gan_nst.data import demo
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_demo, make_scene
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 
 SIZE = 48
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in find_pictures(folder)}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in find_images(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,10 @@ def world(tmp_path_factory):
     return folder
 
 
-def flat(picture):
+def flat(image):
     """Where a pixel's 3x3 neighbours all have its colour."""
     window = np.ones((3, 3), np.uint8)
-    return (cv2.dilate(picture, window) == cv2.erode(picture, window)).all(2)
+    return (cv2.dilate(image, window) == cv2.erode(image, window)).all(2)
 
 
 def explained(photograph, cartoon):
@@ -45,7 +45,7 @@ def explained(photograph, cartoon):
 
 def likeness(folder, split):
     """How much every cartoon (column) of a split explains of every photograph (row)."""
-    a, b = ([read_picture(path) for path in find_pictures(folder / f"{split}{d}")] for d in "AB")
+    a, b = ([read_image(path) for path in find_images(folder / f"{split}{d}")] for d in "AB")
     return np.array([[explained(x, y) for y in b] for x in a])
 
 
@@ -55,9 +55,9 @@ def matched(found):
 
 
 def test_it_has_the_layout_that_training_looks_for(world):
-    counts = {folder.name: len(find_pictures(folder)) for folder in world.iterdir()}
+    counts = {folder.name: len(find_images(folder)) for folder in world.iterdir()}
     assert counts == {f"{split}{domain}": 8 for split in ("train", "val", "test") for domain in "AB"}
-    assert {read_picture(path).shape for path in find_pictures(world)} == {(SIZE, SIZE, 3)}
+    assert {read_image(path).shape for path in find_images(world)} == {(SIZE, SIZE, 3)}
 
 
 def test_the_same_seed_draws_the_same_files_and_another_draws_others(tmp_path):
@@ -69,21 +69,21 @@ def test_the_same_seed_draws_the_same_files_and_another_draws_others(tmp_path):
     assert not set(one.values()) & set(other.values())
 
 
-def test_more_pictures_begin_with_the_same_ones(tmp_path):
+def test_more_images_begin_with_the_same_ones(tmp_path):
     make_demo(tmp_path / "few", size=24, count=1, held_out=1)
     make_demo(tmp_path / "more", size=24, count=2, held_out=2)
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
     assert few.items() < more.items()
 
 
-def test_no_picture_appears_twice(world):
+def test_no_image_appears_twice(world):
     files = contents(world)
     assert len(set(files.values())) == len(files) == 48
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_held_out_splits_hold_both_renderings_of_a_scene_under_one_name(world, split):
-    a, b = ([path.name for path in find_pictures(world / f"{split}{d}")] for d in "AB")
+    a, b = ([path.name for path in find_images(world / f"{split}{d}")] for d in "AB")
     assert a == b
     found = likeness(world, split)
     assert matched(found) > 0.1
@@ -91,7 +91,7 @@ def test_held_out_splits_hold_both_renderings_of_a_scene_under_one_name(world, s
 
 
 def test_the_training_domains_show_different_scenes(world):
-    a, b = ({path.stem for path in find_pictures(world / f"train{domain}")} for domain in "AB")
+    a, b = ({path.stem for path in find_images(world / f"train{domain}")} for domain in "AB")
     assert not a & b
     found = likeness(world, "train")
     assert matched(found) < 0.05
@@ -101,7 +101,7 @@ def test_the_training_domains_show_different_scenes(world):
 def test_the_splits_show_different_scenes(world):
     """No cartoon is another's but for noise: most flat areas differ."""
     cartoons = [
-        read_picture(p).astype(int) for s in ("train", "val", "test") for p in find_pictures(world / f"{s}B")
+        read_image(p).astype(int) for s in ("train", "val", "test") for p in find_images(world / f"{s}B")
     ]
     for number, one in enumerate(cartoons):
         for other in cartoons[:number]:
@@ -138,8 +138,8 @@ def test_photographs_have_texture_where_cartoons_are_flat(renderings):
 
 
 def test_cartoons_are_more_colourful(renderings):
-    def saturation(picture):
-        return np.ptp(picture.astype(int), axis=2).mean()
+    def saturation(image):
+        return np.ptp(image.astype(int), axis=2).mean()
 
     assert all(saturation(cartoon) > 1.2 * saturation(photograph) for photograph, cartoon in renderings)
 
@@ -174,7 +174,7 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, existing)
     assert not any(folder.glob("*"))
     monkeypatch.undo()
     make_demo(folder, size=16, count=2, held_out=1)
-    assert len(find_pictures(folder)) == 8
+    assert len(find_images(folder)) == 8
     assert os.listdir(tmp_path) == ["world"]
 
 
@@ -210,7 +210,7 @@ def test_hidden_files_do_not_fill_a_folder(tmp_path):
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / ".gitkeep").write_text("")
     make_demo(tmp_path / "world", size=16, count=1, held_out=1)
-    assert len(find_pictures(tmp_path / "world")) == 6
+    assert len(find_images(tmp_path / "world")) == 6
     assert (tmp_path / "world" / ".gitkeep").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_link_to_a_folder_is_followed(tmp_path):
     for name in ("there", "new"):
         make_demo(tmp_path / f"to {name}", size=16, count=1, held_out=1)
         assert (tmp_path / f"to {name}").is_symlink()
-        assert len(find_pictures(tmp_path / "far" / name)) == 6
+        assert len(find_images(tmp_path / "far" / name)) == 6
     assert sorted(os.listdir(tmp_path)) == ["far", "to new", "to there"]
     assert sorted(os.listdir(tmp_path / "far")) == ["new", "there"]
 
@@ -250,7 +250,7 @@ def test_of_two_at_once_one_draws(tmp_path):
         thread.join()
     assert told.count("drawn") == 1
     assert sum("not empty" in line for line in told) == 2
-    assert len(find_pictures(tmp_path / "world")) == 10
+    assert len(find_images(tmp_path / "world")) == 10
     assert os.listdir(tmp_path) == ["world"]
 
 
@@ -258,5 +258,5 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".world.part" / "trainA").mkdir(parents=True)
     (tmp_path / ".world.part" / "trainA" / "photo-99999.png").write_text("half")
     make_demo(tmp_path / "world", size=16, count=1, held_out=1)
-    assert len(find_pictures(tmp_path / "world")) == 6
+    assert len(find_images(tmp_path / "world")) == 6
     assert os.listdir(tmp_path) == ["world"]

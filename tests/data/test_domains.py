@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from gan_nst.core.errors import DataError
-from gan_nst.data.domains import DataSet, DataSettings, Files, Folder, fingerprint, has_pictures, locate
-from gan_nst.images.files import write_picture
+from gan_nst.data.domains import DataSet, DataSettings, Files, Folder, fingerprint, has_images, locate
+from gan_nst.images.files import write_image
 
 
 def fill(folder, *names):
     for name in names:
-        write_picture(np.zeros((2, 2, 3), np.uint8), folder / name)
+        write_image(np.zeros((2, 2, 3), np.uint8), folder / name)
     return folder
 
 
 def numbered(count, suffix=".png"):
-    return [f"picture-{number:04d}{suffix}" for number in range(count)]
+    return [f"image-{number:04d}{suffix}" for number in range(count)]
 
 
 def settings(root, **options):
@@ -44,7 +44,7 @@ def test_each_layout_is_found(tmp_path, layout):
     found = locate(settings(tmp_path))
     for split, attribute in (("train", "training"), ("val", "validation"), ("test", "test")):
         assert names(found, attribute) == {d: [f"{split}-{d}", f"z/{split}"] for d in "ab"}
-    assert has_pictures(settings(tmp_path))
+    assert has_images(settings(tmp_path))
 
 
 def test_two_folders_anywhere_will_do(tmp_path):
@@ -66,7 +66,7 @@ def test_folders_given_win_over_the_data_sets_own(tmp_path):
 
 @pytest.fixture
 def unsplit(tmp_path):
-    """Only training folders: 200 pictures of a, 150 of b."""
+    """Only training folders: 200 images of a, 150 of b."""
     fill(tmp_path / "x" / "trainA", *numbered(200))
     fill(tmp_path / "x" / "trainB", *numbered(150, ".jpg"))
     return tmp_path
@@ -81,7 +81,7 @@ def test_missing_splits_are_cut_without_overlap(unsplit):
             assert abs(len(part) - 0.2 * count) < 5 * (count * 0.2 * 0.8) ** 0.5 + 0.04 * count
 
 
-def test_adding_pictures_moves_none_to_another_part(unsplit):
+def test_adding_images_moves_none_to_another_part(unsplit):
     before = locate(settings(unsplit, held_out=0.2))
     fill(unsplit / "x" / "trainA", *(f"new-{number}.png" for number in range(100)), "aaa.png", "zzz.png")
     after = locate(settings(unsplit, held_out=0.2))
@@ -119,9 +119,7 @@ def test_a_cut_is_reported(unsplit, caplog):
     with caplog.at_level(logging.INFO, "gan_nst"):
         found = locate(settings(unsplit, held_out=0.2))
     count = len(names(found, "test")["a"])
-    assert (
-        f"{unsplit / 'x' / 'trainA'}: no test split; {count} of 200 pictures cut by name" in caplog.messages
-    )
+    assert f"{unsplit / 'x' / 'trainA'}: no test split; {count} of 200 images cut by name" in caplog.messages
     assert sum("no validation split" in message for message in caplog.messages) == 2
     caplog.clear()
     with caplog.at_level(logging.INFO, "gan_nst"):
@@ -131,7 +129,7 @@ def test_a_cut_is_reported(unsplit, caplog):
 
 
 @pytest.mark.parametrize("number", range(30))
-def test_a_domain_of_one_picture_keeps_it_for_training(tmp_path, number):
+def test_a_domain_of_one_image_keeps_it_for_training(tmp_path, number):
     a, b = fill(tmp_path / "a", f"{number}.png"), fill(tmp_path / "b", "b.png")
     found = locate(settings(tmp_path, a=a, b=b, held_out=0.49))
     assert names(found, "training") == {"a": [str(number)], "b": ["b"]}
@@ -139,15 +137,15 @@ def test_a_domain_of_one_picture_keeps_it_for_training(tmp_path, number):
 
 def test_what_is_missing_is_told_with_what_to_do(tmp_path):
     with pytest.raises(
-        DataError, match=r"/x: no such folder; put pictures into .*trainA and .*trainB, or give data\.a"
+        DataError, match=r"/x: no such folder; put images into .*trainA and .*trainB, or give data\.a"
     ):
         locate(settings(tmp_path))
     fill(tmp_path / "x" / "trainA", "a.png")
-    with pytest.raises(DataError, match=r"/x: no training pictures of domain b; put pictures into"):
+    with pytest.raises(DataError, match=r"/x: no training images of domain b; put images into"):
         locate(settings(tmp_path))
     (tmp_path / "x" / "trainB").mkdir()
     (tmp_path / "x" / "trainB" / "notes.txt").write_text("none here")
-    with pytest.raises(DataError, match=r"trainB: no pictures \(looked for \.png \.jpg") as caught:
+    with pytest.raises(DataError, match=r"trainB: no images \(looked for \.png \.jpg") as caught:
         locate(settings(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -162,17 +160,17 @@ def test_a_given_folder_that_is_missing_is_told_with_its_setting(tmp_path, missi
 
 def test_an_empty_given_folder_is_told(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match=r"/a: no pictures"):
+    with pytest.raises(DataError, match=r"/a: no images"):
         locate(settings(tmp_path, a=tmp_path / "a", b=fill(tmp_path / "b", "b.png")))
 
 
-def test_a_folder_without_pictures_has_none(tmp_path):
-    assert not has_pictures(settings(tmp_path))
+def test_a_folder_without_images_has_none(tmp_path):
+    assert not has_images(settings(tmp_path))
     (tmp_path / "x" / "trainA").mkdir(parents=True)
-    assert not has_pictures(settings(tmp_path))
+    assert not has_images(settings(tmp_path))
 
 
-def test_test_pictures_of_the_same_name_are_pairs(tmp_path):
+def test_test_images_of_the_same_name_are_pairs(tmp_path):
     for domain in "AB":
         fill(tmp_path / "x" / f"train{domain}", "t.png")
     fill(tmp_path / "x" / "testA", "1.png", "d/2.png")
@@ -185,7 +183,7 @@ def test_test_pictures_of_the_same_name_are_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("extra", ["testA/3.png", "testB/3.png"])
-def test_one_picture_without_its_counterpart_makes_them_no_pairs(tmp_path, extra):
+def test_one_image_without_its_counterpart_makes_them_no_pairs(tmp_path, extra):
     for domain in "AB":
         fill(tmp_path / "x" / f"train{domain}", "t.png")
         fill(tmp_path / "x" / f"test{domain}", "1.png")
@@ -193,7 +191,7 @@ def test_one_picture_without_its_counterpart_makes_them_no_pairs(tmp_path, extra
     assert locate(settings(tmp_path)).pairs("test") == []
 
 
-def test_no_test_pictures_are_no_pairs(tmp_path):
+def test_no_test_images_are_no_pairs(tmp_path):
     nothing = {domain: Folder(tmp_path, Files.of(tmp_path, [])) for domain in "ab"}
     assert DataSet(nothing, nothing, nothing).pairs("test") == []
 

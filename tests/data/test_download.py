@@ -311,9 +311,7 @@ def test_a_note_that_is_damaged_is_a_new_beginning(site, target, note):
 
 def test_a_full_disk_is_told_beforehand(site, target, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000))
-    with pytest.raises(
-        DataError, match="50 kB free, the archive and its pictures need 205 kB; free"
-    ) as raised:
+    with pytest.raises(DataError, match="50 kB free, the archive and its images need 205 kB; free") as raised:
         get(site, target)
     assert str(target.parent) in str(raised.value)
 

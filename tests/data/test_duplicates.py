@@ -1,4 +1,4 @@
-"""Pictures that were re-encoded, resized, brightened or cropped a little are found; others are not taken for them."""
+"""Images that were re-encoded, resized, brightened or cropped a little are found; others are not taken for them."""
 
 import io
 import tracemalloc
@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from gan_nst.data import check as duplicates
-from gan_nst.data.check import ALIKE, REACH, find_alike, group, hash_picture, thumbnail
+from gan_nst.data.check import ALIKE, REACH, find_alike, group, hash_image, thumbnail
 from gan_nst.data.demo import draw_photograph, make_scene
 
 SCENES = [draw_photograph(make_scene(0, "duplicates", n), 96, seed=n) for n in range(24)]
 
 
-def encoded(picture, quality):
+def encoded(image, quality):
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file))
 
 
@@ -32,16 +32,16 @@ CHANGES = {
 }
 
 
-def alike(pictures):
-    hashes = np.array([hash_picture(picture) for picture in pictures], np.uint64)
-    found = find_alike(hashes, np.array([thumbnail(p).reshape(-1, 3) for p in pictures]))
-    pairs = [pair for members in group(len(pictures), found) for pair in combinations(members, 2)]
+def alike(images):
+    hashes = np.array([hash_image(image) for image in images], np.uint64)
+    found = find_alike(hashes, np.array([thumbnail(p).reshape(-1, 3) for p in images]))
+    pairs = [pair for members in group(len(images), found) for pair in combinations(members, 2)]
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_pictures_are_found_and_no_others(change):
-    changed = [CHANGES[change](picture) for picture in SCENES]
+def test_changed_images_are_found_and_no_others(change):
+    changed = [CHANGES[change](image) for image in SCENES]
     found = set(map(tuple, alike(SCENES + changed).tolist()))
     own = {(n, n + len(SCENES)) for n in range(len(SCENES))}
     assert len(own - found) <= (change == "cropped")
@@ -77,7 +77,7 @@ def test_many_candidates_are_taken_in_portions(monkeypatch):
 
 
 def near_equal(count, seed=0):
-    """Hashes within two bits of one, as of a film's stills, and thumbnails of a few motifs."""
+    """Hashes within two bits of one, as of a video's stills, and thumbnails of a few motifs."""
     rng = np.random.default_rng(seed)
     turned = rng.integers(0, 64, (2, count)).astype(np.uint64)
     hashes = np.uint64(rng.integers(2**63)) ^ (np.uint64(1) << turned[0]) ^ (np.uint64(1) << turned[1])
@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_pairs_of_many_alike(monkeypatch):
     assert len(group(1500, found)) == 4
 
 
-def test_no_pictures_and_flat_ones_have_no_likes():
+def test_no_images_and_flat_ones_have_no_likes():
     assert find_alike(np.empty(0, np.uint64), np.empty((0, 64, 3), np.uint8)).shape == (0, 2)
     assert alike([np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 255)]).tolist() == []
 

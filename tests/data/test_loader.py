@@ -17,7 +17,7 @@ from helpers_data import coordinates, noise, tiny_settings
 
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data import batches as workers_module
-from gan_nst.data.batches import Batches, Samples, picture_index
+from gan_nst.data.batches import Batches, Samples, image_index
 
 # Newer Pythons warn of forking beside threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @dataclass(frozen=True)
 class Stream:
     domain: str
-    view: str = "picture"
+    view: str = "image"
     tied_to: str | None = None
 
 
 class Held(list):
-    """Pictures held in memory, and the names of the files that they would be read from."""
+    """Images held in memory, and the names of the files that they would be read from."""
 
     def file(self, index):
         range(len(self))[index]
@@ -39,14 +39,14 @@ class Held(list):
 
 
 STREAMS = {"real_a": Stream("a"), "real_b": Stream("b")}
-PICTURES = {
-    ("a", "picture"): Held(noise(12, 14, number) for number in range(7)),
-    ("b", "picture"): Held(noise(13, 12, 100 + number) for number in range(5)),
+IMAGES = {
+    ("a", "image"): Held(noise(12, 14, number) for number in range(7)),
+    ("b", "image"): Held(noise(13, 12, 100 + number) for number in range(5)),
 }
 
 
-def samples(seed=0, streams=STREAMS, pictures=PICTURES, **options):
-    return Samples(pictures, streams, tiny_settings(**options), seed)
+def samples(seed=0, streams=STREAMS, images=IMAGES, **options):
+    return Samples(images, streams, tiny_settings(**options), seed)
 
 
 def steps(batches, first, count):
@@ -95,22 +95,22 @@ def test_a_sample_is_a_function_of_seed_stream_and_draw():
     assert torch.equal(alone[4]["real_b"], one[4]["real_b"])  # a stream does not depend on its siblings
 
 
-def test_a_stream_shows_the_pictures_of_its_domain_in_the_order_of_its_draws():
+def test_a_stream_shows_the_images_of_its_domain_in_the_order_of_its_draws():
     numbered = {
-        (domain, "picture"): [np.full((12, 12, 3), first + number, np.uint8) for number in range(count)]
+        (domain, "image"): [np.full((12, 12, 3), first + number, np.uint8) for number in range(count)]
         for domain, first, count in (("a", 0, 7), ("b", 100, 5))
     }
-    drawn = samples(seed=4, pictures=numbered)
+    drawn = samples(seed=4, images=numbered)
     for draw in range(40):
         shown = {key: int(x[0, 0, 0]) for key, x in drawn[draw].items()}
         assert shown == {
-            "real_a": picture_index(4, "real_a", draw, 7),
-            "real_b": 100 + picture_index(4, "real_b", draw, 5),
+            "real_a": image_index(4, "real_a", draw, 7),
+            "real_b": 100 + image_index(4, "real_b", draw, 5),
         }
 
 
-def test_a_picture_that_comes_again_is_cropped_anew():
-    drawn = samples(pictures={key: [noise(12, 14)] for key in PICTURES})
+def test_a_image_that_comes_again_is_cropped_anew():
+    drawn = samples(images={key: [noise(12, 14)] for key in IMAGES})
     assert len({drawn[draw]["real_a"].numpy().tobytes() for draw in range(20)}) > 10
     assert any(not torch.equal(drawn[draw]["real_a"], drawn[draw]["real_b"]) for draw in range(5))
 
@@ -162,29 +162,27 @@ def test_every_draw_is_taken_once(batch_size, accumulation, processes):
     assert drawn == list(range(10 * batch_size * accumulation * processes))
 
 
-def test_tied_streams_get_the_same_picture_crop_and_flip():
-    pictures = {
-        ("b", "picture"): [coordinates(12, 14) + number for number in range(4)],
+def test_tied_streams_get_the_same_image_crop_and_flip():
+    images = {
+        ("b", "image"): [coordinates(12, 14) + number for number in range(4)],
         ("b", "smoothed"): [255 - (coordinates(12, 14) + number) for number in range(4)],
     }
     streams = {"real_b": Stream("b"), "b_smoothed": Stream("b", "smoothed", tied_to="real_b")}
-    drawn = samples(streams=streams, pictures=pictures)
+    drawn = samples(streams=streams, images=images)
     for draw in range(30):
         assert torch.equal(drawn[draw]["b_smoothed"], 255 - drawn[draw]["real_b"])
-    untied = samples(streams={**streams, "b_smoothed": Stream("b", "smoothed")}, pictures=pictures)
+    untied = samples(streams={**streams, "b_smoothed": Stream("b", "smoothed")}, images=images)
     assert any(not torch.equal(untied[n]["b_smoothed"], 255 - untied[n]["real_b"]) for n in range(30))
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "rank"), [(1, 1, 0), (2, 3, 0), (2, 2, 1)])
-def test_the_files_of_a_step_are_those_whose_pictures_it_shows(batch_size, accumulation, rank):
+def test_the_files_of_a_step_are_those_whose_images_it_shows(batch_size, accumulation, rank):
     flat = {
         key: Held(np.full((12, 12, 3), number, np.uint8) for number in range(count))
-        for key, count in ((("a", "picture"), 7), (("b", "picture"), 5))
+        for key, count in ((("a", "image"), 7), (("b", "image"), 5))
     }
     streams = {**STREAMS, "again": Stream("b", tied_to="real_b")}
-    batches = Batches(
-        samples(pictures=flat, streams=streams), batch_size, accumulation, rank=rank, processes=2
-    )
+    batches = Batches(samples(images=flat, streams=streams), batch_size, accumulation, rank=rank, processes=2)
     for step, micro_batches in enumerate(steps(batches, 3, 4), 3):
         shown = {
             key: [f"{int((x[0, 0, 0] + 1) * 127.5 + 0.5)}.png" for batch in micro_batches for x in batch[key]]
@@ -205,7 +203,7 @@ def test_loading_leaves_torchs_random_state_alone(workers):
 
 
 class Broken:
-    """Pictures one of which fails when it is taken."""
+    """Images one of which fails when it is taken."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -231,12 +229,12 @@ def bug():
 
 
 def batches_of(fault, workers):
-    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken(fault)})
+    broken = samples(streams={"real_a": Stream("a")}, images={("a", "image"): Broken(fault)})
     return Batches(broken, 1, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_has_gone_is_told_in_one_line(workers):
+def test_a_image_that_has_gone_is_told_in_one_line(workers):
     with pytest.raises(DataError) as caught:
         steps(batches_of(gone, workers), 0, 4)
     assert str(caught.value) == "x/y.png: no such file"
@@ -258,10 +256,10 @@ def test_an_augmentation_that_does_not_fit_is_told_in_one_line(workers):
         (lambda: os.kill(os.getpid(), signal.SIGKILL), r"killed by SIGKILL"),
     ],
 )
-def test_processes_that_die_again_and_again_are_told_with_their_pictures(caplog, fault, how):
+def test_processes_that_die_again_and_again_are_told_with_their_images(caplog, fault, how):
     told = rf"a loader process died \({how} at 2\.png\); resume, with fewer data\.workers"
     # Any batch before it would begin the count anew.
-    first = next(draw for draw in range(4) if picture_index(0, "real_a", draw, 4) == 2)
+    first = next(draw for draw in range(4) if image_index(0, "real_a", draw, 4) == 2)
     with pytest.raises(DataError, match=told) as caught:
         steps(batches_of(fault, 1), first, 1)
     assert "\n" not in str(caught.value)
@@ -270,10 +268,10 @@ def test_processes_that_die_again_and_again_are_told_with_their_pictures(caplog,
 
 
 class Haunted(Held):
-    """Pictures one of which is a trap, as often as it may snap: `snaps` counts down over all processes."""
+    """Images one of which is a trap, as often as it may snap: `snaps` counts down over all processes."""
 
-    def __init__(self, pictures, trap, snaps):
-        super().__init__(pictures)
+    def __init__(self, images, trap, snaps):
+        super().__init__(images)
         self.trap, self.left = trap, multiprocessing.Value("i", snaps)
 
     def __getitem__(self, index):
@@ -287,14 +285,14 @@ class Haunted(Held):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_process_that_dies_is_started_anew_and_changes_no_batch(caplog, accumulation):
-    pictures = {
+    images = {
         key: Haunted(held, lambda: os.kill(os.getpid(), signal.SIGKILL), 2 if key[0] == "a" else 0)
-        for key, held in PICTURES.items()
+        for key, held in IMAGES.items()
     }
     undisturbed = steps(Batches(samples(), 2, accumulation), 3, 12)
-    haunted = steps(Batches(samples(pictures=pictures), 2, accumulation, workers=2), 3, 12)
+    haunted = steps(Batches(samples(images=images), 2, accumulation, workers=2), 3, 12)
     assert all(equal(x, y) for x, y in zip(undisturbed, haunted, strict=True))
-    assert pictures["a", "picture"].left.value == 0
+    assert images["a", "image"].left.value == 0
     assert any("killed by SIGKILL at 2.png" in message for message in caplog.messages)
 
 
@@ -324,8 +322,8 @@ def hang():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_process_that_stalls_is_told_in_time_with_its_pictures(impatient, workers):
-    broken = samples(streams={"real_a": Stream("a")}, pictures={("a", "picture"): Broken(hang)})
+def test_a_process_that_stalls_is_told_in_time_with_its_images(impatient, workers):
+    broken = samples(streams={"real_a": Stream("a")}, images={("a", "image"): Broken(hang)})
     began = time.monotonic()
     told = r"no batch came for 1 s \(data\.timeout\), and the loader processes are at 2\.png"
     with pytest.raises(DataError, match=told) as caught:
@@ -336,9 +334,9 @@ def test_a_process_that_stalls_is_told_in_time_with_its_pictures(impatient, work
 
 
 def test_a_stalled_process_does_not_outlive_its_loader(impatient):
-    stalls = {("a", "picture"): Broken(hang)}
-    stream = Batches(samples(streams={"real_a": Stream("a")}, pictures=stalls), 1, workers=2)(3)
-    order = [picture_index(0, "real_a", draw, 4) for draw in range(3, 11)]
+    stalls = {("a", "image"): Broken(hang)}
+    stream = Batches(samples(streams={"real_a": Stream("a")}, images=stalls), 1, workers=2)(3)
+    order = [image_index(0, "real_a", draw, 4) for draw in range(3, 11)]
     for _ in range(order.index(2)):
         next(stream)
     stream.close()
@@ -363,9 +361,9 @@ def test_a_process_that_leaks_is_told_and_started_anew_and_changes_no_batch(monk
         leaked.append(mmap.mmap(-1, 20 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         leaked[-1].write(bytes(20 << 20))
 
-    pictures = {key: Haunted(held, leak, 10 if key[0] == "a" else 0) for key, held in PICTURES.items()}
+    images = {key: Haunted(held, leak, 10 if key[0] == "a" else 0) for key, held in IMAGES.items()}
     expected = steps(Batches(samples(), 2), 0, 40)
-    leaking = steps(Batches(samples(pictures=pictures), 2, workers=2), 0, 40)
+    leaking = steps(Batches(samples(images=images), 2, workers=2), 0, 40)
     assert all(equal(x, y) for x, y in zip(expected, leaking, strict=True))
     warned = [m for m in caplog.messages if m.startswith("a loader process grew from ")]
     assert warned

@@ -1,16 +1,16 @@
-"""Which picture a draw is: each once a round, in an order that depends on seed, stream and round alone."""
+"""Which image a draw is: each once a round, in an order that depends on seed, stream and round alone."""
 
 import pytest
 
-from gan_nst.data.batches import mix, picture_index
+from gan_nst.data.batches import image_index, mix
 
 
 def draws(seed, stream, first, last, count):
-    return [picture_index(seed, stream, draw, count) for draw in range(first, last)]
+    return [image_index(seed, stream, draw, count) for draw in range(first, last)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
-def test_each_round_visits_every_picture_once(count):
+def test_each_round_visits_every_image_once(count):
     for number in range(4):
         visited = draws(0, "real_a", number * count, (number + 1) * count, count)
         assert sorted(visited) == list(range(count))
@@ -27,7 +27,7 @@ def test_orders_differ_between_rounds_streams_and_seeds():
 
 
 def test_pairs_of_two_streams_are_random():
-    """Of equally many pictures, a pair of the same place comes up once a round on average."""
+    """Of equally many images, a pair of the same place comes up once a round on average."""
     count, rounds = 50, 200
     a, b = (draws(0, stream, 0, count * rounds, count) for stream in ("real_a", "real_b"))
     meetings = sum(x == y for x, y in zip(a, b, strict=True))
@@ -43,14 +43,14 @@ def test_streams_of_unequal_sizes_each_keep_their_own_rounds():
 
 def test_a_draw_does_not_depend_on_what_was_drawn_before():
     forward = draws(3, "real_a", 0, 200, 9)
-    backward = [picture_index(3, "real_a", draw, 9) for draw in reversed(range(200))]
+    backward = [image_index(3, "real_a", draw, 9) for draw in reversed(range(200))]
     assert backward[::-1] == forward
-    assert picture_index(3, "real_a", 10**12, 9) in range(9)
+    assert image_index(3, "real_a", 10**12, 9) in range(9)
 
 
 def test_places_are_even():
-    """Each picture comes first in a round equally often."""
-    first = [picture_index(0, "real_a", 4 * number, 4) for number in range(2000)]
+    """Each image comes first in a round equally often."""
+    first = [image_index(0, "real_a", 4 * number, 4) for number in range(2000)]
     assert all(abs(first.count(index) - 500) < 5 * (2000 * 0.25 * 0.75) ** 0.5 for index in range(4))
 
 
@@ -63,5 +63,5 @@ def test_mix_depends_on_every_part_and_gives_a_seed():
 
 
 def test_mix_is_the_same_on_every_machine():
-    """A number written down: another would give every resumed run other pictures than it was promised."""
+    """A number written down: another would give every resumed run other images than it was promised."""
     assert mix(0, "real_a", 0) == 7954472497141484916

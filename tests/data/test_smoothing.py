@@ -15,23 +15,23 @@ def cartoon(number, size):
     return draw_cartoon(make_scene(0, "train-b", number), size)
 
 
-def edges_of(picture):
+def edges_of(image):
     """Where OpenCV's Canny finds an edge, on gray values of its own weights for red, green and blue."""
-    gray = (picture.astype(int) @ (4899, 9617, 1868) + 8192) >> 14
+    gray = (image.astype(int) @ (4899, 9617, 1868) + 8192) >> 14
     return cv2.Canny(gray.astype(np.uint8), 100, 200) > 0
 
 
-def near_edges(picture):
+def near_edges(image):
     """Where an edge lies within two pixels, by a loop."""
-    edges, near = edges_of(picture), np.zeros(picture.shape[:2], bool)
+    edges, near = edges_of(image), np.zeros(image.shape[:2], bool)
     for row, column in zip(*edges.nonzero(), strict=True):
         near[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = True
     return near
 
 
-def blurred_pixel(picture, row, column):
-    """A pixel of the Gaussian of the picture, which is reflected about its border pixels; halves are rounded up."""
-    height, width, _ = picture.shape
+def blurred_pixel(image, row, column):
+    """A pixel of the Gaussian of the image, which is reflected about its border pixels; halves are rounded up."""
+    height, width, _ = image.shape
 
     def inside(place, size):
         place = abs(place)
@@ -41,40 +41,38 @@ def blurred_pixel(picture, row, column):
     for down, first in enumerate(WEIGHTS, -2):
         for right, second in enumerate(WEIGHTS, -2):
             total += (
-                first
-                * second
-                * picture[inside(row + down, height), inside(column + right, width)].astype(int)
+                first * second * image[inside(row + down, height), inside(column + right, width)].astype(int)
             )
     return (total + 128) // 256
 
 
 def steps():
     """A step that fades out downwards, and one just too low to be an edge where no stronger one continues it."""
-    picture = np.full((64, 40, 3), 40, np.uint8)
-    picture[:, 10:] += np.arange(64, 0, -1, dtype=np.uint8)[:, None, None]
-    picture[:, 26:] = picture[:, 25:26] + 47
-    return picture
+    image = np.full((64, 40, 3), 40, np.uint8)
+    image[:, 10:] += np.arange(64, 0, -1, dtype=np.uint8)[:, None, None]
+    image[:, 26:] = image[:, 25:26] + 47
+    return image
 
 
-def naive(picture):
-    result = picture.copy()
-    for row, column in zip(*near_edges(picture).nonzero(), strict=True):
-        result[row, column] = blurred_pixel(picture, row, column)
+def naive(image):
+    result = image.copy()
+    for row, column in zip(*near_edges(image).nonzero(), strict=True):
+        result[row, column] = blurred_pixel(image, row, column)
     return result
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [cartoon(0, 48), cartoon(1, 40)[:, :28], cartoon(2, 40)[:17], noise(14, 19), noise(6, 5), steps()],
     ids=["square", "tall", "wide", "noise", "small", "steps"],
 )
-def test_it_equals_a_loop_over_pixels(picture):
-    before = picture.copy()
-    smoothed = smooth_edges(picture)
-    assert smoothed.shape == picture.shape
+def test_it_equals_a_loop_over_pixels(image):
+    before = image.copy()
+    smoothed = smooth_edges(image)
+    assert smoothed.shape == image.shape
     assert smoothed.dtype == np.uint8
-    np.testing.assert_array_equal(smoothed, naive(picture))
-    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(smoothed, naive(image))
+    np.testing.assert_array_equal(image, before)
 
 
 def test_red_and_blue_count_as_red_and_blue():
@@ -88,21 +86,21 @@ def test_red_and_blue_count_as_red_and_blue():
 @pytest.mark.parametrize("size", [64, 128])
 def test_nothing_changes_away_from_edges(size):
     for number in range(4):
-        picture = cartoon(number, size)
-        changed = (smooth_edges(picture) != picture).any(2)
-        near = near_edges(picture)
+        image = cartoon(number, size)
+        changed = (smooth_edges(image) != image).any(2)
+        near = near_edges(image)
         assert not changed[~near].any()
         assert changed[near].mean() > 0.5
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
-def test_a_flat_picture_stays_as_it_is(colour):
-    picture = np.full((20, 30, 3), colour, np.uint8)
-    np.testing.assert_array_equal(smooth_edges(picture), picture)
+def test_a_flat_image_stays_as_it_is(colour):
+    image = np.full((20, 30, 3), colour, np.uint8)
+    np.testing.assert_array_equal(smooth_edges(image), image)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_the_smallest_pictures_will_do(size):
+def test_the_smallest_images_will_do(size):
     assert smooth_edges(noise(size, size)).shape == (size, size, 3)
     assert smooth_edges(noise(size, 40)).shape == (size, 40, 3)
 
@@ -111,15 +109,15 @@ def test_the_smallest_pictures_will_do(size):
 def test_negatives_differ_from_positives(size, share, contrast):
     """Of every drawn cartoon at least this share of pixels, and by this much of 255 on average over them."""
     for number in range(8):
-        picture = cartoon(number, size)
-        smoothed = smooth_edges(picture)
-        changed = (smoothed != picture).any(2)
+        image = cartoon(number, size)
+        smoothed = smooth_edges(image)
+        changed = (smoothed != image).any(2)
         assert share < changed.mean() < 0.75, number
-        assert np.abs(smoothed[changed].astype(int) - picture[changed]).mean() > contrast, number
-        steps = [np.abs(np.diff(x.astype(int), axis=1)).max() for x in (picture, smoothed)]
+        assert np.abs(smoothed[changed].astype(int) - image[changed]).mean() > contrast, number
+        steps = [np.abs(np.diff(x.astype(int), axis=1)).max() for x in (image, smoothed)]
         assert steps[1] < steps[0], number  # no step is as steep as the steepest was
 
 
 def test_it_is_the_same_every_time():
-    picture = cartoon(3, 96)
-    np.testing.assert_array_equal(smooth_edges(picture), smooth_edges(picture.copy()))
+    image = cartoon(3, 96)
+    np.testing.assert_array_equal(smooth_edges(image), smooth_edges(image.copy()))

@@ -1,4 +1,4 @@
-"""Views of pictures: cached in files of their own, kept up to date, and cropped and flipped like their pictures."""
+"""Views of images: cached in files of their own, kept up to date, and cropped and flipped like their images."""
 
 import itertools
 import os
@@ -11,12 +11,12 @@ from helpers_data import fill, noise, tiny_settings
 from gan_nst.core.errors import DataError
 from gan_nst.data import cache
 from gan_nst.data.batches import Batches, Samples
-from gan_nst.data.cache import VIEWS, CachedPictures, DecodedPictures
+from gan_nst.data.cache import VIEWS, CachedImages, DecodedImages
 from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.domains import Files, Folder
 from gan_nst.data.smoothing import smooth_edges
-from gan_nst.images.arrays import resize_picture
-from gan_nst.images.files import read_picture, write_picture
+from gan_nst.images.arrays import resize_image
+from gan_nst.images.files import read_image, write_image
 from gan_nst.methods.base import Stream
 from gan_nst.methods.cartoongan import CartoonGan
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture
 def files(tmp_path):
-    """Cartoons and one picture of noise, which has edges everywhere."""
-    paths = [tmp_path / "pictures" / f"{number}.png" for number in range(4)]
+    """Cartoons and one image of noise, which has edges everywhere."""
+    paths = [tmp_path / "images" / f"{number}.png" for number in range(4)]
     for number, path in enumerate(paths):
-        write_picture(draw_cartoon(make_scene(0, "train-b", number), 40), path)
-    return paths + fill(tmp_path / "pictures", 1, (40, 50), first=4)
+        write_image(draw_cartoon(make_scene(0, "train-b", number), 40), path)
+    return paths + fill(tmp_path / "images", 1, (40, 50), first=4)
 
 
 @pytest.fixture
@@ -43,17 +43,17 @@ def folder_of(files):
 
 
 def open_view(files, settings, view="smoothed"):
-    """The view of these files' pictures, and the files that are left."""
-    pictures, left = cache.open_pictures(folder_of(files), settings, "b", view)
-    return pictures, list(left.files)
+    """The view of these files' images, and the files that are left."""
+    images, left = cache.open_images(folder_of(files), settings, "b", view)
+    return images, list(left.files)
 
 
-def assert_smoothed(pictures, files, settings):
-    assert len(pictures) == len(files)
+def assert_smoothed(images, files, settings):
+    assert len(images) == len(files)
     for index, file in enumerate(files):
-        plain = resize_picture(read_picture(file), settings.load_size, settings.resize)
-        np.testing.assert_array_equal(pictures[index], smooth_edges(plain))
-        assert not np.array_equal(pictures[index], plain)
+        plain = resize_image(read_image(file), settings.load_size, settings.resize)
+        np.testing.assert_array_equal(images[index], smooth_edges(plain))
+        assert not np.array_equal(images[index], plain)
 
 
 def data_files(tmp_path):
@@ -61,57 +61,57 @@ def data_files(tmp_path):
 
 
 def test_a_view_has_a_cache_of_its_own(tmp_path, files, settings):
-    plain, _ = open_view(files, settings, "picture")
+    plain, _ = open_view(files, settings, "image")
     (first,) = data_files(tmp_path)
     smoothed, good = open_view(files, settings)
     assert good == files
-    assert isinstance(smoothed, CachedPictures)
+    assert isinstance(smoothed, CachedImages)
     assert_smoothed(smoothed, files, settings)
     assert len(data_files(tmp_path)) == 2
     assert first in data_files(tmp_path)
     for index in range(len(files)):
         np.testing.assert_array_equal(smoothed[index], smooth_edges(plain[index]))
-    reopened, _ = open_view(files, settings, "picture")
+    reopened, _ = open_view(files, settings, "image")
     assert all(np.array_equal(reopened[index], plain[index]) for index in range(len(files)))
 
 
-def test_pictures_themselves_are_the_view_that_is_opened_without_asking(files, settings):
-    default, _ = cache.open_pictures(folder_of(files), settings, "b")
-    named, _ = open_view(files, settings, "picture")
+def test_images_themselves_are_the_view_that_is_opened_without_asking(files, settings):
+    default, _ = cache.open_images(folder_of(files), settings, "b")
+    named, _ = open_view(files, settings, "image")
     assert all(np.array_equal(default[index], named[index]) for index in range(len(files)))
-    assert set(VIEWS) == {"picture", "smoothed"}
+    assert set(VIEWS) == {"image", "smoothed"}
 
 
 def test_a_view_is_made_once(files, settings, monkeypatch):
     open_view(files, settings)
-    monkeypatch.setattr(cache, "read_picture", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(cache, "read_image", lambda path: pytest.fail("decoded again"))
     assert len(open_view(files, settings)[0]) == len(files)
 
 
 def test_a_view_follows_its_files(tmp_path, files, settings):
     open_view(files, settings)
     before = files[2].stat().st_mtime_ns
-    write_picture(draw_cartoon(make_scene(0, "train-b", 9), 44), files[2])
+    write_image(draw_cartoon(make_scene(0, "train-b", 9), 44), files[2])
     os.utime(files[2], ns=(before, before + 1_000_000))
-    more = tmp_path / "pictures" / "9.png"
-    write_picture(draw_cartoon(make_scene(0, "train-b", 10), 36), more)
+    more = tmp_path / "images" / "9.png"
+    write_image(draw_cartoon(make_scene(0, "train-b", 10), 36), more)
     now = [*files[1:], more]
     assert_smoothed(open_view(now, settings)[0], now, settings)
 
 
 def test_without_a_cache_a_view_is_the_same(tmp_path, files, settings):
     never = settings.model_copy(update={"cache": "never"})
-    pictures, good = open_view(files, never)
+    images, good = open_view(files, never)
     assert good == files
-    assert isinstance(pictures, DecodedPictures)
-    assert_smoothed(pictures, files, settings)
+    assert isinstance(images, DecodedImages)
+    assert_smoothed(images, files, settings)
     assert not data_files(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
 def test_views_leave_out_the_same_broken_files(files, settings, how):
-    files[1].write_bytes(b"no picture")
-    write_picture(noise(20, 60), files[3])  # smaller than the crop
+    files[1].write_bytes(b"no image")
+    write_image(noise(20, 60), files[3])  # smaller than the crop
     settings = settings.model_copy(update={"cache": how})
     messages = []
     for view in VIEWS:
@@ -119,7 +119,7 @@ def test_views_leave_out_the_same_broken_files(files, settings, how):
             open_view(files, settings, view)
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
-    assert messages[0].startswith("b: 2 of 5 pictures cannot be used")
+    assert messages[0].startswith("b: 2 of 5 images cannot be used")
     lenient = settings.model_copy(update={"skip_broken": True})
     (plain, kept), (smoothed, also) = (open_view(files, lenient, view) for view in VIEWS)
     assert kept == also == [files[0], files[2], files[4]]
@@ -130,15 +130,15 @@ def test_views_leave_out_the_same_broken_files(files, settings, how):
 
 def drawn(files, settings, streams=CartoonGan.streams, workers=0, count=12, batch_size=2):
     """The batches of the first steps, through the cache."""
-    pictures = {("a", "picture"): [noise(32, 40, n) for n in range(3)]}
-    pictures |= {("b", view): open_view(files, settings, view)[0] for view in VIEWS}
-    batches = Batches(Samples(pictures, streams, settings, seed=5), batch_size, workers=workers)(0)
+    images = {("a", "image"): [noise(32, 40, n) for n in range(3)]}
+    images |= {("b", view): open_view(files, settings, view)[0] for view in VIEWS}
+    batches = Batches(Samples(images, streams, settings, seed=5), batch_size, workers=workers)(0)
     taken = [step[0] for step in itertools.islice(batches, count)]
     batches.close()
     return taken
 
 
-def to_picture(x):
+def to_image(x):
     return ((x + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
@@ -146,7 +146,7 @@ def places(files, settings, crop):
     """Where a crop lies: (file, row, column, flipped), all of them."""
     side, found = settings.crop_size, []
     for number, file in enumerate(files):
-        whole = resize_picture(read_picture(file), settings.load_size, settings.resize)
+        whole = resize_image(read_image(file), settings.load_size, settings.resize)
         for row, column in np.ndindex(whole.shape[0] - side + 1, whole.shape[1] - side + 1):
             part = whole[row : row + side, column : column + side]
             found += [(number, row, column, False)] if np.array_equal(part, crop) else []
@@ -160,10 +160,10 @@ def test_a_sample_is_a_cartoon_and_the_same_part_of_it_smoothed_as_a_whole(files
     for batch in drawn(files, settings, workers=workers):
         assert batch.keys() == {"real_a", "real_b", "b_smoothed"}
         for cartoon, smoothed in zip(batch["real_b"], batch["b_smoothed"], strict=True):
-            ((number, row, column, flipped),) = places(files, settings, to_picture(cartoon))
-            whole = smooth_edges(resize_picture(read_picture(files[number]), 32, settings.resize))
+            ((number, row, column, flipped),) = places(files, settings, to_image(cartoon))
+            whole = smooth_edges(resize_image(read_image(files[number]), 32, settings.resize))
             part = whole[row : row + 24, column : column + 24]
-            np.testing.assert_array_equal(to_picture(smoothed), part[:, ::-1] if flipped else part)
+            np.testing.assert_array_equal(to_image(smoothed), part[:, ::-1] if flipped else part)
             seen.add((number, row, column, flipped))
     assert len(seen) > 15
     assert {flipped for *_, flipped in seen} == {False, True}

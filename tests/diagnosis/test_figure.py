@@ -104,10 +104,10 @@ def test_nothing_to_draw_is_told():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_png_is_1600_pixels_wide_and_not_blank(count):
-    picture = Image.open(io.BytesIO(draw([losses(str(n), n) for n in range(count)], format="png")))
-    assert picture.format == "PNG"
-    assert picture.width == 1600
-    pixels = np.asarray(picture.convert("RGB"))
+    image = Image.open(io.BytesIO(draw([losses(str(n), n) for n in range(count)], format="png")))
+    assert image.format == "PNG"
+    assert image.width == 1600
+    pixels = np.asarray(image.convert("RGB"))
     assert (pixels == 255).all(-1).mean() > 0.5
     # All colours of the runs are there, or of the terms of one.
     for colour in figure._COLOURS[:3]:

@@ -11,7 +11,7 @@ from torch import nn
 from gan_nst.data.demo import make_demo
 from gan_nst.diagnosis.measures import measure
 from gan_nst.images.arrays import to_float, to_tensor, to_uint8
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 from gan_nst.networks import build
 
 COUNT, SIZE = 12, 64
@@ -23,7 +23,7 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     make_demo(root, size=SIZE, count=1, held_out=COUNT)
     return [
-        torch.stack([to_tensor(read_picture(path)) for path in find_pictures(root / f"test{domain}")])
+        torch.stack([to_tensor(read_image(path)) for path in find_images(root / f"test{domain}")])
         for domain in "AB"
     ]
 
@@ -35,7 +35,7 @@ def convolutional(upsampling, seed):
 
 
 class Transposed(nn.Module):
-    """The picture at half its size, brought back by a transposed convolution of random weights about one."""
+    """The image at half its size, brought back by a transposed convolution of random weights about one."""
 
     def __init__(self, kernel, seed):
         super().__init__()
@@ -50,8 +50,8 @@ class Transposed(nn.Module):
 
 
 @torch.no_grad()
-def translated(pictures, network):
-    return to_uint8(network(to_float(pictures)))
+def translated(images, network):
+    return to_uint8(network(to_float(images)))
 
 
 def stripes(period, direction):
@@ -61,10 +61,8 @@ def stripes(period, direction):
     return torch.cos(2 * math.pi * wave / period + math.pi / 4) * math.sqrt(2)
 
 
-def noise(pictures):
-    return torch.randint(
-        0, 256, pictures.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+def noise(images):
+    return torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_true_translation_is_sound(demo):
@@ -109,18 +107,18 @@ def test_change_is_the_mean_difference():
     assert measure(black, half, black).change == pytest.approx(0.1)
 
 
-def test_inverted_pictures_correlate_negatively(demo):
+def test_inverted_images_correlate_negatively(demo):
     photographs, cartoons = demo
     found = measure(photographs, 255 - photographs, cartoons)
     assert found.correlation == pytest.approx(-1, abs=1e-5)
 
 
-def test_correlation_is_pearsons_averaged_over_the_pictures_that_are_not_flat(demo):
+def test_correlation_is_pearsons_averaged_over_the_images_that_are_not_flat(demo):
     photographs, cartoons = demo
     outputs = cartoons.clone()
     outputs[0] = 90
     weights = np.array([0.299, 0.587, 0.114])[:, None, None]
-    luma = [[(p.numpy() * weights).sum(0).ravel() for p in pictures] for pictures in (photographs, outputs)]
+    luma = [[(p.numpy() * weights).sum(0).ravel() for p in images] for images in (photographs, outputs)]
     expected = np.mean([np.corrcoef(x, y)[0, 1] for x, y in list(zip(*luma, strict=True))[1:]])
     assert measure(photographs, outputs, cartoons).correlation == pytest.approx(expected, abs=1e-4)
 
@@ -128,7 +126,7 @@ def test_correlation_is_pearsons_averaged_over_the_pictures_that_are_not_flat(de
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("size", [48, 64])
 def test_untrained_transposed_convolutions_leave_a_checkerboard(demo, size, seed):
-    photographs, cartoons = (pictures[..., :size, :size] for pictures in demo)
+    photographs, cartoons = (images[..., :size, :size] for images in demo)
     broken = measure(photographs, translated(photographs, convolutional("transposed", seed)), cartoons)
     sound = measure(photographs, translated(photographs, convolutional("resize", seed)), cartoons)
     assert broken.checkerboard > 5
@@ -136,7 +134,7 @@ def test_untrained_transposed_convolutions_leave_a_checkerboard(demo, size, seed
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_a_transposed_convolution_of_a_sound_picture_leaves_a_checkerboard(demo, kernel):
+def test_a_transposed_convolution_of_a_sound_image_leaves_a_checkerboard(demo, kernel):
     photographs, cartoons = demo
     outputs = translated(photographs, Transposed(kernel, 0))
     found = measure(photographs, outputs, cartoons)
@@ -154,7 +152,7 @@ def test_stripes_of_any_direction_are_found(demo, period, direction):
 
 @pytest.mark.parametrize("direction", ["rows", "columns", "diagonal"])
 def test_stripes_too_faint_to_see_are_not(direction):
-    """One level of blue, a ninth of a gray level, on pictures so smooth that their spectrum has nothing else."""
+    """One level of blue, a ninth of a gray level, on images so smooth that their spectrum has nothing else."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     smooth = torch.stack([40 + 2 * y, 60 + x, 200 - x - y]).expand(4, -1, -1, -1).to(torch.uint8)
     faint = smooth.clone()
@@ -187,7 +185,7 @@ def test_photographs_and_cartoons_are_no_checkerboard_of_each_other(demo):
     assert measure(cartoons, cartoons, photographs).checkerboard < 2
 
 
-def test_one_picture_has_no_diversity_to_measure(demo):
+def test_one_image_has_no_diversity_to_measure(demo):
     photographs, cartoons = demo
     found = measure(photographs[:1], cartoons[:1], cartoons)
     assert math.isnan(found.diversity)
@@ -199,15 +197,15 @@ def test_one_picture_has_no_diversity_to_measure(demo):
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 24), (30, 17), (33, 100)])
 def test_any_size_is_measured(height, width):
-    pictures = torch.randint(0, 256, (3, 3, height, width), dtype=torch.uint8)
-    found = measure(pictures, pictures, pictures)
+    images = torch.randint(0, 256, (3, 3, height, width), dtype=torch.uint8)
+    found = measure(images, images, images)
     assert found.diversity == pytest.approx(1)
     assert found.checkerboard <= 1
 
 
-def test_the_number_of_pictures_does_not_move_diversity():
+def test_the_number_of_images_does_not_move_diversity():
     """On average: outputs and targets of the same kind have a ratio of 1, three of them or forty."""
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    assert measure(pictures, pictures, pictures[:3]).diversity == pytest.approx(1, abs=0.03)
-    assert measure(pictures[:3], pictures[:3], pictures).diversity == pytest.approx(1, abs=0.03)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    assert measure(images, images, images[:3]).diversity == pytest.approx(1, abs=0.03)
+    assert measure(images[:3], images[:3], images).diversity == pytest.approx(1, abs=0.03)

@@ -308,7 +308,7 @@ def test_how_many_more_steps_follow_the_gain(tmp_path):
         (lambda: BROKEN["inverted"](), "method.identity_weight=10 instead of 5"),
         (
             lambda: BROKEN["inverted"]().method(generator={"start_from": "nothing"}),
-            "method.generator.start_from=picture",
+            "method.generator.start_from=image",
         ),
         (
             lambda: BROKEN["checkerboard"]().method(generator={"upsampling": "transposed"}),
@@ -405,7 +405,7 @@ def test_a_discriminator_without_a_gradient_is_idle(tmp_path):
     assert "gradient_norm/discriminator fell to 0.004 from 4" in finding.evidence
     both = constant_scores(run).found(tmp_path)
     assert [finding.kind for finding in both] == ["idle discriminator"]
-    assert "hardly vary, whatever the pictures and gradient" in both[0].evidence
+    assert "hardly vary, whatever the images and gradient" in both[0].evidence
 
 
 def test_a_saturated_discriminator_is_not_called_idle(tmp_path):

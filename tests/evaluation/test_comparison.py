@@ -1,4 +1,4 @@
-"""What is judged with, what comes out for how many pictures, and what is remembered of a reference set."""
+"""What is judged with, what comes out for how many images, and what is remembered of a reference set."""
 
 import json
 from importlib.metadata import version
@@ -52,13 +52,13 @@ def metrics(features):
     return Metrics(features, Lpips(Difference(), "squeeze.pth", "beef"), "clean", None)
 
 
-def pictures(count, seed=0, size=40):
+def images(count, seed=0, size=40):
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (size, size + 4, 3), np.uint8) for _ in range(count)]
 
 
 def named(some):
-    return {Path("folder", f"{i:03d}.png"): picture for i, picture in enumerate(some)}
+    return {Path("folder", f"{i:03d}.png"): image for i, image in enumerate(some)}
 
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
@@ -83,8 +83,8 @@ def test_what_is_not_there_is_described_as_absent():
     assert len(told["sha256"]) == 64
 
 
-def test_judging_gives_the_distances_and_the_means_over_pictures(metrics, features):
-    real, generated, inputs, truths = (named(pictures(9, seed)) for seed in range(4))
+def test_judging_gives_the_distances_and_the_means_over_images(metrics, features):
+    real, generated, inputs, truths = (named(images(9, seed)) for seed in range(4))
     found = Judge(metrics, list(real.values())).judge(
         generated.items(), inputs.__getitem__, truths.__getitem__
     )
@@ -96,52 +96,50 @@ def test_judging_gives_the_distances_and_the_means_over_pictures(metrics, featur
     assert (found.scores["precision_64"], found.scores["recall_64"]) == (precision, recall)
     assert found.numbers == {"kid_64_std": kernel.deviation, "kid_64_subset_size": 4}
 
-    assert list(found.pictures) == list(generated)
-    for path, picture in generated.items():
+    assert list(found.images) == list(generated)
+    for path, image in generated.items():
         given, truth = inputs[path], truths[path]
-        assert found.pictures[path] == {
-            "change": absolute_error(picture, given),
-            "lpips_to_input": pytest.approx(2 * absolute_error(picture, given), rel=1e-4),
-            "error": absolute_error(picture, truth),
-            "ssim": structural_similarity(picture, truth),
-            "lpips_to_truth": pytest.approx(2 * absolute_error(picture, truth), rel=1e-4),
+        assert found.images[path] == {
+            "change": absolute_error(image, given),
+            "lpips_to_input": pytest.approx(2 * absolute_error(image, given), rel=1e-4),
+            "error": absolute_error(image, truth),
+            "ssim": structural_similarity(image, truth),
+            "lpips_to_truth": pytest.approx(2 * absolute_error(image, truth), rel=1e-4),
         }
     for key in ("change", "error", "ssim", "lpips_to_input", "lpips_to_truth"):
-        values = [one[key] for one in found.pictures.values()]
+        values = [one[key] for one in found.images.values()]
         assert found.scores[key].value == pytest.approx(np.mean(values))
         assert found.scores[key].low < found.scores[key].value < found.scores[key].high
 
 
-def test_precision_is_of_the_generated_pictures_and_recall_of_the_real_ones(metrics):
-    real = pictures(30)
+def test_precision_is_of_the_generated_images_and_recall_of_the_real_ones(metrics):
+    real = images(30)
     found = Judge(metrics, real).judge(named([real[0]] * 10 + [real[1]] * 10).items())
     assert found.scores["precision_64"].value == 1
     assert found.scores["recall_64"].value < 0.2
 
 
 def test_without_inputs_and_truths_there_are_distances_only(metrics):
-    found = Judge(metrics, pictures(9)).judge(named(pictures(9, 1)).items())
+    found = Judge(metrics, images(9)).judge(named(images(9, 1)).items())
     assert set(found.scores) == {"fid_64", "kid_64", "precision_64", "recall_64"}
-    only_truth = Judge(metrics, pictures(9)).judge(
-        named(pictures(9, 1)).items(), None, named(pictures(9, 2)).get
-    )
+    only_truth = Judge(metrics, images(9)).judge(named(images(9, 1)).items(), None, named(images(9, 2)).get)
     assert set(only_truth.scores) - set(found.scores) == {"error", "ssim", "lpips_to_truth"}
 
 
-def test_lpips_is_left_out_without_its_weights_and_for_small_pictures(metrics, features):
-    generated, inputs = (named([*pictures(3, seed), *pictures(2, seed, size=31)]) for seed in (1, 2))
-    found = Judge(metrics, pictures(6)).judge(generated.items(), inputs.__getitem__)
-    assert ["lpips_to_input" in one for one in found.pictures.values()] == [True] * 3 + [False] * 2
-    known = [one["lpips_to_input"] for one in found.pictures.values() if "lpips_to_input" in one]
+def test_lpips_is_left_out_without_its_weights_and_for_small_images(metrics, features):
+    generated, inputs = (named([*images(3, seed), *images(2, seed, size=31)]) for seed in (1, 2))
+    found = Judge(metrics, images(6)).judge(generated.items(), inputs.__getitem__)
+    assert ["lpips_to_input" in one for one in found.images.values()] == [True] * 3 + [False] * 2
+    known = [one["lpips_to_input"] for one in found.images.values() if "lpips_to_input" in one]
     assert found.scores["lpips_to_input"].value == pytest.approx(np.mean(known))
-    without = Judge(Metrics(features, None, "clean", None), pictures(6))
+    without = Judge(Metrics(features, None, "clean", None), images(6))
     assert "lpips_to_input" not in without.judge(generated.items(), generated.__getitem__).scores
 
 
 def test_a_judgement_is_plain_data(metrics):
-    found = Judge(metrics, pictures(3)).judge(named(pictures(2, 1)).items())
+    found = Judge(metrics, images(3)).judge(named(images(2, 1)).items())
     assert found.plain() == {"fid_64": found.scores["fid_64"].value, "intervals": {}}
-    found = Judge(metrics, pictures(9)).judge(named(pictures(9, 1)).items())
+    found = Judge(metrics, images(9)).judge(named(images(9, 1)).items())
     plain = json.loads(json.dumps(found.plain()))
     assert plain["kid_64_subset_size"] == 4
     assert set(plain["intervals"]) == {"fid_64", "kid_64", "precision_64", "recall_64"}
@@ -162,10 +160,10 @@ EXPECTED = {
 
 @pytest.mark.parametrize("count", EXPECTED)
 @pytest.mark.parametrize("others", [6, None])
-def test_fewer_pictures_have_fewer_scores(metrics, features, count, others):
+def test_fewer_images_have_fewer_scores(metrics, features, count, others):
     """On either side."""
     few, many = (
-        extract(features, pictures(n, seed), "clean") for n, seed in ((count, 1), (others or count, 2))
+        extract(features, images(n, seed), "clean") for n, seed in ((count, 1), (others or count, 2))
     )
     for pair in ((few, many), (many, few)):
         scores, numbers = compare(features, *pair)
@@ -176,46 +174,46 @@ def test_fewer_pictures_have_fewer_scores(metrics, features, count, others):
             assert (score.low is None) == (count == 2)
             assert score.low is None or score.low <= score.value <= score.high
     if count >= 2:
-        floor = Judge(Metrics(features, None, "clean", None), pictures(count)).floor
-        assert set(floor) == {"pictures"} | ({"fid_64"} if count >= 4 else set())
+        floor = Judge(Metrics(features, None, "clean", None), images(count)).floor
+        assert set(floor) == {"images"} | ({"fid_64"} if count >= 4 else set())
 
 
 def test_precision_and_recall_can_be_left_out(features):
-    rows = extract(features, pictures(9), "clean")
+    rows = extract(features, images(9), "clean")
     assert set(compare(features, rows, rows + 1, all_of_them=False)[0]) == {"fid_64", "kid_64"}
 
 
 def test_the_noise_floor_is_of_the_reference_set(metrics):
-    found = Judge(metrics, pictures(9))
-    assert found.floor["pictures"] == 4
+    found = Judge(metrics, images(9))
+    assert found.floor["images"] == 4
     assert found.floor["fid_64"] == distances.noise_floor(found.real, distances.frechet_distance)
     assert "kid_64" in found.floor
     assert found.floor is found.floor, "taken once"
 
 
-def test_too_few_pictures_for_the_features_are_warned_of(metrics):
-    """Five times as many pictures as features is where a Frechet distance begins to settle."""
+def test_too_few_images_for_the_features_are_warned_of(metrics):
+    """Five times as many images as features is where a Frechet distance begins to settle."""
     for generated, real, warned in [(12, 90, True), (90, 59, True), (2, 2, True), (60, 60, False)]:
-        warnings = Judge(metrics, pictures(real)).warnings(generated)
+        warnings = Judge(metrics, images(real)).warnings(generated)
         assert len(warnings) == warned
         if warned:
-            assert f"{min(generated, real)} pictures are few for 12 features" in warnings[0]
+            assert f"{min(generated, real)} images are few for 12 features" in warnings[0]
             assert "FID-64" in warnings[0]
             assert "KID-64" in warnings[0]
 
 
 def test_random_features_are_warned_of():
-    found = Judge(Metrics.choose("random", "clean", CPU), pictures(2)).warnings(2)
+    found = Judge(Metrics.choose("random", "clean", CPU), images(2)).warnings(2)
     assert len(found) == 2
     assert "Fréchet distance of random features" in found[0]
     assert "no FID" in found[1]
 
 
 def test_a_reference_set_goes_through_the_network_once(features, tmp_path):
-    some = pictures(5)
+    some = images(5)
     first = extract_cached(features, some, "clean", tmp_path / "a" / "cache")
     assert features.network.calls == 1
-    again = extract_cached(features, pictures(5), "clean", tmp_path / "a" / "cache")
+    again = extract_cached(features, images(5), "clean", tmp_path / "a" / "cache")
     assert features.network.calls == 1
     assert torch.equal(first, again)
     assert first.dtype == again.dtype == torch.float64
@@ -233,7 +231,7 @@ def changed_pixel(some):
 
 
 def changed_shape(some):
-    """The same bytes, as a picture twice as wide."""
+    """The same bytes, as an image twice as wide."""
     height, width, _ = some[2].shape
     some[2] = some[2].reshape(height // 2, width * 2, 3)
     return some
@@ -243,15 +241,15 @@ def changed_shape(some):
     "change", [changed_pixel, changed_shape, lambda some: some[:-1], lambda some: some[::-1], lambda some: []]
 )
 def test_what_changed_is_not_taken_from_the_cache(features, tmp_path, change):
-    extract_cached(features, pictures(5), "clean", tmp_path)
-    some = change(pictures(5))
+    extract_cached(features, images(5), "clean", tmp_path)
+    some = change(images(5))
     found = extract_cached(features, some, "clean", tmp_path)
     assert features.network.calls == (2 if some else 1)
     assert torch.equal(found, extract(features, some, "clean"))
 
 
 def test_other_networks_and_protocols_are_not_confused(features, tmp_path):
-    some = pictures(4)
+    some = images(4)
     extract_cached(features, some, "clean", tmp_path)
     others = [
         (Features("inception-192", features.network, 12, 8, "part.pth", "f00d"), "clean"),
@@ -269,11 +267,9 @@ def test_a_cache_that_cannot_be_written_only_costs_time(features, tmp_path):
     for cache in (tmp_path / "file", tmp_path / "file" / "below"):
         features.network.calls = 0
         for calls in (1, 2):
-            found = extract_cached(features, pictures(4), "clean", cache)
+            found = extract_cached(features, images(4), "clean", cache)
             assert features.network.calls == calls
-            assert torch.equal(
-                found, extract(Features("x", Colours(), 12, 8, None, ""), pictures(4), "clean")
-            )
+            assert torch.equal(found, extract(Features("x", Colours(), 12, 8, None, ""), images(4), "clean"))
     assert (tmp_path / "file").read_text() == "no folder"
 
 
@@ -284,14 +280,14 @@ def test_a_full_disk_leaves_nothing_behind(features, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    found = extract_cached(features, pictures(4), "clean", tmp_path)
+    found = extract_cached(features, images(4), "clean", tmp_path)
     assert found.shape == (4, 12)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None, "other"])
 def test_a_damaged_cache_is_computed_anew(features, tmp_path, damage):
-    first = extract_cached(features, pictures(4), "clean", tmp_path)
+    first = extract_cached(features, images(4), "clean", tmp_path)
     (entry,) = tmp_path.iterdir()
     whole = entry.read_bytes()
     if damage == "other":
@@ -300,23 +296,23 @@ def test_a_damaged_cache_is_computed_anew(features, tmp_path, damage):
         entry.write_bytes(save({"something else": torch.zeros(3)}))
     else:
         entry.write_bytes(whole[:-7] if damage is None else damage)
-    again = extract_cached(features, pictures(4), "clean", tmp_path)
+    again = extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
     assert torch.equal(first, again)
     assert entry.read_bytes() == whole, "and mended"
-    extract_cached(features, pictures(4), "clean", tmp_path)
+    extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
 
 
 def test_no_cache_is_no_cache(features, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for calls in (1, 2):
-        extract_cached(features, pictures(3), "clean", None)
+        extract_cached(features, images(3), "clean", None)
         assert features.network.calls == calls
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_are_judged_as_they_come(metrics, monkeypatch):
+def test_images_are_judged_as_they_come(metrics, monkeypatch):
     """So that a folder of any size fits into memory."""
     monkeypatch.setattr("gan_nst.evaluation.features._BATCH", 2)
     at = []
@@ -324,17 +320,17 @@ def test_pictures_are_judged_as_they_come(metrics, monkeypatch):
     passed = [0]
 
     def stream():
-        for item in named(pictures(6, 1)).items():
+        for item in named(images(6, 1)).items():
             passed[0] += 1
             yield item
 
-    found = Judge(metrics, pictures(4))
+    found = Judge(metrics, images(4))
     at.clear()
     found.judge(stream())
     assert at == [2, 4, 6]
 
 
-def test_the_fewest_pictures_are_those_with_a_covariance():
+def test_the_fewest_images_are_those_with_a_covariance():
     assert judge.FEWEST == 2
-    rows = extract(choose("random", CPU), pictures(2), "clean")
+    rows = extract(choose("random", CPU), images(2), "clean")
     assert np.isfinite(distances.frechet_distance(rows, rows + 1))

@@ -7,7 +7,7 @@ from gan_nst.commands.evaluate import generator_cost
 from gan_nst.networks import build
 
 
-def cost(network, size, translate=lambda picture: picture, **options):
+def cost(network, size, translate=lambda image: image, **options):
     return generator_cost(network, translate, size, **options)
 
 
@@ -43,11 +43,11 @@ def test_the_time_is_the_median_of_the_translations(monkeypatch):
 
     ticks = iter([0, 0.5, 1, 1.01, 2, 2.02, 3, 3.03, 4, 4.5])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
-    pictures = []
-    measured = cost(nn.Conv2d(3, 3, 1), 12, lambda picture: pictures.append(picture) or picture, repeats=5)
+    images = []
+    measured = cost(nn.Conv2d(3, 3, 1), 12, lambda image: images.append(image) or image, repeats=5)
     assert abs(measured.milliseconds - 30) < 1e-9
-    assert len(pictures) == 6  # the first warms up
-    assert {picture.shape for picture in pictures} == {(12, 12, 3)}
+    assert len(images) == 6  # the first warms up
+    assert {image.shape for image in images} == {(12, 12, 3)}
 
 
 def test_nothing_is_learned_or_drawn_by_measuring():

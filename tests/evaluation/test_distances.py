@@ -76,7 +76,7 @@ def test_frechet_distance_of_a_moved_and_a_stretched_copy_is_known(n, d):
     assert frechet_distance(x, stretched) == pytest.approx(expected, abs=1e-9)
 
 
-def test_identical_sets_are_at_no_distance_with_fewer_pictures_than_features():
+def test_identical_sets_are_at_no_distance_with_fewer_images_than_features():
     x = gaussian(60, 2048, scale=3)
     assert frechet_distance(x, x.clone()) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
@@ -87,7 +87,7 @@ def test_single_precision_features_lose_nothing_more():
     assert frechet_distance(x, y) == pytest.approx(float(frechet(x.double(), y.double())), abs=1e-6)
 
 
-def test_equal_pictures_have_a_distance():
+def test_equal_images_have_a_distance():
     """A collapsed generator: no covariance at all."""
     x, y = torch.ones(6, 4, dtype=torch.float64), gaussian(50, 4)
     expected = float((1 - y.mean(0)).square().sum() + y.var(0).sum())
@@ -111,7 +111,7 @@ def test_kernel_distance_is_that_of_its_subsets(n, m, d):
     assert found.deviation == pytest.approx(np.std(values), abs=1e-9)
 
 
-def test_subsets_have_a_thousand_pictures_at_most(monkeypatch):
+def test_subsets_have_a_thousand_images_at_most(monkeypatch):
     asked = {}
 
     def instead(x, y, **options):
@@ -190,7 +190,7 @@ SCORES = {
 
 @pytest.mark.parametrize("which", SCORES)
 @pytest.mark.parametrize("equal_columns", [0, 9, 11])
-def test_the_order_of_the_pictures_is_of_no_account(which, equal_columns):
+def test_the_order_of_the_images_is_of_no_account(which, equal_columns):
     """Also where many features are zero, as those of a network with rectifiers may be."""
     x, y = gaussian(31, 12, 1), gaussian(24, 12, 2, shift=0.3)
     for rows in (x, y):
@@ -224,7 +224,7 @@ def test_an_interval_of_identical_sets_contains_their_distance(which, n, d):
             assert score.low <= score.value <= score.high
 
 
-def test_two_pictures_have_a_frechet_distance_without_an_interval():
+def test_two_images_have_a_frechet_distance_without_an_interval():
     x, y = gaussian(2, 4, 1), gaussian(30, 4, 2)
     for pair in ((x, y), (y, x), (x, x + 1)):
         score = frechet_score(*pair)
@@ -238,7 +238,7 @@ def half_width(score):
     return (score.high - score.value) / 1.96
 
 
-# n and m pictures of d features, whose distributions are `shift` apart.
+# n and m images of d features, whose distributions are `shift` apart.
 POPULATIONS = [(60, 60, 6, 1.0), (60, 60, 6, 0.0), (40, 40, 64, 0.5), (30, 120, 8, 0.7)]
 
 
@@ -267,7 +267,7 @@ def test_the_noise_floor_is_the_distance_of_independent_samples_half_as_many(d):
     assert abs(noise_floor(real, lambda a, b: kernel_distance(a, b).mean)) < 3 * np.std(apart)
 
 
-def test_the_halves_of_the_noise_floor_share_no_picture():
+def test_the_halves_of_the_noise_floor_share_no_image():
     rows = torch.arange(7, dtype=torch.float64)[:, None]
     seen = []
     noise_floor(rows, lambda a, b: seen.append((a, b)) or 0.0)
@@ -278,7 +278,7 @@ def test_the_halves_of_the_noise_floor_share_no_picture():
     assert len({tuple(sorted(a.flatten().tolist())) for a, _ in seen}) > 1
 
 
-def test_a_share_that_no_picture_left_out_changes_is_not_known_for_sure():
+def test_a_share_that_no_image_left_out_changes_is_not_known_for_sure():
     """At 0 and at 1 the interval is that of a plain share: about 1.96 sqrt(2 / (n + 4) * (1 - 2 / (n + 4)) / n)."""
     x = gaussian(12, 3)
     same, far = precision_recall_scores(x, x), precision_recall_scores(x, x + 100)

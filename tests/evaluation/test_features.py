@@ -1,4 +1,4 @@
-"""Feature networks: the same features however pictures come, and the FID Inception against its library's own."""
+"""Feature networks: the same features however images come, and the FID Inception against its library's own."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ from gan_nst.evaluation.features import (
     prepare,
     score_key,
 )
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.files import find_images, read_image
 
 CPU = torch.device("cpu")
 WIDTHS = (64, 192, 768, 2048)
@@ -81,8 +81,8 @@ def files(reference, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Pictures of several sizes, gray and transparent ones among them, as files are read."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Images of several sizes, gray and transparent ones among them, as files are read."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number, (width, height, mode) in enumerate(
         [
@@ -97,7 +97,7 @@ def photographs(tmp_path_factory):
     ):
         small = rng.integers(0, 256, (4, 4, len(Image.new(mode, (1, 1)).getbands())), np.uint8).squeeze()
         Image.fromarray(small).resize((width, height)).convert(mode).save(folder / f"{number}.png")
-    return [read_picture(path) for path in find_pictures(folder)]
+    return [read_image(path) for path in find_images(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def networks(files):
 @pytest.mark.parametrize("which", ["random", "inception"])
 def test_batches_and_order_are_of_no_account(networks, photographs, monkeypatch, which, protocol):
     features = networks[which]
-    alone = torch.cat([extract(features, [picture], protocol) for picture in photographs])
+    alone = torch.cat([extract(features, [image], protocol) for image in photographs])
     assert alone.shape == (len(photographs), features.dimension)
     assert alone.dtype == torch.float64
     scale = float(alone.abs().mean())
@@ -121,27 +121,27 @@ def test_batches_and_order_are_of_no_account(networks, photographs, monkeypatch,
     reverse = extract(features, photographs[::-1], protocol)
     torch.testing.assert_close(reverse.flip(0), alone, rtol=1e-5, atol=1e-6 * scale)
     apart = torch.cdist(alone, alone) + torch.eye(len(alone)) * 1e9
-    assert apart.min() > 1e-3 * scale, "different pictures have different features"
+    assert apart.min() > 1e-3 * scale, "different images have different features"
 
 
-def test_no_pictures_have_no_features(networks):
+def test_no_images_have_no_features(networks):
     assert extract(networks["random"], [], "clean").shape == (0, networks["random"].dimension)
 
 
-def test_pictures_go_through_one_batch_at_a_time(networks, photographs, monkeypatch):
+def test_images_go_through_one_batch_at_a_time(networks, photographs, monkeypatch):
     """So that a folder of any size fits into memory."""
     monkeypatch.setattr(module, "_BATCH", 3)
     seen, given = [], []
 
-    def pictures():
-        for picture in photographs:
-            given.append(picture)
-            yield picture
+    def images():
+        for image in photographs:
+            given.append(image)
+            yield image
 
     network = torch.nn.Module()
     network.weight = torch.nn.Parameter(torch.zeros(1))
     network.forward = lambda x: seen.append((len(x), len(given))) or x.flatten(1)
-    extract(Features("random", network, 3 * 4 * 4, 4, None, ""), pictures(), "clean")
+    extract(Features("random", network, 3 * 4 * 4, 4, None, ""), images(), "clean")
     assert seen == [(3, 3), (3, 6), (1, 7)]
 
 
@@ -208,20 +208,20 @@ def test_only_the_standard_features_have_the_standard_names(name):
     assert tuple(score_key(name, metric) for metric in metrics) == KEYS[name]
 
 
-def random_picture(size=299, seed=0):
+def random_image(size=299, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
 def test_features_are_those_of_torch_fidelity(reference, files):
     """At 299x299, where no resizing differs, and its input is that of the clean protocol."""
-    picture = random_picture()
+    image = random_image()
     with torch.inference_mode():
-        found = reference(torch.from_numpy(picture).permute(2, 0, 1)[None])
+        found = reference(torch.from_numpy(image).permute(2, 0, 1)[None])
         expected = dict(zip(WIDTHS, found, strict=True))
     for width, file in [(64, "part"), (192, "whole"), (768, "part"), (2048, "whole")]:
         name = "inception" if width == 2048 else f"inception-{width}"
         features = choose(name, CPU, files[file])
-        found = extract(features, [picture], "clean")
+        found = extract(features, [image], "clean")
         assert found.shape == (1, features.dimension) == (1, width)
         scale = float(expected[width].abs().mean())
         assert scale > 1e-2, "the activations faded, and the comparison shows nothing"
@@ -229,17 +229,17 @@ def test_features_are_those_of_torch_fidelity(reference, files):
 
 
 def test_legacy_features_are_those_of_the_layers_called_one_by_one(reference, files):
-    picture = random_picture(120)
+    image = random_image(120)
     layers = (
         "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 MaxPool_1 Conv2d_3b_1x1 Conv2d_4a_3x3 MaxPool_2 Mixed_5b Mixed_5c "
         "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e"
     )
     with torch.inference_mode():
-        x = prepare(picture, 299, "legacy")[None]
+        x = prepare(image, 299, "legacy")[None]
         for layer in layers.split():
             x = reference.get_submodule(layer)(x)
         expected = x.flatten(2).mean(2).double()
-    found = extract(choose("inception-768", CPU, files["part"]), [picture], "legacy")
+    found = extract(choose("inception-768", CPU, files["part"]), [image], "legacy")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.mean()))
 
 
@@ -374,7 +374,7 @@ def test_legacy_fid_of_photographs_against_paintings(pretrained_weights, test_da
     """1.2325 was computed with other code, from the same weights: pytorch-fid's resizing and layers."""
     features = choose("inception-768", CPU, pretrained_weights / "inception_fid_to_mixed7a.pth")
     sets = [
-        extract(features, map(read_picture, find_pictures(test_data / "monet2photo" / split)), "legacy")
+        extract(features, map(read_image, find_images(test_data / "monet2photo" / split)), "legacy")
         for split in ("testB", "testA")
     ]
     assert [len(rows) for rows in sets] == [100, 60]
@@ -392,14 +392,14 @@ def test_legacy_fid_of_photographs_against_paintings(pretrained_weights, test_da
         b"",
     ],
 )
-def test_what_is_remembered_is_used_only_where_it_can_be_of_these_pictures(tmp_path, remembered):
-    pictures = [np.random.default_rng(n).integers(0, 256, (9, 8, 3), np.uint8) for n in range(3)]
+def test_what_is_remembered_is_used_only_where_it_can_be_of_these_images(tmp_path, remembered):
+    images = [np.random.default_rng(n).integers(0, 256, (9, 8, 3), np.uint8) for n in range(3)]
     random = choose("random", CPU)
-    found = extract_cached(random, pictures, "clean", tmp_path)
+    found = extract_cached(random, images, "clean", tmp_path)
     assert found.shape == (3, 160)
     (path,) = tmp_path.iterdir()
     path.write_bytes(remembered if isinstance(remembered, bytes) else save(remembered))
-    assert torch.equal(extract_cached(random, pictures, "clean", tmp_path), found)
+    assert torch.equal(extract_cached(random, images, "clean", tmp_path), found)
     assert torch.equal(load_file(path)["features"].double(), found)
 
 
@@ -412,20 +412,20 @@ def test_a_pickle_among_what_is_remembered_is_not_loaded(tmp_path):
     content = pickle.dumps(Touch())
     pickle.loads(content)
     canary.unlink()  # which was there, as it is when somebody loads it
-    pictures = [np.zeros((9, 8, 3), np.uint8)] * 2
+    images = [np.zeros((9, 8, 3), np.uint8)] * 2
     random = choose("random", CPU)
-    found = extract_cached(random, pictures, "clean", cache)
+    found = extract_cached(random, images, "clean", cache)
     (path,) = cache.iterdir()
     path.write_bytes(content)
-    assert torch.equal(extract_cached(random, pictures, "clean", cache), found)
+    assert torch.equal(extract_cached(random, images, "clean", cache), found)
     assert not canary.exists()
 
 
 def test_a_pipe_among_what_is_remembered_is_not_waited_for(tmp_path):
-    pictures = [np.zeros((9, 8, 3), np.uint8)] * 2
+    images = [np.zeros((9, 8, 3), np.uint8)] * 2
     random = choose("random", CPU)
-    found = extract_cached(random, pictures, "clean", tmp_path)
+    found = extract_cached(random, images, "clean", tmp_path)
     (path,) = tmp_path.iterdir()
     path.unlink()
     os.mkfifo(path)
-    assert torch.equal(extract_cached(random, pictures, "clean", tmp_path), found)
+    assert torch.equal(extract_cached(random, images, "clean", tmp_path), found)

@@ -68,7 +68,7 @@ def test_the_distance_is_that_of_ten_lines_in_float64(file, weights, x, y):
     assert found == pytest.approx(lpips(x, y, weights), rel=1e-4)
 
 
-def test_equal_pictures_are_at_no_distance_and_worse_ones_further(file):
+def test_equal_images_are_at_no_distance_and_worse_ones_further(file):
     metric = Lpips.load(file, CPU)
     x = smooth()
     assert metric(x, x.copy()) == 0

@@ -68,13 +68,13 @@ def test_similarity_is_that_of_torchmetrics(pair):
     assert structural_similarity(*PAIRS[pair]) == pytest.approx(float(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize("picture", [noise(), smooth(), noise(1, 1), noise(3, 40)])
-def test_equal_pictures_are_perfect(picture):
-    assert absolute_error(picture, picture) == 0
-    assert structural_similarity(picture, picture) == pytest.approx(1, abs=1e-9)
+@pytest.mark.parametrize("image", [noise(), smooth(), noise(1, 1), noise(3, 40)])
+def test_equal_images_are_perfect(image):
+    assert absolute_error(image, image) == 0
+    assert structural_similarity(image, image) == pytest.approx(1, abs=1e-9)
 
 
-def test_worse_pictures_score_worse():
+def test_worse_images_score_worse():
     truth = smooth()
     rng = np.random.default_rng(0)
     errors, similarities = [], []
@@ -93,9 +93,9 @@ def test_what_does_not_match_is_refused(score):
 
 
 def test_colour_statistics_are_of_all_pixels():
-    pictures = [noise(8, 9, 1), smooth(20, 11) // 2, noise(3, 50, 2)]
-    pixels = np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255
-    statistics = colour_statistics(iter(pictures))
+    images = [noise(8, 9, 1), smooth(20, 11) // 2, noise(3, 50, 2)]
+    pixels = np.concatenate([p.reshape(-1, 3) for p in images]) / 255
+    statistics = colour_statistics(iter(images))
     np.testing.assert_allclose(statistics.mean, pixels.mean(0), rtol=1e-12)
     np.testing.assert_allclose(statistics.deviation, pixels.std(0), rtol=1e-9)
 
@@ -106,7 +106,7 @@ def test_mapped_colours_have_the_targets_mean_and_deviation():
     sources = [rng.integers(80, 180, (64, 64, 3), np.uint8) for _ in range(4)]
     targets = [rng.integers((60, 90, 120), (200, 150, 140), (50, 60, 3)).astype(np.uint8) for _ in range(3)]
     source, target = colour_statistics(sources), colour_statistics(targets)
-    mapped = [map_colours(picture, source, target) for picture in sources]
+    mapped = [map_colours(image, source, target) for image in sources]
     assert all(0 < m.min() <= m.max() < 255 for m in mapped)
     result = colour_statistics(mapped)
     # Rounding moves no value by more than half a step of 1/255, so neither does it the mean or the deviation.
@@ -117,9 +117,9 @@ def test_mapped_colours_have_the_targets_mean_and_deviation():
 
 
 def test_colours_mapped_to_their_own_statistics_stay():
-    picture = noise()
-    statistics = colour_statistics([picture])
-    np.testing.assert_array_equal(map_colours(picture, statistics, statistics), picture)
+    image = noise()
+    statistics = colour_statistics([image])
+    np.testing.assert_array_equal(map_colours(image, statistics, statistics), image)
 
 
 def test_a_channel_without_deviation_is_moved_alone():

@@ -18,28 +18,28 @@ def noise(height, width, seed=0):
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size", [16, 64, 299])
 def test_clean_is_pillows_float_bicubic_clipped(height, width, size):
-    picture = noise(height, width)
+    image = noise(height, width)
     expected = np.empty((3, size, size), np.float32)
     for channel in range(3):
-        image = Image.fromarray(picture[:, :, channel]).convert("F")
-        assert image.mode == "F"
-        expected[channel] = image.resize((size, size), Image.Resampling.BICUBIC)
+        pil = Image.fromarray(image[:, :, channel]).convert("F")
+        assert pil.mode == "F"
+        expected[channel] = pil.resize((size, size), Image.Resampling.BICUBIC)
     expected = np.minimum(np.maximum(expected, 0), 255)
-    np.testing.assert_allclose(prepare(picture, size, "clean"), expected / 128 - 1, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(prepare(image, size, "clean"), expected / 128 - 1, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size", [16, 64, 299])
 def test_legacy_is_what_pytorch_fid_does(height, width, size):
     """ToTensor, then bilinear without anti-aliasing, then 2 x - 1."""
-    picture = noise(height, width)
-    x = torch.tensor(picture).permute(2, 0, 1).float().div(255)
+    image = noise(height, width)
+    x = torch.tensor(image).permute(2, 0, 1).float().div(255)
     x = F.interpolate(x[None], (size, size), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(prepare(picture, size, "legacy"), 2 * x[0] - 1, rtol=0, atol=1e-6)
+    torch.testing.assert_close(prepare(image, size, "legacy"), 2 * x[0] - 1, rtol=0, atol=1e-6)
 
 
 def test_clean_is_neither_rounded_nor_left_beyond_white():
-    """What Pillow's resizing of 8-bit pictures, and of floats without clipping, would give."""
+    """What Pillow's resizing of 8-bit images, and of floats without clipping, would give."""
     stripes = np.zeros((90, 90, 3), np.uint8)
     stripes[:, ::7] = 255
     values = prepare(stripes, 200, "clean") * 128 + 128
@@ -55,8 +55,8 @@ def test_clean_is_neither_rounded_nor_left_beyond_white():
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
 @pytest.mark.parametrize("size", [8, 299])
 def test_inputs_are_float_squares_about_minus_one_to_one(protocol, size):
-    for picture in (noise(20, 30), np.zeros((5, 9, 3), np.uint8), np.full((9, 5, 3), 255, np.uint8)):
-        x = prepare(picture, size, protocol)
+    for image in (noise(20, 30), np.zeros((5, 9, 3), np.uint8), np.full((9, 5, 3), 255, np.uint8)):
+        x = prepare(image, size, protocol)
         assert x.shape == (3, size, size)
         assert x.dtype == torch.float32
         assert x.min() >= -1 - 1e-5  # interpolation rounds
@@ -67,10 +67,10 @@ def test_inputs_are_float_squares_about_minus_one_to_one(protocol, size):
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
 def test_channels_and_directions_stay(protocol):
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:32, :, 0] = 255  # the upper half is red
-    picture[:, 32:, 2] = 255  # the right half is blue
-    x = prepare(picture, 16, protocol)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32, :, 0] = 255  # the upper half is red
+    image[:, 32:, 2] = 255  # the right half is blue
+    x = prepare(image, 16, protocol)
     assert (x[0, :6] > 0.9).all()
     assert (x[0, -6:] < -0.9).all()
     assert (x[2, :, :6] < -0.9).all()
@@ -78,23 +78,23 @@ def test_channels_and_directions_stay(protocol):
     assert (x[1] < -0.9).all()
 
 
-def test_they_differ_where_a_picture_has_details():
+def test_they_differ_where_a_image_has_details():
     """Shrunk eightfold, noise becomes gray by anti-aliasing, and stays noise without."""
     clean, legacy = (prepare(noise(256, 256), 32, protocol) for protocol in ("clean", "legacy"))
     assert clean.std() < 0.5 * legacy.std()
     assert (clean - legacy).abs().mean() > 0.2
 
 
-def test_they_agree_on_a_picture_of_one_colour_but_for_the_scale():
-    picture = np.full((50, 40, 3), (10, 128, 250), np.uint8)
-    clean, legacy = (prepare(picture, 20, protocol) for protocol in ("clean", "legacy"))
+def test_they_agree_on_a_image_of_one_colour_but_for_the_scale():
+    image = np.full((50, 40, 3), (10, 128, 250), np.uint8)
+    clean, legacy = (prepare(image, 20, protocol) for protocol in ("clean", "legacy"))
     torch.testing.assert_close(clean * 128 + 128, (legacy + 1) * 127.5, rtol=0, atol=1e-4)
 
 
-def test_the_picture_is_left_alone():
-    picture = noise(20, 20)
-    picture.flags.writeable = False
+def test_the_image_is_left_alone():
+    image = noise(20, 20)
+    image.flags.writeable = False
     for protocol in DESCRIPTIONS:
-        prepare(picture[::-1], 10, protocol)
-        prepare(picture[:, ::2], 10, protocol)
-    np.testing.assert_array_equal(picture, noise(20, 20))
+        prepare(image[::-1], 10, protocol)
+        prepare(image[:, ::2], 10, protocol)
+    np.testing.assert_array_equal(image, noise(20, 20))

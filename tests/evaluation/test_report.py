@@ -63,8 +63,8 @@ def translation(exported="best"):
         "best": column(1, 2500),
         "untouched": column(3),
         "colour_map": column(1.02),
-        "noise_floor": {"pictures": 30, "fid_768": 4.2, "kid_768": 0.00001},
-        "warnings": ["FID needs more than 60 pictures."],
+        "noise_floor": {"images": 30, "fid_768": 4.2, "kid_768": 0.00001},
+        "warnings": ["FID needs more than 60 images."],
     }
 
 
@@ -134,7 +134,7 @@ def test_every_score_is_in_the_table_with_its_interval():
             (place,) = [i for i, head in enumerate(heads) if head[: len(words)] == words]
             values = EVALUATION[name][key]
             for score, value in values.items():
-                if score in ("step", "pictures", "intervals") or score.endswith(BESIDE):
+                if score in ("step", "images", "intervals") or score.endswith(BESIDE):
                     continue
                 cell = " ".join(rows[label(score)][place].split())
                 ends = values.get("intervals", {}).get(score, [])
@@ -315,8 +315,8 @@ def test_rows_and_columns_without_data_disappear():
 
 
 def test_warnings_are_shown_even_where_no_score_is():
-    page = Page(render(only(ab={"warnings": ["too few pictures"]})))
-    assert "Too few pictures." in page.text
+    page = Page(render(only(ab={"warnings": ["too few images"]})))
+    assert "Too few images." in page.text
     assert not page.tables
 
 
@@ -333,9 +333,9 @@ def test_failures_are_called_absent_only_where_there_are_curves():
     assert "No curves" in text
 
 
-def test_a_deviation_says_of_how_many_pictures_the_subsets_are():
+def test_a_deviation_says_of_how_many_images_the_subsets_are():
     spans = Page(render(report())).all("span")
-    assert "over subsets of 17 pictures" in [attributes.get("title") for attributes in spans]
+    assert "over subsets of 17 images" in [attributes.get("title") for attributes in spans]
 
 
 def test_findings_stand_with_the_alarms_first():
@@ -352,12 +352,12 @@ def test_the_protocol_names_its_weights_and_libraries():
     assert HASH not in page.text
     for words in (HASH[:12], "inception-768", "weights.pth", "torch-fidelity", "0.4.0", "squeeze"):
         assert words in page.text
-    assert "60 generated pictures, 61 real pictures, 59 pairs" in page.text
+    assert "60 generated images, 61 real images, 59 pairs" in page.text
 
 
 def test_costs_are_told_in_units():
     text = Page(render(report())).text
-    for words in ("88,092", "67.6 million", "22.52 ms a picture of 48 by 48 pixels", "6 min 40 s", "2 %"):
+    for words in ("88,092", "67.6 million", "22.52 ms an image of 48 by 48 pixels", "6 min 40 s", "2 %"):
         assert words in text
 
 
@@ -375,7 +375,7 @@ def test_the_samples_say_how_they_were_chosen(score, words):
     assert words in Page(render(report(evaluation=evaluation))).text
 
 
-def test_pictures_are_inside_unchanged():
+def test_images_are_inside_unchanged():
     files = [png(1), png(2, (30, 70))]
     page = Page(render(report(sheets=[Sheet("one", files[0]), Sheet("two", files[1])])))
     images = page.all("img")

@@ -21,7 +21,7 @@ def test_an_error_that_is_not_finite_gives_no_interval(error):
     assert Score.with_error(3.0, error) == Score(3.0)
 
 
-def test_the_mean_of_pictures_has_the_error_of_a_mean():
+def test_the_mean_of_images_has_the_error_of_a_mean():
     values = [0.1, 0.4, 0.2, 0.9]
     score = Score.of_mean(values)
     mean = sum(values) / 4
@@ -29,7 +29,7 @@ def test_the_mean_of_pictures_has_the_error_of_a_mean():
     assert score.value == pytest.approx(mean, abs=1e-12)
     assert score.high - score.value == pytest.approx(1.96 * error, abs=1e-12)
     assert score.value - score.low == pytest.approx(1.96 * error, abs=1e-12)
-    assert Score.of_mean([0.3]) == Score(0.3), "one picture tells nothing of its error"
+    assert Score.of_mean([0.3]) == Score(0.3), "one image tells nothing of its error"
 
 
 def test_the_interval_of_a_mean_contains_the_truth_19_times_in_20():
@@ -91,7 +91,7 @@ def test_every_feature_network_has_names_of_its_own():
     [
         "step",
         "intervals",
-        "pictures",
+        "images",
         "kid_std",
         "kid_subset_size",
         "kid_768_std",
@@ -116,7 +116,7 @@ RESULT = {
     "best": {"step": 150, "fid": 98.765432, "kid": -0.00123, "ssim": 0.61234567, "intervals": {}},
     "untouched": {"fid": 150.0, "kid": 0.1, "kid_std": 0.01, "kid_subset_size": 30},
     "colour_map": None,
-    "noise_floor": {"pictures": 30, "fid": 60.0},
+    "noise_floor": {"images": 30, "fid": 60.0},
     "warnings": ["few"],
 }
 

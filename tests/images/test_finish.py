@@ -1,4 +1,4 @@
-"""What is done to a picture before and after the network changes what was asked for, and nothing else."""
+"""What is done to an image before and after the network changes what was asked for, and nothing else."""
 
 import itertools
 
@@ -21,7 +21,7 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 
 def smooth(kind, height=40, width=60, seed=0):
-    """A picture of a few soft blobs of colour over the whole range but its ends."""
+    """An image of a few soft blobs of colour over the whole range but its ends."""
     noise = np.random.default_rng(seed).random((5, 6, 3))
     planes = [
         np.asarray(
@@ -50,7 +50,7 @@ def ring(kind, height=40, width=60):
 
 
 def blur(pixels, radius=4):
-    """Stands for a network, which sees around a pixel and over the whole picture."""
+    """Stands for a network, which sees around a pixel and over the whole image."""
     padded = np.pad(pixels.astype(float), ((radius, radius), (radius, radius), (0, 0)), "edge")
     side = 2 * radius + 1
     total = sum(
@@ -70,7 +70,7 @@ def from_linear(values):
 
 @pytest.fixture(autouse=True)
 def _narrow_bands(monkeypatch):
-    """Bands of few rows, as large pictures have them."""
+    """Bands of few rows, as large images have them."""
     for module in (bandwise, colours, hidden):
         monkeypatch.setattr(module, "bands", lambda height, width: bands(height, width, pixels=7 * width))
 
@@ -78,7 +78,7 @@ def _narrow_bands(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["none", "luma", "statistics"])
 @pytest.mark.parametrize("scale", [1, 0.5])
-def test_no_strength_is_the_picture_bit_for_bit(kind, mode, scale):
+def test_no_strength_is_the_image_bit_for_bit(kind, mode, scale):
     photo = Photo(smooth(kind), ring(kind), b"exif")
     finish = Finish(mode, 0.0, scale)
     completed = complete(photo, invert(prepare(photo, finish)), finish)
@@ -166,7 +166,7 @@ def test_one_visible_pixel_colours_all_and_none_leaves_white(shape):
     assert np.abs(prepare(Photo(pixels, alpha), Finish()).astype(int) - pixels[-1, -1]).max() <= 1
 
 
-def test_large_pictures_are_filled_by_blocks(monkeypatch):
+def test_large_images_are_filled_by_blocks(monkeypatch):
     alpha, pixels = ring(np.uint8), np.full((40, 60, 3), 90, np.uint8)
     monkeypatch.setattr(hidden, "_BLOCKS", 100)  # of 5 x 5 pixels, which do not divide every side
     pixels[alpha == 0] = 0
@@ -174,7 +174,7 @@ def test_large_pictures_are_filled_by_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_luma_is_the_translations_and_chroma_the_pictures(kind):
+def test_luma_is_the_translations_and_chroma_the_images(kind):
     photo, translated = Photo(smooth(kind)), smooth(kind, seed=1)
     white = np.iinfo(kind).max
     completed = complete(photo, translated, Finish("luma")).pixels / white
@@ -201,7 +201,7 @@ def lab(values):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transparent", [False, True])
-def test_statistics_become_the_pictures_where_it_is_visible(kind, transparent):
+def test_statistics_become_the_images_where_it_is_visible(kind, transparent):
     white = np.iinfo(kind).max
     photo = Photo((smooth(kind) // 4 + white // 3).astype(kind), ring(kind) if transparent else None)
     translated = (smooth(kind, seed=1) // 3 + white // 4).astype(kind)
@@ -301,7 +301,7 @@ def test_bands_of_any_height_give_the_same(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (2, 3)])
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1])
-def test_tiny_pictures_are_finished(shape, scale):
+def test_tiny_images_are_finished(shape, scale):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     photo = Photo(pixels, np.full(shape, 9, np.uint8))
     for mode in ("none", "luma", "statistics"):
@@ -341,7 +341,7 @@ def test_values_that_are_none_are_refused_in_one_line(settings, says):
     assert "\n" not in str(caught.value)
 
 
-def test_real_pictures_come_nearer_to_themselves_than_enlarged(test_data):
+def test_real_images_come_nearer_to_themselves_than_enlarged(test_data):
     """Half size and back, nothing translated."""
     files = sorted((test_data / "photo2hayao" / "testA").iterdir())[:5]
     finish = Finish(scale=0.5)

@@ -1,4 +1,4 @@
-"""Every awkward picture is read for what it is, written in every format, and read again as the same."""
+"""Every awkward image is read for what it is, written in every format, and read again as the same."""
 
 import errno
 import io
@@ -57,7 +57,7 @@ def written(photo, path, **encoding):
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_awkward_pictures_are_read(files, name, caplog, capfd):
+def test_awkward_images_are_read(files, name, caplog, capfd):
     case, photo = CASES[name], read_photo(files[name])
     assert capfd.readouterr().err == ""  # libpng and libtiff print of their own
     assert (photo.pixels.shape, photo.pixels.dtype) == (case.expected.shape, case.expected.dtype)
@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(files, name, capfd):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_every_picture_survives_a_lossless_file(photos, tmp_path, suffix):
+def test_every_image_survives_a_lossless_file(photos, tmp_path, suffix):
     for name, photo in photos.items():
         again = read_photo(written(photo, tmp_path / f"x{suffix}"))
         assert again.pixels.dtype == photo.pixels.dtype, name
@@ -96,7 +96,7 @@ def test_every_picture_survives_a_lossless_file(photos, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif"])
-def test_every_picture_is_recognised_in_a_lossy_file(photos, tmp_path, suffix):
+def test_every_image_is_recognised_in_a_lossy_file(photos, tmp_path, suffix):
     for name, photo in photos.items():
         again = read_photo(written(photo, tmp_path / f"x{suffix}", quality=100))
         assert again.pixels.dtype == np.uint8, name
@@ -182,7 +182,7 @@ def test_exif_too_large_for_jpeg_is_left_out_with_a_warning(tmp_path, caplog):
     assert "without its EXIF" in caplog.text
 
 
-def test_a_tiff_keeps_what_its_directory_says_of_the_picture(tmp_path):
+def test_a_tiff_keeps_what_its_directory_says_of_the_image(tmp_path):
     given = Image.Exif()
     given.load(exif(6))
     Image.fromarray(RGB).save(tmp_path / "x.tif", exif=given)

@@ -1,4 +1,4 @@
-"""A picture's file that is cut short or damaged, as far as its format can tell, is refused by both readers; and no file
+"""An image's file that is cut short or damaged, as far as its format can tell, is refused by both readers; and no file
 makes them run another program.
 """
 
@@ -17,7 +17,7 @@ from awkward_files import chunk, png, saved
 from PIL import Image
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import check_whole, read_picture
+from gan_nst.images.files import check_whole, read_image
 from gan_nst.images.photo import read_photo
 
 NOISE = np.random.default_rng(3).integers(0, 256, (24, 30, 3), np.uint8)
@@ -33,7 +33,7 @@ def refused(content: bytes, folder: Path, says: str) -> None:
     """Asserts that both readers refuse a file, each in one line that names it."""
     path = folder / "x.img"
     path.write_bytes(content)
-    for read in (read_picture, read_photo):
+    for read in (read_image, read_photo):
         with pytest.raises(DataError, match=f"^{re.escape(str(path))}: .*{says}") as caught:
             read(path)
         assert "\n" not in str(caught.value)
@@ -46,14 +46,14 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, whole):
         with pytest.raises(DataError, match="cut short"):
             check_whole(io.BytesIO(whole[:length]))
     for length in (0, 7, len(whole) // 2, len(whole) - 12, len(whole) - 1):
-        refused(whole[:length], tmp_path, "not a readable picture")
+        refused(whole[:length], tmp_path, "not a readable image")
 
 
 @pytest.mark.parametrize("whole", [PNG, JPEG, GIF])
 def test_what_follows_the_end_is_passed_over(tmp_path, whole):
     (tmp_path / "x").write_bytes(whole)
-    (tmp_path / "y").write_bytes(whole + b"a film, say \xff\xda\xff\xfe")
-    np.testing.assert_array_equal(read_picture(tmp_path / "x"), read_picture(tmp_path / "y"))
+    (tmp_path / "y").write_bytes(whole + b"a video, say \xff\xda\xff\xfe")
+    np.testing.assert_array_equal(read_image(tmp_path / "x"), read_image(tmp_path / "y"))
 
 
 @pytest.mark.parametrize("whole", [JPEG, GIF])
@@ -118,14 +118,14 @@ def test_a_jpeg_with_a_mark_that_none_has_is_refused(tmp_path):
 
 def test_fill_bytes_before_a_jpegs_marks_are_allowed(tmp_path):
     (tmp_path / "x").write_bytes(JPEG[:-2] + b"\xff\xff" + JPEG[-2:])
-    read_picture(tmp_path / "x")
+    read_image(tmp_path / "x")
 
 
 def test_a_jpeg_segment_longer_than_the_file_is_refused(tmp_path):
-    refused(JPEG[:2] + b"\xff\xe1" + struct.pack(">H", 65535) + JPEG[2:], tmp_path, "not a readable picture")
+    refused(JPEG[:2] + b"\xff\xe1" + struct.pack(">H", 65535) + JPEG[2:], tmp_path, "not a readable image")
 
 
-def test_a_picture_runs_no_other_program(tmp_path, monkeypatch):
+def test_a_image_runs_no_other_program(tmp_path, monkeypatch):
     """Pillow would hand PostScript, whatever its name, to Ghostscript."""
     started = []
     monkeypatch.setattr(subprocess, "check_call", lambda *given, **options: started.append(given))
@@ -139,6 +139,6 @@ def test_many_threads_may_read_at_once(tmp_path, recwarn):
     path = tmp_path / "x.jpg"
     path.write_bytes(saved(IMAGE, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xffgarbage"))
     with ThreadPoolExecutor(8) as pool:
-        pictures = list(pool.map(read_picture, [path] * 200))
-    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
+        images = list(pool.map(read_image, [path] * 200))
+    assert all(np.array_equal(image, images[0]) for image in images)
     assert not recwarn.list

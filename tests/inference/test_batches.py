@@ -1,4 +1,4 @@
-"""Pictures of equal size pass the network together, as many as fit, and what waits is bounded."""
+"""Images of equal size pass the network together, as many as fit, and what waits is bounded."""
 
 from pathlib import Path
 
@@ -22,15 +22,15 @@ def pixels(item):
     return item
 
 
-def test_pictures_of_equal_size_pass_together_and_come_out_as_alone():
+def test_images_of_equal_size_pass_together_and_come_out_as_alone():
     torch.manual_seed(0)
     made = translator(build({"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 2}))
-    pictures = named(SIZES)
-    outputs = dict(translate_stream(made, pictures))
-    assert outputs.keys() == {path for path, _ in pictures}
-    for path, picture in pictures:
-        alone = made(picture)
-        assert outputs[path].shape == picture.shape
+    images = named(SIZES)
+    outputs = dict(translate_stream(made, images))
+    assert outputs.keys() == {path for path, _ in images}
+    for path, image in images:
+        alone = made(image)
+        assert outputs[path].shape == image.shape
         difference = np.abs(outputs[path].astype(int) - alone)
         assert difference.max() <= 1  # at most the rounding of a sum in another order
         assert difference.mean() < 0.01
@@ -58,23 +58,23 @@ def test_no_more_pass_together_than_fit(fits, sizes):
     assert [len(batch) for batch in found] == sizes
 
 
-def test_pictures_of_8_and_of_16_bits_do_not_pass_together():
+def test_images_of_8_and_of_16_bits_do_not_pass_together():
     items = [noise(8, 8), noise(8, 8).astype(np.uint16), noise(8, 8)]
     assert sorted(len(batch) for batch in batches(items, pixels, lambda *_: 9)) == [1, 2]
 
 
 def test_what_waits_for_company_is_bounded(monkeypatch):
-    """With every picture of another size the first comes out long before the last goes in."""
+    """With every image of another size the first comes out long before the last goes in."""
     monkeypatch.setattr(module, "_PIXELS_A_BATCH", 1000)
     taken = []
 
-    def pictures():
+    def images():
         for number in range(200):
             taken.append(number)
             yield Path(f"{number}.png"), noise(16 + number % 50, 16 + number // 50, seed=number)
 
     longest, returned = 0, 0
-    for _ in translate_stream(translator(Shift()), pictures()):
+    for _ in translate_stream(translator(Shift()), images()):
         returned += 1
         longest = max(longest, len(taken) - returned)
     assert returned == 200

@@ -50,8 +50,8 @@ def file(tmp_path, network):
 def test_what_was_exported_is_loaded(file, network):
     loaded, told = load_exported(file)
     assert told == description(network)
-    picture = torch.rand(1, 3, 16, 16) * 2 - 1
-    assert torch.equal(loaded(picture), network.eval()(picture))
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(loaded(image), network.eval()(image))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert os.listdir(file.parent) == [file.name]

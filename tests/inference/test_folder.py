@@ -13,8 +13,8 @@ from helpers_inference import Blur, Shift, noise, translator
 from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.arrays import to_picture, to_uint8
-from gan_nst.images.files import find_pictures, read_picture, write_picture
+from gan_nst.images.arrays import to_image, to_uint8
+from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Encoding, Photo, read_photo, write_photo
 from gan_nst.inference import folder
@@ -24,16 +24,16 @@ from gan_nst.inference.outputs import Naming
 
 def fill(root, *names, size=(20, 24)):
     for number, name in enumerate(names):
-        write_picture(noise(*size, seed=number), root / name)
+        write_image(noise(*size, seed=number), root / name)
     return root
 
 
 def tree(root):
-    return {path.relative_to(root).as_posix() for path in find_pictures(root)}
+    return {path.relative_to(root).as_posix() for path in find_images(root)}
 
 
 def contents(root):
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in find_pictures(root)}
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in find_images(root)}
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def test_a_tree_comes_out_as_the_same_tree(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "b.JPG", "c/d.webp", "c/e/f.png", "c/e/a.bmp")
     outcome = translate_folder(shift, source, tmp_path / "deep" / "out")
     assert tree(tmp_path / "deep" / "out") == {"a.png", "b.png", "c/d.png", "c/e/f.png", "c/e/a.png"}
-    assert sorted(outcome.written) == find_pictures(tmp_path / "deep" / "out")
+    assert sorted(outcome.written) == find_images(tmp_path / "deep" / "out")
     assert outcome.failures == []
-    for path in find_pictures(source):
+    for path in find_images(source):
         written = (tmp_path / "deep" / "out" / path.relative_to(source)).with_suffix(".png")
-        np.testing.assert_array_equal(read_picture(written), shift(read_picture(path)))
+        np.testing.assert_array_equal(read_image(written), shift(read_image(path)))
 
 
-def test_one_picture_will_do(tmp_path, shift):
+def test_one_image_will_do(tmp_path, shift):
     source = fill(tmp_path / "in", "a.jpg", "b.jpg")
     outcome = translate_folder(shift, source / "a.jpg", tmp_path / "out")
     assert outcome.written == [tmp_path / "out" / "a.png"]
@@ -62,7 +62,7 @@ def test_one_picture_will_do(tmp_path, shift):
 @pytest.mark.parametrize(
     "names", [("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "a.png", "a.jpg.png", "a.jpg.jpg")]
 )
-def test_no_two_pictures_are_written_to_one_name(tmp_path, shift, names):
+def test_no_two_images_are_written_to_one_name(tmp_path, shift, names):
     source = fill(tmp_path / "in", *names)
     outcome = translate_folder(shift, source, tmp_path / "out")
     assert len(set(outcome.written)) == len(tree(tmp_path / "out")) == len(names)
@@ -71,7 +71,7 @@ def test_no_two_pictures_are_written_to_one_name(tmp_path, shift, names):
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path, shift, caplog):
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png", "d/e.png")
     (source / "b.png").write_bytes(b"")
-    (source / "d" / "e.png").write_text("no picture")
+    (source / "d" / "e.png").write_text("no image")
     outcome = translate_folder(shift, source, tmp_path / "out")
     assert tree(tmp_path / "out") == {"a.png", "c.png"}
     assert len(outcome.written) == len(outcome.failures) == 2
@@ -127,7 +127,7 @@ def test_a_second_time_gives_the_same_files(tmp_path, shift):
     assert contents(tmp_path / "out") == first
 
 
-def test_pictures_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
+def test_images_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
     source = fill(tmp_path / "in", "near.png", size=(40, 50))
     fill(source, "large.png", size=(150, 120))
     fill(source, "small.png", size=(14, 90))
@@ -136,7 +136,7 @@ def test_pictures_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
     assert caplog.messages == []
     translate_folder(made, source, tmp_path / "out")
     (message,) = caplog.messages
-    assert message.startswith("2 of 3 pictures are far from the training scale (large.png: 3 times)")
+    assert message.startswith("2 of 3 images are far from the training scale (large.png: 3 times)")
     assert "near 40 pixels" in message
 
 
@@ -180,7 +180,7 @@ def test_16_bits_stay(tmp_path, shift):
     assert read_photo(tmp_path / "out" / "a.png").pixels.dtype == np.uint16
 
 
-def test_too_large_a_picture_is_refused_and_the_rest_done(tmp_path, shift):
+def test_too_large_a_image_is_refused_and_the_rest_done(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", size=(20, 24))
     fill(source, "b.png", size=(30, 40))
     outcome = translate_folder(shift, source, tmp_path / "out", FolderOptions(largest=1000))
@@ -224,7 +224,7 @@ def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
         options = resumed(share=(number, 3)) if number == 2 else FolderOptions(share=(number, 3))
         written.append(translate_folder(shift, source, tmp_path / "out", options).written)
     assert [len(part) for part in written] == [4, 4, 3]
-    assert sorted(path for part in written for path in part) == find_pictures(tmp_path / "out")
+    assert sorted(path for part in written for path in part) == find_images(tmp_path / "out")
     assert tree(tmp_path / "out") == tree(source)
     # What is finished is left out of each share, and changes none of them.
     (tmp_path / "out" / "0.png").unlink()
@@ -232,7 +232,7 @@ def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
     assert [(len(outcome.written), outcome.finished) for outcome in again] == [(1, 3), (0, 4), (0, 3)]
 
 
-def test_more_processes_than_pictures(tmp_path, shift):
+def test_more_processes_than_images(tmp_path, shift):
     outcome = translate_folder(
         shift, fill(tmp_path / "in", "a.png"), tmp_path / "out", FolderOptions(share=(1, 2))
     )
@@ -240,7 +240,7 @@ def test_more_processes_than_pictures(tmp_path, shift):
 
 
 def full_after(count, monkeypatch):
-    """Lets so many pictures be written; then the disk is full."""
+    """Lets so many images be written; then the disk is full."""
     replace, written = os.replace, []
 
     def limited(*paths):
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_the_work_and_is_told_once(tmp_path, shift, monkeypatch
     assert "No space left on device" in outcome.failures[0]
     assert outcome.untried == 196
     assert len(caplog.messages) == 2
-    assert "stopped: the disk is full; 3 of 200 pictures are done" in caplog.messages[1]
+    assert "stopped: the disk is full; 3 of 200 images are done" in caplog.messages[1]
     assert len(os.listdir(tmp_path / "out")) == 3  # no `.part` file either
     monkeypatch.undo()
     assert len(translate_folder(shift, source, tmp_path / "out", resumed()).written) == 197
@@ -312,7 +312,7 @@ def test_memory_that_runs_out_beside_the_network(tmp_path, shift, monkeypatch, p
         return real(*arguments)
 
     def marked(path, largest):
-        return Photo(read_picture(path), exif=b"b" if path.name == "b.png" else None)
+        return Photo(read_image(path), exif=b"b" if path.name == "b.png" else None)
 
     monkeypatch.setattr(folder, "read_photo", marked)
     monkeypatch.setattr(folder, part, scarce)
@@ -330,7 +330,7 @@ def test_what_the_translator_refuses_is_told_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo", "network"])
-def test_what_nobody_foresaw_ends_one_picture_alone(tmp_path, monkeypatch, caplog, part):
+def test_what_nobody_foresaw_ends_one_image_alone(tmp_path, monkeypatch, caplog, part):
     broken = noise(20, 24, seed=1)
 
     def shows_it(thing):
@@ -349,7 +349,7 @@ def test_what_nobody_foresaw_ends_one_picture_alone(tmp_path, monkeypatch, caplo
 
     class Stumbling(Shift):
         def forward(self, x):
-            if any(np.array_equal(to_picture(to_uint8(one))[:20, :24], broken) for one in x):
+            if any(np.array_equal(to_image(to_uint8(one))[:20, :24], broken) for one in x):
                 raise ValueError("so\nit is")
             return super().forward(x)
 
@@ -366,7 +366,7 @@ def test_what_nobody_foresaw_ends_one_picture_alone(tmp_path, monkeypatch, caplo
 
 
 def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
-    """Each takes 20 ms a picture: one after the other 60, all at once 20."""
+    """Each takes 20 ms an image: one after the other 60, all at once 20."""
     real_read, real_write = folder.read_photo, folder.write_photo
 
     class Slow(Shift):
@@ -391,7 +391,7 @@ def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", ["read", "written"])
-def test_few_pictures_are_held_however_many_there_are(tmp_path, monkeypatch, side):
+def test_few_images_are_held_however_many_there_are(tmp_path, monkeypatch, side):
     """As many as a slow network, or a slow disk, lets wait: by bytes, for these are large."""
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
@@ -437,7 +437,7 @@ def test_bad_inputs_are_told_each_in_a_line(tmp_path, shift):
     whole = (source / "truncated.jpg").read_bytes()
     (source / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (source / "zero.png").touch()
-    (source / "text.png").write_text("I am no picture.")
+    (source / "text.png").write_text("I am no image.")
     (source / "lies.jpg").write_bytes(
         (source / "good.png").read_bytes()
     )  # a PNG, which is read for what it is

@@ -115,16 +115,16 @@ def ours(weights):
     return network.eval()
 
 
-def pictures(dtype=torch.float64):
+def images(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, 3, 32, 40, generator=generator, dtype=dtype) * 2 - 1
 
 
 @torch.no_grad()
 def difference(a, b, x):
-    """The largest one between two generators' pictures, which span [-1, 1]."""
+    """The largest one between two generators' images, which span [-1, 1]."""
     first, second = a(x), b(x)
-    assert first.std() > 0.05, "flat pictures show nothing"
+    assert first.std() > 0.05, "flat images show nothing"
     return (first - second).abs().max().item()
 
 
@@ -138,14 +138,14 @@ def test_cyclegans_resnet_is_computed_to_rounding(blocks, width, dropout):
     theirs = made(Cyclegan, width=width, blocks=blocks, dropout=dropout)
     network = ours(theirs.state_dict())
     assert (network.spec.width, network.spec.blocks) == (width, blocks)
-    assert difference(theirs.double(), network.double(), pictures()) < 1e-11  # measured: 4e-15
+    assert difference(theirs.double(), network.double(), images()) < 1e-11  # measured: 4e-15
 
 
 def test_cartoongan_is_computed_to_rounding():
     theirs = made(Cartoongan)
     network = ours(theirs.state_dict())
-    assert difference(in_rgb(theirs.double()), network.double(), pictures()) < 1e-11  # measured: 4e-15
-    assert difference(theirs, network, pictures()) > 0.1, "RGB is as good as BGR, and this test shows nothing"
+    assert difference(in_rgb(theirs.double()), network.double(), images()) < 1e-11  # measured: 4e-15
+    assert difference(theirs, network, images()) > 0.1, "RGB is as good as BGR, and this test shows nothing"
 
 
 @pytest.mark.parametrize("kind", [Cyclegan, Cartoongan])
@@ -153,7 +153,7 @@ def test_the_published_size_is_computed_to_rounding_in_float32(kind):
     theirs = made(kind, width=64)
     network = ours(theirs.state_dict())
     theirs = in_rgb(theirs) if kind is Cartoongan else theirs
-    assert difference(theirs, network, pictures(torch.float32)) < 1e-5  # measured: 2e-6
+    assert difference(theirs, network, images(torch.float32)) < 1e-5  # measured: 2e-6
 
 
 def prefixed(weights):
@@ -216,7 +216,7 @@ REFUSED = {
     "one tensor less": (changed(CYCLEGAN, model__4__weight=None), r"model\.4\.weight is missing"),
     "no last bias": (changed(CYCLEGAN, model__26__bias=None), r"model\.26\.bias is missing"),
     "no blocks": ({k: w for k, w in CYCLEGAN.items() if "conv_block" not in k}, "blocks"),
-    "gray pictures": (
+    "gray images": (
         changed(CYCLEGAN, model__1__weight=torch.ones(4, 1, 7, 7)),
         r"\(4, 1, 7, 7\) instead of",
     ),

@@ -1,4 +1,4 @@
-"""Which picture becomes which file."""
+"""Which image becomes which file."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from gan_nst.inference.outputs import (
     Naming,
     is_finished,
     lie_among_inputs,
-    names_a_picture,
+    names_a_image,
     plan_outputs,
     remove_unfinished,
 )
@@ -71,7 +71,7 @@ def test_names_that_would_be_shared(tmp_path, naming, names, outputs):
 
 
 @pytest.mark.parametrize("existing", ["", "file"])
-def test_one_pictures_file_may_be_named(tmp_path, existing):
+def test_one_images_file_may_be_named(tmp_path, existing):
     source, output = fill(tmp_path, "a.png") / "a.png", tmp_path / "new" / "b.JPG"
     if existing:
         fill(tmp_path, "new/b.JPG")
@@ -84,10 +84,10 @@ def test_one_pictures_file_may_be_named(tmp_path, existing):
         plan_outputs(source, output, Naming(None, "_x"))
 
 
-def test_a_folder_may_be_called_like_a_picture(tmp_path):
+def test_a_folder_may_be_called_like_a_image(tmp_path):
     source = fill(tmp_path / "in.png", "a.png", "x.jpg/b.png")
     (tmp_path / "out.png").mkdir()
-    assert not names_a_picture(tmp_path / "out.png")
+    assert not names_a_image(tmp_path / "out.png")
     assert planned(source, tmp_path / "out.png") == {"a.png": "a.png", "x.jpg/b.png": "x.jpg/b.png"}
     assert plan_outputs(source / "a.png", tmp_path / "out.png") == {
         source / "a.png": tmp_path / "out.png" / "a.png"
@@ -99,12 +99,12 @@ def test_what_cannot_be(tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         ((tmp_path / "none", tmp_path / "out"), "none: no such file or folder"),
-        ((tmp_path / "empty", tmp_path / "out"), r"empty: no pictures \(looked for \.png"),
+        ((tmp_path / "empty", tmp_path / "out"), r"empty: no images \(looked for \.png"),
         ((source, source / "a.png"), "is a file; --output names a folder"),
         ((source, source / "a.png" / "out"), "cannot be made"),
         ((source / "a.png", source / "a.png" / "out.png"), "a.png: cannot be made"),
-        ((source / "a.png", tmp_path / "out.gif"), r"out\.gif: pictures are written as \.png \.jpg"),
-        ((source / "a.png", tmp_path / "out.jpgg"), r"out\.jpgg: pictures .* to be a folder, make it first"),
+        ((source / "a.png", tmp_path / "out.gif"), r"out\.gif: images are written as \.png \.jpg"),
+        ((source / "a.png", tmp_path / "out.jpgg"), r"out\.jpgg: images .* to be a folder, make it first"),
         ((source / "a.png", source / "a.png"), "would be written over an input"),
         ((source, source), "would be written over an input; give another folder"),
     ]:
@@ -202,7 +202,7 @@ def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followe
     assert planned(source, tmp_path / "out") == {"sub/x.png": "sub/x.png"}
 
 
-def test_a_link_to_itself_is_planned_as_any_other_picture(tmp_path):
+def test_a_link_to_itself_is_planned_as_any_other_image(tmp_path):
     """It is told when it is read, by name, and the others are translated."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").symlink_to(tmp_path / "in" / "x.png")

@@ -31,7 +31,7 @@ SIZES = [(1, 1, 7), (1, 7, 1), (1, 3, 5), (2, 9, 8), (1, 16, 16), (3, 17, 31), (
 
 # Between them: every choice that a generator has.
 KINDS = [
-    ({"affine": True, "start_from": "picture"}, "uint8"),
+    ({"affine": True, "start_from": "image"}, "uint8"),
     ({"convolutions": 2, "upsampling": "transposed", "padding": "reflect", "eps": 1e-3}, "uint8"),
     ({"downsamplings": 2, "start_from": "smoothed"}, "float"),
 ]
@@ -52,7 +52,7 @@ def describe(network, **options):
     return PortableDescription(**plain, training_scale=scale, **options)
 
 
-def pictures(n, h, w, seed=0):
+def images(n, h, w, seed=0):
     return torch.randint(
         0, 256, (n, 3, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
@@ -69,7 +69,7 @@ def by_hand(network, batch):
 def furthest(run, network, pixels="uint8", sizes=SIZES):
     distances = []
     for size in sizes:
-        batch = pictures(*size)
+        batch = images(*size)
         made = run(batch).double() if pixels == "uint8" else run(batch / 255).double() * 255
         assert made.shape == batch.shape
         distances.append((made - by_hand(network, batch)).abs().max().item())
@@ -82,17 +82,17 @@ def test_the_graph_pads_as_the_translator_does(size, multiple):
     network = nn.Identity()
     network.multiple = multiple
     rows, columns = Whole(network, "uint8")._places(*size, torch.device("cpu"))
-    batch = pictures(1, *size).float()
+    batch = images(1, *size).float()
     assert torch.equal(batch[:, :, rows][..., columns], pad_to_multiple(batch, multiple))
 
 
-@pytest.mark.parametrize(("options", "pixels"), KINDS, ids=["picture", "transposed", "smoothed"])
+@pytest.mark.parametrize(("options", "pixels"), KINDS, ids=["image", "transposed", "smoothed"])
 def test_an_onnx_file_does_what_the_generator_does(tmp_path, options, pixels):
     network = generator(**options)
     write_onnx(network, describe(network, pixels=pixels), tmp_path / "x.onnx")
     session = Session(tmp_path / "x.onnx")
     assert furthest(session.run, network, pixels) < (0.51 if pixels == "uint8" else 0.02)  # rounding alone
-    batch = pictures(1, 20, 24)
+    batch = images(1, 20, 24)
     distance = session(batch / 127.5 - 1) - by_hand(network, batch) / 127.5 + 1
     assert distance.abs().max() < (0.51 / 127.5 if pixels == "uint8" else 1e-4)
 
@@ -122,9 +122,9 @@ def test_a_program_does_what_the_generator_does(written_files):
     assert furthest(run_program(folder / "x.pt2"), network) < 0.51
 
 
-def test_a_norm_is_exact_for_pictures_far_from_gray(written_files):
+def test_a_norm_is_exact_for_images_far_from_gray(written_files):
     network, folder = written_files
-    batch = 250 + pictures(1, 200, 300) % 3
+    batch = 250 + images(1, 200, 300) % 3
     assert (Session(folder / "x.onnx").run(batch) - by_hand(network, batch)).abs().max() < 0.7
 
 
@@ -157,7 +157,7 @@ def test_an_onnx_file_says_what_it_is_and_nothing_of_where_it_was_made(written_f
     assert expected.items() <= told.items()
     assert told["network"] == network.spec.model_dump()
     assert model.opset_import[0].version >= 18
-    for values, name in ((model.graph.input, "pictures"), (model.graph.output, "translated")):
+    for values, name in ((model.graph.input, "images"), (model.graph.output, "translated")):
         assert [value.name for value in values] == [name]
         sizes = [d.dim_param or d.dim_value for d in values[0].type.tensor_type.shape.dim]
         assert sizes == ["batch", 3, "height", "width"]
@@ -179,9 +179,9 @@ def test_a_loaded_file_translates(written_files, suffix):
     network, folder = written_files
     loaded, told = load_portable(folder / f"x.{suffix}")
     assert told == describe(network)
-    picture = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
-    made = Translator(loaded, told, "cpu", "float32")(picture)
-    wanted = Translator(network, describe(network), "cpu", "float32")(picture)
+    image = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
+    made = Translator(loaded, told, "cpu", "float32")(image)
+    wanted = Translator(network, describe(network), "cpu", "float32")(image)
     assert np.abs(made.astype(int) - wanted).max() <= 1
 
 
@@ -193,7 +193,7 @@ def test_the_comparison_sees_what_differs(written_files):
     same = compare(run, translator, real, "uint8")
     assert same.largest <= 1
     assert same.psnr > 60
-    assert same.pictures + same.unsteady == 8
+    assert same.images + same.unsteady == 8
     assert same.unsteady <= 1
     brighter = compare(lambda x: (run(x).int() + 3).clamp(max=255).to(torch.uint8), translator, real, "uint8")
     assert 3 <= brighter.largest <= 4
@@ -206,12 +206,12 @@ def test_the_comparison_sees_what_differs(written_files):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64)])
 @pytest.mark.parametrize("value", [0, 17, 255])
-def test_pictures_of_one_colour_agree_too(written_files, size, value):
+def test_images_of_one_colour_agree_too(written_files, size, value):
     """Their rounding, which every norm would enlarge, is made 0 in the file as in the network."""
     network, folder = written_files
-    picture = np.full((*size, 3), value, np.uint8)
-    expected = Translator(network, describe(network), "cpu", "float32")(picture)
-    found = Session(folder / "x.onnx").run(to_tensor(picture)[None])[0].permute(1, 2, 0).numpy()
+    image = np.full((*size, 3), value, np.uint8)
+    expected = Translator(network, describe(network), "cpu", "float32")(image)
+    found = Session(folder / "x.onnx").run(to_tensor(image)[None])[0].permute(1, 2, 0).numpy()
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
@@ -268,7 +268,7 @@ def _says(text):
         (_says("{"), "no description of a generator"),
         (_says("[" * 100_000), "no description of a generator"),
         (_says('{"format": 1}'), "no description of a generator"),
-        (_another_output, "maps no pictures"),
+        (_another_output, "maps no images"),
         (_outside, "in other files"),
         (_hidden_outside, "in other files"),
         (_lying, "onnxruntime cannot run it"),
@@ -373,10 +373,10 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, name):
         require_packages(to_write=True)
 
 
-def test_a_file_that_fails_on_a_picture_says_so(written_files, monkeypatch):
+def test_a_file_that_fails_on_a_image_says_so(written_files, monkeypatch):
     session = Session(written_files[1] / "x.onnx")
     monkeypatch.setattr(
         session, "_session", onnxruntime.InferenceSession.__new__(onnxruntime.InferenceSession)
     )
     with pytest.raises(CheckpointError, match=r"x\.onnx: failed on"):
-        session.run(pictures(1, 8, 8))
+        session.run(images(1, 8, 8))

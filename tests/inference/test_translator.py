@@ -1,4 +1,4 @@
-"""The translator: any picture in, the translation at exactly its size out."""
+"""The translator: any image in, the translation at exactly its size out."""
 
 import numpy as np
 import pytest
@@ -45,17 +45,17 @@ def test_the_size_stays_whatever_it_is(network, size):
 
 @pytest.mark.parametrize("downsamplings", [4, 5])
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (33, 32)])
-def test_deep_generators_take_small_pictures_too(downsamplings, size):
+def test_deep_generators_take_small_images_too(downsamplings, size):
     network = build({"name": "resnet", "width": 1, "blocks": 1, "downsamplings": downsamplings})
     assert translator(network)(noise(*size)).shape == (*size, 3)
 
 
 def test_a_pillow_image_comes_back_as_one():
-    picture = noise(9, 13)
-    output = translator(Shift())(Image.fromarray(picture))
+    image = noise(9, 13)
+    output = translator(Shift())(Image.fromarray(image))
     assert isinstance(output, Image.Image)
     assert output.size == (13, 9)
-    np.testing.assert_array_equal(np.asarray(output), translator(Shift())(picture))
+    np.testing.assert_array_equal(np.asarray(output), translator(Shift())(image))
 
 
 def test_a_pillow_image_of_any_kind_will_do():
@@ -69,17 +69,17 @@ def test_a_pillow_image_of_any_kind_will_do():
 
 def test_values_pass_in_the_range_that_networks_know():
     """A quarter of [-1, 1] is an eighth of 255."""
-    picture = noise(10, 11)
-    expected = np.clip(np.round(picture + 0.25 * 127.5), 0, 255)
-    np.testing.assert_array_equal(translator(Shift())(picture), expected)
+    image = noise(10, 11)
+    expected = np.clip(np.round(image + 0.25 * 127.5), 0, 255)
+    np.testing.assert_array_equal(translator(Shift())(image), expected)
 
 
 @pytest.mark.parametrize("size", [(5, 300), (17, 18), (16, 16), (20, 31), (30, 30)])
 @pytest.mark.parametrize("multiple", [1, 4, 8])
 def test_what_is_away_from_the_padded_border_does_not_feel_it(size, multiple):
-    picture = noise(*size)
-    output = translator(Blur(multiple))(picture)
-    x = torch.from_numpy(picture.transpose(2, 0, 1)[None]).double()
+    image = noise(*size)
+    output = translator(Blur(multiple))(image)
+    x = torch.from_numpy(image.transpose(2, 0, 1)[None]).double()
     unpadded = torch.nn.functional.avg_pool2d(x, 3, 1, 1)[0].permute(1, 2, 0).numpy()
     inner = (slice(0, size[0] - 1), slice(0, size[1] - 1))
     np.testing.assert_allclose(output[inner][1:, 1:], unpadded[inner][1:, 1:], atol=0.5 + 1e-3)
@@ -108,18 +108,18 @@ def test_padding_reflects_where_there_is_enough_and_leaves_what_fits():
     assert pad_to_multiple(whole, 8) is whole
 
 
-def test_pictures_of_one_size_pass_together():
+def test_images_of_one_size_pass_together():
     network = Blur()
     made = translator(network)
-    pictures = [noise(20, 24, seed) for seed in range(3)]
-    outputs = made.translate(pictures)
+    images = [noise(20, 24, seed) for seed in range(3)]
+    outputs = made.translate(images)
     assert network.seen == [(3, 3, 20, 24)]
-    for picture, output in zip(pictures, outputs, strict=True):
-        np.testing.assert_array_equal(output, made(picture))
+    for image, output in zip(images, outputs, strict=True):
+        np.testing.assert_array_equal(output, made(image))
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((8, 8), np.uint8),
         np.zeros((8, 8, 4), np.uint8),
@@ -128,17 +128,17 @@ def test_pictures_of_one_size_pass_together():
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(picture):
+def test_an_array_that_is_no_image_is_refused(image):
     with pytest.raises(ValueError, match=r"expected RGB uint8 or uint16 of shape \(h, w, 3\), got"):
-        translator(Shift())(picture)
+        translator(Shift())(image)
 
 
 def test_given_arrays_are_left_as_they_are():
-    picture = noise(9, 9)
-    before = picture.copy()
-    translator(Shift())(picture)[:] = 0
-    np.testing.assert_array_equal(picture, before)
-    assert translator(Shift())(picture[:, ::-1]).shape == picture.shape  # a view with negative strides
+    image = noise(9, 9)
+    before = image.copy()
+    translator(Shift())(image)[:] = 0
+    np.testing.assert_array_equal(image, before)
+    assert translator(Shift())(image[:, ::-1]).shape == image.shape  # a view with negative strides
 
 
 def test_the_generator_is_frozen_and_nothing_is_remembered(network):
@@ -148,9 +148,9 @@ def test_the_generator_is_frozen_and_nothing_is_remembered(network):
 
 
 def test_bfloat16_stays_close(network):
-    picture = noise(24, 24)
-    exact = translator(network)(picture).astype(int)
-    assert np.abs(exact - translator(network, precision="bfloat16")(picture)).max() < 5
+    image = noise(24, 24)
+    exact = translator(network)(image).astype(int)
+    assert np.abs(exact - translator(network, precision="bfloat16")(image)).max() < 5
 
 
 def test_the_scale_is_the_shorter_sides():

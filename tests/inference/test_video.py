@@ -1,4 +1,4 @@
-"""Translated films keep what films have beside their pictures: times, sound, form; and bad ones are told."""
+"""Translated videos keep what videos have beside their images: times, sound, form; and bad ones are told."""
 
 import logging
 import math
@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from helpers_films import (
+from helpers_inference import Shift, describe, translator
+from helpers_videos import (
     RATE,
     SOUND_RATE,
     clouds,
@@ -20,25 +21,24 @@ from helpers_films import (
     warping_error,
     write_clip,
 )
-from helpers_inference import Shift, describe, translator
 from torch import nn
 
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.images.arrays import resize_picture
-from gan_nst.images.files import read_picture, write_picture
+from gan_nst.images.arrays import resize_image
+from gan_nst.images.files import read_image, write_image
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
 from gan_nst.images.video import Form, Shot, Stills, as_stored, upright
-from gan_nst.images.video_writer import FilmWriter
+from gan_nst.images.video_writer import VideoWriter
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.video import SMOOTHING, VideoOptions, is_film, stylize, translate_video
+from gan_nst.inference.video import SMOOTHING, VideoOptions, is_video, stylize, translate_video
 from gan_nst.networks import build
 
 av = pytest.importorskip("av")
 
 
 class Same(nn.Module):
-    """Returns the picture, and remembers what it saw."""
+    """Returns the image, and remembers what it saw."""
 
     def __init__(self):
         super().__init__()
@@ -98,7 +98,7 @@ def clip(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_a_film_keeps_its_times_sounds_and_words(tmp_path, clip, suffix):
+def test_a_video_keeps_its_times_sounds_and_words(tmp_path, clip, suffix):
     outcome = translate(clip, tmp_path / f"out{suffix}", Shift())
     assert outcome.written == [tmp_path / f"out{suffix}"]
     assert (outcome.frames, outcome.failures) == (12, [])
@@ -118,7 +118,7 @@ def test_a_film_keeps_its_times_sounds_and_words(tmp_path, clip, suffix):
     assert [path.name for path in tmp_path.iterdir()] == [f"out{suffix}"]
 
 
-def test_other_containers_hold_the_film_too(tmp_path, clip, caplog):
+def test_other_containers_hold_the_video_too(tmp_path, clip, caplog):
     for suffix, sound in ((".webm", "opus"), (".avi", "aac")):
         caplog.clear()
         translate(clip, tmp_path / f"out{suffix}")
@@ -141,7 +141,7 @@ def test_every_frame_keeps_its_own_time(tmp_path):
         assert_alike(after.frames, read_clip(source).frames)
 
 
-def test_a_film_that_begins_late_begins_at_once(tmp_path):
+def test_a_video_that_begins_late_begins_at_once(tmp_path):
     source = write_clip(tmp_path / "in.ts", rolling(), begin=2)
     first = read_clip(source)
     assert first.times[0] > 1
@@ -154,7 +154,7 @@ def test_a_film_that_begins_late_begins_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
-def test_a_turned_film_is_seen_upright_and_stays_turned(tmp_path, turn):
+def test_a_turned_video_is_seen_upright_and_stays_turned(tmp_path, turn):
     source = write_clip(tmp_path / "in.mp4", rolling(), turn=turn)
     network = Same()
     shown = [np.rot90(frame, round(turn / 90)) for frame in read_clip(source).frames]
@@ -165,22 +165,22 @@ def test_a_turned_film_is_seen_upright_and_stays_turned(tmp_path, turn):
         after = read_clip(tmp_path / name)
         assert abs(after.rotation - turn) % 360 == 0
         assert_alike([np.rot90(frame, round(turn / 90)) for frame in after.frames], shown)
-    translate(source, tmp_path / "out.avi")  # cannot say so: the pictures are turned
+    translate(source, tmp_path / "out.avi")  # cannot say so: the images are turned
     assert_alike(read_clip(tmp_path / "out.avi").frames, shown, 5.0)
 
 
 def test_all_eight_ways_to_turn_and_mirror_are_undone():
-    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     shown = set()
     for a, b, c, d in ((1, 0, 0, 1), (0, 1, 1, 0)):
         for x in (1, -1):
             for y in (1, -1):
                 matrix = tuple(65536 * v for v in (a * x, b * y, 0, c * x, d * y, 0, 0, 0, 16384))
-                seen = upright(picture, matrix)
+                seen = upright(image, matrix)
                 shown.add(seen.tobytes() + bytes(seen.shape))
-                np.testing.assert_array_equal(as_stored(seen, matrix), picture)
+                np.testing.assert_array_equal(as_stored(seen, matrix), image)
     assert len(shown) == 8
-    np.testing.assert_array_equal(upright(picture, (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1)), picture)
+    np.testing.assert_array_equal(upright(image, (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1)), image)
 
 
 PALETTE = np.array(
@@ -210,8 +210,8 @@ def to_yuv(rgb, matrix, full):
 def write_patches(path, matrix, full, tagged=True):
     planes = np.rint(to_yuv(PALETTE, matrix, full)).clip(0, 255).astype(np.uint8)
     stripes = np.repeat(np.repeat(planes[:, None], 48, 1), 16, 2)
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=RATE, options={"crf": "0", "preset": "ultrafast"})
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=RATE, options={"crf": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 128, 48, "yuv444p"
         if tagged:
             context = stream.codec_context
@@ -220,8 +220,8 @@ def write_patches(path, matrix, full, tagged=True):
         for number in range(3):
             frame = av.VideoFrame.from_ndarray(stripes, format="yuv444p")
             frame.pts = number
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode(None))
     return path
 
 
@@ -234,8 +234,8 @@ def test_colours_stay_what_they_are(tmp_path, matrix, full):
         translate(source, tmp_path / name, network)
         assert np.abs(network.seen[0][24, 8::16].astype(int) - PALETTE).max() <= 2
         assert read_clip(tmp_path / name).colours == read_clip(source).colours
-        with av.open(str(tmp_path / name)) as film:
-            (*_, last) = film.decode(video=0)
+        with av.open(str(tmp_path / name)) as video:
+            (*_, last) = video.decode(video=0)
             written = last.to_ndarray(channel_last=True)[24, 8::16] if "444p" in last.format.name else None
         assert written is not None
         assert np.abs(written - to_yuv(PALETTE, matrix, full).T).max() <= 3
@@ -275,7 +275,7 @@ def test_pixels_keep_their_aspect(tmp_path):
     assert read_clip(tmp_path / "out.mp4").aspect == Fraction(16, 11)
 
 
-def test_every_nth_frame_keeps_its_time_and_the_film_its_length(tmp_path, clip):
+def test_every_nth_frame_keeps_its_time_and_the_video_its_length(tmp_path, clip):
     outcome = translate(clip, tmp_path / "out.mp4", every=5)
     before, after = read_clip(clip), read_clip(tmp_path / "out.mp4")
     assert outcome.frames == 3
@@ -287,9 +287,9 @@ def test_every_nth_frame_keeps_its_time_and_the_film_its_length(tmp_path, clip):
 
 def loud_from(path):
     """When the tone begins, in seconds."""
-    with av.open(str(path)) as film:
-        rate = film.streams.audio[0].rate
-        heard = [(frame.time, frame.to_ndarray().ravel()) for frame in film.decode(audio=0)]
+    with av.open(str(path)) as video:
+        rate = video.streams.audio[0].rate
+        heard = [(frame.time, frame.to_ndarray().ravel()) for frame in video.decode(audio=0)]
     for time, samples in heard:
         if len(loud := np.flatnonzero(np.abs(samples) > 0.1)):
             return time + loud[0] / rate
@@ -297,7 +297,7 @@ def loud_from(path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_part_of_a_film_keeps_its_sound_in_time(tmp_path, suffix):
+def test_a_part_of_a_video_keeps_its_sound_in_time(tmp_path, suffix):
     frames = [clouds()] * 30 + [255 - clouds()] * 30
     source = write_clip(tmp_path / f"in{suffix}", frames, loud_from=3.0)
     assert loud_from(source) == pytest.approx(3.0, abs=0.03)
@@ -322,28 +322,28 @@ def test_a_start_far_inside_is_sought(tmp_path, monkeypatch):
 
 
 def write_subtitled(path):
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=RATE)
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        words = film.add_mux_stream("subrip")
+        words = video.add_mux_stream("subrip")
         words.metadata["language"] = "eng"
         for number in range(5):
             frame = av.VideoFrame.from_ndarray(clouds(), format="rgb24")
             frame.pts = number
-            film.mux(stream.encode(frame))
-        film.mux(stream.encode(None))
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode(None))
         packet = av.Packet(b"Hello")
         packet.stream, packet.pts, packet.dts, packet.duration = words, 100, 100, 200
         packet.time_base = Fraction(1, 1000)
-        film.mux(packet)
+        video.mux(packet)
     return path
 
 
 def test_subtitles_go_where_they_fit(tmp_path, caplog):
     source = write_subtitled(tmp_path / "in.mkv")
     translate(source, tmp_path / "out.mkv")
-    with av.open(str(tmp_path / "out.mkv")) as film:
-        (words,) = [bytes(packet) for packet in film.demux(subtitles=0) if packet.size]
+    with av.open(str(tmp_path / "out.mkv")) as video:
+        (words,) = [bytes(packet) for packet in video.demux(subtitles=0) if packet.size]
     assert words == b"Hello"
     assert not caplog.records
     translate(source, tmp_path / "out.mp4")
@@ -353,7 +353,7 @@ def test_subtitles_go_where_they_fit(tmp_path, caplog):
     ]
 
 
-def test_a_film_becomes_a_folder_of_frames_and_back(tmp_path, clip):
+def test_a_video_becomes_a_folder_of_frames_and_back(tmp_path, clip):
     outcome = translate(clip, tmp_path / "frames", start=0.2)
     expected = read_clip(clip).frames[2:]
     names = [f"{number:06}.png" for number in range(1, 11)]
@@ -362,9 +362,9 @@ def test_a_film_becomes_a_folder_of_frames_and_back(tmp_path, clip):
         == sorted(p.name for p in (tmp_path / "frames").iterdir())
         == names
     )
-    assert_alike([read_picture(path) for path in outcome.written], expected, 1.5)
-    translate(tmp_path / "frames", tmp_path / "film.mp4", fps=Fraction(24000, 1001))
-    after = read_clip(tmp_path / "film.mp4")
+    assert_alike([read_image(path) for path in outcome.written], expected, 1.5)
+    translate(tmp_path / "frames", tmp_path / "video.mp4", fps=Fraction(24000, 1001))
+    after = read_clip(tmp_path / "video.mp4")
     assert after.rate == Fraction(24000, 1001)
     assert_alike(after.frames, expected)
     assert "has frames already (000001.png)" in refused(clip, tmp_path / "frames")
@@ -373,7 +373,7 @@ def test_a_film_becomes_a_folder_of_frames_and_back(tmp_path, clip):
 def test_frames_of_a_folder_follow_each_other_by_their_numbers(tmp_path):
     frames = rolling(11)
     for number, frame in enumerate(frames):
-        write_picture(frame, tmp_path / "in" / f"frame{number}.png")
+        write_image(frame, tmp_path / "in" / f"frame{number}.png")
     translate(tmp_path / "in", tmp_path / "out.mp4")
     assert_alike(read_clip(tmp_path / "out.mp4").frames, frames)
     network = Same()
@@ -385,13 +385,13 @@ def test_frames_of_a_folder_follow_each_other_by_their_numbers(tmp_path):
 def test_a_frame_that_cannot_be_read_is_held_by_the_one_before(tmp_path, caplog):
     frames = rolling(6)
     for number, frame in enumerate(frames):
-        write_picture(frame, tmp_path / "in" / f"{number}.png")
+        write_image(frame, tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "2.png").write_bytes(b"")
-    write_picture(clouds(20, 20), tmp_path / "in" / "4.png")
+    write_image(clouds(20, 20), tmp_path / "in" / "4.png")
     outcome = translate(tmp_path / "in", tmp_path / "out.mp4", fps=Fraction(10))
     assert read_clip(tmp_path / "out.mp4").times == pytest.approx([0, 0.1, 0.3, 0.5])
     assert len(outcome.failures) == len(caplog.records) == 2
-    assert "4.png: is 20x20 pixels, the film 64x48" in outcome.failures[1]
+    assert "4.png: is 20x20 pixels, the video 64x48" in outcome.failures[1]
 
 
 def test_the_finish_is_applied(tmp_path, clip):
@@ -430,18 +430,16 @@ def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_
 
     import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", tmp_path / "ab.safetensors")
     ours = Translator(*load_exported(tmp_path / "ab.safetensors"), device="cpu", precision="float32")
-    pictures = [read_picture(path) for path in sorted((test_data / "photo2hayao" / "testA").iterdir())[3:8:4]]
-    film = moving(
-        *(resize_picture(picture, 128, "short_side") for picture in pictures), count=8, size=(96, 120)
-    )
+    images = [read_image(path) for path in sorted((test_data / "photo2hayao" / "testA").iterdir())[3:8:4]]
+    video = moving(*(resize_image(image, 128, "short_side") for image in images), count=8, size=(96, 120))
     plain, smooth = (
-        [photo.pixels for _, photo in stylize(ours, shots(film.frames), options, Finish())]
+        [photo.pixels for _, photo in stylize(ours, shots(video.frames), options, Finish())]
         for options in (ALONE, VideoOptions(window=1, smooth=SMOOTHING))
     )
-    before, after = (warping_error(one, film.flows, film.visible) for one in (plain, smooth))
+    before, after = (warping_error(one, video.flows, video.visible) for one in (plain, smooth))
     ghosts = [
         away(one[mask], other[mask])
-        for one, other, mask in zip(smooth[1:], plain[1:], film.uncovered, strict=True)
+        for one, other, mask in zip(smooth[1:], plain[1:], video.uncovered, strict=True)
     ]
     print(
         f"warping error {before:.2f}, smoothed {after:.2f}; where something is uncovered {np.mean(ghosts):.2f} apart"
@@ -460,7 +458,7 @@ def test_a_generator_without_segments_goes_on_without_a_window(tmp_path, clip, c
 def test_little_is_read_ahead_of_what_is_written(tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.mp4", [clouds(160, 160)] * 400, sounds=())
     read, most = 0, 0
-    decode, add = Form.decode, FilmWriter.add
+    decode, add = Form.decode, VideoWriter.add
 
     def count_read(self, frame):
         nonlocal read
@@ -474,7 +472,7 @@ def test_little_is_read_ahead_of_what_is_written(tmp_path, monkeypatch):
         add(self, *args)
 
     monkeypatch.setattr(Form, "decode", count_read)
-    monkeypatch.setattr(FilmWriter, "add", count_written)
+    monkeypatch.setattr(VideoWriter, "add", count_written)
     assert translate(source, tmp_path / "out.mp4").frames == 400
     assert most < 120
 
@@ -488,8 +486,8 @@ def write_wav(path):
     return path
 
 
-def test_what_is_no_film_is_told(tmp_path, clip):
-    (tmp_path / "text.mp4").write_text("no film at all\n" * 50)
+def test_what_is_no_video_is_told(tmp_path, clip):
+    (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:4000])
     write_wav(tmp_path / "sound.wav").rename(tmp_path / "sound.mp4")
@@ -497,14 +495,14 @@ def test_what_is_no_film_is_told(tmp_path, clip):
     out = tmp_path / "out.mp4"
     for name in ("text", "empty", "cut"):
         assert str(tmp_path / f"{name}.mp4") in refused(tmp_path / f"{name}.mp4", out)
-    assert "has no moving pictures" in refused(tmp_path / "sound.mp4", out)
-    assert "no such film or folder" in refused(tmp_path / "none.mp4", out)
-    assert "no pictures (looked for" in refused(tmp_path / "folder", out)
+    assert "has no moving images" in refused(tmp_path / "sound.mp4", out)
+    assert "no such video or folder" in refused(tmp_path / "none.mp4", out)
+    assert "no images (looked for" in refused(tmp_path / "folder", out)
     assert "no frame after 00:00:05.000; it is 00:00:01.200 long" in refused(clip, out, start=5.0)
 
 
 def test_what_cannot_be_written_is_told(tmp_path, clip):
-    assert "films are written as .mp4 .m4v .mov .mkv .webm .avi" in refused(clip, tmp_path / "out.xyz")
+    assert "videos are written as .mp4 .m4v .mov .mkv .webm .avi" in refused(clip, tmp_path / "out.xyz")
     (tmp_path / "file").write_text("x")
     assert "could not be written" in refused(clip, tmp_path / "file" / "out.mp4")
     assert "is a file" in refused(clip, tmp_path / "file")
@@ -529,14 +527,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, clip, limit):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
 def test_an_interruption_leaves_nothing_half_written(tmp_path, error):
     source = write_clip(tmp_path / "in.mp4", [clouds(160, 160)] * 90)
-    (tmp_path / "out.mp4").write_text("an earlier film")
+    (tmp_path / "out.mp4").write_text("an earlier video")
     with pytest.raises(type(error)):
         translate(source, tmp_path / "out.mp4", Breaks(error))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
-    assert (tmp_path / "out.mp4").read_text() == "an earlier film"
+    assert (tmp_path / "out.mp4").read_text() == "an earlier video"
 
 
-def test_a_film_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
+def test_a_video_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
     whole = write_clip(tmp_path / "whole.mkv", rolling(40))
     source = tmp_path / "in.mkv"
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -550,19 +548,19 @@ def test_a_film_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
 
 
 def write_long_sound(path, seconds=8):
-    """A film of 1.2 s of pictures and more of sound, which lies at its file's end."""
-    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as film:
-        pictures = film.add_stream("libx264", rate=RATE)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        heard = film.add_stream("aac", rate=SOUND_RATE, layout="mono")
-        for number, picture in enumerate(rolling()):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    """A video of 1.2 s of images and more of sound, which lies at its file's end."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as video:
+        images = video.add_stream("libx264", rate=RATE)
+        images.width, images.height, images.pix_fmt = 64, 48, "yuv420p"
+        heard = video.add_stream("aac", rate=SOUND_RATE, layout="mono")
+        for number, image in enumerate(rolling()):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = number
-            film.mux(pictures.encode(frame))
+            video.mux(images.encode(frame))
         sound = av.AudioFrame.from_ndarray(tone(seconds), format="s16", layout="mono")
         sound.sample_rate, sound.pts = SOUND_RATE, 0
-        for stream, frame in ((heard, sound), (heard, None), (pictures, None)):
-            film.mux(stream.encode(frame))
+        for stream, frame in ((heard, sound), (heard, None), (images, None)):
+            video.mux(stream.encode(frame))
     return path
 
 
@@ -640,14 +638,14 @@ def test_options_out_of_their_range_are_refused(options):
         VideoOptions(**options)
 
 
-def test_films_are_told_by_their_names(tmp_path):
-    assert is_film(tmp_path / "A.MP4")
-    assert is_film(tmp_path / "a.m2ts")
-    assert not is_film(tmp_path / "a.png")
+def test_videos_are_told_by_their_names(tmp_path):
+    assert is_video(tmp_path / "A.MP4")
+    assert is_video(tmp_path / "a.m2ts")
+    assert not is_video(tmp_path / "a.png")
     (tmp_path / "folder.mp4").mkdir()
-    assert not is_film(tmp_path / "folder.mp4")
+    assert not is_video(tmp_path / "folder.mp4")
 
 
 def test_stills_without_any_in_the_part_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no picture from 00:00:09"):
+    with pytest.raises(DataError, match=r"no image from 00:00:09"):
         Stills(tmp_path, [tmp_path / "a.png"], Fraction(25), start=9.0, end=math.inf)

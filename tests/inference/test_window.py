@@ -1,4 +1,4 @@
-"""Statistics shared by a film's frames are those of all their pixels, and those of no frame before a cut."""
+"""Statistics shared by a video's frames are those of all their pixels, and those of no frame before a cut."""
 
 import pytest
 import torch

@@ -60,13 +60,13 @@ def make_trainer(method, tmp_path):
     )
 
 
-def features_of(network, picture):
-    """The random network's features in units of their mean size, of pictures normalised by ImageNet's statistics."""
+def features_of(network, image):
+    """The random network's features in units of their mean size, of images normalised by ImageNet's statistics."""
     mean, deviation = (
         torch.tensor(values)[:, None, None].double()
         for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )
-    x = ((picture + 1) / 2 - mean) / deviation
+    x = ((image + 1) / 2 - mean) / deviation
     first, second, third = (layer for layer in network.layers if isinstance(layer, torch.nn.Conv2d))
     x = F.relu(F.conv2d(x, first.weight, first.bias, padding=1))
     x = F.relu(F.conv2d(x, second.weight, second.bias, stride=2, padding=1))

@@ -53,7 +53,7 @@ def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path, step):
 
 
 def judged(name, augmented):
-    """What the discriminators are given in each update of a late step: one picture a row, by role."""
+    """What the discriminators are given in each update of a late step: one image a row, by role."""
     method, batch, seen = make_method(name, augmented), micro_batches(name)[0], {}
     for update in method.updates(PLAN.steps - 1):
         rows = seen.setdefault(update.role, [])
@@ -67,19 +67,19 @@ def judged(name, augmented):
     return seen, batch
 
 
-def test_discriminators_see_augmented_pictures_alone(name):
-    """A cut-out leaves zeros, which random pictures have none of; whoever is judged is cut, by draws of its own."""
+def test_discriminators_see_augmented_images_alone(name):
+    """A cut-out leaves zeros, which random images have none of; whoever is judged is cut, by draws of its own."""
     plain, batch = judged(name, ())
     cut, _ = judged(name, ("cutout",))
     assert plain.keys() == cut.keys() == {"generator", "discriminator"}
-    for role, pictures in cut.items():
-        assert len(pictures) == len(plain[role]) > 0
-        assert not any((picture == 0).any() for picture in plain[role])
-        assert all((picture == 0).all(0).sum() >= 16 for picture in pictures)
-        assert len({(picture == 0).numpy().tobytes() for picture in pictures}) > len(pictures) / 2
+    for role, images in cut.items():
+        assert len(images) == len(plain[role]) > 0
+        assert not any((image == 0).any() for image in plain[role])
+        assert all((image == 0).all(0).sum() >= 16 for image in images)
+        assert len({(image == 0).numpy().tobytes() for image in images}) > len(images) / 2
     for real in batch["real_b"]:
-        assert any(torch.equal(real, picture) for picture in plain["discriminator"])
-        assert not any(torch.equal(real, picture) for picture in cut["discriminator"])
+        assert any(torch.equal(real, image) for image in plain["discriminator"])
+        assert not any(torch.equal(real, image) for image in cut["discriminator"])
 
 
 def test_two_micro_batches_of_2_equal_one_of_4(name, tmp_path):

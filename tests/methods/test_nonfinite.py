@@ -24,27 +24,27 @@ def started(name, tmp_path, step=PLAN.steps - 1, **options):
     dtype = next(trainer.method.parameters()).dtype
     for number in range(3):
         trainer.step = max(step - 3 + number, 0)
-        trainer.train_step(pictures(name, number, dtype))
+        trainer.train_step(images(name, number, dtype))
     trainer.step = step
     return trainer
 
 
-def pictures(name, seed, dtype=torch.float64, count=1):
+def images(name, seed, dtype=torch.float64, count=1):
     return [{k: x.to(dtype) for k, x in one.items()} for one in micro_batches(name, count, seed=seed)]
 
 
 def terms(trainer):
     """(number of the update, role, term) of all losses at the trainer's step."""
-    batch = pictures_like(trainer)
+    batch = images_like(trainer)
     found = []
     for number, update in enumerate(trainer.method.updates(trainer.step)):
         found += [(number, update.role, term) for term in update.losses(batch)]
     return found
 
 
-def pictures_like(trainer):
+def images_like(trainer):
     name = trainer.header["method"]
-    return pictures(name, 5, next(trainer.method.parameters()).dtype)[0]
+    return images(name, 5, next(trainer.method.parameters()).dtype)[0]
 
 
 def poison_loss(trainer, number, term, value):
@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(name, tmp_path, step, dtype):
     trainer = started(name, tmp_path, step, on_nonfinite="skip", **in_type(name, dtype))
     for (number, role, term), value in itertools.product(terms(trainer), VALUES):
         poison_loss(trainer, number, term, value)
-        check_skipped(trainer, number, [pictures_like(trainer)], role, f"{role}/{term}")
+        check_skipped(trainer, number, [images_like(trainer)], role, f"{role}/{term}")
         cure(trainer)
 
 
@@ -138,7 +138,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(name, tmp_path, step):
                 parameter = list(network.parameters())[-1]
                 hook = with_gradient(parameter, value)
                 check_skipped(
-                    trainer, number, [pictures_like(trainer)], update.role, f"gradient_norm/{update.role}"
+                    trainer, number, [images_like(trainer)], update.role, f"gradient_norm/{update.role}"
                 )
                 hook.remove()
 
@@ -159,7 +159,7 @@ def with_gradient(parameter, value):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_pictures_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
+def test_images_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
     """A network that makes them spoils every update that it has a part in, and no replay buffer."""
     trainer = started(name, tmp_path, on_nonfinite="skip", **in_type(name, dtype))
     for network, value in itertools.product(trainer.method.generators.values(), VALUES):
@@ -172,7 +172,7 @@ def test_pictures_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
         hook = network.register_forward_hook(spoil)
         before = snapshot(trainer)
         for _ in range(4):  # as many as the buffers hold, and more
-            trainer.train_step([pictures_like(trainer)])
+            trainer.train_step([images_like(trainer)])
         hook.remove()
         assert moved(before, snapshot(trainer)) <= {"replays"}
         assert trainer.guard.take()[0] == 4
@@ -182,7 +182,7 @@ def test_one_bad_micro_batch_spoils_the_step(name, tmp_path):
     trainer = started(name, tmp_path, on_nonfinite="skip")
     for (number, role, term), value in itertools.product(terms(trainer), VALUES):
         poison_loss(trainer, number, term, value)  # in the first of three
-        check_skipped(trainer, number, pictures(name, 5, count=3), role, f"{role}/{term}")
+        check_skipped(trainer, number, images(name, 5, count=3), role, f"{role}/{term}")
         cure(trainer)
 
 
@@ -194,7 +194,7 @@ def test_compiled_networks_are_guarded_alike(name, tmp_path):
     compile_networks(trainer.method, backend="eager")
     number, role, term = terms(trainer)[-1]
     poison_loss(trainer, number, term, float("nan"))
-    check_skipped(trainer, number, [pictures_like(trainer)], role, f"{role}/{term}")
+    check_skipped(trainer, number, [images_like(trainer)], role, f"{role}/{term}")
     torch._dynamo.reset()
 
 
@@ -206,11 +206,11 @@ def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
     skipping, plain = trainers
     (_, _, term), *_ = terms(skipping)
     poison_loss(skipping, 0, term, float("nan"))
-    skipping.train_step([pictures_like(skipping)])
+    skipping.train_step([images_like(skipping)])
     assert not moved(state(plain), state(skipping))
     cure(skipping)
     for trainer in trainers:
-        trainer.train_step(pictures(name, 9))
+        trainer.train_step(images(name, 9))
     assert same(state(skipping), state(plain))
 
 
@@ -226,13 +226,13 @@ def test_a_run_stops_and_says_where(name, tmp_path, value):
             endless(name),
             checkpoint_every=3,
             log_every=4,
-            pictures_of=lambda step: {"real_a": [f"a/{step}.png"], "real_b": [f"b/{step}.png"]},
+            images_of=lambda step: {"real_a": [f"a/{step}.png"], "real_b": [f"b/{step}.png"]},
         )
         poison_at(trainer, 6, number, term, value)
         with pytest.raises(TrainingError) as raised:
             trainer.run(12)
         message = str(raised.value)
-        assert message.startswith(f"step 7: {role}/{term} not finite, with the pictures a/6.png, b/6.png")
+        assert message.startswith(f"step 7: {role}/{term} not finite, with the images a/6.png, b/6.png")
         assert "step-0000006.pt is from before" in message
         assert "training.on_nonfinite=skip" in message
         assert "\n" not in message

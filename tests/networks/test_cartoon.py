@@ -19,7 +19,7 @@ def _same_weights_every_time():
     torch.manual_seed(0)
 
 
-def pictures(*shape, seed=0):
+def images(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
 
 
@@ -27,7 +27,7 @@ def drawn(network):
     """The network in float64 with weights, biases and norms that all count."""
     with torch.no_grad():
         for number, parameter in enumerate(network.double().parameters()):
-            parameter.copy_(pictures(*parameter.shape, seed=number))
+            parameter.copy_(images(*parameter.shape, seed=number))
     return network
 
 
@@ -69,9 +69,9 @@ def test_the_published_discriminator_has_the_published_layers():
     assert network(torch.empty(1, 3, 96, 160, device="meta")).shape == (1, 1, 24, 40)
 
 
-def judged(network, picture):
+def judged(network, image):
     """The published layers in a row, with this network's weights."""
-    taken, x = iter(network.parameters()), picture
+    taken, x = iter(network.parameters()), image
     for number, (_, _, stride, normed) in enumerate(LAYERS):
         x = F.conv2d(x, next(taken), None if normed else next(taken), stride=stride, padding=1)
         x = F.instance_norm(x) if normed else x
@@ -81,8 +81,8 @@ def judged(network, picture):
 
 
 def test_it_computes_what_they_compute():
-    network, picture = drawn(discriminator(width=4)), pictures(2, 3, 24, 20, seed=9)
-    torch.testing.assert_close(network(picture), judged(network, picture), rtol=1e-9, atol=1e-10)
+    network, image = drawn(discriminator(width=4)), images(2, 3, 24, 20, seed=9)
+    torch.testing.assert_close(network(image), judged(network, image), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -99,27 +99,27 @@ def test_its_scores_see_patches_of_that_size(downsamplings, patch):
     network = discriminator(width=2, downsamplings=downsamplings).double()
     for layer in network.convolutions:  # without the norm, through which a score sees everything
         layer[1] = nn.Identity()
-    picture = pictures(1, 3, 96, 96).requires_grad_()
-    scores = network(picture)
+    image = images(1, 3, 96, 96).requires_grad_()
+    scores = network(image)
     assert scores.shape[2:] == (96 // 2**downsamplings,) * 2
     middle = scores.shape[2] // 2
-    (slope,) = torch.autograd.grad(scores[0, 0, middle, middle], picture)
+    (slope,) = torch.autograd.grad(scores[0, 0, middle, middle], image)
     seen = slope.abs().sum((0, 1)) > 0
     assert (seen.any(0).sum(), seen.any(1).sum()) == (patch, patch)
 
 
 @pytest.mark.parametrize("downsamplings", [0, 1, 2, 3])
-def test_pictures_of_a_batch_are_judged_each_by_itself(downsamplings):
+def test_images_of_a_batch_are_judged_each_by_itself(downsamplings):
     network = discriminator(width=2, downsamplings=downsamplings).double()
-    batch = pictures(3, 3, 32, 32)
+    batch = images(3, 3, 32, 32)
     torch.testing.assert_close(network(batch)[1:2], network(batch[1:2]), rtol=1e-10, atol=1e-12)
 
 
 def test_under_bfloat16_scores_stay_close():
-    network, picture = discriminator(width=8), pictures(1, 3, 32, 32).float()
+    network, image = discriminator(width=8), images(1, 3, 32, 32).float()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        scores = network(picture)
-    torch.testing.assert_close(scores.float(), network(picture), rtol=0, atol=0.05)
+        scores = network(image)
+    torch.testing.assert_close(scores.float(), network(image), rtol=0, atol=0.05)
 
 
 def test_the_published_generator_has_its_parameters():
@@ -141,7 +141,7 @@ def test_the_published_generator_has_its_parameters():
     assert weights + 128 + 256 + 128 + 64 + 3 == 11_115_459  # 11.12 M, as published
 
 
-def generated(network, picture, blocks, upsampling, eps, padding):
+def generated(network, image, blocks, upsampling, eps, padding):
     """The published layers in a row, with this network's weights, in the order in which it holds them."""
     taken = iter(network.parameters())
     affine, alive = network.spec.affine, padding == "constant"
@@ -163,7 +163,7 @@ def generated(network, picture, blocks, upsampling, eps, padding):
         x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
         return convolve(x, mode=padding)
 
-    x = F.relu(norm(convolve(picture, 3)))
+    x = F.relu(norm(convolve(image, 3)))
     for _ in range(2):
         x = convolve(x, mode=padding, stride=2, bias=alive)
         x = F.relu(norm(convolve(x, mode=padding)))
@@ -183,16 +183,16 @@ def generated(network, picture, blocks, upsampling, eps, padding):
 def test_the_generator_computes_what_the_published_one_computes(upsampling, affine, eps, padding, mode):
     options = {"upsampling": upsampling, "affine": affine, "eps": eps, "padding": padding}
     spec = ResnetSpec(width=3, blocks=2, convolutions=2, **options)
-    network, picture = drawn(build(spec)), pictures(2, 3, 16, 20, seed=9)
+    network, image = drawn(build(spec)), images(2, 3, 16, 20, seed=9)
     with torch.no_grad():
         network.segments["tail"].convolution.weight.mul_(0.05)  # else the tanh hides what differs
         for parameter in [*network.segments["stem"].parameters()][:1]:
             parameter.mul_(0.05)  # small variances, so that eps counts
-    output = network(picture)
+    output = network(image)
     assert output.abs().mean() < 0.9
-    expected = generated(network, picture, 2, upsampling, eps, mode)
+    expected = generated(network, image, 2, upsampling, eps, mode)
     torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-11)
-    assert not torch.allclose(output, generated(network, picture, 2, upsampling, 2 * eps, mode), rtol=1e-9)
+    assert not torch.allclose(output, generated(network, image, 2, upsampling, 2 * eps, mode), rtol=1e-9)
 
 
 def test_the_generators_defaults_are_the_published_ones():
@@ -207,7 +207,7 @@ def test_no_convolution_whose_bias_a_norm_subtracts_has_one(upsampling, padding)
     """Each such bias would have a gradient of rounding noise alone: so every parameter there is must have more."""
     spec = ResnetSpec(width=2, blocks=1, convolutions=2, upsampling=upsampling, padding=padding)
     network = build(spec).double()
-    network(pictures(2, 3, 32, 32)).square().mean().backward()
+    network(images(2, 3, 32, 32)).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.abs().max() > 1e-9, name
 
@@ -219,5 +219,5 @@ def test_they_are_rebuilt_from_their_own_specs(spec):
     network = build({**spec, **({"blocks": 1} if spec["name"] == "resnet" else {})})
     rebuilt = build(network.spec.model_dump(mode="json"))
     rebuilt.load_state_dict(network.state_dict())
-    picture = pictures(1, 3, 16, 16).float()
-    assert torch.equal(rebuilt(picture), network(picture))
+    image = images(1, 3, 16, 16).float()
+    assert torch.equal(rebuilt(image), network(image))

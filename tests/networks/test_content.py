@@ -11,8 +11,8 @@ from torch import nn
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
-from gan_nst.images.arrays import resize_picture, to_float, to_tensor
-from gan_nst.images.files import find_pictures, read_picture
+from gan_nst.images.arrays import resize_image, to_float, to_tensor
+from gan_nst.images.files import find_images, read_image
 from gan_nst.networks import features as content
 from gan_nst.networks.features import ContentNetwork, FeatureSettings
 
@@ -24,7 +24,7 @@ MEAN, DEVIATION = (
 )
 
 
-def pictures(*shape, seed=0):
+def images(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -50,7 +50,7 @@ def weights():
         for name, model in models.items()
     }
     found["vgg19"]["classifier.6.bias"] = torch.zeros(1000)
-    normalised, position = {"0.weight": pictures(3, 3, 1, 1) * 200, "0.bias": pictures(3) * 100}, 2
+    normalised, position = {"0.weight": images(3, 3, 1, 1) * 200, "0.bias": images(3) * 100}, 2
     for layer, module in models["vgg19"].features.named_children():  # a padding before every convolution
         if isinstance(module, nn.Conv2d):
             normalised[f"{position}.weight"] = found["vgg19"][f"features.{layer}.weight"]
@@ -63,9 +63,9 @@ def weights():
 
 @pytest.fixture
 def open_network(weights, monkeypatch):
-    """Networks of random weights; the unit is taken from smaller pictures, as only its being divided by counts."""
-    small = pictures(1, 3, 32, 32, seed=7)
-    monkeypatch.setattr(content, "_fixed_pictures", lambda: small)
+    """Networks of random weights; the unit is taken from smaller images, as only its being divided by counts."""
+    small = images(1, 3, 32, 32, seed=7)
+    monkeypatch.setattr(content, "_fixed_images", lambda: small)
     monkeypatch.setattr(pretrained, "load", lambda path: weights[path.name])
     monkeypatch.setattr(pretrained, "require", lambda file, given, otherwise: given)
 
@@ -133,8 +133,8 @@ DEFAULTS = {"vgg19": "conv4_4", "vgg19_normalised": "conv3_1", "squeezenet1_1": 
 @pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
 def test_every_layer_is_that_of_the_network_written_out(open_network, weights, network):
-    picture = pictures(1, 3, 32, 48)
-    x = (picture + 1) / 2
+    image = images(1, 3, 32, 48)
+    x = (image + 1) / 2
     if network != "vgg19_normalised":
         x = (x - MEAN.float()) / DEVIATION.float()
     expected = LAYERS[network](weights[network], x)
@@ -144,24 +144,24 @@ def test_every_layer_is_that_of_the_network_written_out(open_network, weights, n
     assert str(raised.value).startswith(message + " (null is ")
     for layer, features in expected.items():
         ours = open_network(network, layer)
-        found = ours(picture) * ours.unit
+        found = ours(image) * ours.unit
         assert (found - features).abs().max() < 1e-4 * features.abs().max(), layer
         assert (found.min() < 0) == layer.startswith("conv"), layer
-    assert torch.equal(open_network(network)(picture), open_network(network, DEFAULTS[network])(picture))
+    assert torch.equal(open_network(network)(image), open_network(network, DEFAULTS[network])(image))
 
 
-def test_pictures_are_normalised_as_rgb(open_network, weights):
+def test_images_are_normalised_as_rgb(open_network, weights):
     """Negative control of the convention: neither [-1, 1] itself, nor [0, 1], nor BGR give the same."""
-    picture = pictures(1, 3, 32, 32).double()
+    image = images(1, 3, 32, 32).double()
     network = open_network("squeezenet1_1", "conv1").double()
     kernel = weights["squeezenet1_1"]["features.0.weight"].double()
     bias = weights["squeezenet1_1"]["features.0.bias"].double()
-    x = (picture + 1) / 2
+    x = (image + 1) / 2
     right, *wrong = (
         F.conv2d(y, kernel, bias, stride=2)
-        for y in ((x - MEAN) / DEVIATION, picture, x, (x.flip(1) - MEAN) / DEVIATION)
+        for y in ((x - MEAN) / DEVIATION, image, x, (x.flip(1) - MEAN) / DEVIATION)
     )
-    found = network(picture) * network.unit
+    found = network(image) * network.unit
     assert (found - right).abs().max() < 1e-5
     assert all((found - y).abs().max() > 0.1 for y in wrong)
 
@@ -172,15 +172,15 @@ def test_features_leave_in_units_of_their_mean_size_to_three_digits(open_network
     unit = ours.unit.item()
     assert unit > 0
     assert unit == pytest.approx(float(f"{unit:.3g}"), rel=1e-6)
-    assert ours(content._fixed_pictures()).abs().mean().item() == pytest.approx(1, abs=0.006)
+    assert ours(content._fixed_images()).abs().mean().item() == pytest.approx(1, abs=0.006)
 
 
-def test_the_unit_is_taken_from_four_pictures_that_are_the_same_everywhere():
+def test_the_unit_is_taken_from_four_images_that_are_the_same_everywhere():
     """The first values, from numbers that torch's generator draws alike on every machine."""
-    fixed = content._fixed_pictures()
+    fixed = content._fixed_images()
     assert fixed.shape == (4, 3, 128, 128)
     assert -1 <= fixed.min() < -0.9 < 0.9 < fixed.max() <= 1
-    assert torch.equal(fixed, content._fixed_pictures())
+    assert torch.equal(fixed, content._fixed_images())
     assert fixed.std(dim=(2, 3)).min() > 0.1
 
 
@@ -189,10 +189,10 @@ def test_random_features_are_the_same_every_time_and_need_no_file():
     first = ContentNetwork(FeatureSettings(network="random"))
     torch.manual_seed(2)
     second, early = (ContentNetwork(FeatureSettings(network="random", layer=n)) for n in (None, "conv1"))
-    picture = pictures(2, 3, 32, 24)
-    assert torch.equal(first(picture), second(picture))
-    assert first(picture).shape == (2, 64, 8, 6)
-    assert early(picture).shape == (2, 16, 32, 24)
+    image = images(2, 3, 32, 24)
+    assert torch.equal(first(image), second(image))
+    assert first(image).shape == (2, 64, 8, 6)
+    assert early(image).shape == (2, 16, 32, 24)
     assert first.unit == second.unit == pytest.approx(0.6, abs=0.005)
     convolutions = [layer for layer in first.layers if isinstance(layer, nn.Conv2d)]
     for layer in convolutions:  # He et al. 2015: the deviation that keeps the size through a ReLU
@@ -209,23 +209,23 @@ def test_building_one_leaves_the_random_state_alone_and_nothing_to_learn(open_ne
     assert not list(ours.parameters())
     assert not ours.state_dict()
     assert len(list(ours.buffers())) > 3
-    picture = pictures(1, 3, 32, 32).requires_grad_()
-    (slope,) = torch.autograd.grad(ours(picture).abs().mean(), picture)
+    image = images(1, 3, 32, 32).requires_grad_()
+    (slope,) = torch.autograd.grad(ours(image).abs().mean(), image)
     assert slope.abs().max() > 0
 
 
 @pytest.mark.parametrize("network", ["squeezenet1_1", "vgg19_normalised", "random"])
 @torch.no_grad()
 def test_it_runs_in_bfloat16_in_float64_and_on_the_meta_device(open_network, network):
-    ours, picture = open_network(network), pictures(2, 3, 32, 32)
-    expected = ours(picture)
+    ours, image = open_network(network), images(2, 3, 32, 32)
+    expected = ours(image)
     with torch.autocast("cpu", torch.bfloat16):
-        found = ours(picture)
+        found = ours(image)
     assert (found.float() - expected).abs().mean() < 0.03
-    double = copy.deepcopy(ours).double()(picture.double())
+    double = copy.deepcopy(ours).double()(image.double())
     assert double.dtype == torch.float64
     torch.testing.assert_close(double.float(), expected, rtol=1e-4, atol=1e-4)
-    shapes = copy.deepcopy(ours).to("meta")(picture.to("meta"))
+    shapes = copy.deepcopy(ours).to("meta")(image.to("meta"))
     assert shapes.is_meta
     assert shapes.shape == expected.shape
 
@@ -339,10 +339,10 @@ GOLDEN = {
 @torch.no_grad()
 def test_published_weights_give_the_known_features(pretrained_weights, network, layer):
     rows, columns = np.indices((40, 56))
-    picture = np.stack([rows * 6, columns * 4, 255 - 2 * rows - 2 * columns], 2).astype(np.uint8)
+    image = np.stack([rows * 6, columns * 4, 255 - 2 * rows - 2 * columns], 2).astype(np.uint8)
     path = pretrained_weights / FILES[network]
     ours = ContentNetwork(FeatureSettings(network=network, layer=layer, weights=path)).double()
-    features = ours(to_float(to_tensor(picture))[None].double())[0] * ours.unit
+    features = ours(to_float(to_tensor(image))[None].double())[0] * ours.unit
     values, size = GOLDEN[network, layer]
     assert {place: features[place].item() for place in values} == pytest.approx(values, rel=1e-5)
     assert features.abs().mean().item() == pytest.approx(size, rel=1e-5)
@@ -358,8 +358,8 @@ def test_published_weights_have_the_known_unit(pretrained_weights, network, unit
 def test_losses_are_of_about_one_size_whatever_the_network(pretrained_weights, test_data):
     """From photographs to cartoons the losses are within a factor 2 of each other; of raw features they are not."""
     photographs, cartoons = (
-        torch.stack([to_float(to_tensor(resize_picture(read_picture(p), 128, "squash"))) for p in files[:6]])
-        for files in (find_pictures(test_data / "photo2hayao" / split) for split in ("testA", "testB"))
+        torch.stack([to_float(to_tensor(resize_image(read_image(p), 128, "squash"))) for p in files[:6]])
+        for files in (find_images(test_data / "photo2hayao" / split) for split in ("testA", "testB"))
     )
     losses, raw = [], []
     for (network, file), layer in zip(FILES.items(), ("fire5", "conv3_1"), strict=True):

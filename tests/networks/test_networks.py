@@ -1,4 +1,4 @@
-"""The networks: sizes, counts and values as published, and that every picture is treated by itself."""
+"""The networks: sizes, counts and values as published, and that every image is treated by itself."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def _same_weights_every_time():
     torch.manual_seed(0)
 
 
-def pictures(*shape, seed=0, dtype=torch.float32):
+def images(*shape, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1).to(dtype)
 
@@ -30,11 +30,11 @@ def small(**options):
 def test_instance_norm_is_torchs(affine, eps):
     ours = InstanceNorm(5, eps, affine).double()
     theirs = nn.InstanceNorm2d(5, eps=eps, affine=affine).double()
-    x = pictures(3, 5, 7, 6, dtype=torch.float64) * 0.1 + 2
+    x = images(3, 5, 7, 6, dtype=torch.float64) * 0.1 + 2
     if affine:
         with torch.no_grad():
-            theirs.weight.copy_(pictures(5))
-            theirs.bias.copy_(pictures(5, seed=1))
+            theirs.weight.copy_(images(5))
+            theirs.bias.copy_(images(5, seed=1))
             ours.scale.copy_(theirs.weight)
             ours.shift.copy_(theirs.bias)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-12)
@@ -46,7 +46,7 @@ def test_a_part_is_normalised_as_the_whole_with_the_wholes_statistics(affine):
     if affine:
         nn.init.uniform_(norm.scale, 0.5, 2)
         nn.init.uniform_(norm.shift, -1, 1)
-    x = pictures(2, 4, 12, 10, dtype=torch.float64) * torch.tensor([1.0, 2, 3, 4]).view(-1, 1, 1) + 1
+    x = images(2, 4, 12, 10, dtype=torch.float64) * torch.tensor([1.0, 2, 3, 4]).view(-1, 1, 1) + 1
     whole = norm(x)
     statistics = x.mean((2, 3)), x.var((2, 3), unbiased=False)
     part = norm(x[:, :, 3:8, 2:9], statistics)
@@ -84,12 +84,12 @@ def test_no_convolution_before_an_instance_norm_has_a_bias(spec):
     more.
     """
     network = build(spec).double()
-    network(pictures(2, 3, 64, 64, dtype=torch.float64)).square().mean().backward()
+    network(images(2, 3, 64, 64, dtype=torch.float64)).square().mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.abs().max() > 1e-9, name
 
 
-def published_generator(network, picture, blocks):
+def published_generator(network, image, blocks):
     """The layers of CycleGAN's published generator in a row, with this network's weights."""
     weights = [w for w in network.parameters() if w.ndim == 4]
     bias = next(w for w in network.parameters() if w.ndim == 1)
@@ -104,7 +104,7 @@ def published_generator(network, picture, blocks):
             x = F.conv_transpose2d(x, next(taken), stride=2, padding=1, output_padding=1)
         return F.instance_norm(x) if norm else x
 
-    x = F.relu(convolve(picture, 3))
+    x = F.relu(convolve(image, 3))
     x = F.relu(convolve(x, 0, 2))
     x = F.relu(convolve(x, 0, 2))
     for _ in range(blocks):
@@ -121,10 +121,10 @@ def test_the_transposed_generator_computes_what_the_published_one_computes(block
     network = small(blocks=blocks, downsamplings=2, upsampling="transposed").double()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.copy_(pictures(*parameter.shape, seed=parameter.numel(), dtype=torch.float64))
-    picture = pictures(2, 3, 16, 20, dtype=torch.float64)
-    expected = published_generator(network, picture, blocks)
-    torch.testing.assert_close(network(picture), expected, rtol=1e-9, atol=1e-11)
+            parameter.copy_(images(*parameter.shape, seed=parameter.numel(), dtype=torch.float64))
+    image = images(2, 3, 16, 20, dtype=torch.float64)
+    expected = published_generator(network, image, blocks)
+    torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-11)
 
 
 def test_the_resize_generator_differs_from_it_in_the_upsampling_alone():
@@ -143,16 +143,16 @@ def test_a_generator_keeps_the_size_of_multiples_of_its_multiple(upsampling, blo
     network = small(upsampling=upsampling, blocks=blocks, downsamplings=downsamplings)
     assert network.multiple == 2**downsamplings
     size = (3 * network.multiple, 5 * network.multiple)
-    output = network(pictures(2, 3, *size))
+    output = network(images(2, 3, *size))
     assert output.shape == (2, 3, *size)
     assert output.abs().max() <= 1
-    assert network(pictures(1, 3, size[0] + 1, size[1])).shape[2] != size[0] + 1  # so `multiple` is needed
+    assert network(images(1, 3, size[0] + 1, size[1])).shape[2] != size[0] + 1  # so `multiple` is needed
 
 
 @pytest.mark.parametrize(("layers", "expected"), [(1, 14), (2, 6), (3, 2)])
 def test_a_discriminator_scores_patches(layers, expected):
     network = build({"name": "patchgan", "width": 4, "layers": layers})
-    assert network(pictures(2, 3, 32, 32)).shape == (2, 1, expected, expected)
+    assert network(images(2, 3, 32, 32)).shape == (2, 1, expected, expected)
 
 
 @pytest.mark.parametrize(("layers", "patch"), [(1, 16), (2, 34), (3, 70)])
@@ -162,10 +162,10 @@ def test_a_discriminators_scores_see_patches_of_the_published_size(layers, patch
         if isinstance(module, InstanceNorm):
             parent, _, child = name.rpartition(".")
             network.get_submodule(parent)[int(child)] = nn.Identity()
-    picture = pictures(1, 3, 96, 96, dtype=torch.float64).requires_grad_()
-    scores = network(picture)
+    image = images(1, 3, 96, 96, dtype=torch.float64).requires_grad_()
+    scores = network(image)
     middle = scores.shape[2] // 2
-    (slope,) = torch.autograd.grad(scores[0, 0, middle, middle], picture)
+    (slope,) = torch.autograd.grad(scores[0, 0, middle, middle], image)
     seen = slope.abs().sum((0, 1)) > 0
     assert (seen.any(0).sum(), seen.any(1).sum()) == (patch, patch)
 
@@ -173,19 +173,19 @@ def test_a_discriminators_scores_see_patches_of_the_published_size(layers, patch
 @pytest.mark.parametrize("upsampling", ["resize", "transposed"])
 def test_started_as_identity_a_generator_returns_its_input(upsampling):
     """The untrained output is tanh(atanh(0.99 x) + 0) = 0.99 x, which is within 0.01 |x| of x."""
-    network = small(start_from="picture", upsampling=upsampling)
-    picture = pictures(2, 3, 16, 16)
-    picture[0, :, 0] = torch.tensor([-1.0, 0.0, 1.0])[:, None]
-    output = network(picture)
-    torch.testing.assert_close(output, 0.99 * picture, rtol=0, atol=1e-6)
-    assert ((output - picture).abs() <= 0.01 * picture.abs() + 1e-6).all()
-    assert not torch.allclose(small(upsampling=upsampling)(picture), picture, atol=0.1)
+    network = small(start_from="image", upsampling=upsampling)
+    image = images(2, 3, 16, 16)
+    image[0, :, 0] = torch.tensor([-1.0, 0.0, 1.0])[:, None]
+    output = network(image)
+    torch.testing.assert_close(output, 0.99 * image, rtol=0, atol=1e-6)
+    assert ((output - image).abs() <= 0.01 * image.abs() + 1e-6).all()
+    assert not torch.allclose(small(upsampling=upsampling)(image), image, atol=0.1)
 
 
 @pytest.mark.parametrize("downsamplings", [1, 2, 3])
-def test_started_from_the_smoothed_picture_a_generator_returns_its_colours_alone(downsamplings):
+def test_started_from_the_smoothed_image_a_generator_returns_its_colours_alone(downsamplings):
     network = small(start_from="smoothed", downsamplings=downsamplings)
-    flat = pictures(2, 3, 1, 1).expand(2, 3, 16, 32)
+    flat = images(2, 3, 1, 1).expand(2, 3, 16, 32)
     torch.testing.assert_close(network(flat), 0.99 * flat, rtol=0, atol=1e-6)
     side = network.multiple
     board = (torch.arange(32) % 2 * 2.0 - 1).expand(1, 3, 32, 32) * 0.5  # a texture finer than the blocks see
@@ -198,9 +198,9 @@ def test_started_from_the_smoothed_picture_a_generator_returns_its_colours_alone
 
 
 def test_started_as_identity_a_generator_learns():
-    network = small(start_from="picture")
-    picture = pictures(1, 3, 16, 16)
-    (network(picture) + picture).square().mean().backward()
+    network = small(start_from="image")
+    image = images(1, 3, 16, 16)
+    (network(image) + image).square().mean().backward()
     tail = network.segments["tail"].convolution
     assert tail.weight.grad.abs().max() > 1e-4
     assert torch.isfinite(tail.weight.grad).all()
@@ -231,7 +231,7 @@ def test_a_spec_that_does_not_fit_is_told_in_one_line(spec, message):
     "spec",
     [
         {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1, "upsampling": "transposed"},
-        {"name": "resnet", "width": 3, "blocks": 2, "start_from": "picture"},
+        {"name": "resnet", "width": 3, "blocks": 2, "start_from": "image"},
         {"name": "resnet", "width": 3, "blocks": 2, "start_from": "smoothed"},
         {"name": "patchgan", "width": 4, "layers": 2},
     ],
@@ -240,12 +240,12 @@ def test_a_network_is_rebuilt_from_its_own_spec(spec):
     network = build(spec)
     rebuilt = build(network.spec.model_dump(mode="json"))
     assert rebuilt.spec == network.spec
-    picture = pictures(1, 3, 16, 16)
+    image = images(1, 3, 16, 16)
     for parameter in network.parameters():
         nn.init.normal_(parameter, 0, 0.1)
     rebuilt.load_state_dict(network.state_dict())
-    assert torch.equal(rebuilt(picture), network(picture))
-    assert not torch.equal(build(spec)(picture), network(picture))
+    assert torch.equal(rebuilt(image), network(image))
+    assert not torch.equal(build(spec)(image), network(image))
 
 
 def test_a_spec_may_be_a_section():
@@ -273,9 +273,9 @@ def test_weights_start_with_deviation_one_fiftieth_and_biases_at_zero(spec):
         {"name": "patchgan", "width": 4, "layers": 2},
     ],
 )
-def test_pictures_of_a_batch_do_not_influence_each_other(spec):
+def test_images_of_a_batch_do_not_influence_each_other(spec):
     network = build(spec).double()
-    batch = pictures(3, 3, 16, 16, dtype=torch.float64).requires_grad_()
+    batch = images(3, 3, 16, 16, dtype=torch.float64).requires_grad_()
     output = network(batch)
     torch.testing.assert_close(output[1:2], network(batch[1:2]), rtol=1e-10, atol=1e-12)
     (slope,) = torch.autograd.grad(output[1].square().sum(), batch)
@@ -286,14 +286,14 @@ def test_pictures_of_a_batch_do_not_influence_each_other(spec):
 @pytest.mark.parametrize(
     "spec", [{"name": "resnet", "width": 4, "blocks": 1}, {"name": "patchgan", "width": 4}]
 )
-def test_under_bfloat16_outputs_stay_close_and_pictures_stay_float32(spec):
+def test_under_bfloat16_outputs_stay_close_and_images_stay_float32(spec):
     network = build(spec)
-    picture = pictures(1, 3, 32, 32)
+    image = images(1, 3, 32, 32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        output = network(picture)
+        output = network(image)
     if spec["name"] == "resnet":
         assert output.dtype == torch.float32
-    torch.testing.assert_close(output.float(), network(picture), rtol=0, atol=0.05)
+    torch.testing.assert_close(output.float(), network(image), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("convolutions", [1, 2])
@@ -311,7 +311,7 @@ def test_segments_state_the_resolution_of_their_result_and_how_far_it_looks(
         segment.register_forward_hook(
             lambda _, given, result, name=name: seen.update({name: (given[0], result[0])})
         )
-    network(pictures(1, 3, 64, 64, dtype=torch.float64).requires_grad_())
+    network(images(1, 3, 64, 64, dtype=torch.float64).requires_grad_())
     assert seen.keys() == dict(network.segments.items()).keys()
     for name, segment in network.segments.items():
         given, result = seen[name]

@@ -12,19 +12,19 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 def written_out(x, eps=1e-5):
     """Channel by channel, in float64."""
     out = torch.empty_like(x, dtype=torch.float64)
-    for n, picture in enumerate(x.double()):
-        for c, channel in enumerate(picture):
+    for n, image in enumerate(x.double()):
+        for c, channel in enumerate(image):
             centred = channel - channel.mean()
             out[n, c] = centred / (centred.square().mean() + eps).sqrt()
     return out
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1, 0.01), (100, 0.1), (0.3, 0)])
-def test_it_equals_the_formula_also_where_the_mean_is_large(layout, pictures, mean, deviation):
+def test_it_equals_the_formula_also_where_the_mean_is_large(layout, images, mean, deviation):
     generator = torch.Generator().manual_seed(0)
-    x = (mean + deviation * torch.randn(pictures, 5, 12, 9, generator=generator)).to(
+    x = (mean + deviation * torch.randn(images, 5, 12, 9, generator=generator)).to(
         memory_format=LAYOUTS[layout]
     )
     y = InstanceNorm(5)(x)
@@ -34,12 +34,12 @@ def test_it_equals_the_formula_also_where_the_mean_is_large(layout, pictures, me
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
-def test_its_gradient_is_that_of_the_formula(layout, pictures, of_gradient):
+def test_its_gradient_is_that_of_the_formula(layout, images, of_gradient):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(pictures, 3, 6, 5, generator=generator, dtype=torch.float64)
-    g = torch.randn(pictures, 3, 6, 5, generator=generator, dtype=torch.float64)
+    x = torch.randn(images, 3, 6, 5, generator=generator, dtype=torch.float64)
+    g = torch.randn(images, 3, 6, 5, generator=generator, dtype=torch.float64)
     x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
     g = g.to(memory_format=LAYOUTS[of_gradient])
     (ours,) = torch.autograd.grad(normalise(x, 1e-5), x, g)

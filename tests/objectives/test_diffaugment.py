@@ -1,4 +1,4 @@
-"""Differentiable augmentation against a naive version of one picture at a time, given the same draws."""
+"""Differentiable augmentation against a naive version of one image at a time, given the same draws."""
 
 import math
 
@@ -12,14 +12,14 @@ NAMES = ("colour", "translation", "cutout")
 SHAPES = [(2, 3, 16, 16), (3, 3, 10, 17), (1, 3, 24, 8), (2, 1, 7, 9)]
 
 
-def pictures(*shape, seed=0):
-    """Pictures without a zero."""
+def images(*shape, seed=0):
+    """Images without a zero."""
     draw = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return (draw * 2 - 1) * 0.9 + 0.05
 
 
 def draws(x, count):
-    """The numbers in [0, 1) that the next operation takes, a row for every picture."""
+    """The numbers in [0, 1) that the next operation takes, a row for every image."""
     state = torch.get_rng_state()
     found = torch.rand(len(x), count, 1, 1, 1, dtype=x.dtype).reshape(len(x), count).tolist()
     torch.set_rng_state(state)
@@ -30,10 +30,10 @@ def mean(values):
     return math.fsum(values) / len(values)
 
 
-def colour(picture, brightness, saturation, contrast):
+def colour(image, brightness, saturation, contrast):
     """Zhao et al. 2020: brightness by -0.5 to 0.5, saturation by 0 to 2, contrast by 0.5 to 1.5, in this order."""
-    channels, height, width = picture.shape
-    result = [[[v + brightness - 0.5 for v in row] for row in plane] for plane in picture.tolist()]
+    channels, height, width = image.shape
+    result = [[[v + brightness - 0.5 for v in row] for row in plane] for plane in image.tolist()]
     for row in range(height):
         for column in range(width):
             gray = mean([plane[row][column] for plane in result])
@@ -43,29 +43,29 @@ def colour(picture, brightness, saturation, contrast):
     return [[[(v - middle) * (contrast + 0.5) + middle for v in row] for row in plane] for plane in result]
 
 
-def translation(picture, down, right):
-    """Where a pixel lies beyond the picture it is gray."""
-    channels, height, width = picture.shape
+def translation(image, down, right):
+    """Where a pixel lies beyond the image it is gray."""
+    channels, height, width = image.shape
     reach = [math.floor(side / 8 + 0.5) for side in (height, width)]
     shift = [math.floor(draw * (2 * r + 1)) - r for draw, r in zip((down, right), reach, strict=True)]
-    result = torch.zeros_like(picture)
+    result = torch.zeros_like(image)
     for row in range(height):
         for column in range(width):
             from_row, from_column = row + shift[0], column + shift[1]
             if 0 <= from_row < height and 0 <= from_column < width:
-                result[:, row, column] = picture[:, from_row, from_column]
+                result[:, row, column] = image[:, from_row, from_column]
     return result.tolist()
 
 
-def cutout(picture, top, left):
-    """A rectangle of half the sides is gray; its middle lies anywhere in the picture."""
-    result, corner, size = picture.clone(), [], []
-    for draw, side in zip((top, left), picture.shape[1:], strict=True):
+def cutout(image, top, left):
+    """A rectangle of half the sides is gray; its middle lies anywhere in the image."""
+    result, corner, size = image.clone(), [], []
+    for draw, side in zip((top, left), image.shape[1:], strict=True):
         cut = math.floor(side / 2 + 0.5)
         corner.append(math.floor(draw * (side + 1 - cut % 2)) - cut // 2)
         size.append(cut)
-    for row in range(picture.shape[1]):
-        for column in range(picture.shape[2]):
+    for row in range(image.shape[1]):
+        for column in range(image.shape[2]):
             if 0 <= row - corner[0] < size[0] and 0 <= column - corner[1] < size[1]:
                 result[:, row, column] = 0
     return result.tolist()
@@ -76,11 +76,11 @@ NAIVE = {"colour": (colour, 3), "translation": (translation, 2), "cutout": (cuto
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_operation_equals_one_on_a_picture_at_a_time(name, shape):
+def test_an_operation_equals_one_on_a_image_at_a_time(name, shape):
     naive, count = NAIVE[name]
     for seed in range(8):
         torch.manual_seed(seed)
-        x = pictures(*shape, seed=seed)
+        x = images(*shape, seed=seed)
         expected = [naive(one, *draw) for one, draw in zip(x, draws(x, count), strict=True)]
         found = augment(x, (name,))
         torch.testing.assert_close(found, torch.tensor(expected, dtype=x.dtype), rtol=1e-12, atol=1e-12)
@@ -88,7 +88,7 @@ def test_an_operation_equals_one_on_a_picture_at_a_time(name, shape):
 
 
 def test_they_follow_each_other_in_the_order_given():
-    x = pictures(2, 3, 12, 14)
+    x = images(2, 3, 12, 14)
     for how in (NAMES, NAMES[::-1], ("cutout", "cutout")):
         torch.manual_seed(3)
         one_by_one = x
@@ -100,16 +100,16 @@ def test_they_follow_each_other_in_the_order_given():
     assert not torch.equal(augment(x, NAMES), one_by_one)
 
 
-def test_without_a_policy_it_is_the_pictures_themselves_and_draws_nothing():
-    state, x = torch.get_rng_state(), pictures(2, 3, 8, 8)
+def test_without_a_policy_it_is_the_images_themselves_and_draws_nothing():
+    state, x = torch.get_rng_state(), images(2, 3, 8, 8)
     assert augment(x, ()) is x
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def many(name, shape, value=None):
-    """What an operation makes of many pictures, flat ones where a value is given."""
+    """What an operation makes of many images, flat ones where a value is given."""
     torch.manual_seed(0)
-    x = pictures(*shape) if value is None else torch.full(shape, value, dtype=torch.float64)
+    x = images(*shape) if value is None else torch.full(shape, value, dtype=torch.float64)
     return x, augment(x, (name,))
 
 
@@ -141,7 +141,7 @@ def test_shifts_reach_an_eighth_of_each_side_and_are_equally_likely(height, widt
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 8), (9, 14)])
-def test_a_cut_is_a_rectangle_of_half_the_sides_whose_middle_is_in_the_picture(height, width):
+def test_a_cut_is_a_rectangle_of_half_the_sides_whose_middle_is_in_the_image(height, width):
     _, found = many("cutout", (3000, 1, height, width), 1.0)
     gone = found[:, 0] == 0
     rows, columns = gone.any(2).sum(1), gone.any(1).sum(1)
@@ -155,14 +155,14 @@ def test_a_cut_is_a_rectangle_of_half_the_sides_whose_middle_is_in_the_picture(h
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_of_the_pictures_of_a_batch_are_their_own(name):
+def test_draws_of_the_images_of_a_batch_are_their_own(name):
     torch.manual_seed(0)
-    one = pictures(1, 3, 32, 32)
+    one = images(1, 3, 32, 32)
     found = augment(one.expand(16, 3, 32, 32), (name,))
-    different = {picture.numpy().tobytes() for picture in found}
+    different = {image.numpy().tobytes() for image in found}
     assert len(different) > 10
     torch.manual_seed(1)
-    x, y = pictures(2, 3, 8, 8), pictures(2, 3, 8, 8, seed=1)
+    x, y = images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
     torch.manual_seed(4)
     first = augment(x, (name,))
     torch.manual_seed(4)
@@ -171,7 +171,7 @@ def test_draws_of_the_pictures_of_a_batch_are_their_own(name):
 
 
 def test_it_is_reproducible():
-    x = pictures(4, 3, 12, 12)
+    x = images(4, 3, 12, 12)
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -182,7 +182,7 @@ def test_it_is_reproducible():
 
 @pytest.mark.parametrize("how", [*((name,) for name in NAMES), NAMES])
 def test_gradients_pass_through(how):
-    x = pictures(2, 3, 5, 6).requires_grad_()
+    x = images(2, 3, 5, 6).requires_grad_()
 
     def same_draws(given):
         torch.manual_seed(0)
@@ -199,7 +199,7 @@ def test_it_runs_on_the_meta_device_and_in_other_precisions(name):
     assert shapes.is_meta
     assert shapes.shape == (2, 3, 12, 20)
     for dtype in (torch.float32, torch.bfloat16):
-        assert augment(pictures(2, 3, 12, 20).to(dtype), (name,)).dtype == dtype
+        assert augment(images(2, 3, 12, 20).to(dtype), (name,)).dtype == dtype
 
 
 def test_the_names_are_those_of_the_settings():

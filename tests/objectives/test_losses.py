@@ -98,7 +98,7 @@ def test_together_equals_separate_passes(spec):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
-def test_together_is_one_pass_and_would_show_a_network_that_mixes_pictures():
+def test_together_is_one_pass_and_would_show_a_network_that_mixes_images():
     """The negative control: batch norm in training mode sees the other inputs."""
     passes = []
     network = nn.BatchNorm2d(3).double()

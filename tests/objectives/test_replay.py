@@ -8,20 +8,20 @@ import torch
 from gan_nst.objectives.replay import ReplayBuffer
 
 
-def pictures(first, count):
-    """`count` pictures, each filled with a number of its own from `first` on."""
+def images(first, count):
+    """`count` images, each filled with a number of its own from `first` on."""
     return torch.arange(first, first + count, dtype=torch.float32).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
 
 
 def numbers(batch):
-    assert all((picture == picture[0, 0, 0]).all() for picture in batch)
-    return [int(picture[0, 0, 0]) for picture in batch]
+    assert all((image == image[0, 0, 0]).all() for image in batch)
+    return [int(image[0, 0, 0]) for image in batch]
 
 
 def feed(buffer, first, count, batch_size=1):
     returned = []
     for start in range(first, first + count, batch_size):
-        returned += numbers(buffer(pictures(start, batch_size)))
+        returned += numbers(buffer(images(start, batch_size)))
     return returned
 
 
@@ -29,7 +29,7 @@ def feed(buffer, first, count, batch_size=1):
 def test_it_fills_first_and_returns_its_inputs_unchanged(batch_size):
     buffer = ReplayBuffer(12)
     assert feed(buffer, 0, 12, batch_size) == list(range(12))
-    assert numbers(buffer.pictures) == list(range(12))
+    assert numbers(buffer.images) == list(range(12))
 
 
 def test_once_full_half_of_what_it_returns_is_earlier():
@@ -41,31 +41,31 @@ def test_once_full_half_of_what_it_returns_is_earlier():
     ]
     assert abs(len(earlier) / count - 0.5) < 5 * 0.5 / count**0.5
     assert min(earlier) > 0  # never one that was not given yet
-    # A slot is exchanged with chance 1/2 * 1/10 a picture, so an old picture is 20 younger ones old on
+    # A slot is exchanged with chance 1/2 * 1/10 an image, so an old image is 20 younger ones old on
     # average.
     assert 18 < sum(earlier) / len(earlier) < 22
 
 
-def test_a_picture_is_returned_once_at_most_beyond_its_own_turn():
+def test_a_image_is_returned_once_at_most_beyond_its_own_turn():
     buffer = ReplayBuffer(5, seed=1)
     returned = feed(buffer, 0, 1000)
     filling, later = returned[:5], returned[5:]
     assert filling == list(range(5))
     assert len(set(later)) == len(later)
-    assert set(later) | set(numbers(buffer.pictures)) == set(range(1000))
+    assert set(later) | set(numbers(buffer.images)) == set(range(1000))
 
 
 def test_every_place_is_drawn():
     buffer = ReplayBuffer(8)
     feed(buffer, 0, 8)
     feed(buffer, 8, 400)
-    assert min(numbers(buffer.pictures)) >= 8
+    assert min(numbers(buffer.images)) >= 8
 
 
 def test_two_batches_of_two_give_what_one_of_four_gives():
     small, large = ReplayBuffer(3, seed=5), ReplayBuffer(3, seed=5)
     assert feed(small, 0, 80, 2) == feed(large, 0, 80, 4)
-    assert numbers(small.pictures) == numbers(large.pictures)
+    assert numbers(small.images) == numbers(large.images)
 
 
 def test_the_seed_decides_and_torchs_own_generator_is_left_alone():
@@ -77,9 +77,9 @@ def test_the_seed_decides_and_torchs_own_generator_is_left_alone():
 
 def test_capacity_zero_returns_every_input():
     buffer = ReplayBuffer(0)
-    given = pictures(0, 3)
+    given = images(0, 3)
     assert buffer(given) is given
-    assert buffer.pictures == []
+    assert buffer.images == []
 
 
 def saved(buffer):
@@ -98,10 +98,10 @@ def test_a_restored_buffer_goes_on_as_the_saved_one(before):
     restored = ReplayBuffer(4, seed=8)
     restored.load_state_dict(state)
     assert feed(restored, 100, 50) == feed(buffer, 100, 50)
-    assert numbers(restored.pictures) == numbers(buffer.pictures)
+    assert numbers(restored.images) == numbers(buffer.images)
 
 
-@pytest.mark.parametrize("lost", ["random", "pictures"])
+@pytest.mark.parametrize("lost", ["random", "images"])
 def test_without_a_part_of_its_state_it_goes_on_differently(lost):
     """The negative control of the test above."""
     buffer = ReplayBuffer(4, seed=7)
@@ -118,29 +118,29 @@ def test_changing_what_went_in_or_came_out_changes_nothing_inside(filled):
     buffer = ReplayBuffer(6)
     if filled:
         feed(buffer, 100, 6)
-    before = set(numbers(buffer.pictures))
-    given = pictures(0, 6)
+    before = set(numbers(buffer.images))
+    given = images(0, 6)
     returned = buffer(given)
-    kept = numbers(buffer.pictures)
+    kept = numbers(buffer.images)
     given.fill_(-1)
     returned.fill_(-2)
-    assert numbers(buffer.pictures) == kept
+    assert numbers(buffer.images) == kept
     assert set(kept) <= before | set(range(6))
-    given = pictures(0, 6)
+    given = images(0, 6)
     buffer(given).fill_(-2)
     assert numbers(given) == list(range(6))
 
 
 def test_changing_the_buffer_changes_nothing_that_came_out():
     buffer = ReplayBuffer(6)
-    returned = buffer(pictures(0, 6))
-    for picture in buffer.pictures:
-        picture.fill_(-1)
+    returned = buffer(images(0, 6))
+    for image in buffer.images:
+        image.fill_(-1)
     assert numbers(returned) == list(range(6))
 
 
 def test_no_gradient_passes():
-    given = pictures(0, 2).requires_grad_()
+    given = images(0, 2).requires_grad_()
     assert not ReplayBuffer(4)(given).requires_grad
 
 
@@ -148,8 +148,8 @@ def test_it_moves_with_its_module():
     buffer = ReplayBuffer(4)
     feed(buffer, 0, 2)
     buffer.to(torch.float64)
-    assert {picture.dtype for picture in buffer.pictures} == {torch.float64}
-    assert numbers(buffer.pictures) == [0, 1]
+    assert {image.dtype for image in buffer.images} == {torch.float64}
+    assert numbers(buffer.images) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_it_moves_with_its_module():
         [torch.zeros(1, 4, 4), torch.zeros(1, 5, 4)],
         [torch.zeros(4)],
     ],
-    ids=["no list", "too many", "of two sizes", "no picture"],
+    ids=["no list", "too many", "of two sizes", "no image"],
 )
 def test_what_no_buffer_holds_is_not_restored(odd):
     state = ReplayBuffer(4).state_dict()
-    state["_extra_state"]["pictures"] = odd
-    with pytest.raises(ValueError, match="4 pictures of one size"):
+    state["_extra_state"]["images"] = odd
+    with pytest.raises(ValueError, match="4 images of one size"):
         ReplayBuffer(4).load_state_dict(state)

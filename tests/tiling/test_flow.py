@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from helpers_films import clouds, moving, warping_error
+from helpers_videos import clouds, moving, warping_error
 
 from gan_nst.tiling.flow import Cuts, Smoother, motion, warp
 
@@ -20,12 +20,12 @@ def texture(height, width, seed):
         * s**0.5
         for s in (4, 9, 20)
     ]
-    picture = sum(layers)
-    return np.clip(128 + 30 * picture / picture.std(), 0, 255).astype(np.uint8)
+    image = sum(layers)
+    return np.clip(128 + 30 * image / image.std(), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def film():
+def video():
     return moving(texture(160, 200, 0), texture(90, 90, 1), count=14, size=(96, 128))
 
 
@@ -39,27 +39,27 @@ def flickering(frames, seed=3):
     return found
 
 
-def smoothed(pictures, translated, strength=0.7):
+def smoothed(images, translated, strength=0.7):
     smooth = Smoother(strength)
-    return [smooth(picture, output) for picture, output in zip(pictures, translated, strict=True)]
+    return [smooth(image, output) for image, output in zip(images, translated, strict=True)]
 
 
-def gradient(picture):
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+def gradient(image):
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return np.mean(np.square(cv2.Sobel(gray, -1, 1, 0)) + np.square(cv2.Sobel(gray, -1, 0, 1)))
 
 
-def test_the_films_known_motion_is_its_motion(film):
-    assert warping_error(film.clean, film.flows, film.visible) < 1.5
-    backwards = [-flow for flow in film.flows]
-    assert warping_error(film.clean, backwards, film.visible) > 4
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in film.clean]
-    for number, flow in enumerate(film.flows, 1):
+def test_the_videos_known_motion_is_its_motion(video):
+    assert warping_error(video.clean, video.flows, video.visible) < 1.5
+    backwards = [-flow for flow in video.flows]
+    assert warping_error(video.clean, backwards, video.visible) > 4
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video.clean]
+    for number, flow in enumerate(video.flows, 1):
         found = motion(gray[number], gray[number - 1])
-        assert np.linalg.norm(found - flow, axis=2)[film.visible[number - 1]].mean() < 0.4
+        assert np.linalg.norm(found - flow, axis=2)[video.visible[number - 1]].mean() < 0.4
 
 
-def test_the_warping_error_of_flicker_is_its_size(film):
+def test_the_warping_error_of_flicker_is_its_size(video):
     levels = np.random.default_rng(0).permutation(np.arange(0, 56, 4))
     still = np.full((96, 128, 3), 100, np.uint8)
     flows, seen = [np.zeros((96, 128, 2), np.float32)] * 13, [np.ones((96, 128), bool)] * 13
@@ -69,25 +69,25 @@ def test_the_warping_error_of_flicker_is_its_size(film):
     assert warping_error(deep, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean(), rel=1e-4)
 
 
-def test_smoothing_takes_at_least_30_percent_of_the_warping_error(film):
-    translated = flickering(film.frames)
-    before = warping_error(translated, film.flows, film.visible)
-    result = smoothed(film.frames, translated)
-    assert warping_error(result, film.flows, film.visible) < 0.7 * before
+def test_smoothing_takes_at_least_30_percent_of_the_warping_error(video):
+    translated = flickering(video.frames)
+    before = warping_error(translated, video.flows, video.visible)
+    result = smoothed(video.frames, translated)
+    assert warping_error(result, video.flows, video.visible) < 0.7 * before
     clean = [
-        np.clip((frame.astype(float) - 128) * 1.2 + 128, 0, 255).astype(np.uint8) for frame in film.clean
+        np.clip((frame.astype(float) - 128) * 1.2 + 128, 0, 255).astype(np.uint8) for frame in video.clean
     ]
-    kept = np.mean([gradient(picture) for picture in result[4:]]) / np.mean([gradient(p) for p in clean[4:]])
+    kept = np.mean([gradient(image) for image in result[4:]]) / np.mean([gradient(p) for p in clean[4:]])
     assert 0.93 < kept < 1.1
 
 
-def test_what_comes_into_sight_keeps_its_own_colours(film):
+def test_what_comes_into_sight_keeps_its_own_colours(video):
     """No ghost of the disc stays where it was."""
-    translated = flickering(film.frames)
-    result = smoothed(film.frames, translated, 0.9)
+    translated = flickering(video.frames)
+    result = smoothed(video.frames, translated, 0.9)
     ghosts = [
         np.abs(one.astype(float) - other)[mask].mean()
-        for one, other, mask in zip(result[1:], translated[1:], film.uncovered, strict=True)
+        for one, other, mask in zip(result[1:], translated[1:], video.uncovered, strict=True)
         if mask.any()
     ]
     elsewhere = np.mean(
@@ -97,29 +97,29 @@ def test_what_comes_into_sight_keeps_its_own_colours(film):
     assert np.mean(ghosts) < 1.5 < elsewhere
 
 
-def test_smoothing_tells_16_bits_as_8(film):
-    translated = flickering(film.frames)[:4]
+def test_smoothing_tells_16_bits_as_8(video):
+    translated = flickering(video.frames)[:4]
     deep = smoothed(
-        [f.astype(np.uint16) * 257 for f in film.frames[:4]], [t.astype(np.uint16) * 257 for t in translated]
+        [f.astype(np.uint16) * 257 for f in video.frames[:4]], [t.astype(np.uint16) * 257 for t in translated]
     )
-    for one, other in zip(deep, smoothed(film.frames[:4], translated), strict=True):
+    for one, other in zip(deep, smoothed(video.frames[:4], translated), strict=True):
         assert one.dtype == np.uint16
         assert np.abs(one / 257 - other).max() <= 1
 
 
-def test_after_a_reset_a_frame_is_as_translated(film):
-    translated = flickering(film.frames)
+def test_after_a_reset_a_frame_is_as_translated(video):
+    translated = flickering(video.frames)
     smooth = Smoother()
-    smooth(film.frames[0], translated[0])
-    assert np.abs(smooth(film.frames[1], translated[1]).astype(int) - translated[1]).mean() > 0.5
+    smooth(video.frames[0], translated[0])
+    assert np.abs(smooth(video.frames[1], translated[1]).astype(int) - translated[1]).mean() > 0.5
     smooth.reset()
-    np.testing.assert_array_equal(smooth(film.frames[2], translated[2]), translated[2])
+    np.testing.assert_array_equal(smooth(video.frames[2], translated[2]), translated[2])
 
 
-def test_a_frame_unlike_the_one_before_stays_even_without_a_reset(film):
+def test_a_frame_unlike_the_one_before_stays_even_without_a_reset(video):
     smooth = Smoother(0.9)
     other = texture(96, 128, 9)
-    smooth(film.frames[0], film.frames[0])
+    smooth(video.frames[0], video.frames[0])
     assert np.abs(smooth(other, other).astype(float) - other).mean() < 1.5
 
 
@@ -127,24 +127,24 @@ def test_a_frame_unlike_the_one_before_stays_even_without_a_reset(film):
 def test_every_size_is_smoothed(size):
     smooth = Smoother()
     for seed in range(2):
-        picture = clouds(*size, seed=seed)
-        assert smooth(picture, picture).shape == (*size, 3)
+        image = clouds(*size, seed=seed)
+        assert smooth(image, image).shape == (*size, 3)
 
 
 def test_a_warp_by_whole_pixels_is_a_shift():
-    picture = texture(20, 30, 2)
+    image = texture(20, 30, 2)
     flow = np.zeros((20, 30, 2), np.float32) + np.array([3, -2], np.float32)
-    np.testing.assert_allclose(warp(picture, flow)[2:, :-3], picture[:-2, 3:], atol=1e-3)
+    np.testing.assert_allclose(warp(image, flow)[2:, :-3], image[:-2, 3:], atol=1e-3)
 
 
-def test_cuts_are_found_and_motion_is_none(film):
+def test_cuts_are_found_and_motion_is_none(video):
     cuts = Cuts()
     other = [np.roll(texture(96, 128, 7), 2 * n, 1) for n in range(8)]
-    found = [cuts(frame) for frame in [*film.frames, *other, *film.frames]]
+    found = [cuts(frame) for frame in [*video.frames, *other, *video.frames]]
     assert [number for number, cut in enumerate(found) if cut] == [0, 14, 22]
 
 
-def test_a_fade_is_no_cut_but_where_it_begins(film):
+def test_a_fade_is_no_cut_but_where_it_begins(video):
     cuts = Cuts()
-    found = [cuts((film.frames[0] * (1 - n / 12)).astype(np.uint8)) for n in range(12)]
+    found = [cuts((video.frames[0] * (1 - n / 12)).astype(np.uint8)) for n in range(12)]
     assert not any(found[2:])

@@ -1,4 +1,4 @@
-"""Resizes folded into their convolutions: the same pictures, for less work."""
+"""Resizes folded into their convolutions: the same images, for less work."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_the_transposed_convolution_is_the_resize_and_the_convolution(size, bias
     [{}, {"convolutions": 2}, {"downsamplings": 3}, {"start_from": "smoothed"}, {"affine": True}],
     ids=str,
 )
-def test_a_folded_generator_makes_the_same_pictures(spec):
+def test_a_folded_generator_makes_the_same_images(spec):
     network = generator(**spec)
     x = torch.rand(2, 3, 40, 48, dtype=torch.float64) * 2 - 1
     folded = fold_resizes(network)

@@ -1,4 +1,4 @@
-"""Pictures too large for the memory: the translation is that of the whole picture."""
+"""Images too large for the memory: the translation is that of the whole image."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import nn
 
 from gan_nst.commands.importing import import_generator
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import read_picture
+from gan_nst.images.files import read_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import MEMORY, Translator
 from gan_nst.networks import build
@@ -32,8 +32,8 @@ KINDS = {
     },
     "two convolutions, zeros": {"convolutions": 2, "upsampling": "transposed", "affine": True},
     "two convolutions, resize": {"convolutions": 2},
-    "from the picture": {"start_from": "picture"},
-    "from the smoothed picture": {"start_from": "smoothed"},
+    "from the image": {"start_from": "image"},
+    "from the smoothed image": {"start_from": "smoothed"},
     "one down-sampling": {"downsamplings": 1, "start_from": "smoothed"},
     "three": {"downsamplings": 3, "convolutions": 2, "padding": "reflect", "start_from": "smoothed"},
 }
@@ -66,96 +66,96 @@ def whole(network, precision="float32"):
     return Translator(network, describe(), "cpu", precision)
 
 
-def in_strips(network, rows, picture, precision="float32", **options):
-    """A translator whose memory holds about so many rows of the picture at once."""
+def in_strips(network, rows, image, precision="float32", **options):
+    """A translator whose memory holds about so many rows of the image at once."""
     most = max(at.bytes_a_pixel for at in links(network))
-    memory = int(most * min(picture.shape[:2]) * rows)
+    memory = int(most * min(image.shape[:2]) * rows)
     return Translator(network, describe(), "cpu", precision, memory=memory, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(168, 72), (131, 67), (90, 201)])
-def test_strips_make_the_picture_that_the_whole_makes(kind, size):
-    network, picture = generator(**KINDS[kind]), landscape(*size)
-    parts = in_strips(network, 40, picture)
+def test_strips_make_the_image_that_the_whole_makes(kind, size):
+    network, image = generator(**KINDS[kind]), landscape(*size)
+    parts = in_strips(network, 40, image)
     assert parts.fits(*size) == 0
-    expected = whole(network)(picture).astype(int)
+    expected = whole(network)(image).astype(int)
     assert np.ptp(expected) > 100
-    assert np.abs(parts(picture) - expected).max() <= 1
+    assert np.abs(parts(image) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (4000, 3), (3, 900), (2500, 9)])
-def test_thin_pictures_pass_too(size):
-    network, picture = generator(start_from="smoothed"), landscape(*size)
+def test_thin_images_pass_too(size):
+    network, image = generator(start_from="smoothed"), landscape(*size)
     parts = in_strips(network, 40, np.empty((16, 16, 3)))
     assert parts.fits(*size) == 0
-    assert np.abs(parts(picture).astype(int) - whole(network)(picture)).max() <= 1
+    assert np.abs(parts(image).astype(int) - whole(network)(image)).max() <= 1
 
 
 @pytest.mark.parametrize("rows", [29, 33, 38, 47, 61, 90])
 def test_strips_may_be_of_any_height(rows):
-    network, picture = generator(start_from="smoothed"), landscape(151, 60)
-    parts = in_strips(network, rows, picture)
-    heights = set(_heights(network, picture, parts.memory))
+    network, image = generator(start_from="smoothed"), landscape(151, 60)
+    parts = in_strips(network, rows, image)
+    heights = set(_heights(network, image, parts.memory))
     assert any(152 % height for height in heights)
-    assert np.abs(parts(picture).astype(int) - whole(network)(picture)).max() <= 1
+    assert np.abs(parts(image).astype(int) - whole(network)(image)).max() <= 1
 
 
-def _heights(network, picture, memory):
-    strips = Strips(network, lambda r: r, *picture.shape[:2], memory=memory, scratch=Path(), statistics=None)
+def _heights(network, image, memory):
+    strips = Strips(network, lambda r: r, *image.shape[:2], memory=memory, scratch=Path(), statistics=None)
     return [strips._strip(way) for way in strips.passes]
 
 
 def test_at_the_published_width_too():
-    network, picture = generator(width=64, blocks=9), landscape(104, 44)
-    assert np.abs(in_strips(network, 40, picture)(picture).astype(int) - whole(network)(picture)).max() <= 1
+    network, image = generator(width=64, blocks=9), landscape(104, 44)
+    assert np.abs(in_strips(network, 40, image)(image).astype(int) - whole(network)(image)).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [0, 17, 200])
-def test_pictures_of_one_colour_pass_too(kind, value):
-    """Rounding is all that varies in them; no norm may make a picture of it."""
-    network, picture = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
-    expected = whole(network)(picture).astype(int)
-    assert np.abs(in_strips(network, 40, picture)(picture) - expected).max() <= 1
+def test_images_of_one_colour_pass_too(kind, value):
+    """Rounding is all that varies in them; no norm may make an image of it."""
+    network, image = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
+    expected = whole(network)(image).astype(int)
+    assert np.abs(in_strips(network, 40, image)(image) - expected).max() <= 1
 
 
 def test_statistics_of_a_strip_alone_would_be_seen():
-    """The negative control: what the parts of the picture would become by themselves is far away."""
-    network, picture = generator(), landscape(168, 72)
-    alone = np.concatenate([whole(network)(part) for part in np.split(picture, 4)])
-    assert np.abs(alone.astype(int) - whole(network)(picture)).max() > 30
+    """The negative control: what the parts of the image would become by themselves is far away."""
+    network, image = generator(), landscape(168, 72)
+    alone = np.concatenate([whole(network)(part) for part in np.split(image, 4)])
+    assert np.abs(alone.astype(int) - whole(network)(image)).max() > 30
 
 
 def test_sixteen_bits_pass_in_strips():
-    network, picture = generator(), landscape(140, 60, levels=65536)
-    expected, found = whole(network)(picture), in_strips(network, 40, picture)(picture)
+    network, image = generator(), landscape(140, 60, levels=65536)
+    expected, found = whole(network)(image), in_strips(network, 40, image)(image)
     assert found.dtype == np.uint16
     assert np.abs(found.astype(int) - expected).max() <= 65535 * 1e-4
     assert len(np.unique(found)) > 2000
 
 
 def test_bfloat16_differs_by_its_own_rounding():
-    network, picture = generator(start_from="picture"), landscape(140, 60)
-    exact = whole(network)(picture).astype(int)
-    one, parts = whole(network, "bfloat16")(picture), in_strips(network, 40, picture, "bfloat16")(picture)
+    network, image = generator(start_from="image"), landscape(140, 60)
+    exact = whole(network)(image).astype(int)
+    one, parts = whole(network, "bfloat16")(image), in_strips(network, 40, image, "bfloat16")(image)
     rounding = np.abs(one - exact).mean()
     assert 0 < np.abs(parts.astype(int) - one).mean() < 2 * rounding
 
 
 def test_statistics_handed_in_hold_for_strips_as_for_the_whole():
-    network, picture = generator(), landscape(140, 60)
+    network, image = generator(), landscape(140, 60)
     asked = []
 
     def darker(name, mean, variance):
         asked.append((name, mean, variance))
         return mean + 0.1, 2 * variance
 
-    expected = whole(network).translate([picture], darker)[0].astype(int)
+    expected = whole(network).translate([image], darker)[0].astype(int)
     of_whole, asked = asked, []
-    found = in_strips(network, 40, picture).translate([picture], darker)[0]
+    found = in_strips(network, 40, image).translate([image], darker)[0]
     assert np.abs(found - expected).max() <= 1
-    assert np.abs(expected - whole(network)(picture)).max() > 5
+    assert np.abs(expected - whole(network)(image)).max() > 5
     for (name, mean, variance), (other, *theirs) in zip(asked, of_whole, strict=True):
         assert name == other
         torch.testing.assert_close(mean, theirs[0], rtol=1e-4, atol=1e-5)
@@ -181,7 +181,7 @@ def test_moments_of_strips_are_those_of_the_whole(offset):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_has_the_resolution_of_the_picture_is_computed_again(kind):
+def test_only_what_has_the_resolution_of_the_image_is_computed_again(kind):
     computed = [at.name for way in passes(generator(**KINDS[kind])) for at in way.chain]
     again = {name for name in computed if computed.count(name) > 1}
     assert again == {"stem", f"up{KINDS[kind].get('downsamplings', 2)}"}
@@ -203,27 +203,27 @@ def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, 
             live.pop(id(self), None)
 
     monkeypatch.setattr("gan_nst.tiling.strips.Store", Watched)
-    network, picture = generator(blocks=3), landscape(160, 64)
-    in_strips(network, 40, picture, scratch=tmp_path)(picture)
+    network, image = generator(blocks=3), landscape(160, 64)
+    in_strips(network, 40, image, scratch=tmp_path)(image)
     assert most[0] == scratch_bytes(passes(network)) * 160 * 64
     assert not list(tmp_path.iterdir())
 
 
 def test_too_little_memory_is_told_before_anything_is_computed(tmp_path):
-    network, picture = generator(), landscape(200, 400)
+    network, image = generator(), landscape(200, 400)
     translator = Translator(network, describe(), "cpu", memory=100_000, scratch=tmp_path)
     with pytest.raises(
-        DataError, match=r"^a picture 200 pixels across takes at least 0.1 GiB; give --memory$"
+        DataError, match=r"^an image 200 pixels across takes at least 0.1 GiB; give --memory$"
     ):
-        translator(picture)
+        translator(image)
 
 
 def test_too_little_disk_is_told_before_anything_is_computed(monkeypatch, tmp_path):
     usage = scratch.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: usage)
-    picture = landscape(160, 64)
+    image = landscape(160, 64)
     with pytest.raises(DataError, match=r"0 MB free, and the scratch file takes \d+ MB; give a folder"):
-        in_strips(generator(), 40, picture, scratch=tmp_path)(picture)
+        in_strips(generator(), 40, image, scratch=tmp_path)(image)
 
 
 def test_a_full_disk_is_told(monkeypatch, tmp_path):
@@ -241,9 +241,9 @@ def test_a_full_disk_is_told(monkeypatch, tmp_path):
 
 
 def test_a_scratch_folder_that_is_none_is_told(tmp_path):
-    picture = landscape(160, 64)
+    image = landscape(160, 64)
     with pytest.raises(DataError, match="missing: cannot hold a scratch file"):
-        in_strips(generator(), 40, picture, scratch=tmp_path / "missing")(picture)
+        in_strips(generator(), 40, image, scratch=tmp_path / "missing")(image)
 
 
 def test_a_network_without_segments_cannot_be_parted():
@@ -252,19 +252,19 @@ def test_a_network_without_segments_cannot_be_parted():
         translator(landscape(200, 300))
 
 
-def test_many_pictures_pass_in_as_many_batches_as_the_memory_asks(monkeypatch):
-    network, pictures = generator(), [landscape(40, 48, seed) for seed in range(5)]
+def test_many_images_pass_in_as_many_batches_as_the_memory_asks(monkeypatch):
+    network, images = generator(), [landscape(40, 48, seed) for seed in range(5)]
     translator = Translator(
         network,
         describe(),
         "cpu",
         precision="float32",
-        memory=in_strips(network, 40 * 2.5, pictures[0]).memory,
+        memory=in_strips(network, 40 * 2.5, images[0]).memory,
     )
     assert translator.fits(40, 48) == 2
-    expected, sizes = [whole(network)(picture) for picture in pictures], []
+    expected, sizes = [whole(network)(image) for image in images], []
     monkeypatch.setattr(translator.generator, "forward", _counting(translator.generator.forward, sizes))
-    np.testing.assert_array_equal(translator.translate(pictures), expected)
+    np.testing.assert_array_equal(translator.translate(images), expected)
     assert sizes == [2, 2, 1]
 
 
@@ -289,15 +289,15 @@ def published(pretrained_weights, tmp_path_factory):
 
 def test_a_published_generator_on_a_photograph(published, test_data):
     """Shows, with pytest's -s, what bfloat16 and the approximate way cost."""
-    picture = read_picture(sorted((test_data / "photo2hayao" / "testA").iterdir())[0])
-    expected = whole(published)(picture).astype(int)
-    exact = np.abs(in_strips(published, 60, picture)(picture) - expected)
-    half = whole(published, "bfloat16")(picture).astype(int)
+    image = read_image(sorted((test_data / "photo2hayao" / "testA").iterdir())[0])
+    expected = whole(published)(image).astype(int)
+    exact = np.abs(in_strips(published, 60, image)(image) - expected)
+    half = whole(published, "bfloat16")(image).astype(int)
     differences = {
         "strips": exact,
         "bfloat16": np.abs(half - expected),
-        "bfloat16, strips": np.abs(in_strips(published, 60, picture, "bfloat16")(picture) - half),
-        "fast": np.abs(in_strips(published, 190, picture, fast=True)(picture) - expected),
+        "bfloat16, strips": np.abs(in_strips(published, 60, image, "bfloat16")(image) - half),
+        "fast": np.abs(in_strips(published, 190, image, fast=True)(image) - expected),
     }
     for name, found in differences.items():
         print(
@@ -311,10 +311,10 @@ def test_a_published_generator_on_a_photograph(published, test_data):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_a_gpu_too_strips_make_the_picture_that_the_whole_makes(kind):
-    network, picture = generator(**KINDS[kind]), landscape(168, 72)
-    memory = in_strips(network, 40, picture).memory
+def test_on_a_gpu_too_strips_make_the_image_that_the_whole_makes(kind):
+    network, image = generator(**KINDS[kind]), landscape(168, 72)
+    memory = in_strips(network, 40, image).memory
     parts = Translator(network, describe(), "cuda", "float32", memory=memory)
     assert parts.fits(168, 72) == 0
-    expected = Translator(network, describe(), "cuda", "float32")(picture).astype(int)
-    assert np.abs(parts(picture) - expected).max() <= 1
+    expected = Translator(network, describe(), "cuda", "float32")(image).astype(int)
+    assert np.abs(parts(image) - expected).max() <= 1

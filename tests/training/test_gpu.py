@@ -51,10 +51,8 @@ def test_translating_on_a_gpu_agrees_with_the_cpu(cuda, tmp_path):
 
     folder = tmp_path / "run"
     assert main(["train", CONFIG, *cuda, "training.steps=2", "--out", str(folder)]) == 0
-    picture = np.random.default_rng(0).integers(0, 255, (45, 61, 3), np.uint8)
-    on_gpu, on_cpu = (
-        load_translator(folder, device=d, precision="float32")(picture) for d in ("cuda", "cpu")
-    )
+    image = np.random.default_rng(0).integers(0, 255, (45, 61, 3), np.uint8)
+    on_gpu, on_cpu = (load_translator(folder, device=d, precision="float32")(image) for d in ("cuda", "cpu"))
     assert np.abs(on_gpu.astype(int) - on_cpu).max() <= 1
 
 
@@ -73,7 +71,7 @@ def trainer(precision="float32", width=8, **training):
     )
 
 
-def pictures(size=64):
+def images(size=64):
     generator = torch.Generator().manual_seed(1)
     return {
         key: (torch.rand(1, 3, size, size, generator=generator) * 2 - 1).cuda()
@@ -84,7 +82,7 @@ def pictures(size=64):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_step_never_waits_for_the_gpu(precision):
     training = trainer(precision, gradient_clip=1.0)
-    batch = pictures()
+    batch = images()
     training.train_step([batch])  # the first one sets things up
     training.step += 1
     torch.cuda.set_sync_debug_mode("error")
@@ -100,7 +98,7 @@ def test_activation_checkpointing_needs_less_memory():
         training = trainer(width=32, activation_checkpointing=choice)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        training.train_step([pictures(256)])
+        training.train_step([images(256)])
         peaks.append(torch.cuda.max_memory_allocated() - before)
         del training
     assert peaks[1] < 0.7 * peaks[0]

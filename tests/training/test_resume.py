@@ -14,10 +14,10 @@ STEPS = 120
 @pytest.fixture(scope="module")
 def arguments(datasets):
     changes = ["training.checkpoint_every=25", "training.sample_every=1000", f"training.steps={STEPS}"]
-    pictures = (
+    images = (
         datasets / "photo2cartoon"
-    )  # its training pictures alone: a test split would be evaluated every time
-    where = [f"data.root={datasets}", f"data.a={pictures / 'trainA'}", f"data.b={pictures / 'trainB'}"]
+    )  # its training images alone: a test split would be evaluated every time
+    where = [f"data.root={datasets}", f"data.a={images / 'trainA'}", f"data.b={images / 'trainB'}"]
     return [CONFIG, *where, "data.held_out=0", *TINY, *changes]
 
 

@@ -54,7 +54,7 @@ def test_nothing_is_touched(method, batch):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_pictures_whose_gradient_is_not_finite_have_no_shares(method, batch, value):
+def test_images_whose_gradient_is_not_finite_have_no_shares(method, batch, value):
     """A step that was left out, for example: a share of 0 would be read as a term that decides nothing."""
     batch["real_a"][0, 0, 0, 0] = value
     assert gradient_shares(method, 0, batch, "float32", CPU) == {}

@@ -32,12 +32,12 @@ def skipping(folder, steps, **options):
     return make_trainer(folder, poison=(steps, to_nan), on_nonfinite="skip", **options)
 
 
-def pictures(step, count=1):
+def images(step, count=1):
     return {"x": [f"a/{step}-{number}.png" for number in range(count)]}
 
 
 def test_skipped_steps_are_counted_and_told(tmp_path, caplog):
-    trainer = skipping(tmp_path, {2, 12, 14}, pictures_of=pictures)
+    trainer = skipping(tmp_path, {2, 12, 14}, images_of=images)
     trainer.monitor = Monitor(tmp_path, 0, 30)
     trainer.run(30)
     trainer.monitor.close()
@@ -46,9 +46,9 @@ def test_skipped_steps_are_counted_and_told(tmp_path, caplog):
     assert all(isinstance(value, float) for line in lines for key, value in line.items() if key != "step")
     told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
-        "1 step left out, as a value was not finite: step 3: generator/bad not finite, with the pictures a/2-0.png",
-        "2 steps left out, as a value was not finite: step 13: generator/bad not finite, with the pictures a/12-0.png; "
-        "step 15: generator/bad not finite, with the pictures a/14-0.png",
+        "1 step left out, as a value was not finite: step 3: generator/bad not finite, with the images a/2-0.png",
+        "2 steps left out, as a value was not finite: step 13: generator/bad not finite, with the images a/12-0.png; "
+        "step 15: generator/bad not finite, with the images a/14-0.png",
     ]
 
 
@@ -62,9 +62,9 @@ def test_a_run_that_stops_logs_no_count(tmp_path):
 
 def test_what_is_told_is_bounded(tmp_path, caplog):
     def many(step):
-        return pictures(step, 500)
+        return images(step, 500)
 
-    trainer = skipping(tmp_path, set(range(0, 100, 2)), pictures_of=many, log_every=100)
+    trainer = skipping(tmp_path, set(range(0, 100, 2)), images_of=many, log_every=100)
     trainer.run(100)
     (told,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert told.startswith("50 steps left out")
@@ -84,12 +84,12 @@ def test_means_leave_skipped_steps_out():
 def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
     """More than half of at least ten steps: from step 21 on, two of three."""
     bad = {step for step in range(20, 100) if step % 3}
-    trainer = skipping(tmp_path, bad, log_every=log_every, checkpoint_every=10, pictures_of=pictures)
+    trainer = skipping(tmp_path, bad, log_every=log_every, checkpoint_every=10, images_of=images)
     with pytest.raises(TrainingError) as raised:
         trainer.run(100)
     message = str(raised.value)
     assert "steps were left out" in message
-    assert "generator/bad not finite, with the pictures" in message
+    assert "generator/bad not finite, with the images" in message
     assert "training.init_from=" in message
     assert "on_nonfinite=skip" not in message
     assert "\n" not in message
@@ -127,14 +127,14 @@ def test_a_run_that_skips_resumes_bit_by_bit(tmp_path):
     assert not torch.equal(next(sound.method.parameters()), next(whole.method.parameters()))
 
 
-def test_the_message_names_a_bounded_number_of_pictures_and_fits_the_settings(tmp_path):
+def test_the_message_names_a_bounded_number_of_images_and_fits_the_settings(tmp_path):
     poison = ({3}, to_nan)
-    trainer = make_trainer(tmp_path, poison, pictures_of=lambda step: pictures(step, 8), gradient_clip=1.0)
+    trainer = make_trainer(tmp_path, poison, images_of=lambda step: images(step, 8), gradient_clip=1.0)
     with pytest.raises(TrainingError) as raised:
         trainer.run(20)
     newest = tmp_path / "checkpoints" / "step-0000000.pt"
     assert str(raised.value) == (
-        "step 4: generator/bad not finite, with the pictures a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
+        "step 4: generator/bad not finite, with the images a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
         f"reached the weights. {newest} is from before: gan-nst train --resume {tmp_path} training.on_nonfinite=skip "
         f"leaves such steps out; or start a new run with training.init_from={tmp_path} and a lower learning rate"
     )
@@ -206,11 +206,11 @@ def test_the_guard_remembers_the_first_failures_and_counts_all():
 
 @pytest.mark.parametrize("spoil", [to_nan, with_nan])
 @pytest.mark.parametrize("choice", ["stop", "skip"])
-def test_processes_skip_together_and_the_one_that_met_it_names_its_pictures(tmp_path, choice, spoil):
+def test_processes_skip_together_and_the_one_that_met_it_names_its_images(tmp_path, choice, spoil):
     first, second = in_two_processes(tmp_path, _one_of_two, tmp_path, choice, spoil)
     assert first == second
     told, weights = first
-    assert "step 4: generator/bad not finite, with the pictures a/of-1-3.png" in told
+    assert "step 4: generator/bad not finite, with the images a/of-1-3.png" in told
     assert "of-0" not in told
     assert weights
 
@@ -224,7 +224,7 @@ def _one_of_two(rank, tmp_path, choice, spoil):
         tmp_path / "run",
         poison=({3} if rank else set(), spoil),
         on_nonfinite=choice,
-        pictures_of=lambda step: {"x": [f"a/of-{rank}-{step}.png"]},
+        images_of=lambda step: {"x": [f"a/of-{rank}-{step}.png"]},
     )
     try:
         trainer.run(10)

@@ -41,7 +41,7 @@ def make(compiled=False, upsampling="resize", **training):
     )
 
 
-def pictures(count=1, size=32):
+def images(count=1, size=32):
     generator = torch.Generator().manual_seed(1)
     return {
         key: torch.rand(count, 3, size, size, generator=generator) * 2 - 1 for key in ("real_a", "real_b")
@@ -83,13 +83,13 @@ def watch(monkeypatch):
 def test_a_step_never_waits_for_the_device(watch):
     trainer = make(gradient_clip=1.0)
     with watch:
-        trainer.train_step([pictures(), pictures()])
+        trainer.train_step([images(), images()])
     assert not watch.waited
 
 
 def test_a_log_line_waits_once_an_update_and_for_the_guard(watch):
     trainer = make()
-    trainer.train_step([pictures()])
+    trainer.train_step([images()])
     with watch:
         trainer._log({})
     assert watch.waited.count("tolist") == 2
@@ -108,7 +108,7 @@ def test_what_is_logged_is_pooled_over_a_change_of_terms():
 def test_a_checkpoint_of_another_layout_goes_on_alike():
     ours, other = make(), make()
     for trainer in (ours, other):
-        trainer.train_step([pictures()])
+        trainer.train_step([images()])
         trainer.step = 1
     payload = {
         "state": ours.method.state_dict(),
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_layout_goes_on_alike():
             state.update({key: value.contiguous() for key, value in state.items()})
     other.restore(payload)
     for trainer in (ours, other):
-        trainer.train_step([pictures()])
+        trainer.train_step([images()])
     for a, b in zip(ours.method.parameters(), other.method.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -142,7 +142,7 @@ def test_every_convolution_sees_channels_side_by_side():
     for name, module in trainer.method.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(look(name))
-    trainer.train_step([pictures(2)])
+    trainer.train_step([images(2)])
     assert not wrong
 
 
@@ -159,7 +159,7 @@ def graphs(trainer, steps=3):
         for network in role.networks.values():
             network.compile(dynamic=False, backend=count)
     for _ in range(steps):
-        trainer.train_step([pictures()])
+        trainer.train_step([images()])
         trainer.step += 1
         after.append(len(counted))
     torch._dynamo.reset()
@@ -172,7 +172,7 @@ _LOOKS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:User
 
 @_LOOKS
 def test_few_graphs_are_compiled_and_all_at_the_first_step():
-    # Generators: 2, 3 and 1 pictures; discriminators: judging a fake, learning. Both of a kind share their graphs.
+    # Generators: 2, 3 and 1 images; discriminators: judging a fake, learning. Both of a kind share their graphs.
     assert graphs(make()) == [5, 5, 5]
 
 
@@ -183,7 +183,7 @@ def test_compiled_networks_compute_what_the_others_do():
     plain, fast = make(), make(compiled=True)
     losses = []
     for trainer in (plain, fast):
-        trainer.train_step([pictures()])
+        trainer.train_step([images()])
         losses.append(trainer.means.take())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for (name, a), b in zip(plain.method.named_parameters(), fast.method.parameters(), strict=True):
@@ -234,11 +234,11 @@ def test_activation_checkpointing_changes_no_number_and_keeps_less():
 
         trainer.method.generators.requires_grad_(True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            losses = trainer.method.generator_losses(pictures(size=64))
+            losses = trainer.method.generator_losses(images(size=64))
         assert losses
         kept[choice] = sum(dict(sizes).values())
         trainer.method.generators.requires_grad_(False)
-        trainer.train_step([pictures(size=64)])
+        trainer.train_step([images(size=64)])
     assert kept[True] < 0.5 * kept[False]
     for a, b in zip(trainers[False].method.parameters(), trainers[True].method.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -261,7 +261,7 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions():
             module.register_forward_hook(hook)
     told = step_operations(trainer.method, 0, batch_size=2, crop_size=32)
     counted = 0
-    trainer.train_step([pictures(2)])
+    trainer.train_step([images(2)])
     assert told == counted
 
 

@@ -124,7 +124,7 @@ def test_monitor_writes_the_same_scalars_to_both(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     names = set(lines[0]) - {"step"}
     assert names >= {"generator/good", "gradient_norm/generator", "learning_rate/generator"}
-    assert names >= {"speed/pictures_per_second", "memory/peak_mib"}
+    assert names >= {"speed/images_per_second", "memory/peak_mib"}
     assert set(events.Tags()["scalars"]) == names
     for name in names:
         assert [e.value for e in events.Scalars(name)] == pytest.approx(
@@ -199,9 +199,9 @@ def _one_of_two(rank, tmp_path):
             7,
         ),
     ],
-    ids=["killed before a checkpoint was due", "no more pictures"],
+    ids=["killed before a checkpoint was due", "no more images"],
 )
-def test_a_run_goes_on_from_its_very_start_or_from_where_pictures_failed(tmp_path, failure, told, saved):
+def test_a_run_goes_on_from_its_very_start_or_from_where_images_failed(tmp_path, failure, told, saved):
     def breaks(step):
         for number, found in enumerate(batches(step), step):
             if number == 7:

@@ -25,7 +25,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
-from gan_nst.images.files import write_picture
+from gan_nst.images.files import write_image
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
 from gan_nst.inference.outputs import Naming
@@ -53,21 +53,21 @@ def visitor(generators):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A PNG of 16 bits with alpha, a JPEG that lies on its side, and a plain one of an odd size."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     deep = np.random.default_rng(0).integers(0, 65536, (37, 50, 4), np.uint16)
     cv2.imwrite(str(folder / "deep.png"), deep)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
     Image.fromarray(noise(40, 61)).save(folder / "turned.jpg", exif=exif)
-    write_picture(noise(33, 45, seed=1), folder / "plain.png")
+    write_image(noise(33, 45, seed=1), folder / "plain.png")
     return folder
 
 
-def written(generator, picture, folder, **options):
-    """What `translate` writes of a picture: (name, bytes)."""
-    outcome = translate(generator, picture, folder, device="cpu", precision="float32", **options)
+def written(generator, image, folder, **options):
+    """What `translate` writes of an image: (name, bytes)."""
+    outcome = translate(generator, image, folder, device="cpu", precision="float32", **options)
     assert len(outcome.written) == 1
     return outcome.written[0].name, outcome.written[0].read_bytes()
 
@@ -77,27 +77,25 @@ def written(generator, picture, folder, **options):
 
 @pytest.mark.parametrize("name", ["deep.png", "turned.jpg", "plain.png"])
 @pytest.mark.parametrize("form", ["png", "same"])
-def test_the_result_is_the_file_that_translate_writes(visitor, generators, pictures, tmp_path, name, form):
-    (upload,) = visitor.upload(pictures / name)
+def test_the_result_is_the_file_that_translate_writes(visitor, generators, images, tmp_path, name, form):
+    (upload,) = visitor.upload(images / name)
     (result,) = visitor.results(upload, form=form)
-    assert result == written(generators[0], pictures / name, tmp_path, format=form)
+    assert result == written(generators[0], images / name, tmp_path, format=form)
 
 
-def test_run_strength_colours_and_size_reach_the_translation(visitor, generators, pictures, tmp_path):
-    (upload,) = visitor.upload(pictures / "plain.png")
+def test_run_strength_colours_and_size_reach_the_translation(visitor, generators, images, tmp_path):
+    (upload,) = visitor.upload(images / "plain.png")
     plain = visitor.results(upload)
     for number, options in enumerate([{"run": 1}, {"strength": 0.5}, {"colours": "luma"}, {"scale": 0.5}]):
         (result,) = visitor.results(upload, **options)
         given = {"preserve_color" if key == "colours" else key: value for key, value in options.items()}
         generator = generators[given.pop("run", 0)]
-        assert result == written(generator, pictures / "plain.png", tmp_path / str(number), **given)
+        assert result == written(generator, images / "plain.png", tmp_path / str(number), **given)
         assert [result] != plain, options
 
 
-def test_several_pictures_come_back_with_one_archive_of_all(visitor, pictures):
-    uploads = visitor.upload(
-        pictures / "plain.png", pictures / "turned.jpg", ("plain.png", png(noise(20, 20)))
-    )
+def test_several_images_come_back_with_one_archive_of_all(visitor, images):
+    uploads = visitor.upload(images / "plain.png", images / "turned.jpg", ("plain.png", png(noise(20, 20))))
     *results, (name, packed) = visitor.results(*uploads)
     assert [name for name, _ in results] == ["plain.png", "turned.png", "plain.png"]
     assert name == "all.zip"
@@ -110,7 +108,7 @@ def test_the_previews_are_before_and_after(visitor):
     smooth = coordinates(60, 90) * 2
     (upload,) = visitor.upload(("smooth.png", png(smooth[..., ::-1])))
     _, output = visitor.translate(upload, strength=0)
-    shown = [visitor.http.get(f"gradio_api/file={picture['path']}").content for picture in output["data"][1]]
+    shown = [visitor.http.get(f"gradio_api/file={image['path']}").content for image in output["data"][1]]
     before, after = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), int) for content in shown)
     assert np.abs(before - smooth).mean() < 4
     assert np.array_equal(before, after)
@@ -119,11 +117,11 @@ def test_the_previews_are_before_and_after(visitor):
 @pytest.mark.parametrize("name", ["before", "after"])
 @pytest.mark.parametrize("form", ["webp", "same"])
 def test_a_preview_is_never_written_over_the_result(visitor, generators, tmp_path, name, form):
-    picture = tmp_path / f"{name}.webp"
-    Image.fromarray(noise(40, 61)).save(picture, lossless=True)
-    (upload,) = visitor.upload(picture)
+    image = tmp_path / f"{name}.webp"
+    Image.fromarray(noise(40, 61)).save(image, lossless=True)
+    (upload,) = visitor.upload(image)
     (result,) = visitor.results(upload, form=form)
-    assert result == written(generators[0], picture, tmp_path / "out", format=form)
+    assert result == written(generators[0], image, tmp_path / "out", format=form)
 
 
 @pytest.mark.parametrize(
@@ -169,15 +167,15 @@ def test_the_page_asks_nothing_of_others(visitor):
 # What it refuses
 
 
-def test_no_path_that_was_not_uploaded_is_opened(visitor, generators, pictures, tmp_path):
-    (upload,) = visitor.upload(pictures / "plain.png")
+def test_no_path_that_was_not_uploaded_is_opened(visitor, generators, images, tmp_path):
+    (upload,) = visitor.upload(images / "plain.png")
     store = Path(upload).parents[1]
-    (store / "link.png").symlink_to(pictures / "plain.png")
+    (store / "link.png").symlink_to(images / "plain.png")
     hostile = [
         "/etc/passwd",
         generators[0],
-        pictures / "plain.png",
-        os.path.relpath(pictures / "plain.png"),
+        images / "plain.png",
+        os.path.relpath(images / "plain.png"),
         f"{store}/../../../etc/passwd",
         store / "link.png",
         store,
@@ -199,13 +197,13 @@ def test_no_path_that_was_not_uploaded_is_opened(visitor, generators, pictures, 
     assert visitor.results(upload)
 
 
-def test_jobs_open_nothing_but_uploads_by_themselves(generators, pictures, tmp_path):
+def test_jobs_open_nothing_but_uploads_by_themselves(generators, images, tmp_path):
     jobs = Jobs(make_offer(generators), Store(tmp_path / "store", 10**9), 10**6, 10**6, 3)
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "link.png").symlink_to(pictures / "plain.png")
+    (tmp_path / "store" / "link.png").symlink_to(images / "plain.png")
     for path in (
         "/etc/passwd",
-        pictures / "plain.png",
+        images / "plain.png",
         tmp_path / "store" / "link.png",
         tmp_path / "store",
         None,
@@ -249,8 +247,8 @@ def test_the_queue_cannot_be_passed(visitor):
 
 
 @pytest.mark.parametrize("number", HOSTILE_NUMBERS)
-def test_a_run_is_one_of_those_offered(visitor, generators, pictures, number):
-    (upload,) = visitor.upload(pictures / "plain.png")
+def test_a_run_is_one_of_those_offered(visitor, generators, images, number):
+    (upload,) = visitor.upload(images / "plain.png")
     answer = visitor.join("translate", [as_file(upload)], number, "", 1, "none", 1, "png")
     if answer.status_code == 200:
         well, output = visitor.translate(upload, run=number)
@@ -276,15 +274,15 @@ def test_a_run_is_one_of_those_offered(visitor, generators, pictures, number):
         {"form": "../x"},
     ],
 )
-def test_options_that_the_page_does_not_show_are_refused(visitor, pictures, options):
-    (upload,) = visitor.upload(pictures / "plain.png")
+def test_options_that_the_page_does_not_show_are_refused(visitor, images, options):
+    (upload,) = visitor.upload(images / "plain.png")
     well, output = visitor.translate(upload, **options)
     assert not well
     assert "Traceback" not in str(output)
     assert visitor.results(upload)
 
 
-def test_a_file_or_a_request_too_large_is_refused_and_the_page_goes_on(visitor, pictures):
+def test_a_file_or_a_request_too_large_is_refused_and_the_page_goes_on(visitor, images):
     large = ("large.png", bytes(LIMITS.upload + 1))
     answer = visitor.http.post("gradio_api/upload", files=[("files", large)])
     assert answer.status_code == 413
@@ -293,7 +291,7 @@ def test_a_file_or_a_request_too_large_is_refused_and_the_page_goes_on(visitor, 
     pieces = (bytes(1000) for _ in range(3))
     assert visitor.http.post("gradio_api/upload", content=pieces).status_code == 411
     assert visitor.join("translate", "x" * 300_000).status_code == 413
-    assert visitor.results(*visitor.upload(pictures / "plain.png"))
+    assert visitor.results(*visitor.upload(images / "plain.png"))
 
 
 @pytest.mark.parametrize(("path", "kind"), [("queue/join", "json"), ("upload", "form-data; boundary=x")])
@@ -342,12 +340,12 @@ def test_a_question_is_seen_through_whatever_it_calls_itself(visitor):
     assert (answer.status_code, answer.text) == (403, "no such file here\n")
 
 
-def test_too_many_pictures_or_pixels_or_none_is_one_line(visitor, pictures):
+def test_too_many_images_or_pixels_or_none_is_one_line(visitor, images):
     well, output = visitor.translate()
-    assert (well, output["error"]) == (False, "no picture yet; drop one first")
-    (upload,) = visitor.upload(pictures / "plain.png")
+    assert (well, output["error"]) == (False, "no image yet; drop one first")
+    (upload,) = visitor.upload(images / "plain.png")
     well, output = visitor.translate(*[upload] * 21)
-    assert (well, output["error"]) == (False, "21 pictures; this page takes 20 at a time")
+    assert (well, output["error"]) == (False, "21 images; this page takes 20 at a time")
     (upload,) = visitor.upload(("wide.png", png(np.zeros((100, 201, 3), np.uint8))))
     well, output = visitor.translate(upload)
     assert not well
@@ -355,9 +353,9 @@ def test_too_many_pictures_or_pixels_or_none_is_one_line(visitor, pictures):
     assert "\n" not in output["error"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(100)])
-def test_a_broken_picture_is_one_line_and_the_others_are_done(visitor, pictures, content):
-    broken, good = visitor.upload(("broken.png", content), pictures / "plain.png")
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_a_broken_image_is_one_line_and_the_others_are_done(visitor, images, content):
+    broken, good = visitor.upload(("broken.png", content), images / "plain.png")
     well, output = visitor.translate(broken)
     assert not well
     assert output["error"].startswith("broken.png: ")
@@ -365,13 +363,13 @@ def test_a_broken_picture_is_one_line_and_the_others_are_done(visitor, pictures,
     assert "Traceback" not in output["error"]
     well, output = visitor.translate(broken, good)
     assert well
-    assert "1 picture translated" in output["data"][0]
+    assert "1 image translated" in output["data"][0]
     assert "not translated: broken.png" in output["data"][0]
     assert len(output["data"][3]["value"]) == 1
 
 
-def test_a_name_is_never_markup_nor_a_path(visitor, pictures):
-    (upload,) = visitor.upload(("../../<img src=x onerror=alert(1)>.png", b"no picture"))
+def test_a_name_is_never_markup_nor_a_path(visitor, images):
+    (upload,) = visitor.upload(("../../<img src=x onerror=alert(1)>.png", b"no image"))
     well, output = visitor.translate(upload)
     assert not well
     assert "<" not in output["error"]
@@ -447,7 +445,7 @@ def test_a_file_that_holds_no_generator_is_not_offered(tmp_path, caplog):
         assert f"{name}.safetensors: left out, as it holds no generator" in caplog.text
 
 
-def test_one_picture_at_a_time_whoever_asks(pictures, tmp_path):
+def test_one_image_at_a_time_whoever_asks(images, tmp_path):
     busy, most = [], []
 
     class Translator:
@@ -461,7 +459,7 @@ def test_one_picture_at_a_time_whoever_asks(pictures, tmp_path):
     offer = Offer([Source(write_generator(tmp_path / "one.safetensors"), "one")], lambda *_: Translator())
     store = Store(tmp_path / "store", 10**9)
     store.folder.mkdir()
-    write_picture(noise(20, 20), store.folder / "one.png")
+    write_image(noise(20, 20), store.folder / "one.png")
     jobs = Jobs(offer, store, 10**6, 10**6, 3)
 
     def ask():
@@ -476,10 +474,10 @@ def test_one_picture_at_a_time_whoever_asks(pictures, tmp_path):
     assert most == [1] * 9
 
 
-def test_a_job_that_was_left_halfway_keeps_nobody_waiting(generators, pictures, tmp_path):
+def test_a_job_that_was_left_halfway_keeps_nobody_waiting(generators, images, tmp_path):
     store = Store(tmp_path / "store", 10**9)
     store.folder.mkdir()
-    write_picture(noise(20, 20), store.folder / "one.png")
+    write_image(noise(20, 20), store.folder / "one.png")
     jobs = Jobs(make_offer(generators, "cpu"), store, 10**6, 10**6, 3)
     left = jobs.run([store.folder / "one.png"] * 2, 0, "", Finish(), Naming())
     assert isinstance(next(left), Result)
@@ -493,7 +491,7 @@ def test_what_goes_wrong_inside_is_one_line_without_this_machines_folders(tmp_pa
     offer = Offer([Source(write_generator(tmp_path / "one.safetensors"), "one")], fail)
     store = Store(tmp_path / "store", 10**9)
     store.folder.mkdir()
-    write_picture(noise(20, 20), store.folder / "one.png")
+    write_image(noise(20, 20), store.folder / "one.png")
     jobs = Jobs(offer, store, 10**6, 10**6, 3)
     errors = [
         RuntimeError(f"CUDA out of memory\n{tmp_path}"),
@@ -572,7 +570,7 @@ def test_results_do_not_outgrow_the_store(generators, tmp_path):
     store.folder.mkdir()
     uploads = [store.folder / f"{number}.png" for number in range(4)]
     for upload in uploads:
-        write_picture(noise(60, 60), upload)
+        write_image(noise(60, 60), upload)
 
     def run(jobs):
         return list(jobs.run(uploads, 0, "", Finish(), Naming()))
@@ -584,7 +582,7 @@ def test_results_do_not_outgrow_the_store(generators, tmp_path):
     second = run(jobs)  # lets the first results go, and neither its uploads nor what it has made
     assert all(isinstance(made, Result) and made.file.exists() and made.after.exists() for made in second[:2])
     assert second[2:] == [
-        f"{n}.png: no room for its result; translate fewer or smaller pictures at a time" for n in (2, 3)
+        f"{n}.png: no room for its result; translate fewer or smaller images at a time" for n in (2, 3)
     ]
     assert not any(made.file.parent.exists() for made in first)
     assert all(upload.exists() for upload in uploads)
@@ -598,11 +596,11 @@ def test_uploads_are_pruned_before_the_next_one(generators):
         assert stored[-1].exists()
 
 
-def test_nothing_is_left_at_the_end(generators, pictures, monkeypatch):
+def test_nothing_is_left_at_the_end(generators, images, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/before")
     with serving(make_offer(generators, "cpu")) as (address, thread):
         visitor = Visitor(address)
-        (upload,) = visitor.upload(pictures / "plain.png")
+        (upload,) = visitor.upload(images / "plain.png")
         assert visitor.results(upload)
         visitor.http.close()
     assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""The page of `gan-nst app` in a real browser: a picture is dropped, translated, compared and downloaded."""
+"""The page of `gan-nst app` in a real browser: an image is dropped, translated, compared and downloaded."""
 
 import time
 
@@ -13,13 +13,13 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
-from gan_nst.images.files import find_pictures, write_picture
+from gan_nst.images.files import find_images, write_image
 from gan_nst.web.offer import make_offer
 from gan_nst.web.server import serving
 
 pytestmark = needs_browser
 
-PICK = "#pictures input[type=file]"
+PICK = "#images input[type=file]"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def page(browser, address):
     browser.console.clear()
     browser.resize(1200, 900)
     browser.open(address)
-    browser.wait("!!document.querySelector('#pictures input[type=file]')")
+    browser.wait("!!document.querySelector('#images input[type=file]')")
     yield browser
     assert browser.outside(address) == []
     assert browser.console == []
@@ -62,9 +62,9 @@ def page(browser, address):
 def photo(tmp_path, request):
     """A real photograph where there is one, else noise."""
     try:
-        return find_pictures(request.getfixturevalue("test_data") / "photo2hayao" / "testA")[0]
+        return find_images(request.getfixturevalue("test_data") / "photo2hayao" / "testA")[0]
     except pytest.skip.Exception:
-        write_picture(noise(120, 180), tmp_path / "my photo.png")
+        write_image(noise(120, 180), tmp_path / "my photo.png")
         return tmp_path / "my photo.png"
 
 
@@ -78,7 +78,7 @@ def said(page, text, timeout=60):
 
 def drop(page, *paths):
     page.upload(PICK, *paths)
-    page.wait(f"document.querySelectorAll('#pictures tr.file').length == {len(paths)}")
+    page.wait(f"document.querySelectorAll('#images tr.file').length == {len(paths)}")
 
 
 def sizes(page):
@@ -86,7 +86,7 @@ def sizes(page):
     return page.run("[document.documentElement.scrollWidth, window.innerWidth]")
 
 
-def test_a_dropped_picture_comes_back_as_the_file_that_translate_writes(page, run, photo, tmp_path):
+def test_a_dropped_image_comes_back_as_the_file_that_translate_writes(page, run, photo, tmp_path):
     drop(page, photo)
     page.run("document.querySelector('#run input').focus()")
     page.wait("document.querySelectorAll('#run [role=option]').length == 2")
@@ -98,17 +98,17 @@ def test_a_dropped_picture_comes_back_as_the_file_that_translate_writes(page, ru
     page.run("document.querySelectorAll('#direction input')[1].click()")
     time.sleep(0.3)
     press(page, "go")
-    said(page, "1 picture translated")
+    said(page, "1 image translated")
     page.wait("document.querySelectorAll('#compare img').length == 2")
 
     folder = tmp_path / "downloads"
     page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
     page.run("document.querySelector('#downloads a').click()")
     until = time.monotonic() + 30
-    while not (folder.is_dir() and find_pictures(folder)):
+    while not (folder.is_dir() and find_images(folder)):
         assert time.monotonic() < until, "nothing was downloaded"
         time.sleep(0.1)
-    (downloaded,) = find_pictures(folder)
+    (downloaded,) = find_images(folder)
     outcome = translate(run, photo, tmp_path / "out", direction="ba", device="cpu", precision="float32")
     assert downloaded.name == outcome.written[0].name
     assert downloaded.read_bytes() == outcome.written[0].read_bytes()
@@ -123,14 +123,14 @@ def test_a_dropped_picture_comes_back_as_the_file_that_translate_writes(page, ru
             assert inked(np.asarray(shot.convert("RGB"))) > 0.1
 
 
-def test_several_pictures_are_compared_one_by_one(page, tmp_path):
+def test_several_images_are_compared_one_by_one(page, tmp_path):
     paths = [tmp_path / f"{name}.png" for name in ("one", "two", "four", "five")]
     for number, path in enumerate(paths):
-        write_picture(noise(40, 60, seed=number), path)
-    (tmp_path / "three.png").write_bytes(b"no picture")
+        write_image(noise(40, 60, seed=number), path)
+    (tmp_path / "three.png").write_bytes(b"no image")
     drop(page, *paths, tmp_path / "three.png")
     press(page, "go")
-    said(page, "4 pictures translated")
+    said(page, "4 images translated")
     said(page, "three.png")
     page.wait("document.querySelectorAll('#gallery .gallery-item').length == 4")
     first = page.run("document.querySelector('#compare img').src")
@@ -149,26 +149,26 @@ def test_several_pictures_are_compared_one_by_one(page, tmp_path):
 
 def test_a_refusal_is_one_line_and_the_page_goes_on(page, tmp_path):
     press(page, "go")
-    page.wait("document.querySelector('.toast-body')?.innerText.includes('no picture yet')")
-    said(page, "Not translated: no picture yet")
-    write_picture(noise(40, 60), tmp_path / "one.png")
+    page.wait("document.querySelector('.toast-body')?.innerText.includes('no image yet')")
+    said(page, "Not translated: no image yet")
+    write_image(noise(40, 60), tmp_path / "one.png")
     drop(page, tmp_path / "one.png")
     press(page, "go")
-    said(page, "1 picture translated")
+    said(page, "1 image translated")
 
 
-def test_cancel_stops_the_pictures_that_are_left(page, tmp_path):
+def test_cancel_stops_the_images_that_are_left(page, tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(12)]
     for number, path in enumerate(paths):
-        write_picture(noise(500, 700, seed=number), path)
+        write_image(noise(500, 700, seed=number), path)
     drop(page, *paths)
     press(page, "go")
-    said(page, "picture 2 of 12")
+    said(page, "image 2 of 12")
     press(page, "stop")
     said(page, "Cancelled")
     time.sleep(1)
     said(page, "Cancelled")
     press(page, "go")
-    said(page, "picture 2 of 12")
+    said(page, "image 2 of 12")
     press(page, "stop")
     said(page, "Cancelled")

@@ -13,7 +13,7 @@ from gan_nst.inference.portable.program import read_program
 def load_portable(path: Path) -> tuple[nn.Module, Description]:
     """The generator in an .onnx or .pt2 file that `gan-nst export` wrote, on the CPU, and what the file says of itself.
 
-    An ONNX file is run as it is, with onnxruntime: its pictures may have any size, but cannot be cut into parts. Of a
+    An ONNX file is run as it is, with onnxruntime: its images may have any size, but cannot be cut into parts. Of a
     .pt2 file the weights are taken, in the network that they belong to. Raises CheckpointError, one line, for a file of
     anything else; SettingsError when a package to run it with is missing.
     """

@@ -16,14 +16,14 @@ from torch.export import Dim, ExportedProgram
 from torch.export import export as trace
 
 from gan_nst.core.errors import CheckpointError, SettingsError, reason
-from gan_nst.images.arrays import Picture, to_float, to_tensor, to_uint8
+from gan_nst.images.arrays import ImageArray, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, to_text, told
 from gan_nst.networks.norm import InstanceNorm, flat_below
 from gan_nst.tiling.strips import SMALLEST
 
 
 class Whole(nn.Module):
-    """Maps RGB pictures (n, 3, h, w) to RGB pictures (n, 3, h, w), of any size from 1x1.
+    """Maps RGB images (n, 3, h, w) to RGB images (n, 3, h, w), of any size from 1x1.
 
     pixels: uint8, or "float" for float32 in [0, 1]. compute: the type in which the generator is given them.
     Channels come first, as convolutions have them: what runs such files expects it, and nothing is transposed.
@@ -38,9 +38,9 @@ class Whole(nn.Module):
         self.pixels = pixels
         self.compute = compute
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        height, width = pictures.shape[2:]
-        x = to_float(pictures) if self.pixels == "uint8" else pictures * 2 - 1
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        x = to_float(images) if self.pixels == "uint8" else images * 2 - 1
         rows, columns = self._places(height, width, x.device)
         x = x.index_select(2, rows).index_select(3, columns)
         y: Tensor = self.generator(x.to(self.compute))
@@ -52,7 +52,7 @@ class Whole(nn.Module):
         return ((y + 1) / 2).clamp(0, 1)
 
     def _places(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which rows and columns of the picture make the padded one, (h',) and (w',): those at the right and bottom
+        """Which rows and columns of the image make the padded one, (h',) and (w',): those at the right and bottom
         mirrored, or the last one again where either side has too little to mirror.
 
         An index is computed where a padding would be chosen, since what is chosen is fixed by the example's size.
@@ -84,7 +84,7 @@ def make_program(whole: Whole) -> ExportedProgram:
     return program
 
 
-_INPUT, _OUTPUT = "pictures", "translated"
+_INPUT, _OUTPUT = "images", "translated"
 _OPSET = 20
 _LARGEST = 2**31 - 2**20  # bytes of weights; a file of one piece has at most 2 GiB
 
@@ -101,13 +101,13 @@ def require_packages(*, to_write: bool) -> None:
 
 
 def write_onnx(
-    generator: nn.Module, description: PortableDescription, path: Path, examples: Sequence[Picture] = ()
+    generator: nn.Module, description: PortableDescription, path: Path, examples: Sequence[ImageArray] = ()
 ) -> None:
     """Writes the generator as an ONNX file. Equal ones become equal files.
 
     float16: its convolutions compute in float16, its norms in float32. int8: the convolutions on the way down and in
     the residual blocks compute in 8 bits, with a scale for each channel of the weights, and one for each layer's input
-    from what it is for `examples`; the first and those on the way up stay in float32, as they draw the picture: in 8
+    from what it is for `examples`; the first and those on the way up stay in float32, as they draw the image: in 8
     bits they cost 11 dB, and are an eighth of the work.
     """
     import onnx
@@ -140,8 +140,8 @@ def write_onnx(
 class Session(nn.Module):
     """An ONNX file of ours as a generator: maps (n, 3, h, w) in [-1, 1] to the same, of any size.
 
-    A file of uint8 pictures is given what they round to: exact for pictures of 8 bits, less than those of 16 hold.
-    It computes on the CPU, wherever the pictures are. Raises CheckpointError for a file of anything else.
+    A file of uint8 images is given what they round to: exact for images of 8 bits, less than those of 16 hold.
+    It computes on the CPU, wherever the images are. Raises CheckpointError for a file of anything else.
     """
 
     multiple = 1
@@ -164,21 +164,21 @@ class Session(nn.Module):
         given, made = ([(x.name, x.type, len(x.shape)) for x in values] for values in self._ends())
         kind = "tensor(uint8)" if self.description.pixels == "uint8" else "tensor(float)"
         if given != [(_INPUT, kind, 4)] or made != [(_OUTPUT, kind, 4)]:
-            raise CheckpointError(f"{path}: maps no pictures to pictures, whatever it says of itself")
+            raise CheckpointError(f"{path}: maps no images to images, whatever it says of itself")
 
     def _ends(self) -> tuple[list[Any], list[Any]]:
         return self._session.get_inputs(), self._session.get_outputs()
 
-    def run(self, pictures: Tensor) -> Tensor:
-        """What the file makes of pictures of its own type, on the CPU. Raises CheckpointError when it cannot."""
+    def run(self, images: Tensor) -> Tensor:
+        """What the file makes of images of its own type, on the CPU. Raises CheckpointError when it cannot."""
         try:
-            found = self._session.run([_OUTPUT], {_INPUT: pictures.numpy(force=True)})[0]
+            found = self._session.run([_OUTPUT], {_INPUT: images.numpy(force=True)})[0]
         except Exception as error:
             raise CheckpointError(
-                f"{self._path}: failed on {tuple(pictures.shape)} ({_short(error)})"
+                f"{self._path}: failed on {tuple(images.shape)} ({_short(error)})"
             ) from None
-        if found.shape != tuple(pictures.shape):
-            raise CheckpointError(f"{self._path}: made {found.shape} of pictures {tuple(pictures.shape)}")
+        if found.shape != tuple(images.shape):
+            raise CheckpointError(f"{self._path}: made {found.shape} of images {tuple(images.shape)}")
         return torch.from_numpy(found)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def as_half(generator: nn.Module) -> nn.Module:
     return found
 
 
-def _quantised(model: Any, description: PortableDescription, examples: Sequence[Picture]) -> Any:
+def _quantised(model: Any, description: PortableDescription, examples: Sequence[ImageArray]) -> Any:
     """The model with 8-bit convolutions on the way down and in the residual blocks."""
     import onnx
     from onnxruntime.quantization import (
@@ -298,10 +298,10 @@ def _quantised(model: Any, description: PortableDescription, examples: Sequence[
             self._left = iter(examples)
 
         def get_next(self) -> dict[str, Any] | None:
-            picture = next(self._left, None)
-            if picture is None:
+            image = next(self._left, None)
+            if image is None:
                 return None
-            batch = to_tensor(picture)[None]
+            batch = to_tensor(image)[None]
             return {_INPUT: (batch if description.pixels == "uint8" else batch / 255).numpy()}
 
     coarse = [

@@ -43,7 +43,7 @@ def write_program(generator: nn.Module, description: PortableDescription, path: 
 
 
 def run_program(path: Path) -> Callable[[Tensor], Tensor]:
-    """The program in a file that was written here, to be called with pictures: for a file from elsewhere it would run
+    """The program in a file that was written here, to be called with images: for a file from elsewhere it would run
     whatever that tells it to.
     """
     return cast(Callable[[Tensor], Tensor], torch.export.load(io.BytesIO(path.read_bytes())).module())

@@ -1,14 +1,14 @@
-"""`gan-nst translate` with films: exit codes, one line for every mistake, and nothing half-written."""
+"""`gan-nst translate` with videos: exit codes, one line for every mistake, and nothing half-written."""
 
 import numpy as np
 import pytest
 import torch
-from helpers_films import clouds, read_clip, rolling, write_clip
+from helpers_videos import clouds, read_clip, rolling, write_clip
 from PIL import Image
 
-from gan_nst.commands import translate as film_module
-from gan_nst.commands.translate import wants_film
-from gan_nst.images.files import read_picture, write_picture
+from gan_nst.commands import translate as video_module
+from gan_nst.commands.translate import wants_video
+from gan_nst.images.files import read_image, write_image
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.networks import build
 
@@ -17,9 +17,9 @@ pytest.importorskip("av")
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
-    """A generator that returns the picture."""
+    """A generator that returns the image."""
     torch.manual_seed(0)
-    network = build({"name": "resnet", "width": 4, "blocks": 1, "start_from": "picture"})
+    network = build({"name": "resnet", "width": 4, "blocks": 1, "start_from": "image"})
     told = Description(
         network=network.spec.model_dump(),
         translation="ab",
@@ -44,7 +44,7 @@ def translate(gan_nst, generator, tmp_path):
     return run
 
 
-def test_a_film_is_translated(translate, clip, tmp_path):
+def test_a_video_is_translated(translate, clip, tmp_path):
     code, out, err = translate(clip, tmp_path / "out.mp4", "--smooth", "--crf", "8")
     assert (code, err) == (0, "")
     assert f"12 frames translated into {tmp_path / 'out.mp4'}" in out
@@ -55,7 +55,7 @@ def test_a_film_is_translated(translate, clip, tmp_path):
         assert np.abs(one.astype(float) - other).mean() < 4
 
 
-def test_the_options_reach_the_film(translate, clip, tmp_path):
+def test_the_options_reach_the_video(translate, clip, tmp_path):
     code, _, _ = translate(
         clip, tmp_path / "out.mkv", "--start", "0:00.3", "--end", "1", "--every", "2", "--window", "1"
     )
@@ -64,27 +64,29 @@ def test_the_options_reach_the_film(translate, clip, tmp_path):
     code, out, _ = translate(clip, tmp_path / "frames", "--start", "1s")
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["000001.png", "000002.png"]
-    code, out, _ = translate(tmp_path / "frames", tmp_path / "film.mov", "--fps", "24000/1001")
+    code, out, _ = translate(tmp_path / "frames", tmp_path / "video.mov", "--fps", "24000/1001")
     assert code == 0
-    assert float(read_clip(tmp_path / "film.mov").rate) == pytest.approx(23.976, abs=1e-3)
+    assert float(read_clip(tmp_path / "video.mov").rate) == pytest.approx(23.976, abs=1e-3)
 
 
-def test_a_folder_of_frames_is_one_film_when_said(translate, tmp_path, monkeypatch):
+def test_a_folder_of_frames_is_one_video_when_said(translate, tmp_path, monkeypatch):
     for number in range(3):
-        write_picture(clouds(seed=number), tmp_path / "in" / f"{number}.png")
+        write_image(clouds(seed=number), tmp_path / "in" / f"{number}.png")
     seen = []
-    monkeypatch.setattr(film_module, "log", type("Log", (), {"info": lambda self, line: seen.append(line)})())
+    monkeypatch.setattr(
+        video_module, "log", type("Log", (), {"info": lambda self, line: seen.append(line)})()
+    )
     code, _, _ = translate(tmp_path / "in", tmp_path / "out", "--frames")
     assert code == 0
     assert len(seen) == 1
-    assert read_picture(tmp_path / "out" / "2.png").shape == (48, 64, 3)
+    assert read_image(tmp_path / "out" / "2.png").shape == (48, 64, 3)
     assert translate(tmp_path / "in", tmp_path / "plain")[0] == 0
     assert len(seen) == 1
 
 
 def fill(folder, count=3):
     for number in range(count):
-        write_picture(clouds(seed=number), folder / f"{number}.png")
+        write_image(clouds(seed=number), folder / f"{number}.png")
     return folder
 
 
@@ -121,7 +123,7 @@ def test_frames_are_written_as_asked(translate, clip, tmp_path):
 
 def test_no_frame_has_more_pixels_than_are_allowed(translate, clip, tmp_path):
     source = fill(tmp_path / "in")
-    write_picture(clouds(8, 8), source / "9.png")
+    write_image(clouds(8, 8), source / "9.png")
     code, _, err = translate(source, tmp_path / "out", "--frames", "--max-pixels", "100")
     assert code == 1
     assert names(tmp_path / "out") == ["9.png"]
@@ -136,11 +138,19 @@ def test_no_frame_has_more_pixels_than_are_allowed(translate, clip, tmp_path):
 @pytest.mark.parametrize(
     ("source", "output", "options", "told"),
     [
-        *(("clip", "out.mp4", option, "a film") for option in ("--format png", "--suffix x", "--quality 92")),
+        *(
+            ("clip", "out.mp4", option, "a video")
+            for option in ("--format png", "--suffix x", "--quality 92")
+        ),
         ("clip", "out.mp4", "--chroma 4:4:4", "whose quality is --crf"),
         ("in", "out.mp4", "--format png", "whose quality is --crf"),
         *(("in", "out", f"{option} 1", "--frames") for option in ("--every", "--start", "--end", "--window")),
-        ("in", "out", "--smooth --every 2", "--every, --smooth: for a film, and this is none; --frames says"),
+        (
+            "in",
+            "out",
+            "--smooth --every 2",
+            "--every, --smooth: for a video, and this is none; --frames says",
+        ),
         ("in/0.png", "out", "--smooth", "leave it out"),
         ("in", "out", "--crf 18", "such as out.mp4"),
         ("in", "out", "--fps 25", "such as out.mp4"),
@@ -149,9 +159,9 @@ def test_no_frame_has_more_pixels_than_are_allowed(translate, clip, tmp_path):
         ("clip", "out", "--crf 18", "such as out.mp4"),
         ("clip", "out", "--fps 25", "keeps its own times"),
         ("clip", "out.mp4", "--fps 25", "keeps its own times"),
-        ("clip", "out.mp4", "--frames", "for a folder of pictures"),
-        ("clip", "out", "--resume", "a film's frames are not taken up"),
-        ("in", "out", "--frames --resume", "a film's frames are not taken up"),
+        ("clip", "out.mp4", "--frames", "for a folder of images"),
+        ("clip", "out", "--resume", "a video's frames are not taken up"),
+        ("in", "out", "--frames --resume", "a video's frames are not taken up"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(translate, clip, tmp_path, source, output, options, told):
@@ -180,7 +190,7 @@ def test_fast_says_what_it_leaves_exact(translate, clip, tmp_path):
     assert "--fast" not in out
 
 
-def test_resume_leaves_a_finished_film(translate, clip, tmp_path):
+def test_resume_leaves_a_finished_video(translate, clip, tmp_path):
     target = tmp_path / "out.mp4"
     assert translate(clip, target)[0] == 0
     before = target.stat().st_mtime_ns
@@ -198,7 +208,7 @@ def test_what_breaks_off_ends_with_1_and_what_is_wrong_with_2(translate, clip, t
     assert "breaks off after" in err
     assert err.splitlines()[-1] == "gan-nst: not everything could be read, 1 fault"
     assert read_clip(tmp_path / "out.mp4").frames
-    (tmp_path / "text.mp4").write_text("no film\n" * 100)
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
     for source, target in (
         (tmp_path / "text.mp4", tmp_path / "no.mp4"),
         (tmp_path / "none.mp4", tmp_path / "no.mp4"),
@@ -230,15 +240,15 @@ def test_options_that_are_none_are_refused(translate, clip, tmp_path, option, ca
     assert translate(clip, tmp_path / "out.mp4", "--crf", "60")[0] == 2
 
 
-def test_several_processes_do_not_share_a_film(translate, clip, tmp_path, monkeypatch):
+def test_several_processes_do_not_share_a_video(translate, clip, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr("gan_nst.core.device.share", lambda: (0, 2))
     code, _, err = translate(clip, tmp_path / "out.mp4")
     assert code == 2
-    assert "a film is translated by one process, not by 2" in err
+    assert "a video is translated by one process, not by 2" in err
 
 
-def test_films_are_told_from_pictures(tmp_path):
+def test_videos_are_told_from_images(tmp_path):
     (tmp_path / "a.mp4").mkdir()
     for source, output, frames, wanted in (
         ("a.png", "out", False, False),
@@ -248,4 +258,4 @@ def test_films_are_told_from_pictures(tmp_path):
         ("b.TS", "out", False, True),
         ("in", "a.mp4", False, False),
     ):
-        assert wants_film(tmp_path / source, tmp_path / output, frames) is wanted
+        assert wants_video(tmp_path / source, tmp_path / output, frames) is wanted

@@ -1,5 +1,5 @@
-"""Bad pictures and bad data sets: each file ends in a picture or in one line that names it, for training's reader and
-for translate's; what its format can tell to be damaged is never taken for a picture.
+"""Bad images and bad data sets: each file ends in an image or in one line that names it, for training's reader and
+for translate's; what its format can tell to be damaged is never taken for an image.
 """
 
 import json
@@ -18,19 +18,19 @@ from children import in_child
 from tally import Tally
 
 from gan_nst.core.errors import DataError
-from gan_nst.images.files import read_picture
+from gan_nst.images.files import read_image
 from gan_nst.images.photo import read_photo
 
 _A_CHILD = 100  # files
 _SECONDS = 20  # for one file, at most
-_GROWTH = 3 << 30  # bytes; a picture of 512 megapixels, which translate reads, has half of that
+_GROWTH = 3 << 30  # bytes; an image of 512 megapixels, which translate reads, has half of that
 
 
 def campaign(plan: Any, tally: Tally) -> None:
     folder = plan.folder / "files"
     folder.mkdir()
     wholes = {}
-    logging.disable()  # of animations the first picture is taken, which is told
+    logging.disable()  # of animations the first image is taken, which is told
     for name, content in whole_files().items():
         path = folder / name
         path.write_bytes(content)
@@ -89,7 +89,7 @@ def _peak() -> int:
 def _read_both(path: Path) -> tuple[Any, Any]:
     """What training's and what translate's reader make of a file: pixels, or the line that they refuse it by."""
     ends: list[Any] = []
-    for read in (read_picture, lambda path: read_photo(path).pixels):
+    for read in (read_image, lambda path: read_photo(path).pixels):
         try:
             ends.append(read(path))
         except DataError as error:
@@ -104,13 +104,13 @@ def _problem(fault: Fault, path: Path, ends: tuple[Any, Any], whole: tuple[Any, 
         if refused and (not end.startswith(f"{path}: ") or "\n" in end):
             return f"{reader}: not one line that names the file: {end!r}"
         if not refused and (end.ndim != 3 or end.shape[2] != 3 or end.size == 0):
-            return f"{reader}: a picture of shape {end.shape}"
+            return f"{reader}: an image of shape {end.shape}"
         if fault.must == "be refused" and not refused:
-            return f"{reader}: must be refused, is a picture of shape {end.shape}"
+            return f"{reader}: must be refused, is an image of shape {end.shape}"
         if fault.must == "be whole" and refused:
             return f"{reader}: must be read: {end}"
         if "whole" in fault.must and not refused and not np.array_equal(end, expected):
-            return f"{reader}: another picture than what the file was made of"
+            return f"{reader}: another image than what the file was made of"
     if not isinstance(ends[0], str) and not isinstance(ends[1], str) and ends[0].shape != ends[1].shape:
-        return f"the readers see pictures of shapes {ends[0].shape} and {ends[1].shape}"
+        return f"the readers see images of shapes {ends[0].shape} and {ends[1].shape}"
     return None

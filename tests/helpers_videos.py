@@ -1,4 +1,4 @@
-"""Films for tests: small ones written with PyAV, and moving pictures whose motion is known exactly."""
+"""Videos for tests: small ones written with PyAV, and moving images whose motion is known exactly."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +15,7 @@ FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate, with full colours
 
 
 def clouds(height=48, width=64, seed=0):
-    """A picture of soft colours that codecs keep, whose sides meet."""
+    """An image of soft colours that codecs keep, whose sides meet."""
     few = np.random.default_rng(seed).uniform(40, 216, (max(2, height // 16), max(2, width // 16), 3))
     few = np.pad(few, ((2, 2), (2, 2), (0, 0)), mode="wrap")
     grown = cv2.resize(
@@ -51,45 +51,45 @@ def write_clip(
     aspect=None,
     **stream,
 ):
-    """Writes a film of RGB frames with a sine tone; times: of the frames, in thousandths. stream: what is set on it."""
+    """Writes a video of RGB frames with a sine tone; times: of the frames, in thousandths. stream: settings of it."""
     codec, layout = stream.pop("codec", "libx264"), stream.pop("layout", "yuv420p")
     tick = Fraction(1, 1000) if times else 1 / Fraction(rate)
     quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
-    with av.open(str(path), "w") as film:
-        film.metadata["title"] = "A title"
-        pictures = film.add_stream(codec, rate=rate, options=quality, time_base=tick)
-        pictures.height, pictures.width = frames[0].shape[:2]
-        pictures.pix_fmt = layout
+    with av.open(str(path), "w") as video:
+        video.metadata["title"] = "A title"
+        images = video.add_stream(codec, rate=rate, options=quality, time_base=tick)
+        images.height, images.width = frames[0].shape[:2]
+        images.pix_fmt = layout
         for name, value in stream.items():
-            setattr(pictures, name, value)
+            setattr(images, name, value)
         if codec == "mpeg4":
-            pictures.bit_rate = 8_000_000
+            images.bit_rate = 8_000_000
         if aspect:
-            pictures.codec_context.sample_aspect_ratio = aspect
+            images.codec_context.sample_aspect_ratio = aspect
         if turn:
-            pictures.set_display_rotation(turn)
-        heard = [film.add_stream(name, rate=SOUND_RATE, layout="mono") for name in sounds]
+            images.set_display_rotation(turn)
+        heard = [video.add_stream(name, rate=SOUND_RATE, layout="mono") for name in sounds]
         for number, one in enumerate(heard):
             one.metadata["language"] = ("eng", "fra")[number]
-        for number, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = round(begin / tick) + (times[number] if times else number)
             frame.time_base = tick
-            film.mux(pictures.encode(frame))
+            video.mux(images.encode(frame))
         for one in heard:
             sound = av.AudioFrame.from_ndarray(
                 tone(len(frames) / rate, loud_from), format="s16", layout="mono"
             )
             sound.sample_rate, sound.pts = SOUND_RATE, begin * SOUND_RATE
-            film.mux(one.encode(sound))
-            film.mux(one.encode(None))
-        film.mux(pictures.encode(None))
+            video.mux(one.encode(sound))
+            video.mux(one.encode(None))
+        video.mux(images.encode(None))
     return path
 
 
 @dataclass
 class Read:
-    """A film as it was written. times: of the frames, in seconds. sound: each sound's packets. shape: of a frame."""
+    """A video as it was written. times: of the frames, in seconds. sound: each sound's packets. shape: of a frame."""
 
     frames: list
     times: list
@@ -107,19 +107,19 @@ class Read:
 
 
 def read_clip(path):
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
-        sounds = [[] for _ in film.streams.audio]
-        for packet in film.demux(*film.streams.audio) if film.streams.audio else ():
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        sounds = [[] for _ in video.streams.audio]
+        for packet in video.demux(*video.streams.audio) if video.streams.audio else ():
             if packet.size:
-                sounds[packet.stream.index - film.streams.audio[0].index].append(packet)
+                sounds[packet.stream.index - video.streams.audio[0].index].append(packet)
         sounds = [[(float(p.pts * p.time_base), bytes(p)) for p in packets] for packets in sounds]
-        told = dict(film.metadata)
-        kinds = [(s.type, s.codec_context.name, s.metadata.get("language", "und")) for s in film.streams]
-        seconds = film.duration / 1e6
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
-        decoded = list(film.decode(stream))
+        told = dict(video.metadata)
+        kinds = [(s.type, s.codec_context.name, s.metadata.get("language", "und")) for s in video.streams]
+        seconds = video.duration / 1e6
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        decoded = list(video.decode(stream))
         first = decoded[0]
         return Read(
             [frame.reformat(format="rgb24", interpolation=FINE).to_ndarray() for frame in decoded],
@@ -140,9 +140,9 @@ def read_clip(path):
 
 @dataclass
 class Moving:
-    """A picture that moves and grows behind a disc that crosses it.
+    """An image that moves and grows behind a disc that crosses it.
 
-    frames: with noise, as filmed. clean: without. flows: from each but the first to the one before, exact.
+    frames: with noise, as videoed. clean: without. flows: from each but the first to the one before, exact.
     visible: the pixels that the frame before shows too. uncovered: those that came into sight beside the disc.
     edges: a ring around the disc's outline, in each frame.
     """
@@ -155,14 +155,14 @@ class Moving:
     edges: list
 
 
-def look_up(picture, x, y):
-    """The picture at places between its pixels."""
+def look_up(image, x, y):
+    """The image at places between its pixels."""
     x, y = x.astype(np.float32), y.astype(np.float32)
-    return cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radius=0.18, seed=0):
-    """Films `ground` through a camera that pans and zooms, and a disc cut from `disc`; RGB uint8 pictures."""
+    """Videos `ground` through a camera that pans and zooms, and a disc cut from `disc`; RGB uint8 images."""
     height, width = size
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(size).astype(np.float32)
@@ -203,7 +203,7 @@ def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radiu
 
 
 def warping_error(outputs, flows, visible):
-    """The temporal warping error of a film, of 255: 0 when everything keeps its colours as it moves.
+    """The temporal warping error of a video, of 255: 0 when everything keeps its colours as it moves.
 
     The mean, over the frames but the first, of |frame - the frame before, warped| over the pixels that both show
     (Lai et al. 2018, arXiv:1808.00449, section 4; theirs squares). flows: from each frame but the first to the one
