@@ -79,7 +79,6 @@ def _translate(options: argparse.Namespace) -> int:
         strength=options.strength,
         scale=options.scale,
         memory=options.memory,
-        fast=options.fast,
         scratch=options.scratch,
         max_pixels=options.max_pixels,
         video=VideoOptions(**video),

@@ -81,11 +81,6 @@ def add_translate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "1.5GiB)",
     )
     large.add_argument(
-        "--fast",
-        action="store_true",
-        help="those parts approximately: in one pass, without a scratch file, in other shades",
-    )
-    large.add_argument(
         "--scratch", type=Path, metavar="DIR", help="for their scratch file (default: the system's)"
     )
     _add_video_options(translate)

@@ -122,7 +122,6 @@ def translate(
     strength: float = 1.0,
     scale: float = 1.0,
     memory: int = MEMORY,
-    fast: bool = False,
     scratch: Path | str | None = None,
     max_pixels: int = LARGEST,
     video: VideoOptions | None = None,
@@ -133,7 +132,7 @@ def translate(
 
     source: a run, a checkpoint, or an exported generator's file. direction: "ab" or "ba"; by default the
     file's own, or the run's first. format, suffix: see Naming. quality, chroma: see Encoding. resume: leave out what
-    is finished. preserve_color, strength, scale: see Finish. memory, in bytes, fast, scratch: see Translator.
+    is finished. preserve_color, strength, scale: see Finish. memory, in bytes, scratch: see Translator.
     max_pixels: pixels that an image may have. video: how videos, and folders that are a video's `frames`, are
     translated.
     Of several processes that torchrun started, each takes its part.
@@ -148,7 +147,7 @@ def translate(
         share=processes.share(),
     )
     translator = load_translator(
-        source, direction, device, precision, memory=memory, fast=fast, scratch=scratch
+        source, direction, device, precision, memory=memory, scratch=scratch
     )
     if wants_video(Path(images), Path(output), frames):
         return translate_video_file(

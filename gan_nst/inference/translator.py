@@ -22,7 +22,6 @@ from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.reduced import Reduced
 from gan_nst.tiling.segments import Statistics, bytes_a_pixel, links, run_with
 from gan_nst.tiling.strips import Strips, missing, pad_to_multiple, padded_places, turned
 
@@ -41,8 +40,7 @@ class Translator:
     """Translates images with one generator.
 
     generator: maps (n, 3, h, w) in [-1, 1] to the same; its `multiple` divides the sizes it takes. memory: bytes that
-    the network may use at once; what does not fit is translated in parts, with the same result, or, if `fast`,
-    approximately. scratch: the folder that then holds a scratch file; the system's for temporary files by default.
+    the network may use at once; what does not fit is translated in parts, with the same result. scratch: the folder that then holds a scratch file; the system's for temporary files by default.
     """
 
     def __init__(
@@ -53,14 +51,12 @@ class Translator:
         precision: str = "auto",
         *,
         memory: int = MEMORY,
-        fast: bool = False,
         scratch: Path | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.description = description
         self.memory = memory
-        self.fast = fast
         self.scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
         layout = memory_format(self.device)
         self.generator = generator.to(self.device).to(memory_format=layout).requires_grad_(False).eval()
@@ -156,24 +152,20 @@ class Translator:
             part[:] = _to_pixels(x[0, :, : part.shape[0], : part.shape[1]], image.dtype)
 
         with bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
-            if self.fast and statistics is None:
-                log.info(f"{width}x{height} pixels: in tiles, approximately")
-                Reduced(generator, rows, len(down), len(across), memory=self.memory).translate(sink, report)
-            else:
-                strips = Strips(
-                    generator,
-                    rows,
-                    len(down),
-                    len(across),
-                    memory=self.memory,
-                    scratch=self.scratch,
-                    statistics=statistics,
-                )
-                log.info(
-                    f"{width}x{height} pixels: in {len(strips.passes)} passes over strips, through "
-                    f"{strips.needed / 1e9:.1f} GB of scratch in {self.scratch}"
-                )
-                strips.translate(sink, report)
+            strips = Strips(
+                generator,
+                rows,
+                len(down),
+                len(across),
+                memory=self.memory,
+                scratch=self.scratch,
+                statistics=statistics,
+            )
+            log.info(
+                f"{width}x{height} pixels: in {len(strips.passes)} passes over strips, through "
+                f"{strips.needed / 1e9:.1f} GB of scratch in {self.scratch}"
+            )
+            strips.translate(sink, report)
         return canvas
 
     @functools.cached_property

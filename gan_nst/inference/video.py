@@ -148,10 +148,6 @@ def translate_video(
         if options.window > 1 and not translator.takes_statistics:
             log.warning("this generator's statistics cannot be shared between frames; --window is left out")
             options = replace(options, window=1)
-        if options.window > 1 and translator.fast:
-            log.info(
-                "--fast is for frames by themselves; with a --window, those too large for --memory are exact"
-            )
         with (
             bar(f"translating {source.name}") as report,
             closing(ahead(_itself, video.shots(), _bytes, 1, _READ_AHEAD)) as shots,

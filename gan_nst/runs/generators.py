@@ -28,7 +28,6 @@ def load_translator(
     precision: str = "auto",
     *,
     memory: int = MEMORY,
-    fast: bool = False,
     scratch: Path | str | None = None,
 ) -> Translator:
     """A translator, to be called with an image: from a run, a checkpoint, or an exported generator's file.
@@ -45,7 +44,6 @@ def load_translator(
         processes.own_device(device),
         precision,
         memory=memory,
-        fast=fast,
         scratch=None if scratch is None else Path(scratch),
     )
 

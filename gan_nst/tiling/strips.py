@@ -139,7 +139,7 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise DataError(
             f"{folder}: {free / 1e6:,.0f} MB free, and the scratch file takes {needed / 1e6:,.0f} MB; give a folder on "
-            "another disk with --scratch, more --memory, or --fast"
+            "another disk with --scratch, or more --memory"
         )
 
 

@@ -131,10 +131,10 @@ def test_every_option_reaches_its_place(gan_nst, generator, tmp_path, monkeypatc
         "--scratch": tmp_path,
     }
     typed = [part for option in options.items() for part in option]
-    code, _, _ = gan_nst("translate", generator, "in", "--output", "out", *typed, "--fast", "--resume")
+    code, _, _ = gan_nst("translate", generator, "in", "--output", "out", *typed, "--resume")
     assert code == 0
     translator, options = seen["translator"], seen["options"]
-    assert (translator.memory, translator.fast, translator.scratch) == (100 * 2**20, True, tmp_path)
+    assert (translator.memory, translator.scratch) == (100 * 2**20, tmp_path)
     assert translator.precision == "bfloat16"
     assert (options.naming.format, options.naming.suffix) == ("jpeg", "_x")
     assert (options.encoding.quality, options.encoding.chroma) == (70, "4:2:0")

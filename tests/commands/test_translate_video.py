@@ -183,13 +183,6 @@ def test_options_that_do_something_are_not_refused(translate, tmp_path):
     assert names(tmp_path / "b") == [f"{number}_x.png" for number in range(4)]
 
 
-def test_fast_says_what_it_leaves_exact(translate, clip, tmp_path):
-    _, out, _ = translate(clip, tmp_path / "a.mp4", "--fast", "--end", "0.2")
-    assert "--fast is for frames by themselves" in out
-    _, out, _ = translate(clip, tmp_path / "b.mp4", "--fast", "--end", "0.2", "--window", "1")
-    assert "--fast" not in out
-
-
 def test_resume_leaves_a_finished_video(translate, clip, tmp_path):
     target = tmp_path / "out.mp4"
     assert translate(clip, target)[0] == 0
