@@ -66,7 +66,7 @@ bench: $(STAMP)
 	@$(BIN)/gan-nst bench $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 campaign: $(STAMP)
 	@$(BIN)/python tests/campaigns/load.py

@@ -11,6 +11,10 @@ from pathlib import Path
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+# `make test ARGS=...` hands its variables on to every make that a test starts.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "DOMAIN", "METHOD", "RUN"):
+    os.environ.pop(_name, None)
+
 # No test may depend on weights that happen to lie on a machine, nor write into its caches. Here, and not in a fixture,
 # because helpers_runs.py copies the environment when it is imported. Matplotlib keeps its cache: it takes seconds to
 # build.
@@ -22,12 +26,17 @@ os.environ.setdefault("MPLCONFIGDIR", os.path.join(_usual, "matplotlib"))
 os.environ["XDG_CACHE_HOME"] = os.path.join(_empty, "cache")
 os.environ["TORCH_HOME"] = os.path.join(_empty, "torch")
 
+import budget
 import pytest
 import torch
 from helpers_runs import TINY
 
 from gan_nst.cli import main
 from gan_nst.data.demo import make_demo
+
+
+def pytest_configure(config):
+    budget.register(config)
 
 
 @pytest.fixture(autouse=True, scope="session")

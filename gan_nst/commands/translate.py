@@ -146,9 +146,7 @@ def translate(
         largest=max_pixels,
         share=processes.share(),
     )
-    translator = load_translator(
-        source, direction, device, precision, memory=memory, scratch=scratch
-    )
+    translator = load_translator(source, direction, device, precision, memory=memory, scratch=scratch)
     if wants_video(Path(images), Path(output), frames):
         return translate_video_file(
             translator,

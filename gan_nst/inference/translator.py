@@ -40,7 +40,8 @@ class Translator:
     """Translates images with one generator.
 
     generator: maps (n, 3, h, w) in [-1, 1] to the same; its `multiple` divides the sizes it takes. memory: bytes that
-    the network may use at once; what does not fit is translated in parts, with the same result. scratch: the folder that then holds a scratch file; the system's for temporary files by default.
+    the network may use at once; what does not fit is translated in parts, with the same result. scratch: the folder
+    that then holds a scratch file; the system's for temporary files by default.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_nst.core import best_effort
+from gan_nst.core import files
 from gan_nst.core.errors import DataError
 from gan_nst.core.files import BestEffort
 from gan_nst.training import monitor as events
@@ -75,7 +75,7 @@ def test_a_line_that_cannot_be_written_leaves_no_half_behind(tmp_path, monkeypat
 
     told = Monitor(tmp_path, 0, 10)
     told.log(1, {"a/x": 1.0})
-    monkeypatch.setattr(best_effort, "open", lambda path, *_, **__: Short(path), raising=False)
+    monkeypatch.setattr(files, "open", lambda path, *_, **__: Short(path), raising=False)
     told.log(2, {"a/x": 2.0})
     told.log(3, {"a/x": 3.0})
     monkeypatch.undo()

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from gan_nst.module.arrays import resize_image, to_float, to_image, to_tensor, to_uint8
-from gan_nst.module.files import find_images, read_image, to_rgb, write_image
 from helpers_root import modes_hold
 from PIL import Image
 
 from gan_nst.core.errors import DataError
 from gan_nst.images import files as module
+from gan_nst.images.arrays import resize_image, to_float, to_image, to_tensor, to_uint8
+from gan_nst.images.files import find_images, read_image, to_rgb, write_image
 
 GRAY = np.array([[0, 85, 51], [170, 255, 204]], np.uint8)  # multiples of 51 and 85 survive palettes and CMYK
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)

@@ -9,7 +9,7 @@ from gan_nst.training import checkpoint
 
 EVERY_AUGMENTATION = ("colour", "translation", "cutout")
 
-pytestmark = pytest.mark.parametrize("name", base.names())
+pytestmark = [pytest.mark.every_method, pytest.mark.parametrize("name", base.names())]
 
 
 def test_roles_hold_every_parameter_once(name, tmp_path):

@@ -15,7 +15,13 @@ from gan_nst.training.compilation import compile_networks
 
 VALUES = [float(text) for text in ("nan", "inf", "-inf")]
 
-pytestmark = pytest.mark.parametrize("name", base.names())
+
+def with_values(items):
+    """Each item with one of the values, in turn: `test_a_loss_that_is_not_finite_moves_nothing` takes them all."""
+    return zip(items, itertools.cycle(VALUES), strict=False)
+
+
+pytestmark = [pytest.mark.every_method, pytest.mark.parametrize("name", base.names())]
 
 
 def started(name, tmp_path, step=PLAN.steps - 1, **options):
@@ -180,7 +186,7 @@ def test_images_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
 
 def test_one_bad_micro_batch_spoils_the_step(name, tmp_path):
     trainer = started(name, tmp_path, on_nonfinite="skip")
-    for (number, role, term), value in itertools.product(terms(trainer), VALUES):
+    for (number, role, term), value in with_values(terms(trainer)):
         poison_loss(trainer, number, term, value)  # in the first of three
         check_skipped(trainer, number, images(name, 5, count=3), role, f"{role}/{term}")
         cure(trainer)
@@ -214,11 +220,10 @@ def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
     assert same(state(skipping), state(plain))
 
 
-@pytest.mark.parametrize("value", VALUES)
-def test_a_run_stops_and_says_where(name, tmp_path, value):
+def test_a_run_stops_and_says_where(name, tmp_path):
     """The checkpoint from before is what the run went through; nothing later is written."""
     probe = started(name, tmp_path / "probe", step=6)
-    for number, role, term in terms(probe):
+    for (number, role, term), value in with_values(terms(probe)):
         folder = tmp_path / f"{number}-{term}"
         trainer = make_trainer(
             name,
