@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gan_nst.arguments import make_parser
-from gan_nst.core import terminal as progress
 from gan_nst.core.errors import GanNstError, SettingsError, one_line
-from gan_nst.core.terminal import print_logs
+from gan_nst.core.terminal import configure_logging, show_progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         options.arguments += rest
-    print_logs(options.quiet or _json_alone(options))
-    progress.show(not options.quiet)
+    configure_logging(options.quiet or _json_alone(options))
+    show_progress(not options.quiet)
     try:
         return _COMMANDS[options.command](options)
     except GanNstError as error:

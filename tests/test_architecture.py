@@ -199,7 +199,9 @@ def test_the_readme_names_what_a_resume_accepts():
     told = re.search(r"^`--resume` takes its settings from the run.*?\n\n", text, re.M | re.S)[0]
     patterns = set(re.findall("`([^`]*)`", told)) - {"--resume"}
     methods = [base.find(name) for name in base.names()]
-    accepted = _FREE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.free}
+    accepted = (
+        _FREE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.resumable}
+    )
     assert {
         name for name in accepted if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     } == set()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from gan_nst.core.device import from_proc, peak_of_process
+from gan_nst.core.device import process_peak_memory, read_proc
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,16 @@ def anonymous_mib() -> float | None:
     """This process's own memory in MiB, without the files it maps, whose pages go when others need the room; None where
     the system does not tell.
     """
-    own = from_proc("smaps_rollup", "Anonymous")
+    own = read_proc("smaps_rollup", "Anonymous")
     return None if own is None else own / 2**20
 
 
 def _peak_here(build: Build) -> float | None:
-    before = from_proc("status", "VmRSS") or peak_of_process()
+    before = read_proc("status", "VmRSS") or process_peak_memory()
     step = build()
     for _ in range(_STEPS):
         step()
-    return (peak_of_process() - before) / 2**20
+    return (process_peak_memory() - before) / 2**20
 
 
 def _peak_on_cuda(build: Build, device: torch.device) -> float:

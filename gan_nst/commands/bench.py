@@ -21,9 +21,9 @@ from gan_nst.bench.start import first_step_seconds, help_seconds
 from gan_nst.bench.table import as_text
 from gan_nst.commands.bench_steps import Job, configured_job, measure_configured, measure_cyclegan
 from gan_nst.commands.evaluate import to_json
-from gan_nst.core.device import autocast, choose_device, choose_precision, tune
+from gan_nst.core.device import autocast, choose_device, choose_precision, tune_convolutions
 from gan_nst.core.errors import SettingsError, TrainingError
-from gan_nst.core.files import refuse_unwritable, write_whole
+from gan_nst.core.files import check_writable, write_file
 from gan_nst.core.version import __version__
 from gan_nst.data.demo import make_demo
 from gan_nst.images.arrays import to_float, to_tensor
@@ -85,11 +85,11 @@ def benchmark(
     line, for every mistake in what was given, before it measures anything.
     """
     on = choose_device(device)
-    tune(on)
+    tune_convolutions(on)
     wanted = "always" if compiled else "auto" if compiled is None and on.type == "cuda" else "never"
     compiles = resolve_compile(wanted, on, math.inf) == "always"
     sizes = sizes or SIZES[on.type]
-    refuse_unwritable(json)
+    check_writable(json)
     configured = _configured(config, overrides, device) if config or overrides else None
     try:
         with _room_for_graphs(compiles or (configured is not None and configured.compiled)):
@@ -101,7 +101,7 @@ def benchmark(
         ) from None
     log.info(as_text(result))
     if json is not None:
-        write_whole(Path(json), to_json(result))
+        write_file(Path(json), to_json(result))
     return result
 
 

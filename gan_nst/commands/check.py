@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gan_nst.core.errors import SettingsError, one_line
-from gan_nst.core.files import refuse_unwritable, write_whole
+from gan_nst.core.files import check_writable, write_file
 from gan_nst.data.check import (
     Checked,
     Findings,
@@ -47,7 +47,7 @@ def data_check(
     """
     if (folder is None) == (domain is None):
         raise SettingsError("nothing to check: give a folder, or --domain NAME, and not both")
-    refuse_unwritable(json)
+    check_writable(json)
     if domain is not None:
         settings, _, _ = load_settings(find_config(domain, method), [f"data.domain={domain}"])
         data, where = settings.data, settings.data.root / settings.data.domain
@@ -66,7 +66,7 @@ def data_check(
     result = _result(where, checked, findings, crop_size, upscale)
     log.info(_as_text(result))
     if json is not None:  # names that are no text, too: escaped
-        write_whole(Path(json), json_text.dumps(result, indent=2) + "\n")
+        write_file(Path(json), json_text.dumps(result, indent=2) + "\n")
     return result
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan_nst.core.errors import SettingsError
-from gan_nst.core.files import write_whole
+from gan_nst.core.files import write_file
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.figure import draw
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
@@ -25,7 +25,7 @@ def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict
     if target.suffix.lower() not in (".png", ".svg"):
         raise SettingsError(f"{target}: --out is a .png or .svg file")
     image = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
-    write_whole(target, image)
+    write_file(target, image)
     found = {}
     for history in histories:
         found[history.name] = diagnose(history)

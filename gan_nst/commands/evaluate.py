@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_nst.core.device import choose_device
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError, writing
-from gan_nst.core.files import refuse_unwritable, write_whole
+from gan_nst.core.files import check_writable, write_file
 from gan_nst.core.terminal import track
 from gan_nst.core.version import __version__
 from gan_nst.data.cache import Images
@@ -253,8 +253,8 @@ def record(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets: Seque
     page, told, findings = _compose(run, evaluation, sheets)
     for sheet in sheets:
         write_image(sheet.image, staged / "samples" / f"{sheet.name}.png")
-    write_whole(staged / "report.html", page)
-    write_whole(staged / "evaluation.json", told)
+    write_file(staged / "report.html", page)
+    write_file(staged / "evaluation.json", told)
     with _uninterrupted(), writing(run):
         shutil.rmtree(run / "translated", ignore_errors=True)
         os.replace(staged / "translated", run / "translated")
@@ -411,7 +411,7 @@ def evaluate(
         raise SettingsError("--data and --direction belong to a run or a generator's file, not to --images")
     on = choose_device(device)
     weights = None if weights is None else Path(weights)
-    refuse_unwritable(json)
+    check_writable(json)
 
     def metrics(cache: Path | None, own: Mapping[str, Any]) -> Metrics:
         return Metrics.choose(
@@ -430,7 +430,7 @@ def evaluate(
         test = None if data is None else Path(data)
         result = _evaluate(Path(str(source)), test, direction, metrics, on, precision)
     if json is not None:
-        write_whole(Path(json), to_json(result))
+        write_file(Path(json), to_json(result))
     return result
 
 

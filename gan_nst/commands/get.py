@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
-from gan_nst.core.errors import DataError, SettingsError, counted, one_line, reason, unwritten
+from gan_nst.core.errors import DataError, SettingsError, cannot_write, counted, one_line, reason
 from gan_nst.core.weights import digest
 from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
 from gan_nst.data.domains import DataSettings
@@ -135,7 +135,7 @@ def _working(folder: Path) -> Iterator[Path]:
     except Timeout:
         raise DataError(f"{folder}: another gan-nst data get is making it; wait for its end") from None
     except OSError as error:
-        raise DataError(unwritten(folder, error, "could not be made")) from None
+        raise DataError(cannot_write(folder, error, "could not be made")) from None
     finally:
         for above in missing:
             with suppress(OSError):  # it holds something

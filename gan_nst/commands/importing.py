@@ -4,7 +4,7 @@ import logging
 import shlex
 from pathlib import Path
 
-from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, unwritten
+from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, cannot_write
 from gan_nst.core.settings import validate
 from gan_nst.core.weights import load
 from gan_nst.images.arrays import Resize
@@ -54,7 +54,7 @@ def import_generator(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(unwritten(output.parent, error, "cannot be made")) from None
+        raise CheckpointError(cannot_write(output.parent, error, "cannot be made")) from None
     export(generator, description, output)
     _tell(source, output, foreign, description)
     return description

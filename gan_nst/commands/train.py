@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_nst.commands.evaluate import evaluate_run
-from gan_nst.core.device import choose_device, choose_precision, local_rank, ran_out, tune
+from gan_nst.core.device import (
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    local_rank,
+    tune_convolutions,
+)
 from gan_nst.core.errors import (
     CheckpointError,
     DataError,
@@ -26,7 +32,7 @@ from gan_nst.core.errors import (
     reason,
     writing,
 )
-from gan_nst.core.files import BestEffort, write_whole
+from gan_nst.core.files import OptionalOutput, write_file
 from gan_nst.core.scores import Score, is_score, more_is_better
 from gan_nst.core.settings import dump_yaml, merge
 from gan_nst.data.batches import died, fixed_images, mix
@@ -59,7 +65,7 @@ from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.samples import sample_grid
-from gan_nst.training.trainer import AtInterval, Noted, Trainer
+from gan_nst.training.trainer import IntervalAction, IntervalResult, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +79,7 @@ def explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) 
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if ran_out(error):
+        if is_out_of_memory(error):
             raise TrainingError(_told(trainer, settings, run)) from None
         # torch tells of a dead loader process wherever the main one is at that moment
         told = died(error) if isinstance(error, RuntimeError) else None
@@ -90,7 +96,7 @@ def dispensable(what: str) -> Iterator[None]:
     except DataError as error:
         log.warning(f"{what} ({error}); it goes on without")
     except (MemoryError, RuntimeError, OSError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         log.warning(f"{what}, as memory ran out ({reason(error)[:100]}); it goes on without")
 
@@ -188,7 +194,7 @@ class Validation:
         digest = "" if self._features is None else f", {self._protocol}, {self._features.digest[:16]}"
         self._by = f"{counts} images{digest}"
 
-    def __call__(self, step: int) -> Noted:
+    def __call__(self, step: int) -> IntervalResult:
         began = time.perf_counter()
         scalars: dict[str, float] = {}
         for name, translation in self._translations.items():
@@ -208,7 +214,7 @@ class Validation:
         scalars |= self._trainer.gradient_shares()
         best = self._is_best(step, scalars.get(f"validation/{self._score}"))
         scalars["speed/validation_seconds"] = time.perf_counter() - began
-        return Noted(scalars, "best" if best else None)
+        return IntervalResult(scalars, "best" if best else None)
 
     def _translate(self, name: str, inputs: Tensor) -> list[ImageArray]:
         images = _as_images(inputs)
@@ -417,10 +423,10 @@ def _go_on(path: Path, overrides: Sequence[str]) -> _Start:
 
 def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     device = start.device
-    if device.type == "cuda" and distributed.processes() > 1:
+    if device.type == "cuda" and distributed.world_size() > 1:
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
-    tune(device)
+    tune_convolutions(device)
     if distributed.rank() != 0:
         logging.getLogger("gan_nst").setLevel(logging.WARNING)
     prepared = prepare(start.settings, device, start.payload)
@@ -428,7 +434,7 @@ def _train(start: _Start, out: Path | None, dry_run: bool) -> Path | None:
     if dry_run:
         _rehearse(prepared, start.payload["step"] if start.payload else 0)
         return None
-    run = start.run or distributed.same_everywhere(
+    run = start.run or distributed.broadcast(
         new_run(settings.data.domain, settings.method_name, out) if distributed.rank() == 0 else None
     )
     with training_in(run) if distributed.rank() == 0 else contextlib.nullcontext():
@@ -497,7 +503,7 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
     """Trains under a monitor."""
     settings = prepared.settings
     plain = dump_yaml(settings.model_dump(mode="json"))
-    write_whole(run / "settings.yaml", plain)
+    write_file(run / "settings.yaml", plain)
     if trainer.step < prepared.until:
         forget(run, prepared.method.translations())
     monitor = Monitor(run, trainer.step, prepared.until)
@@ -510,7 +516,7 @@ def _run(trainer: Trainer, prepared: Prepared, run: Path) -> None:
         monitor.close()
 
 
-def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterval]:
+def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[IntervalAction]:
     """What happens in the loop beside training: validation, sample grids of validation or else training images, and
     looks at the curves.
 
@@ -525,18 +531,18 @@ def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[AtInterv
         )
         count = min(settings.training.sample_count, *(len(folder.files) for folder in watched.values()))
         samples = {domain: fixed_images(folder, count, settings.data) for domain, folder in watched.items()}
-        draw = partial(_draw_samples, trainer, samples, run, BestEffort(run / "samples"))
+        draw = partial(_draw_samples, trainer, samples, run, OptionalOutput(run / "samples"))
         validate = partial(_validate, Validation(trainer, prepared)) if validates else None
         watch = Watch(run)
     every = settings.training.sample_every
-    intervals = [AtInterval(every, draw), AtInterval(every, watch)]
+    intervals = [IntervalAction(every, draw), IntervalAction(every, watch)]
     if validates:
-        intervals.append(AtInterval(settings.evaluation.every, validate, at_end=True))
+        intervals.append(IntervalAction(settings.evaluation.every, validate, at_end=True))
     return intervals
 
 
 def _draw_samples(
-    trainer: Trainer, images: dict[str, Tensor], run: Path, effort: BestEffort, step: int
+    trainer: Trainer, images: dict[str, Tensor], run: Path, effort: OptionalOutput, step: int
 ) -> None:
     with dispensable(f"step {step}: no sample grid"):
         grid = sample_grid(trainer.ema.networks, trainer.method.translations(), images, trainer.device)
@@ -546,7 +552,7 @@ def _draw_samples(
             trainer.monitor.image(step, "samples", grid, step // trainer.settings.sample_every)
 
 
-def _validate(validation: Validation, step: int) -> Noted | None:
+def _validate(validation: Validation, step: int) -> IntervalResult | None:
     with dispensable(f"step {step}: no validation"):
         return validation(step)
     return None

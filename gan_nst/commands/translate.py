@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from gan_nst.core import device as processes
+from gan_nst.core.device import rank_and_count, wait_for_all
 from gan_nst.core.errors import SettingsError, counted, one_line
 from gan_nst.images.finish import Finish, PreserveColor
 from gan_nst.images.photo import LARGEST, Chroma, Encoding
@@ -144,7 +144,7 @@ def translate(
         Finish(preserve_color, strength, scale),
         resume=resume,
         largest=max_pixels,
-        share=processes.share(),
+        share=rank_and_count(),
     )
     translator = load_translator(source, direction, device, precision, memory=memory, scratch=scratch)
     if wants_video(Path(images), Path(output), frames):
@@ -161,7 +161,7 @@ def translate(
     _warn_of_videos(Path(images))
     outcome = translate_folder(translator, Path(images), Path(output), options)
     log.info(one_line(_summary(outcome, Path(output), options.share)))
-    processes.wait_for_all()
+    wait_for_all()
     return outcome
 
 

@@ -56,7 +56,7 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
-def tune(device: torch.device) -> None:
+def tune_convolutions(device: torch.device) -> None:
     """Lets CUDA's convolutions be chosen by trial: worth its time where images of one size come again and again."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -76,15 +76,15 @@ def full_precision(x: Tensor) -> Tensor:
 
 def peak_memory(device: torch.device) -> int:
     """Bytes, at most so far: the device's for CUDA, else the process's."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_process()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak_memory()
 
 
-def peak_of_process() -> int:
+def process_peak_memory() -> int:
     """Bytes that this process held at most so far.
 
     Linux's `ru_maxrss` will not do: a process inherits it from the one that started it.
     """
-    here = from_proc("status", "VmHWM")
+    here = read_proc("status", "VmHWM")
     if here is not None:
         return here
     import resource  # only there where processes are a Unix's
@@ -101,7 +101,7 @@ _RAN_OUT = re.compile(
 )
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: of the host, of a GPU, or what the host shares among processes."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -110,7 +110,7 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_RAN_OUT.search(str(error)))
 
 
-def from_proc(file: str, field: str, process: int | None = None) -> int | None:
+def read_proc(file: str, field: str, process: int | None = None) -> int | None:
     """A field of Linux's account of a process, this one or another, in bytes; None where there is none."""
     try:
         found = re.search(
@@ -121,7 +121,7 @@ def from_proc(file: str, field: str, process: int | None = None) -> int | None:
     return None if found is None else int(found[1]) * 1024
 
 
-def share() -> tuple[int, int]:
+def rank_and_count() -> tuple[int, int]:
     """This process's number, from 0, and how many there are. Raises SettingsError for an environment that makes no
     sense.
     """
@@ -138,9 +138,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def own_device(device: str) -> str:
+def device_for_rank(device: str) -> str:
     """The device for this process: of several processes on a machine each takes another GPU."""
-    if share()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+    if rank_and_count()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{local_rank() % torch.cuda.device_count()}"
     return device
 
@@ -150,7 +150,7 @@ def wait_for_all() -> None:
 
     It ends all others as soon as one has ended with an exit code, which one broken image gives.
     """
-    if share()[1] == 1 or not is_torchelastic_launched():
+    if rank_and_count()[1] == 1 or not is_torchelastic_launched():
         return
     store, _, count = next(iter(rendezvous("env://")))
     store.add("finished", 1)

@@ -72,13 +72,24 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def sized(number: float) -> str:
+def format_size(number: float) -> str:
     """A number of bytes: `117 MB`, `1.5 GB`, of a thousand each."""
     for unit in ("bytes", "kB", "MB"):
         if number < 999.5:
             return f"{number:.0f} {unit}"
         number /= 1000
     return f"{number:.1f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 _FREED = "old runs or datasets/.cache, for example"
@@ -92,7 +103,7 @@ _REMEDIES = {
 }
 
 
-def unwritten(path: Path, error: BaseException, what: str = "could not be written") -> str:
+def cannot_write(path: Path, error: BaseException, what: str = "could not be written") -> str:
     """Says that a path could not be written, why, and what helps."""
     number = getattr(error, "errno", None)
     remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
@@ -107,7 +118,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(unwritten(Path(error.filename2 or path), error)) from None
+        raise CheckpointError(cannot_write(Path(error.filename2 or path), error)) from None
 
 
 _short = reprlib.Repr()
@@ -116,12 +127,12 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value that was given, as it is told in a message: on one line, the middle left out where it is long."""
-    return "null" if value is None else shortened(_short.repr(value))
+    return "null" if value is None else shorten(_short.repr(value))
 
 
-def shortened(text: str, longest: int = 300) -> str:
+def shorten(text: str, longest: int = 300) -> str:
     """A text in one line, with the middle left out where it is long."""
     if len(text) > longest:
         text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"

@@ -1,53 +1,100 @@
-"""Files written whole or not at all, and what a training can do without when a disk is full."""
+"""Files that are written completely or not at all, and output that training can do without on a full disk."""
 
 import contextlib
 import errno
 import logging
 import os
+import re
+import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from gan_nst.core.errors import CheckpointError, DataError, SettingsError, unwritten
+from gan_nst.core.errors import DataError, SettingsError, cannot_write, writing
 
 log = logging.getLogger(__name__)
 
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name next to `path`, different at every call."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def remove_temporaries(folder: Path, names: Container[str] | None = None) -> None:
+    """Removes temporary files that killed processes left in a folder.
+
+    names: only temporary files of files with these names.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and (names is None or match["name"] in names):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` to write into, which takes its place at the end of the context, or is removed when
-    something goes wrong. Folders are made. A failure becomes a DataError, one line with the system's reason.
+def atomic_write(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yields a temporary path to write to, which replaces `path` when the context ends.
+
+    If anything goes wrong, Ctrl-C included, the temporary file is removed and the error is raised. Processes that
+    write the same file at the same time do not disturb each other: the last one wins.
+
+    sync: flush the file to the disk before it is renamed.
     """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """`atomic_write` for a user's output: makes the folder, and raises DataError for every failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            yield unfinished
+        with atomic_write(path) as temporary:
+            yield temporary
     except DataError:
         raise
     except Exception as error:
-        raise DataError(unwritten(path, error)) from None
+        raise DataError(cannot_write(path, error)) from None
 
 
-@contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """A hidden file beside `path`, which takes its place at the end of the context, or is removed when anything, Ctrl-C
-    too, goes wrong. sync: only once it is on the disk. Raises whatever went wrong.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file atomically and makes its folder. Raises CheckpointError."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append_atomically(path: Path, content: bytes) -> None:
+    """Appends all of `content` to a file, or nothing of it, so that no torn record precedes the next one.
+
+    Raises OSError.
     """
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        unfinished.unlink(missing_ok=True)  # a link there could lead anywhere
-        yield unfinished
-        if sync:
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    with open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
 
 
-class BestEffort:
-    """Writing one thing, a grid or the metrics, again and again; a failure is told once, and so is its end."""
+class OptionalOutput:
+    """An output that is written repeatedly and that training can do without: sample grids, metrics."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,13 +102,13 @@ class BestEffort:
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
-        """Within the context a failing write, a full disk above all, becomes a warning."""
+        """Turns a failing write within the context into a warning: only the first of several in a row."""
         try:
             yield
         except (OSError, DataError) as error:
             if not self.failing:
-                told = str(error) if isinstance(error, DataError) else unwritten(self._path, error)
-                log.warning(f"{told}; the training goes on without it")
+                message = str(error) if isinstance(error, DataError) else cannot_write(self._path, error)
+                log.warning(f"{message}; training continues without it")
             self.failing = True
         else:
             if self.failing:
@@ -69,40 +116,17 @@ class BestEffort:
             self.failing = False
 
 
-def append_whole(path: Path, content: bytes) -> None:
-    """Adds to a file, whole or not at all, so that what is added next continues nothing torn. Raises OSError."""
-    with open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            if file.write(content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(before)
-            raise
-
-
-def refuse_unwritable(json: Path | str | None) -> None:
-    """Raises SettingsError where a file cannot be written, before a command works for it."""
-    if json is None:
+def check_writable(file: Path | str | None) -> None:
+    """Raises SettingsError if a file cannot be written, before a command spends time on its content."""
+    if file is None:
         return
-    path = Path(json)
+    path = Path(file)
     try:
         if not path.absolute().parent.is_dir():
-            raise SettingsError(f"{json}: no such folder to write it into")
+            raise SettingsError(f"{file}: its folder does not exist; create it first")
         if path.exists() and not path.is_file():  # a device would be replaced
-            raise SettingsError(f"{json}: not a file (- is standard output)")
+            raise SettingsError(f"{file}: not a regular file (- is standard output)")
         with tempfile.TemporaryFile(dir=path.absolute().parent):
             pass
     except OSError as error:
-        raise SettingsError(unwritten(path, error)) from None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, in place of what was there. Raises CheckpointError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise CheckpointError(unwritten(path, error)) from None
+        raise SettingsError(cannot_write(path, error)) from None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from gan_nst.core.errors import SettingsError, one_line, reason, shortened, shown
+from gan_nst.core.errors import SettingsError, format_value, one_line, reason, shorten
 
 S = TypeVar("S", bound="Section")
 
@@ -78,7 +78,7 @@ def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]
         keys = path.strip().split(".")
         if not equals or not all(keys) or len(keys) > _DEEPEST:
             raise SettingsError(
-                f"{shown(override)}: expected section.key=value, training.steps=1000 for example"
+                f"{format_value(override)}: expected section.key=value, training.steps=1000 for example"
             )
         field_type = _field_type(model, keys)
         if field_type is not None and leaf_types(field_type) <= {str, Path, type(None)}:
@@ -87,14 +87,14 @@ def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]
             try:
                 value = parse_yaml(text)
             except ValueError as error:
-                raise SettingsError(f"{shortened(path)}: {shown(text)} is not valid YAML: {error}") from None
+                raise SettingsError(
+                    f"{shorten(path)}: {format_value(text)} is not valid YAML: {error}"
+                ) from None
         nested = data
         for key in keys[:-1]:
             nested = nested.setdefault(key, {})
             if not isinstance(nested, dict):
-                raise SettingsError(
-                    f"{shortened(path)}: {shortened(key)} was given a value of its own before"
-                )
+                raise SettingsError(f"{shorten(path)}: {shorten(key)} was given a value of its own before")
         nested[keys[-1]] = value
     return data
 
@@ -180,7 +180,7 @@ def _explain(model: type[Section], error: ValidationError) -> str:
     mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     mistake = mistakes[0]
     keys = [
-        shortened(str(key), 100)
+        shorten(str(key), 100)
         for key in mistake["loc"]
         if not (isinstance(key, str) and key.startswith("function-"))
     ]
@@ -196,7 +196,7 @@ def _explain(model: type[Section], error: ValidationError) -> str:
     if mistake["type"] == "value_error":
         names_its_field = ": " in message and " " not in message.split(":")[0]
         return f"{path}{'.' if names_its_field else ': '}{message}" if path else message
-    given = shown(mistake["input"])
+    given = format_value(mistake["input"])
     annotation = _field_type(model, keys) or _field_type(model, keys[:-1])
     if mistake["type"] == "literal_error" and annotation is not None:
         expected = describe(annotation)
@@ -255,7 +255,7 @@ class _Bounded(yaml.SafeLoader):
         try:
             value = super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            raise yaml.YAMLError(f"{shown(node.value)} is no {node.tag.rpartition(':')[2]}") from None
+            raise yaml.YAMLError(f"{format_value(node.value)} is no {node.tag.rpartition(':')[2]}") from None
         if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
             raise yaml.YAMLError("a number of too many digits")
         return value
@@ -268,4 +268,4 @@ def parse_yaml(text: str) -> Any:
             raise yaml.YAMLError(f"is longer than {LONGEST} characters")
         return yaml.load(text, _Bounded)
     except yaml.YAMLError as error:
-        raise ValueError(shortened(str(error))) from None
+        raise ValueError(shorten(str(error))) from None

@@ -38,7 +38,7 @@ class _Lines(logging.Formatter):
         return "\n".join(map(one_line, super().formatMessage(record).split("\n")))
 
 
-def print_logs(quiet: bool) -> None:
+def configure_logging(quiet: bool) -> None:
     """Progress goes to standard output as it is; warnings and errors to standard error, named."""
     out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
@@ -58,20 +58,20 @@ _shown = False
 _drawn = False
 
 
-def show(shown: bool = True) -> None:
+def show_progress(shown: bool = True) -> None:
     """Switches progress bars on or off for this process; the command line switches them on."""
     global _shown
     _shown = shown
 
 
-def shown() -> bool:
+def progress_shown() -> bool:
     """Whether bars are wanted and there is a terminal to draw them on."""
     return _shown and sys.stderr.isatty()
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
     """Yields the items, drawing a bar on standard error where one is wanted."""
-    if not shown():
+    if not progress_shown():
         yield from items
         return
     from rich.console import Console
@@ -83,13 +83,13 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
 
 
 @contextmanager
-def bar(description: str) -> Iterator[Callable[[float], None] | None]:
+def progress_bar(description: str) -> Iterator[Callable[[float], None] | None]:
     """A bar on standard error, where one is wanted: within the context, call it with the share that is done, 0 to 1.
 
     It says the time left. Within another one there is none.
     """
     global _drawn
-    if not shown() or _drawn:
+    if not progress_shown() or _drawn:
         yield None
         return
     from rich.console import Console

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from gan_nst.core.errors import DataError, counted, one_line, reason, sized, unwritten
+from gan_nst.core.errors import DataError, cannot_write, counted, format_size, one_line, reason
 from gan_nst.data.domains import DOMAINS, layouts
 from gan_nst.images.files import image_suffixes
 
@@ -72,7 +72,7 @@ class _Budget:
     def __init__(self, archive: Path, largest: int) -> None:
         grown = max(_RATIO * archive.stat().st_size, _SMALL)
         self._left = min(largest, grown)
-        self._over = f"more comes out of it than {sized(largest)}; allow more with --max-size"
+        self._over = f"more comes out of it than {format_size(largest)}; allow more with --max-size"
         if grown < largest:
             self._over = (
                 f"more than {_RATIO} times its size comes out of it, as of a bomb; unpack it yourself"
@@ -104,7 +104,7 @@ class _ZipFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _ZIP_DIRECTORY:
-            raise ArchiveRefused(f"its list of members would have {sized(size)}")
+            raise ArchiveRefused(f"its list of members would have {format_size(size)}")
         return super().read(size)
 
 
@@ -187,7 +187,9 @@ class _Tape:
             raise ArchiveRefused(f"damaged (a header in it has {size} bytes)")
         self.headers += size
         if self.headers > _TAR_HEADERS:
-            raise ArchiveRefused(f"damaged (the headers of a member have more than {sized(_TAR_HEADERS)})")
+            raise ArchiveRefused(
+                f"damaged (the headers of a member have more than {format_size(_TAR_HEADERS)})"
+            )
         self.last = self.take(size)
         if size > tarfile.BLOCKSIZE:
             _refuse_quadratic(self.last)
@@ -319,7 +321,7 @@ def _write(member: Member, path: Path, called: str) -> None:
     except (FileExistsError, NotADirectoryError):
         raise ArchiveRefused(f"{member.name} is in it twice, if only in another case") from None
     except OSError as error:
-        raise DataError(unwritten(path, error)) from None
+        raise DataError(cannot_write(path, error)) from None
 
 
 def _data(member: Member, called: str) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gan_nst.core.device import from_proc
+from gan_nst.core.device import read_proc
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSettings, Folder
@@ -189,7 +189,7 @@ class Loading:
             return None
         self._looked = now
         held = {
-            p.pid: from_proc("status", "RssAnon", p.pid) or 0 for p in self._processes if p.pid is not None
+            p.pid: read_proc("status", "RssAnon", p.pid) or 0 for p in self._processes if p.pid is not None
         }
         self._held = self._held or held
         for pid, size in held.items():

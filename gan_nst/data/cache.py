@@ -25,8 +25,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from gan_nst.core.errors import DataError, unwritten
-from gan_nst.core.files import replacing
+from gan_nst.core.errors import DataError, cannot_write
+from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.terminal import track
 from gan_nst.data.domains import DataSettings, Files, Folder, Names
 from gan_nst.data.smoothing import smooth_edges
@@ -99,7 +99,7 @@ def write_index(path: Path, index: Index) -> None:
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
-    with replacing(path, sync=True) as unfinished, open(unfinished, "wb") as file:
+    with atomic_write(path, sync=True) as unfinished, open(unfinished, "wb") as file:
         file.writelines([_MAGIC, b"%08x\n" % checksum, *parts])
 
 
@@ -263,7 +263,7 @@ def _locked(path: Path, what: str) -> Iterator[None]:
 
 def _sweep(path: Path, index: Index) -> None:
     """Removes what a process that was killed has left."""
-    path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+    remove_temporaries(path.parent, {path.name})
     for data in path.parent.glob(f"{path.stem}-*.bin"):
         if data.name != index.data:
             data.unlink(missing_ok=True)
@@ -460,7 +460,7 @@ def _opened(folder: Folder, settings: DataSettings, what: str, view: str) -> tup
     try:
         return bring_up_to_date(path, folder.files, lambda file: _decode(file, settings, view), what)
     except OSError as error:
-        told = unwritten(where, error, "the cache cannot be written")
+        told = cannot_write(where, error, "the cache cannot be written")
         if settings.cache != "auto":
             raise DataError(f"{told}, or use data.cache=never") from None
         log.warning(f"{told}; images are decoded anew every time (data.cache=FOLDER caches elsewhere)")

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from gan_nst.core.errors import DataError, unwritten
+from gan_nst.core.errors import DataError, cannot_write
 from gan_nst.core.terminal import track
 
 Points = NDArray[np.float32]  # (n, 2), x and y in units of the image's side, y down
@@ -278,7 +278,7 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
                 with suppress(OSError):
                     Path(lock.lock_file).unlink()
     except OSError as error:
-        raise DataError(unwritten(folder, error)) from None
+        raise DataError(cannot_write(folder, error)) from None
 
 
 def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> None:

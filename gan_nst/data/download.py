@@ -23,9 +23,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from gan_nst.core.errors import DataError, reason, sized, unwritten
-from gan_nst.core.files import replacing
-from gan_nst.core.terminal import bar
+from gan_nst.core.errors import DataError, cannot_write, format_size, reason
+from gan_nst.core.files import atomic_write
+from gan_nst.core.terminal import progress_bar
 from gan_nst.core.version import __version__
 from gan_nst.core.weights import digest
 
@@ -58,7 +58,7 @@ class Partial:
         with _writing(self.path):
             self.path.write_bytes(b"")  # first: what was here must not pass for a part of the new file
             self.size, self.origin = 0, origin
-            with replacing(self._note) as unfinished:
+            with atomic_write(self._note) as unfinished:
                 unfinished.write_text(json.dumps(asdict(origin)))
 
     @contextmanager
@@ -98,7 +98,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{unwritten(path, error)}; then the same command goes on") from None
+        raise DataError(f"{cannot_write(path, error)}; then the same command goes on") from None
 
 
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before another try of the same address
@@ -140,7 +140,7 @@ def download(addresses: Sequence[str], target: Path, *, sha256: str | None, larg
         except _Refused as error:
             problems.append(f"{address}: {error}")
     if partial.size:
-        advice = f"{sized(partial.size)} of it stay, and the same command goes on from there"
+        advice = f"{format_size(partial.size)} of it stay, and the same command goes on from there"
     else:
         partial.discard()
         advice = "try again later, or fetch it by other means and give its path"
@@ -191,10 +191,10 @@ def _receive(address: str, partial: Partial, largest: int) -> None:
         total = _begin(cast(HTTPResponse, answer), address, partial, start)
         if total is not None:
             _make_sure_it_fits(total, partial, largest)
-        with bar(f"downloading {address}") as report:
+        with progress_bar(f"downloading {address}") as report:
             _copy(answer, partial, largest, report if total else None, total or 1)
     if total is not None and partial.size != total:
-        raise _BrokeOff(f"breaks off after {sized(partial.size)} of {sized(total)}")
+        raise _BrokeOff(f"breaks off after {format_size(partial.size)} of {format_size(total)}")
     if not partial.size:
         raise _Refused("an empty file")
 
@@ -215,22 +215,22 @@ def _begin(answer: HTTPResponse, address: str, partial: Partial, start: int) -> 
         ):
             partial.discard()
             raise _BrokeOff("goes on with another file")
-        log.info(f"going on with {address}: {sized(start)} of {sized(int(told[2]))} are here")
+        log.info(f"going on with {address}: {format_size(start)} of {format_size(int(told[2]))} are here")
         return int(told[2])
     if answer.status != 200:
         raise _Refused(f"answers {answer.status} {answer.reason}")
-    log.info(f"downloading {address}" + ("" if answer.length is None else f" ({sized(answer.length)})"))
+    log.info(f"downloading {address}" + ("" if answer.length is None else f" ({format_size(answer.length)})"))
     partial.begin(Origin(address, mark, answer.length))
     return answer.length
 
 
 def _make_sure_it_fits(total: int, partial: Partial, largest: int) -> None:
     if total > largest:
-        raise _Refused(f"{sized(total)}; allow more than {sized(largest)} with --max-size")
+        raise _Refused(f"{format_size(total)}; allow more than {format_size(largest)} with --max-size")
     free, needed = shutil.disk_usage(partial.path.parent).free, 2 * total - partial.size
     if free < needed:
         raise DataError(
-            f"{partial.path.parent}: {sized(free)} free, the archive and its images need {sized(needed)}; "
+            f"{partial.path.parent}: {format_size(free)} free, the archive and its images need {format_size(needed)}; "
             "free space, or give a folder on another disk"
         )
 
@@ -247,7 +247,7 @@ def _copy(
             add(piece)
             if partial.size > largest:
                 partial.discard()
-                raise _Refused(f"more than {sized(largest)} arrive; allow more with --max-size")
+                raise _Refused(f"more than {format_size(largest)} arrive; allow more with --max-size")
             if report is not None:
                 report(partial.size / total)
             if time.monotonic() - since > _TIMEOUT:
@@ -391,7 +391,8 @@ KNOWN = {known.name: known for known in _SETS}
 def describe_known() -> str:
     """A line for each known set: its name, size, domains and where its images are from."""
     lines = [
-        f"{known.name:24}{sized(known.size):>7}  {known.a} | {known.b} ({known.source})" for known in _SETS
+        f"{known.name:24}{format_size(known.size):>7}  {known.a} | {known.b} ({known.source})"
+        for known in _SETS
     ]
     return "\n".join(
         [

@@ -20,7 +20,7 @@ from torch_fidelity import FeatureExtractorInceptionV3
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
-from gan_nst.core.files import replacing
+from gan_nst.core.files import atomic_write
 from gan_nst.images.arrays import ImageArray, to_tensor
 
 Protocol = Literal["clean", "legacy"]
@@ -219,7 +219,7 @@ def extract_cached(
     found = extract(features, images, protocol)
     with suppress(OSError):  # a cache that cannot be written only costs time
         cache.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_bytes(save({"features": found.float()}))  # float32 is what the network gave
     return found
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from gan_nst.core.errors import DataError, reason
-from gan_nst.core.files import written_whole
+from gan_nst.core.files import atomic_output
 from gan_nst.images.arrays import ImageArray, white_of
 
 _PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
@@ -352,7 +352,7 @@ def write_image(image: ImageArray, path: Path) -> None:
     """
     Image.init()
     file_format = Image.EXTENSION.get(path.suffix.lower(), "PNG")
-    with written_whole(path) as unfinished:
+    with atomic_output(path) as unfinished:
         Image.fromarray(image).save(unfinished, format=file_format)
 
 

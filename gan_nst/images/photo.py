@@ -19,7 +19,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gan_nst.core.errors import DataError, SettingsError
-from gan_nst.core.files import written_whole
+from gan_nst.core.files import atomic_output
 from gan_nst.images.arrays import bands, white_of
 from gan_nst.images.colour import srgb_profile, to_srgb, to_srgb16
 from gan_nst.images.files import opened
@@ -307,7 +307,7 @@ def write_photo(photo: Photo, path: Path, encoding: Encoding | None = None) -> N
     if name == "JPEG" and len(photo.exif or b"") > _LONGEST_EXIF:
         log.warning(f"{path}: written without its EXIF, which is larger than JPEG's may be")
         photo = Photo(photo.pixels, photo.alpha)
-    with written_whole(path) as unfinished:
+    with atomic_output(path) as unfinished:
         unfinished.write_bytes(_encode(photo, name, encoding or Encoding()))
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from gan_nst.core.errors import DataError, counted, reason, unwritten
+from gan_nst.core.errors import DataError, cannot_write, counted, reason
+from gan_nst.core.files import temporary_path
 from gan_nst.images.photo import Pixels
 from gan_nst.images.video import Form, Video, as_stored, stamp
 
@@ -219,7 +220,7 @@ class VideoWriter:
             raise DataError(f"{output}: is a folder; give a video's name")
         self.output, self._crf, self._clip = output, crf, clip
         self._kind = _CONTAINERS[output.suffix.lower()]
-        self._unfinished = output.with_name(f".{output.name}.part")
+        self._unfinished = temporary_path(output)
         self._container: OutputContainer | None = None
         self._sound: Sound | None = None
         self._durations: dict[int, int] = {}
@@ -344,7 +345,7 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, av.FFmpegError) as error:
-        raise DataError(unwritten(output, error)) from None
+        raise DataError(cannot_write(output, error)) from None
 
 
 def _layout(form: Form, known: list[str], codec: str) -> str:

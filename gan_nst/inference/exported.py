@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gan_nst.core.errors import CheckpointError, SettingsError, reason, shortened, shown, unwritten
-from gan_nst.core.files import replacing
+from gan_nst.core.errors import CheckpointError, SettingsError, cannot_write, format_value, reason, shorten
+from gan_nst.core.files import atomic_write
 from gan_nst.core.settings import Section, validate
 from gan_nst.images.arrays import Resize
 from gan_nst.networks import build
@@ -66,7 +66,7 @@ def told(kind: type[D], text: str, path: Path) -> D:
         return validate(kind, json.loads(text))
     except (ValueError, RecursionError, SettingsError) as error:
         raise CheckpointError(
-            f"{path}: what it says of itself is no description of a generator ({shortened(str(error))})"
+            f"{path}: what it says of itself is no description of a generator ({shorten(str(error))})"
         ) from None
 
 
@@ -88,10 +88,10 @@ def written(path: Path) -> Iterator[Path]:
     Raises CheckpointError for whatever cannot be written.
     """
     try:
-        with replacing(path, sync=True) as unfinished:
+        with atomic_write(path, sync=True) as unfinished:
             yield unfinished
     except OSError as error:
-        raise CheckpointError(unwritten(path, error)) from None
+        raise CheckpointError(cannot_write(path, error)) from None
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:
@@ -116,7 +116,9 @@ def generator_of(description: Description, weights: Mapping[str, Tensor], path: 
     """
     odd = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
     if odd is not None:
-        raise CheckpointError(f"{path}: {shown(odd)} is of {weights[odd].dtype}; floating point is expected")
+        raise CheckpointError(
+            f"{path}: {format_value(odd)} is of {weights[odd].dtype}; floating point is expected"
+        )
     try:
         with torch.device("meta"):  # so that a description of more than the file holds takes no memory
             generator = build(description.network)
@@ -128,7 +130,7 @@ def generator_of(description: Description, weights: Mapping[str, Tensor], path: 
         generator.load_state_dict(plain, assign=True)
     except (ValueError, SettingsError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: its weights and its description disagree ({shortened(str(error))})"
+            f"{path}: its weights and its description disagree ({shorten(str(error))})"
         ) from None
     if not hasattr(generator, "multiple"):
         raise CheckpointError(f"{path}: its network, {description.network['name']}, is no generator")
@@ -148,7 +150,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        why = shortened(reason(error))
+        why = shorten(reason(error))
         raise CheckpointError(f"{path}: not a readable safetensors file ({why})") from None
 
 

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar, cast
 import torch
 
 from gan_nst.core.errors import DataError, GanNstError, counted
-from gan_nst.core.terminal import bar
+from gan_nst.core.terminal import progress_bar
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
@@ -258,7 +258,7 @@ def translate_folder(
     wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
     outcome = Outcome(finished=len(own) - len(wanted))
     # One image's own progress is told by the translator, where it takes long.
-    with bar("translating") if number == 0 and len(wanted) > 1 else nullcontext() as report:
+    with progress_bar("translating") if number == 0 and len(wanted) > 1 else nullcontext() as report:
         _Work(translator, wanted, options, outcome, report).run()
     return outcome
 

@@ -1,6 +1,5 @@
 """Which image becomes which file: names, folders, and what an earlier time left there."""
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gan_nst.core.errors import DataError, SettingsError, unwritten
+from gan_nst.core.errors import DataError, SettingsError, cannot_write
+from gan_nst.core.files import remove_temporaries
 from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
 from gan_nst.images.photo import FORMATS
 
@@ -120,9 +120,11 @@ def is_finished(source: Path, target: Path) -> bool:
 
 def remove_unfinished(targets: Iterable[Path]) -> None:
     """Removes what a killed process left of these outputs."""
+    names: dict[Path, set[str]] = {}
     for target in targets:
-        with contextlib.suppress(OSError):
-            target.with_name(f".{target.name}.part").unlink()
+        names.setdefault(target.parent, set()).add(target.name)
+    for folder, own in names.items():
+        remove_temporaries(folder, own)
 
 
 def _has_an_ending(output: Path) -> bool:
@@ -147,7 +149,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(unwritten(folder, error, "cannot be made")) from None
+        raise DataError(cannot_write(folder, error, "cannot be made")) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: not writable")
 

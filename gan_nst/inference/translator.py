@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
 from gan_nst.core.errors import DataError
-from gan_nst.core.terminal import bar
+from gan_nst.core.terminal import progress_bar
 from gan_nst.images.arrays import ImageArray, to_float, to_image, to_tensor, to_uint8
 from gan_nst.images.files import to_rgb
 from gan_nst.images.photo import Pixels
@@ -152,7 +152,7 @@ class Translator:
             part = target[span.start : span.stop]
             part[:] = _to_pixels(x[0, :, : part.shape[0], : part.shape[1]], image.dtype)
 
-        with bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
+        with progress_bar(f"{width}x{height}") as report, autocast(self.precision, self.device):
             strips = Strips(
                 generator,
                 rows,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.core.errors import DataError, SettingsError, counted
-from gan_nst.core.terminal import bar
+from gan_nst.core.terminal import progress_bar
 from gan_nst.images.finish import Finish, complete, prepare
 from gan_nst.images.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
 from gan_nst.images.video import Footage, Shot, Stills
@@ -149,7 +149,7 @@ def translate_video(
             log.warning("this generator's statistics cannot be shared between frames; --window is left out")
             options = replace(options, window=1)
         with (
-            bar(f"translating {source.name}") as report,
+            progress_bar(f"translating {source.name}") as report,
             closing(ahead(_itself, video.shots(), _bytes, 1, _READ_AHEAD)) as shots,
         ):
             for shot, photo in stylize(translator, shots, options, finish):

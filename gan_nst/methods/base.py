@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_nst.core.errors import SettingsError, shown
+from gan_nst.core.errors import SettingsError, format_value
 from gan_nst.core.settings import Section
 from gan_nst.objectives.augment import Augmentation, augment
 from gan_nst.objectives.losses import together
@@ -97,7 +97,7 @@ class Method(nn.Module, ABC):
     Settings: ClassVar[type[MethodSettings]]
     paper: ClassVar[str]
     streams: ClassVar[Mapping[str, Stream]]
-    free: ClassVar[frozenset[str]] = frozenset()  # settings of its own that a run may go on with changed
+    resumable: ClassVar[frozenset[str]] = frozenset()  # own settings that may change when a run is resumed
 
     generators: nn.ModuleDict
 
@@ -136,7 +136,7 @@ def names() -> list[str]:
 def find(name: Any) -> type[Method]:
     """The one method that `gan_nst.methods.<name>` defines. Raises SettingsError for a name that is none."""
     if name not in names():
-        given = shown(name)
+        given = format_value(name)
         close = get_close_matches(given.strip("'"), names(), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise SettingsError(f"method.name: expected one of {', '.join(names())}, got {given}{hint}")

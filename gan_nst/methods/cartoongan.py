@@ -26,7 +26,7 @@ from gan_nst.methods.base import (
 )
 from gan_nst.networks import build
 from gan_nst.networks.cartoon import CartoonDiscriminatorSpec
-from gan_nst.networks.features import ContentNetwork, FeatureSettings
+from gan_nst.networks.features import FeatureSettings, FrozenFeatures
 from gan_nst.networks.features import resolve as resolve_features
 from gan_nst.networks.resnet import Padding, ResnetSpec
 from gan_nst.objectives.losses import ADVERSARIAL, l1
@@ -70,7 +70,7 @@ class CartoonGan(Method):
         "b_smoothed": Stream("b", "smoothed", tied_to="real_b"),
     }
 
-    free: ClassVar = frozenset({"features.weights"})  # where the file lies; that it is the same is checked
+    resumable: ClassVar = frozenset({"features.weights"})  # the file may move; its hash is checked
 
     def __init__(self, settings: CartoonGanSettings, plan: Plan) -> None:
         super().__init__(settings, plan)
@@ -78,7 +78,7 @@ class CartoonGan(Method):
         self.plan = plan
         self.generators = nn.ModuleDict({"ab": build(settings.generator)})
         self.discriminators = nn.ModuleDict({"b": build(settings.discriminator)})
-        self.features = ContentNetwork(settings.features)
+        self.features = FrozenFeatures(settings.features)
         self.adversarial = ADVERSARIAL[settings.adversarial]
 
     @classmethod

@@ -83,7 +83,7 @@ class _Kind:
     layers: Callable[[], nn.Sequential]
 
 
-class ContentNetwork(nn.Module):
+class FrozenFeatures(nn.Module):
     """Maps images, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
 
     It learns nothing and belongs to no role: its weights are no parameters, and no checkpoint holds them. Raises

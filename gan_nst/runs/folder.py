@@ -9,7 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gan_nst.core.errors import CheckpointError, unwritten
+from gan_nst.core.errors import CheckpointError, cannot_write
+from gan_nst.core.files import remove_temporaries
 from gan_nst.data.domains import DataSettings
 
 RUNS = Path("runs")
@@ -119,7 +120,7 @@ def _alone(path: Path, refusal: str) -> Iterator[None]:
     except Timeout:
         raise CheckpointError(refusal) from None
     except OSError as error:
-        raise CheckpointError(unwritten(path.parent, error)) from None
+        raise CheckpointError(cannot_write(path.parent, error)) from None
     try:
         yield
     finally:
@@ -134,9 +135,7 @@ def _remove_unfinished(run: Path) -> None:
         with suppress(CheckpointError), evaluating_in(run):  # unless an evaluation is at work there
             pass
     for folder in (run, run / "checkpoints", run / "samples"):
-        for path in folder.glob(".*.part"):
-            with suppress(OSError):  # a folder is not of ours
-                path.unlink()
+        remove_temporaries(folder)
 
 
 def _clean_killed(parent: Path) -> None:
@@ -153,7 +152,7 @@ def _make(folder: Path, shared: bool = True) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise CheckpointError(unwritten(folder, error, "cannot be made")) from None
+        raise CheckpointError(cannot_write(folder, error, "cannot be made")) from None
 
 
 def _point_latest(parent: Path, run: Path) -> None:

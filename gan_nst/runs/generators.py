@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gan_nst.core import device as processes
+from gan_nst.core.device import device_for_rank
 from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
 from gan_nst.inference.translator import MEMORY, Translator
@@ -41,7 +41,7 @@ def load_translator(
     return Translator(
         fold_resizes(generator),
         description,
-        processes.own_device(device),
+        device_for_rank(device),
         precision,
         memory=memory,
         scratch=None if scratch is None else Path(scratch),

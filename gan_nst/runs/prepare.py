@@ -110,7 +110,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     distributed.gather(None)  # the other processes wait for the images
     data_set, images = open_data(settings, saved)
     training = settings.training
-    images_a_step = training.batch_size * training.accumulation * distributed.processes()
+    images_a_step = training.batch_size * training.accumulation * distributed.world_size()
     steps_per_epoch = -(-max(len(images[d]) for d in DOMAINS) // images_a_step)
     settings = resolve(settings, device, steps_per_epoch)
     steps, workers = settings.training.steps, settings.data.workers
@@ -133,7 +133,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         training.accumulation,
         workers=workers,
         rank=distributed.rank(),
-        processes=distributed.processes(),
+        processes=distributed.world_size(),
         device=device,
         timeout=settings.data.timeout,
     )

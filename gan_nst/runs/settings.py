@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, SerializeAsAny, create_model
 
 from gan_nst.core.device import choose_device, choose_precision
-from gan_nst.core.errors import CheckpointError, SettingsError, shown
+from gan_nst.core.errors import CheckpointError, SettingsError, format_value
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.domains import DataSettings
 from gan_nst.evaluation.features import best_at_hand, score_key
@@ -106,7 +106,7 @@ def resume_settings(
         before = validate(model, _stack([saved]))
     except SettingsError as error:
         raise CheckpointError(f"{where}: the settings in its checkpoint are none here: {error}") from None
-    free = _FREE | {f"method.{name}" for name in method.free}
+    free = _FREE | {f"method.{name}" for name in method.resumable}
     over = read_overrides(model, list(overrides))
     after = validate(model, _stack([saved, over]))
     refused = []
@@ -203,7 +203,7 @@ def _stack(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if isinstance(training, Mapping):
             steps, epochs = training.get("steps"), training.get("epochs")
             if steps is not None and epochs is not None:
-                given = f"training.steps={shown(steps)} and training.epochs={shown(epochs)}"
+                given = f"training.steps={format_value(steps)} and training.epochs={format_value(epochs)}"
                 raise SettingsError(f"{given}: give one of them")
             if steps is not None:
                 layer = merge(layer, {"training": {"epochs": None}})

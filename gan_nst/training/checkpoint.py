@@ -13,8 +13,8 @@ import torch
 from pydantic import ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from gan_nst.core.errors import CheckpointError, SettingsError, reason, shortened, shown, unwritten
-from gan_nst.core.files import replacing
+from gan_nst.core.errors import CheckpointError, SettingsError, cannot_write, format_value, reason, shorten
+from gan_nst.core.files import atomic_write
 from gan_nst.core.settings import Section, validate
 
 log = logging.getLogger(__name__)
@@ -65,13 +65,13 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
     path = folder / f"step-{payload['step']:07d}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
+        with atomic_write(path) as unfinished:
             _write(unfinished, {"format": FORMAT, **payload})
             if keep_as is not None:  # first, so that whatever the newest checkpoint notes as kept is kept
                 _also(unfinished, folder / f"{keep_as}.pt")
         _sync_folder(folder)
     except OSError as error:
-        raise CheckpointError(f"{unwritten(path, error)}; {_way_on(folder)}") from None
+        raise CheckpointError(f"{cannot_write(path, error)}; {_way_on(folder)}") from None
     for old in newest_first(folder)[kept:]:
         try:
             old.unlink(missing_ok=True)
@@ -104,13 +104,13 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: not a gan_nst checkpoint (it holds more than plain data and tensors)"
         ) from None
     except Exception as error:  # torch raises whatever a damaged file makes it stumble over
-        why = shortened(str(error)) or type(error).__name__
+        why = shorten(str(error)) or type(error).__name__
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({why})") from None
     if not isinstance(payload, dict) or "format" not in payload:
         raise CheckpointError(f"{path}: not a gan_nst checkpoint")
     if not isinstance(payload["format"], int) or payload["format"] != FORMAT:
         raise CheckpointError(
-            f"{path}: has format {shown(payload['format'])}; this version reads format {FORMAT}"
+            f"{path}: has format {format_value(payload['format'])}; this version reads format {FORMAT}"
         )
     if missing := _KEYS - payload.keys():
         raise CheckpointError(f"{path}: incomplete, without {', '.join(sorted(missing))}")
@@ -216,7 +216,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _also(file: Path, name: Path) -> None:
     """Gives a file a second name: the same file where the system can, else a copy."""
-    with replacing(name) as unfinished:
+    with atomic_write(name) as unfinished:
         unfinished.unlink(missing_ok=True)
         try:
             os.link(file, unfinished)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_nst.core.device import peak_memory
-from gan_nst.core.errors import SettingsError
+from gan_nst.core.errors import SettingsError, format_duration
 from gan_nst.methods.base import Batch, Method
 
 log = logging.getLogger(__name__)
@@ -131,17 +131,6 @@ class Forecast:
         seconds = median(b - a for a, b in pairwise(self._times)) * self._growth
         steps = self._until - self._start
         return (
-            f"about {duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "
+            f"about {format_duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "
             f"{peak_memory(self._device) / 2**30:.1f} GiB of memory"
         )
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"

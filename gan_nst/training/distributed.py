@@ -29,26 +29,26 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replaces every gradient by its mean over the processes, in one message."""
-    if processes() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    flat /= processes()
+    flat /= world_size()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def same_everywhere(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's value, in every process."""
-    if processes() == 1:
+    if world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box)
@@ -57,14 +57,14 @@ def same_everywhere(value: Any) -> Any:
 
 def gather(value: Any) -> list[Any]:
     """Every process's value by rank, in every process."""
-    if processes() == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * processes()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def maximum(value: Tensor) -> None:
+def all_reduce_max(value: Tensor) -> None:
     """Replaces a tensor by its maximum over the processes."""
-    if processes() > 1:
+    if world_size() > 1:
         dist.all_reduce(value, dist.ReduceOp.MAX)

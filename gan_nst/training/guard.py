@@ -66,7 +66,7 @@ class Guard:
         count.add_(first)
         before = self.closed
         self.closed = torch.maximum(before, bad.any().float())
-        distributed.maximum(self.closed)
+        distributed.all_reduce_max(self.closed)
         self._skipped = self._skipped + self.closed - before
 
     def take_back(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:

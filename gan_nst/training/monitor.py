@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_nst.core import terminal as progress
-from gan_nst.core.files import BestEffort, append_whole, replacing
+from gan_nst.core.files import OptionalOutput, append_atomically, atomic_write
 from gan_nst.images.arrays import ImageArray
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Events:
         self._file = folder / name
         self._start = start
         self._begun = False
-        self._effort = BestEffort(self._file)
+        self._effort = OptionalOutput(self._file)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds numbers, grouped by the part of their names before the slash."""
@@ -60,7 +60,7 @@ class Events:
         for event in events:
             writer.write(event.SerializeToString())
         with self._effort.attempt():
-            append_whole(self._file, content.getvalue())
+            append_atomically(self._file, content.getvalue())
             self._begun = True
 
     def _beginning(self) -> list[Any]:
@@ -92,13 +92,13 @@ class Monitor:
 
     def __init__(self, folder: Path, start: int, until: int) -> None:
         self._metrics = folder / "metrics.jsonl"
-        self._effort = BestEffort(self._metrics)
+        self._effort = OptionalOutput(self._metrics)
         with self._effort.attempt():
             _drop_after(self._metrics, start)
         self._events = Events(folder, start)
         self._start, self._until = start, until
         self._began = (start, time.perf_counter())
-        self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.shown() else None
+        self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.progress_shown() else None
         self._losses = ""
 
     def advance(self, step: int) -> None:
@@ -115,7 +115,7 @@ class Monitor:
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
         self._events.scalars(step, scalars)
         with self._effort.attempt():
-            append_whole(self._metrics, f"{line}\n".encode())
+            append_atomically(self._metrics, f"{line}\n".encode())
         self._losses = _main_losses(scalars)
         if self._bar is None:
             speed = scalars.get("speed/images_per_second", 0.0)
@@ -178,7 +178,7 @@ def _drop_after(path: Path, step: int) -> None:
     """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
     if not path.is_file():
         return
-    with open(path, "rb") as lines, replacing(path) as unfinished, open(unfinished, "wb") as kept:
+    with open(path, "rb") as lines, atomic_write(path) as unfinished, open(unfinished, "wb") as kept:
         kept.writelines(line for line in lines if _is_until(line, step))
 
 

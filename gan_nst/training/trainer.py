@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.core.device import autocast, memory_format, peak_memory
-from gan_nst.core.errors import CheckpointError, DataError, Interrupted, shortened
+from gan_nst.core.errors import CheckpointError, DataError, Interrupted, shorten
 from gan_nst.core.terminal import StopRequest, stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed
@@ -97,7 +97,7 @@ BatchesFrom = Callable[[int], Iterator[list[Batch]]]
 
 
 @dataclass(frozen=True)
-class Noted:
+class IntervalResult:
     """What an action at an interval found: scalars to log with the step, and a name, "best" for example, under which
     the step's checkpoint shall be kept beside the numbered ones.
     """
@@ -107,14 +107,14 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class AtInterval:
+class IntervalAction:
     """Something that happens inside the loop but belongs elsewhere: `action(step)` every so many steps.
 
     at_end: also at the last planned step. Every process has the same intervals; rank 0 alone has actions.
     """
 
     every: int
-    action: Callable[[int], Noted | None] | None
+    action: Callable[[int], IntervalResult | None] | None
     at_end: bool = False
 
 
@@ -146,7 +146,7 @@ class Trainer:
         self.step = 0
         self.monitor: Monitor | None = None
         self.forecast: Forecast | None = None
-        self.at_interval: Sequence[AtInterval] = ()
+        self.at_interval: Sequence[IntervalAction] = ()
         # Plain data of whoever acts at an interval; every checkpoint carries it.
         self.notes: dict[str, Any] = {}
         self.roles = method.roles()
@@ -189,7 +189,7 @@ class Trainer:
                     if self._after_step(until, self._stopping(request)):
                         return
             except DataError as error:  # it comes between two steps: what was trained is whole
-                if distributed.processes() > 1:  # the others do not know, and would not save with this one
+                if distributed.world_size() > 1:  # the others do not know, and would not save with this one
                     raise
                 self.save()
                 raise DataError(f"{error}; step {self.step} is saved, {self._how_to_go_on()}") from None
@@ -264,12 +264,12 @@ class Trainer:
                 _set_random_state(states[distributed.rank()], self.device)
         except Exception as error:  # torch raises whatever an odd state makes it stumble over
             raise CheckpointError(
-                f"{self._checkpoints}: the checkpoint does not fit the settings: {shortened(str(error))}"
+                f"{self._checkpoints}: the checkpoint does not fit the settings: {shorten(str(error))}"
             ) from None
         self.step = payload["step"]
         self.notes = dict(payload.get("notes", {}))
 
-    def _act(self) -> Noted:
+    def _act(self) -> IntervalResult:
         """Does what is due at this step, all of it together; the time it takes is not counted as training."""
         due = [
             interval
@@ -277,7 +277,7 @@ class Trainer:
             if self._is_due(interval.every) or (interval.at_end and self.step == self.settings.steps)
         ]
         if not due:
-            return Noted()
+            return IntervalResult()
         self.nonfinite.raise_if_stopped()
         began = time.perf_counter()
         found = [
@@ -286,7 +286,7 @@ class Trainer:
         scalars = {name: value for noted in found for name, value in noted.scalars.items()}
         keep_as = next((noted.keep_as for noted in found if noted.keep_as), None)
         self._logged = (self._logged[0], self._logged[1] + time.perf_counter() - began)
-        return Noted(scalars, distributed.same_everywhere(keep_as))
+        return IntervalResult(scalars, distributed.broadcast(keep_as))
 
     def _apply(self, update: Update, micro_batches: Sequence[Batch]) -> None:
         role, optimizer = self.roles[update.role], self.optimizers[update.role]
@@ -340,7 +340,7 @@ class Trainer:
             scalars[f"learning_rate/{name}"] = role.learning_rate(self.step - 1)
         step, since = self._logged
         self._logged = (self.step, time.perf_counter())
-        images = self.settings.batch_size * self.settings.accumulation * distributed.processes()
+        images = self.settings.batch_size * self.settings.accumulation * distributed.world_size()
         scalars["speed/images_per_second"] = (self.step - step) * images / max(self._logged[1] - since, 1e-9)
         scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
         scalars["memory/peak_mib"] = peak_memory(self.device) / 2**20

@@ -34,13 +34,13 @@ _VARIES = re.compile(
 )
 # What a training writes, one of the patterns each; all of them are starved, in the short form once at least.
 _OF_TRAINING = {
-    "checkpoint": "*/checkpoints/.step-*.pt.part",
+    "checkpoint": "*/checkpoints/.step-*.pt.*.part",
     "metrics": "*/metrics.jsonl",
     "events": "*/events.out.tfevents.*",
-    "samples": "*/samples/.step-*.png.part",
-    "settings": "*/.settings.yaml.part",
+    "samples": "*/samples/.step-*.png.*.part",
+    "settings": "*/.settings.yaml.*.part",
     "cache": "datasets/.cache/*.bin",
-    "export": "*/.generator.safetensors.part",
+    "export": "*/.generator.safetensors.*.part",
 }
 _DISPENSABLE = [_OF_TRAINING[name] for name in ("metrics", "events", "samples")] + [
     "*/samples/step-*.png",
@@ -240,7 +240,9 @@ def _of_ending(ending: Ending, fault: Fault, path: str | None, there: set[str]) 
     told = [line for line in ending.output.splitlines() if os.strerror(fault.error) in line]
     if not told:
         return None if ending.value == 0 and needless else f"the reason is not told: {output}"
-    building = [part.removesuffix(".part") for part in Path(path).parts if part.endswith(".part")]
+    building = [
+        re.sub(r"(\.[0-9a-f]{8})?\.part$", "", part) for part in Path(path).parts if part.endswith(".part")
+    ]
     named = [part.removeprefix(".") for part in (Path(path).name, Path(path).parent.name, *building) if part]
     if not needless and not any(name in line for line in told for name in named):
         return f"{path} is not named: {told}"

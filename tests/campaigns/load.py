@@ -16,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent)]
 
-from gan_nst.core.device import from_proc, peak_of_process  # noqa: E402
+from gan_nst.core.device import process_peak_memory, read_proc  # noqa: E402
 from gan_nst.data import cache  # noqa: E402
 from gan_nst.data import cache as building  # noqa: E402
 from gan_nst.data import domains as files  # noqa: E402
@@ -50,7 +50,7 @@ def measure(count: int) -> dict[str, float]:
         settings = DataSettings(root=Path(folder), domain="x", load_size=8, crop_size=8)
         warm = Samples({("a", "image"): [IMAGE]}, {"real_a": Stream("a")}, settings, 0)
         next(Batches(warm, 1)(0))  # imports what only a first batch imports
-        before = from_proc("status", "VmRSS") or 0
+        before = read_proc("status", "VmRSS") or 0
         began = time.perf_counter()
 
         def stage(name: str) -> None:
@@ -72,8 +72,8 @@ def measure(count: int) -> dict[str, float]:
             next(batches)
         stage("first 100 batches")
         ctypes.CDLL(None).malloc_trim(0)  # what has been freed is no longer held
-        told["held"] = (from_proc("status", "VmRSS") or 0) - before
-        told["peak"] = peak_of_process() - before
+        told["held"] = (read_proc("status", "VmRSS") or 0) - before
+        told["peak"] = process_peak_memory() - before
     return told
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from gan_nst.commands import evaluate as command
 from gan_nst.commands import evaluate as record
 from gan_nst.commands.train import train
-from gan_nst.core.files import write_whole
+from gan_nst.core.files import write_file
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import Judge
@@ -268,7 +268,7 @@ def interrupt(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(Judge, "judge", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_whole", 1)],
+    [(Judge, "judge", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_file", 1)],
 )
 def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
@@ -282,7 +282,7 @@ def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypat
 def test_a_file_whose_writing_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     interrupt(monkeypatch, os, "replace", 1)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "report.html", "a page")
+        write_file(tmp_path / "report.html", "a page")
     assert list(tmp_path.iterdir()) == []
 
 

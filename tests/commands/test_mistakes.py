@@ -301,8 +301,17 @@ def test_of_two_trainings_in_one_run_the_second_is_refused(gan_nst, finished):
 
 
 def test_a_start_removes_what_a_killed_training_left_and_nothing_else(tmp_path):
-    ours = [".settings.yaml.part", "checkpoints/.step-0000001.pt.part", "samples/.step-000001.png.part"]
-    theirs = ["notes/video.mp4.part", "notes/.video.mp4.part", "video.part", ".x.part/y"]
+    ours = [
+        f"{name}.0123abcd.part"
+        for name in (".settings.yaml", "checkpoints/.step-0000001.pt", "samples/.step-000001.png")
+    ]
+    theirs = [
+        "notes/video.mp4.part",
+        "notes/.video.mp4.0123abcd.part",
+        ".video.mp4.part",
+        "video.part",
+        ".x.part/y",
+    ]
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -316,8 +325,11 @@ def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
     """Of the run that goes on, and of the one before a new one."""
     assert gan_nst("train", CONFIG, *tiny, "training.steps=2")[0] == 0
     run = (in_project / "runs" / "photo2cartoon" / "cyclegan" / "latest").resolve()
-    left = [run / "checkpoints" / ".step-0000009.pt.part", run / "samples" / ".step-000009.png.part"]
-    evaluation = run / ".evaluation.part" / "samples" / ".test.png.part"
+    left = [
+        run / "checkpoints" / ".step-0000009.pt.0123abcd.part",
+        run / "samples" / ".step-000009.png.0123abcd.part",
+    ]
+    evaluation = run / ".evaluation.part" / "samples" / ".test.png.0123abcd.part"
     for again in (["--resume", run], [CONFIG, *tiny, "training.steps=2"]):
         evaluation.parent.mkdir(parents=True)
         for path in (*left, evaluation):

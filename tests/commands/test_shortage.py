@@ -14,7 +14,7 @@ from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, one_line, same_stat
 from gan_nst.commands import train
 from gan_nst.commands import train as finish
 from gan_nst.commands.train import dispensable
-from gan_nst.core.device import ran_out
+from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import TrainingError
 from gan_nst.data.batches import Samples
 from gan_nst.methods.cyclegan import CycleGan
@@ -43,7 +43,7 @@ RAN_OUT = [
 
 @pytest.mark.parametrize("error", RAN_OUT, ids=lambda error: type(error).__name__)
 def test_what_says_that_memory_ran_out_is_known(error, caplog):
-    assert ran_out(error)
+    assert is_out_of_memory(error)
     with dispensable("step 3: no sample grid"):
         raise error
     (record,) = caplog.records
@@ -61,7 +61,7 @@ def test_what_says_that_memory_ran_out_is_known(error, caplog):
     ],
 )
 def test_other_errors_are_left_alone(error):
-    assert not ran_out(error)
+    assert not is_out_of_memory(error)
     with pytest.raises(type(error)), dispensable("no sample grid"):
         raise error
 

@@ -197,8 +197,8 @@ def test_whatever_a_file_is_called_a_message_is_one_line(gan_nst, generator, tmp
 
 def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws, without a terminal too
-    monkeypatch.setattr(progress, "shown", lambda: True)
-    with progress.bar("translating [/x] \x1b[31m.mp4") as report:
+    monkeypatch.setattr(progress, "progress_shown", lambda: True)
+    with progress.progress_bar("translating [/x] \x1b[31m.mp4") as report:
         report(0.5)
     assert list(progress.track([1], "[/x]\n")) == [1]
     assert "[/x]" in (text := capsys.readouterr().err)
@@ -282,7 +282,7 @@ def test_the_share_of_a_process(monkeypatch, variables, found):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert processes.share() == found
+    assert processes.rank_and_count() == found
 
 
 @pytest.mark.parametrize(("number", "count"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("1", "")])
@@ -309,7 +309,7 @@ def test_each_process_takes_its_gpu(monkeypatch, device, count, gpus, found):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert processes.own_device(device) == found
+    assert processes.device_for_rank(device) == found
 
 
 def test_started_by_hand_nobody_is_waited_for(monkeypatch):
@@ -332,6 +332,6 @@ def test_videos_among_images_are_told_of(generator, tmp_path, caplog):
 
 
 def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):
-    messages.print_logs(quiet=False)
+    messages.configure_logging(quiet=False)
     logging.getLogger("gan_nst").info("FID  1\nKID  \x1b[31m2")
     assert capsys.readouterr().out == "FID  1\nKID  \\x1b[31m2\n"

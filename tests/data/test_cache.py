@@ -491,7 +491,7 @@ def test_a_killed_build_leaves_nothing_after_the_next_start(
 def test_stray_files_of_a_killed_build_are_removed_though_nothing_needs_building(tmp_path, files, settings):
     open_images(files, settings, "a")
     (index,) = (tmp_path / ".cache").glob("*.index")
-    strays = [index.with_name(f"{index.stem}-0123abcd.bin"), index.with_name(f".{index.name}.part")]
+    strays = [index.with_name(f"{index.stem}-0123abcd.bin"), index.with_name(f".{index.name}.0123abcd.part")]
     for stray in strays:
         stray.write_bytes(b"x")
     other = tmp_path / ".cache" / "0000-0123abcd.bin"

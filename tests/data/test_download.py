@@ -78,7 +78,7 @@ def test_the_bar_follows_what_has_arrived(site, target, monkeypatch):
         shares.append(completed * len(DATA))
         real(self, task, completed=completed)
 
-    monkeypatch.setattr(progress, "shown", lambda: True)
+    monkeypatch.setattr(progress, "progress_shown", lambda: True)
     monkeypatch.setattr(Progress, "update", update)
     monkeypatch.setattr(module, "_CHUNK", 10_000)
     site.faults = [Fault(after=30_000)]

@@ -347,12 +347,3 @@ def test_a_folder_that_cannot_be_searched_is_told(tmp_path):
             find_images(tmp_path)
     finally:
         (tmp_path / "shut").chmod(0o700)
-
-
-def test_what_lies_in_an_unfinished_files_place_is_not_written_into(tmp_path):
-    """A link there could lead anywhere."""
-    (tmp_path / "precious").write_text("mine")
-    (tmp_path / ".x.png.part").symlink_to(tmp_path / "precious")
-    write_image(np.zeros((2, 2, 3), np.uint8), tmp_path / "x.png")
-    assert (tmp_path / "precious").read_text() == "mine"
-    assert not (tmp_path / "x.png").is_symlink()

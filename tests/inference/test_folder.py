@@ -194,7 +194,7 @@ def test_resume_leaves_out_what_is_finished(tmp_path, shift):
     translate_folder(shift, source, output)
     (output / "b.png").unlink()
     for name in "ab":
-        (output / f".{name}.png.part").write_text("killed here")
+        (output / f".{name}.png.0123abcd.part").write_text("killed here")
     os.utime(output / "c.png", (1000, 1000))  # older than its input
     (source / "e.png").write_text("broken")
     before = contents(output)

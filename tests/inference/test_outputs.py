@@ -178,10 +178,11 @@ def test_finished_is_what_is_there_and_no_older(tmp_path):
 
 
 def test_only_what_would_be_ours_is_removed(tmp_path):
-    fill(tmp_path, ".a.png.part", ".b.png.part", "a.png", "c/.a.png.part", "a.png.part")
+    left = [".a.png.part", ".b.png.0123abcd.part", "a.png", "a.png.0123abcd.part", "c/.a.png.0123abcd.part"]
+    fill(tmp_path, ".a.png.0123abcd.part", *left)
     remove_unfinished([tmp_path / "a.png", tmp_path / "none" / "x.png"])
-    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert left == [".b.png.part", "a.png", "a.png.part", "c/.a.png.part"]
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == left
 
 
 @pytest.mark.parametrize("link", ["sub", "sub/deep", "sub/deep/deeper"])

@@ -14,7 +14,7 @@ from gan_nst.core.errors import SettingsError, WeightsError
 from gan_nst.images.arrays import resize_image, to_float, to_tensor
 from gan_nst.images.files import find_images, read_image
 from gan_nst.networks import features as content
-from gan_nst.networks.features import ContentNetwork, FeatureSettings
+from gan_nst.networks.features import FeatureSettings, FrozenFeatures
 
 NETWORKS = ("vgg19", "vgg19_normalised", "squeezenet1_1")
 # The convention, written out once more.
@@ -71,7 +71,7 @@ def open_network(weights, monkeypatch):
 
     def build(network, layer=None):
         file = None if network == "random" else network
-        return ContentNetwork(FeatureSettings(network=network, layer=layer, weights=file))
+        return FrozenFeatures(FeatureSettings(network=network, layer=layer, weights=file))
 
     return build
 
@@ -186,9 +186,9 @@ def test_the_unit_is_taken_from_four_images_that_are_the_same_everywhere():
 
 def test_random_features_are_the_same_every_time_and_need_no_file():
     torch.manual_seed(1)
-    first = ContentNetwork(FeatureSettings(network="random"))
+    first = FrozenFeatures(FeatureSettings(network="random"))
     torch.manual_seed(2)
-    second, early = (ContentNetwork(FeatureSettings(network="random", layer=n)) for n in (None, "conv1"))
+    second, early = (FrozenFeatures(FeatureSettings(network="random", layer=n)) for n in (None, "conv1"))
     image = images(2, 3, 32, 24)
     assert torch.equal(first(image), second(image))
     assert first(image).shape == (2, 64, 8, 6)
@@ -256,13 +256,13 @@ def test_a_damaged_or_missing_file_is_refused_in_one_line(weights, tmp_path):
         path.write_bytes(content_)
         refused("squeezenet1_1", path)
     path.write_bytes(whole)
-    assert ContentNetwork(FeatureSettings(network="squeezenet1_1", weights=path)).unit > 0
+    assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", weights=path)).unit > 0
 
 
 def test_the_lower_part_of_a_network_will_do_up_to_where_it_goes(weights, tmp_path):
     path = tmp_path / "squeezenet1_1.pth"
     torch.save({k: w for k, w in weights["squeezenet1_1"].items() if k < "features.4"}, path)
-    assert ContentNetwork(FeatureSettings(network="squeezenet1_1", layer="relu1", weights=path)).unit > 0
+    assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", layer="relu1", weights=path)).unit > 0
     refused("squeezenet1_1", path, "squeezenet1_1 up to the layer asked for (it lacks 4.squeeze.weight)")
 
 
@@ -298,7 +298,7 @@ def test_a_download_is_offered_only_where_there_is_one(caplog):
 
 def refused(network, path, part=""):
     with pytest.raises(WeightsError) as raised:
-        ContentNetwork(FeatureSettings(network=network, weights=path))
+        FrozenFeatures(FeatureSettings(network=network, weights=path))
     assert str(raised.value).startswith(f"{path}: ")
     assert part in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -341,7 +341,7 @@ def test_published_weights_give_the_known_features(pretrained_weights, network, 
     rows, columns = np.indices((40, 56))
     image = np.stack([rows * 6, columns * 4, 255 - 2 * rows - 2 * columns], 2).astype(np.uint8)
     path = pretrained_weights / FILES[network]
-    ours = ContentNetwork(FeatureSettings(network=network, layer=layer, weights=path)).double()
+    ours = FrozenFeatures(FeatureSettings(network=network, layer=layer, weights=path)).double()
     features = ours(to_float(to_tensor(image))[None].double())[0] * ours.unit
     values, size = GOLDEN[network, layer]
     assert {place: features[place].item() for place in values} == pytest.approx(values, rel=1e-5)
@@ -350,7 +350,7 @@ def test_published_weights_give_the_known_features(pretrained_weights, network, 
 
 @pytest.mark.parametrize(("network", "unit"), [("squeezenet1_1", 1.45), ("vgg19_normalised", 1.6)])
 def test_published_weights_have_the_known_unit(pretrained_weights, network, unit):
-    ours = ContentNetwork(FeatureSettings(network=network, weights=pretrained_weights / FILES[network]))
+    ours = FrozenFeatures(FeatureSettings(network=network, weights=pretrained_weights / FILES[network]))
     assert ours.unit.item() == pytest.approx(unit, rel=0.002)
 
 
@@ -363,7 +363,7 @@ def test_losses_are_of_about_one_size_whatever_the_network(pretrained_weights, t
     )
     losses, raw = [], []
     for (network, file), layer in zip(FILES.items(), ("fire5", "conv3_1"), strict=True):
-        ours = ContentNetwork(
+        ours = FrozenFeatures(
             FeatureSettings(network=network, layer=layer, weights=pretrained_weights / file)
         )
         losses.append((ours(photographs) - ours(cartoons)).abs().mean().item())

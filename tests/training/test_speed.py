@@ -13,7 +13,7 @@ from gan_nst.methods import base
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
 from gan_nst.training import compilation, monitor
 from gan_nst.training import compilation as forecast
-from gan_nst.training.compilation import Forecast, duration, step_operations
+from gan_nst.training.compilation import Forecast, step_operations
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Means, Trainer
 
@@ -293,14 +293,6 @@ def test_a_forecast_made_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
     watching = Forecast(CPU, 0, 100, growth=3.0)
     told = [watching.after(step) for step in range(1, 6)]
     assert told[-1].startswith("about 2 min for 100 steps of 1.5 s")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(45, "45 s"), (100, "2 min"), (7199, "2 h 0 min"), (12000, "3 h 20 min"), (190800, "2 d 5 h")],
-)
-def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_the_time_left_leaves_out_the_first_step(monkeypatch, tmp_path, caplog):

@@ -14,7 +14,7 @@ from gan_nst.core.errors import CheckpointError, DataError, TrainingError
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.optimizers import Ema
-from gan_nst.training.trainer import AtInterval
+from gan_nst.training.trainer import IntervalAction
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_gradient_clip_bounds_the_norm(tmp_path):
 def test_intervals_act_at_their_steps(tmp_path):
     seen = []
     trainer = make_trainer(tmp_path)
-    trainer.at_interval = [AtInterval(4, seen.append)]
+    trainer.at_interval = [IntervalAction(4, seen.append)]
     trainer.run(13)
     assert seen == [4, 8, 12]
 
@@ -180,7 +180,7 @@ class quiet_batches:
 
 
 def _one_of_two(rank, tmp_path):
-    assert distributed.processes() == 2
+    assert distributed.world_size() == 2
     stream = quiet_batches(rank, 2)
     trainer = make_trainer(tmp_path / str(rank), stream=stream)
     for _, batch in zip(range(5), stream(0), strict=False):

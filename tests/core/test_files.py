@@ -1,5 +1,6 @@
-"""What a training can do without: told once where it fails, and tried again."""
+"""Files written atomically, and output that training can do without."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -11,8 +12,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_nst.core import files
-from gan_nst.core.errors import DataError
-from gan_nst.core.files import BestEffort
+from gan_nst.core.errors import CheckpointError, DataError
+from gan_nst.core.files import OptionalOutput, atomic_write, remove_temporaries, temporary_path, write_file
 from gan_nst.training import monitor as events
 from gan_nst.training.monitor import Monitor
 
@@ -25,29 +26,64 @@ def lines(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def told(folder):
+def scalar_steps(folder):
     """The steps of a scalar among the events of a folder."""
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     found.Reload()
     return sorted({event.step for event in found.Scalars("a/x")}) if "a/x" in found.Tags()["scalars"] else []
 
 
-def test_a_failure_is_told_once_and_so_is_its_end(tmp_path, caplog):
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "x"
+    with atomic_write(path) as first:
+        first.write_text("first")
+        with atomic_write(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x"
+    write_file(path, "old")
+    with contextlib.suppress(KeyboardInterrupt), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(CheckpointError, match=r"x/y: could not be written \(File exists\)"):
+        write_file(path / "y", "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_temporary_files_of_the_given_names_are_removed(tmp_path):
+    left = [temporary_path(tmp_path / name) for name in ("x.png", "y.png", "line\nbreak")]
+    others = [tmp_path / name for name in ("x.png", ".x.png.part", "x.png.0123abcd.part", ".0123abcd.part")]
+    for path in (*left, *others):
+        path.touch()
+    remove_temporaries(tmp_path, {"x.png"})
+    assert sorted(tmp_path.iterdir()) == sorted((*left[1:], *others))
+    remove_temporaries(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    remove_temporaries(tmp_path / "none")
+
+
+def test_a_failure_is_reported_once_and_so_is_its_end(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    effort = BestEffort(tmp_path / "samples")
+    output = OptionalOutput(tmp_path / "samples")
     for failure in (full(), DataError("x.png: could not be written"), None, None, full()):
-        with effort.attempt():
+        with output.attempt():
             if failure is not None:
                 raise failure
     texts = [record.getMessage() for record in caplog.records]
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO, logging.WARNING]
     assert f"{tmp_path / 'samples'}: could not be written (No space left on device)" in texts[0]
-    assert "the training goes on without it" in texts[0]
+    assert "training continues without it" in texts[0]
     assert "can be written again" in texts[1]
 
 
 def test_other_errors_pass(tmp_path):
-    with pytest.raises(ValueError, match="ours"), BestEffort(tmp_path).attempt():
+    with pytest.raises(ValueError, match="ours"), OptionalOutput(tmp_path).attempt():
         raise ValueError("ours")
 
 
@@ -73,19 +109,19 @@ def test_a_line_that_cannot_be_written_leaves_no_half_behind(tmp_path, monkeypat
         tell = property(lambda self: self.file.tell)
         truncate = property(lambda self: self.file.truncate)
 
-    told = Monitor(tmp_path, 0, 10)
-    told.log(1, {"a/x": 1.0})
+    monitor = Monitor(tmp_path, 0, 10)
+    monitor.log(1, {"a/x": 1.0})
     monkeypatch.setattr(files, "open", lambda path, *_, **__: Short(path), raising=False)
-    told.log(2, {"a/x": 2.0})
-    told.log(3, {"a/x": 3.0})
+    monitor.log(2, {"a/x": 2.0})
+    monitor.log(3, {"a/x": 3.0})
     monkeypatch.undo()
-    told.log(4, {"a/x": 4.0})
-    told.close()
+    monitor.log(4, {"a/x": 4.0})
+    monitor.close()
     assert lines(tmp_path) == [1, 4]
     assert caplog.text.count("metrics.jsonl: could not be written (No space left on device)") == 1
 
 
-def test_events_go_on_after_a_failure_and_begin_where_a_run_goes_on(tmp_path, monkeypatch, caplog):
+def test_events_continue_after_a_failure_and_start_where_a_run_resumes(tmp_path, monkeypatch, caplog):
     before = events.Events(tmp_path, 0)
     for step in (1, 2, 9):
         before.scalars(step, {"a/x": float(step)})
@@ -93,25 +129,25 @@ def test_events_go_on_after_a_failure_and_begin_where_a_run_goes_on(tmp_path, mo
     def refuse(*_):
         raise full()
 
-    time.sleep(1)  # a file's name tells the second
+    time.sleep(1)  # the second is part of a file's name
     after = events.Events(tmp_path, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(events, "append_whole", refuse)
+        patched.setattr(events, "append_atomically", refuse)
         for step in (3, 4):
             after.scalars(step, {"a/x": float(step)})
     for step in (5, 6):
         after.scalars(step, {"a/x": float(step)})
-    assert told(tmp_path) == [1, 2, 5, 6]
+    assert scalar_steps(tmp_path) == [1, 2, 5, 6]
     assert caplog.text.count("could not be written") == 1
 
 
 def test_the_events_of_a_long_run_hold_ever_fewer_grids(tmp_path):
     added = []
-    told = Monitor(tmp_path, 0, 10)
-    told._events.image = lambda step, name, image: added.append(step)
+    monitor = Monitor(tmp_path, 0, 10)
+    monitor._events.image = lambda step, name, image: added.append(step)
     for number in range(12_000):
-        told.image(500 * number, "samples", np.zeros((2, 2, 3), np.uint8), number)
-    told.close()
+        monitor.image(500 * number, "samples", np.zeros((2, 2, 3), np.uint8), number)
+    monitor.close()
     assert added[:64] == [500 * number for number in range(64)]
     assert len(added) < 350
     assert added[-1] == 500 * 11_776
