@@ -10,12 +10,12 @@ from gan_nst.core.version import __version__
 
 if TYPE_CHECKING:
     from gan_nst.commands.bench import benchmark
-    from gan_nst.commands.check import data_check
     from gan_nst.commands.curves import curves
     from gan_nst.commands.data import data_demo, data_frames, data_smooth
+    from gan_nst.commands.data_check import data_check
+    from gan_nst.commands.data_get import data_get
     from gan_nst.commands.evaluate import evaluate
     from gan_nst.commands.export import export
-    from gan_nst.commands.get import data_get
     from gan_nst.commands.importing import import_generator
     from gan_nst.commands.train import train
     from gan_nst.commands.translate import translate
@@ -30,10 +30,10 @@ _HOMES = {
     "app": "gan_nst.web.server",
     "benchmark": "gan_nst.commands.bench",  # gan_nst.bench is a package
     "curves": "gan_nst.commands.curves",
-    "data_check": "gan_nst.commands.check",
+    "data_check": "gan_nst.commands.data_check",
     "data_demo": "gan_nst.commands.data",
     "data_frames": "gan_nst.commands.data",
-    "data_get": "gan_nst.commands.get",
+    "data_get": "gan_nst.commands.data_get",
     "data_smooth": "gan_nst.commands.data",
     "evaluate": "gan_nst.commands.evaluate",
     "export": "gan_nst.commands.export",

@@ -178,7 +178,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from gan_nst.commands.check import data_check
+    from gan_nst.commands.data_check import data_check
 
     result = data_check(
         options.folder,
@@ -209,7 +209,7 @@ def _data_get(options: argparse.Namespace) -> int:
 
         print(describe_known())
         return 0
-    from gan_nst.commands.get import data_get
+    from gan_nst.commands.data_get import data_get
 
     data_get(options.source, options.into, sha256=options.sha256, max_size=options.max_size)
     return 0

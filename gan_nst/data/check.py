@@ -1,8 +1,7 @@
-"""What is wrong with a data set that was looked at, and what could be better, in lines for the user.
+"""Checks the images of a data set before a training: what is wrong, and what could be better, in lines for the user.
 
-Wrong is what a training refuses or what makes its scores untrue: folders and files that cannot be read, images
-smaller than the crop, test or validation images that were trained on, the same image in both domains. All else is
-advice.
+Wrong is whatever training refuses or whatever makes its scores untrue: unreadable folders and files, images smaller
+than the crop, test or validation images that are trained on, the same image in both domains. The rest is advice.
 """
 
 import hashlib
@@ -10,7 +9,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -23,17 +21,21 @@ from gan_nst.data.domains import DOMAINS, DataSet, Folder
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.files import read_with_format
 
-REACH = 12
-ALIKE = 0.9
+FEW = 200  # images per domain, below which discriminators memorize them
+_UNBALANCED = 3  # times as many images in one domain as in the other
+_ELONGATED = 2.5  # long side divided by short side
+_GRAY = 4  # levels between a pixel's channels, on average, below which an image is gray
+_FLAT = 8  # levels between the darkest and the lightest hundredth, below which an image shows nothing
 
-Hashes = NDArray[np.uint64]
-Pairs = NDArray[np.int64]  # (n, 2), the smaller index first
+MAX_DISTANCE = 12  # differing bits of 64
+MIN_CORRELATION = 0.9
+_PAIRS_AT_ONCE = 1 << 22
+_FILES_AT_ONCE = 512
+_MAX_LISTED = 10
+_MAX_EXTENSIONS = 5
 
-_PARTS = (13, 13, 13, 13, 12)  # bits; of 12 differing bits, one part has two at most
-_HASHED_AT_ONCE = 1 << 21  # pairs
 
-
-def hash_image(image: ImageArray) -> int:
+def perceptual_hash(image: ImageArray) -> int:
     """64 bits: which of the lowest frequencies of the image's gray values are above their median."""
     gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(gray.astype(np.float32))
@@ -46,141 +48,40 @@ def thumbnail(image: ImageArray) -> ImageArray:
     return np.asarray(cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def find_alike(hashes: Hashes, thumbnails: NDArray[np.uint8]) -> Pairs:
-    """Pairs of images that are nearly the same, sorted: as many as connect them all, not every pair, for of n alike
-    there are n * n / 2. thumbnails: of shape (n, pixels, 3).
+def group_duplicates(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """For each image the index of the first one of its group, of shape (n,).
 
-    Memory grows with the number of images alone; time with its square where many have near hashes, but are not alike.
+    Two images are near-duplicates when their hashes differ in at most `MAX_DISTANCE` bits and their thumbnails
+    (n, pixels, 3) correlate; a group holds everything such pairs connect. Compares each image with each, in blocks:
+    50,000 images take seconds.
     """
-    if not len(hashes):
-        return np.empty((0, 2), np.int64)
-    small = thumbnails.astype(np.float32)
-    small -= small.mean(1, keepdims=True)
-    shapes = small.reshape(len(small), -1)
+    shapes = thumbnails - thumbnails.mean(1, keepdims=True, dtype=np.float32)
+    shapes = shapes.reshape(len(hashes), np.prod(shapes.shape[1:], dtype=int))
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + 1e-6
-    firsts = np.arange(len(hashes))
-    kept = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(hashes, firsts):
-        for part in _portions(pairs):
-            part = part[firsts[part[:, 0]] != firsts[part[:, 1]]]
-            part = part[(shapes[part[:, 0]] * shapes[part[:, 1]]).sum(1) >= ALIKE]
-            if len(part):
-                firsts[:], joining = _joined(firsts, part)
-                kept.append(part[joining])
-    return np.unique(np.concatenate(kept), axis=0)
-
-
-def group(count: int, pairs: Pairs) -> list[list[int]]:
-    """The indices below `count` that pairs connect, in groups of two and more, sorted."""
-    firsts, _ = _joined(np.arange(count), pairs)
-    groups: dict[int, list[int]] = {}
-    for index in np.unique(pairs).tolist():
-        groups.setdefault(int(firsts[index]), []).append(index)
-    return list(groups.values())
-
-
-def _joined(firsts: NDArray[np.int64], pairs: Pairs) -> tuple[NDArray[np.int64], list[int]]:
-    """The first of each index's group when pairs have joined the groups, and which of the pairs joined two."""
-    parent, joining = firsts.tolist(), []
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for place, (one, other) in enumerate(pairs.tolist()):
-        first, second = sorted((root(one), root(other)))
-        if first != second:
-            parent[second] = first
-            joining.append(place)
-    return np.array([root(index) for index in range(len(parent))], np.int64), joining
-
-
-def _candidates(hashes: Hashes, firsts: NDArray[np.int64]) -> Iterator[Pairs]:
-    """The pairs whose hashes differ in `REACH` bits at most, each once, but for neighbours in their order.
-
-    Hashes that near have a part that differs in two bits at most; so each is looked for among those that have its
-    part, or its part with one or two bits turned. firsts: the first of each one's group, which may change meanwhile:
-    pairs within a group may be left out. Neighbours in the order of the hashes come before the others, so that most
-    of what is alike is a group by then.
-    """
-    count = len(hashes)
-    order = np.argsort(hashes, kind="stable")
-    yield _near(hashes, order[:-1], order[1:], [])
-    shift = 0
-    earlier: list[np.uint64] = []
-    for bits in _PARTS:
-        part = np.uint64((1 << bits) - 1) << np.uint64(shift)
-        keys = ((hashes & part) >> np.uint64(shift)).astype(np.int64)
-        shift += bits
-        group_of = firsts.copy()
-        places = keys * count + group_of
-        order = np.argsort(places, kind="stable")
-        places = places[order]
-        first = np.searchsorted(places, np.arange((1 << bits) + 1) * count)
-        turned = [
-            0,
-            *(1 << n for n in range(bits)),
-            *(1 << n | 1 << m for n, m in combinations(range(bits), 2)),
-        ]
-        for mask in turned:
-            sought = keys ^ mask
-            starts, ends = first[sought], first[sought + 1]
-            some = np.flatnonzero(starts < ends)
-            # of each pair the one of the earlier group finds the other
-            starts[some] = np.searchsorted(places, sought[some] * count + group_of[some], side="right")
-            for ones, found in _ranges(starts, ends):
-                yield _near(hashes, ones, order[found], earlier)
-        earlier.append(part)
-
-
-def _near(
-    hashes: Hashes, ones: NDArray[np.int64], others: NDArray[np.int64], earlier: list[np.uint64]
-) -> Pairs:
-    """Those of the pairs whose hashes differ in `REACH` bits at most, and in more than two of each earlier part."""
-    differing = hashes[ones] ^ hashes[others]
-    near = np.flatnonzero(np.bitwise_count(differing) <= REACH)
-    for part in earlier:
-        near = near[np.bitwise_count(differing[near] & part) > 2]
-    return np.sort(np.stack([ones[near], others[near]], 1), axis=1)
-
-
-def _ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]:
-    """Every (index, place) with starts[index] <= place < ends[index], some `_HASHED_AT_ONCE` at once."""
-    totals = np.cumsum(ends - starts)
-    begin = 0
-    while begin < len(starts):
-        before = totals[begin - 1] if begin else 0
-        end = max(begin + 1, int(np.searchsorted(totals, before + _HASHED_AT_ONCE, side="right")))
-        counts = (ends - starts)[begin:end]
-        indices = np.repeat(np.arange(begin, end), counts)
-        within = np.arange(len(indices)) - np.repeat(np.cumsum(counts) - counts, counts)
-        yield indices, starts[indices] + within
-        begin = end
-
-
-def _portions(pairs: Pairs) -> Iterator[Pairs]:
-    return (
-        pairs[start : start + _HASHED_AT_ONCE // 16] for start in range(0, len(pairs), _HASHED_AT_ONCE // 16)
-    )
-
-
-_AT_ONCE = 512  # files that are handed to the threads together
-_GRAY = 4  # levels between a pixel's channels, on average, below which an image is gray
-_FLAT = 8  # levels between the darkest and the lightest hundredth, below which an image shows nothing
+    groups = np.arange(len(hashes))
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(hashes)))
+    for start in range(0, len(hashes), step):
+        rows = slice(start, start + step)
+        near = np.triu(np.bitwise_count(hashes[rows, None] ^ hashes[start:]) <= MAX_DISTANCE)
+        columns = np.flatnonzero(near.any(0))
+        alike = near[:, columns] & (shapes[rows] @ shapes[start + columns].T >= MIN_CORRELATION)
+        for row in np.flatnonzero(alike.any(1)):
+            merged = np.unique(groups[start + columns[alike[row]]])
+            if len(merged) > 1:
+                groups[np.isin(groups, merged)] = merged[0]
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is known of one file. problem: why it cannot be read, in one line; then the rest says nothing.
+class ImageFacts:
+    """What is known of one file. problem: why it cannot be read, in one line; then the other facts are empty.
 
-    digest: of the pixels. mean: RGB, 0 to 255. spread: the standard deviation of the gray values. leads_out: it lies,
-    by a link, outside its folder.
+    digest: of the pixels. mean: RGB, 0 to 255. spread: the standard deviation of the gray values. outside: reached
+    through a link that leads out of its folder. gray: and not flat.
     """
 
     path: Path
-    leads_out: bool
+    outside: bool
     problem: str | None = None
     format: str = ""
     width: int = 0
@@ -190,117 +91,140 @@ class Look:
     thumbnail: bytes = b""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spread: float = 0.0
-    gray: bool = False  # and not flat
+    gray: bool = False
     flat: bool = False
 
     @property
     def side(self) -> int:
-        """The shorter one, in pixels."""
+        """The shorter side, in pixels."""
         return min(self.width, self.height)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One domain's images of one split, in the order of their names. domain: empty for a plain folder."""
+    """One domain's images of one split, sorted by name. domain: empty for a plain folder."""
 
     split: str
     domain: str
     folder: Folder
-    looks: tuple[Look, ...]
+    images: tuple[ImageFacts, ...]
 
     @property
     def name(self) -> str:
-        return f"domain {self.domain}, {self.split}" if self.domain else self.split
+        return _part_name(self.split, self.domain)
 
     @property
-    def readable(self) -> list[Look]:
-        return [look for look in self.looks if look.problem is None]
+    def readable(self) -> list[ImageFacts]:
+        return [image for image in self.images if image.problem is None]
+
+    @property
+    def flat(self) -> list[ImageFacts]:
+        return [image for image in self.readable if image.flat]
+
+    @property
+    def elongated(self) -> list[ImageFacts]:
+        """The images of which a square crop shows a small part."""
+        return [image for image in self.readable if max(image.width, image.height) > _ELONGATED * image.side]
+
+    @property
+    def outside(self) -> list[ImageFacts]:
+        return [image for image in self.images if image.outside]
+
+    @property
+    def gray_share(self) -> float:
+        """The share of the readable images that are gray."""
+        return float(np.mean([image.gray for image in self.readable]))
+
+    def too_small(self, crop_size: int, upscale: bool) -> list[ImageFacts]:
+        """The images that training refuses for their size; test images are always enlarged."""
+        if upscale or self.split == "test":
+            return []
+        return [image for image in self.readable if image.side < crop_size]
 
 
 @dataclass(frozen=True)
-class Twin:
-    """One of several files that show the same. same: its pixels are those of another of them."""
+class Duplicate:
+    """One of several files that show the same. same_pixels: as another of them, pixel by pixel."""
 
     part: Part
-    look: Look
-    same: bool
+    image: ImageFacts
+    same_pixels: bool
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A data set, looked at.
+    """The facts of a data set.
 
-    twins: groups of two and more files that show the same or nearly. folders: all that were searched, also those
-    without images. cut: the splits that were not given, but cut from the training images.
+    duplicates: groups of two or more files that show the same, or nearly. folders: all that were searched, including
+    those without images. held_out: the splits that were held out from the training images as none was given.
     """
 
     parts: tuple[Part, ...]
-    twins: tuple[tuple[Twin, ...], ...]
+    duplicates: tuple[tuple[Duplicate, ...], ...]
     folders: tuple[Folder, ...]
-    cut: frozenset[str] = frozenset()
+    held_out: frozenset[str] = frozenset()
 
     def part(self, split: str, domain: str) -> Part | None:
         return next((part for part in self.parts if (part.split, part.domain) == (split, domain)), None)
 
+    @property
+    def paired(self) -> list[str]:
+        """The splits whose every image has a counterpart of the same name in the other domain."""
+        return [split for split, a, b in _given(self) if set(a.folder.names) == set(b.folder.names)]
+
 
 def check_data_set(data_set: DataSet) -> Checked:
-    """Looks at every image of a data set."""
+    """Opens every image of a data set."""
     splits = {"training": data_set.training, "validation": data_set.validation, "test": data_set.test}
-    parts = [
-        _look_through(split, domain, folders[domain])
-        for split, folders in splits.items()
-        for domain in DOMAINS
-        if folders[domain].files
-    ]
-    searched = tuple(folders[domain] for folders in splits.values() for domain in DOMAINS)
-    return Checked(tuple(parts), _twins(parts), searched, data_set.cut)
+    searched = {(split, domain): splits[split][domain] for split in splits for domain in DOMAINS}
+    parts = [_examine_part(*key, folder) for key, folder in searched.items() if folder.files]
+    return Checked(tuple(parts), _find_duplicates(parts), tuple(searched.values()), data_set.cut)
 
 
 def check_folder(folder: Folder) -> Checked:
-    """Looks at every image of a plain folder."""
-    parts = [_look_through("images", "", folder)]
-    return Checked(tuple(parts), _twins(parts), (folder,))
+    """Opens every image of a plain folder."""
+    parts = [_examine_part("images", "", folder)]
+    return Checked(tuple(parts), _find_duplicates(parts), (folder,))
 
 
-def _look_through(split: str, domain: str, folder: Folder) -> Part:
-    part = Part(split, domain, folder, ())
-    looks = _looks(folder.files, os.path.realpath(folder.root))
-    return Part(
-        split,
-        domain,
-        folder,
-        tuple(look for _, look in zip(track(folder.files, f"checking {part.name}"), looks, strict=True)),
-    )
+def _part_name(split: str, domain: str) -> str:
+    return f"domain {domain}, {split}" if domain else split
 
 
-def _looks(files: Sequence[Path], root: str) -> Iterator[Look]:
-    """A look at each file, in order; Pillow lets several threads decode at once."""
+def _examine_part(split: str, domain: str, folder: Folder) -> Part:
+    files = track(folder.files, f"checking {_part_name(split, domain)}")
+    examined = _examine_all(folder.files, os.path.realpath(folder.root))
+    return Part(split, domain, folder, tuple(image for _, image in zip(files, examined, strict=True)))
+
+
+def _examine_all(files: Sequence[Path], root: str) -> Iterator[ImageFacts]:
+    """Each file's facts, in order; Pillow lets several threads decode at once."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            for start in range(0, len(files), _AT_ONCE):
-                yield from pool.map(lambda file: _look_at(file, root), files[start : start + _AT_ONCE])
+            for start in range(0, len(files), _FILES_AT_ONCE):
+                yield from pool.map(lambda file: _examine(file, root), files[start : start + _FILES_AT_ONCE])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C, for example
 
 
-def _look_at(file: Path, root: str) -> Look:
-    leads_out = os.path.commonpath([root, os.path.realpath(file)]) != root
+def _examine(file: Path, root: str) -> ImageFacts:
+    outside = os.path.commonpath([root, os.path.realpath(file)]) != root
     try:
         image, file_format = read_with_format(file)
     except DataError as error:
-        return Look(file, leads_out, str(error))
+        return ImageFacts(file, outside, str(error))
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small, (1, 99), axis=(0, 1))
     red, green, blue = small.reshape(-1, 3).mean(0).tolist()
     flat = bool((high - low).max() < _FLAT)
-    return Look(
+    return ImageFacts(
         file,
-        leads_out,
+        outside,
         format=file_format,
         width=image.shape[1],
         height=image.shape[0],
         digest=hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%d" % image.shape[1]).digest(),
-        hash=hash_image(image),
+        hash=perceptual_hash(image),
         thumbnail=thumbnail(image).tobytes(),
         mean=(red, green, blue),
         spread=float(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).std()),
@@ -309,29 +233,25 @@ def _look_at(file: Path, root: str) -> Look:
     )
 
 
-def _twins(parts: Sequence[Part]) -> tuple[tuple[Twin, ...], ...]:
-    """Groups of files of the same pixels, or of those alike; flat images are alike only when they are the same."""
-    found = [(part, look) for part in parts for look in part.readable]
+def _find_duplicates(parts: Sequence[Part]) -> tuple[tuple[Duplicate, ...], ...]:
+    """Groups of files with the same pixels, or nearly; flat images must have the same pixels."""
+    found = [(part, image) for part in parts for image in part.readable]
     by_pixels: dict[bytes, list[int]] = {}
-    for index, (_, look) in enumerate(found):
-        by_pixels.setdefault(look.digest, []).append(index)
+    for index, (_, image) in enumerate(found):
+        by_pixels.setdefault(image.digest, []).append(index)
     firsts = [same[0] for same in by_pixels.values() if not found[same[0]][1].flat]
     hashes = np.array([found[index][1].hash for index in firsts], np.uint64)
     small = np.frombuffer(b"".join(found[index][1].thumbnail for index in firsts), np.uint8)
-    near = np.array(firsts, np.int64)[find_alike(hashes, small.reshape(len(firsts), -1, 3))]
-    same = [(same[0], other) for same in by_pixels.values() for other in same[1:]]
-    pairs = np.concatenate([near.reshape(-1, 2), np.array(same, np.int64).reshape(-1, 2)])
+    group_of = dict(zip(firsts, group_duplicates(hashes, small.reshape(-1, 64, 3)).tolist(), strict=True))
+    groups: dict[int, list[int]] = {}
+    for same in by_pixels.values():
+        first = firsts[group_of[same[0]]] if same[0] in group_of else same[0]
+        groups.setdefault(first, []).extend(same)
     return tuple(
-        tuple(Twin(*found[index], same=len(by_pixels[found[index][1].digest]) > 1) for index in members)
-        for members in group(len(found), pairs)
+        tuple(Duplicate(*found[i], same_pixels=len(by_pixels[found[i][1].digest]) > 1) for i in sorted(group))
+        for group in sorted(groups.values())
+        if len(group) > 1
     )
-
-
-FEW = 200  # images a side, under which discriminators learn them by heart
-UNBALANCED = 3  # times as many on one side as on the other
-ODD = 2.5  # times as long as high, or as high as long
-_SHOWN = 10
-_ENDINGS = 5
 
 
 @dataclass(frozen=True)
@@ -342,10 +262,10 @@ class Findings:
     advice: tuple[str, ...]
 
 
-def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
-    """What is to be said of a data set whose training takes crops of so many pixels.
+def find_problems(checked: Checked, crop_size: int, upscale: bool) -> Findings:
+    """What to report about a data set that is trained on in square crops.
 
-    upscale: smaller images are enlarged, as test images always are.
+    crop_size: in pixels. upscale: smaller images are enlarged.
     """
     wrong = [
         *(line for folder in checked.folders for line in folder.missed.closed),
@@ -354,164 +274,149 @@ def find(checked: Checked, crop_size: int, upscale: bool) -> Findings:
         *_leaks(checked),
         *_in_both_domains(checked),
     ]
-    advice = [*_numbers(checked), *_colours(checked), *_pairs(checked), *_alike(checked)]
+    advice = [*_numbers(checked), *_colours(checked), *_almost_paired(checked), *_repeated(checked)]
     advice += [line for part in checked.parts for line in _odd(part)]
-    advice += [line for folder in checked.folders for line in _left_out(folder)]
+    advice += [line for folder in checked.folders for line in _skipped(folder)]
     return Findings(tuple(wrong), tuple(advice))
 
 
-def too_small(part: Part, crop_size: int, upscale: bool) -> list[Look]:
-    """The images that are refused for their size."""
-    if upscale or part.split == "test":
-        return []
-    return [look for look in part.readable if look.side < crop_size]
-
-
-def odd(part: Part) -> list[Look]:
-    """The images of which a square crop shows a small part."""
-    return [look for look in part.readable if max(look.width, look.height) > ODD * look.side]
-
-
-def left_out(folder: Folder) -> dict[str, int]:
-    """How many files are no images by their names, by the ending, the most frequent first."""
+def count_skipped(folder: Folder) -> dict[str, int]:
+    """How many files do not have an image's name, by extension, the most frequent first."""
     others = folder.missed.others.items()
     return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
 
 def _broken(checked: Checked) -> Iterator[str]:
     for part in checked.parts:
-        broken = [look.problem for look in part.looks if look.problem is not None]
+        broken = [image.problem for image in part.images if image.problem is not None]
         if broken:
             yield _listed(f"{part.name}: {counted(len(broken), 'broken file')}", broken)
-        if broken and len(broken) == len(part.looks):
-            yield f"{part.name}: no file can be read"
+        if broken and len(broken) == len(part.images):
+            yield f"{part.name}: none of the files can be read"
 
 
 def _too_small(part: Part, crop_size: int, upscale: bool) -> Iterator[str]:
-    if small := too_small(part, crop_size, upscale):
+    if small := part.too_small(crop_size, upscale):
         text = f"{part.name}: {counted(len(small), 'image')} smaller than the crop of {crop_size} pixels"
-        names = [f"{look.path} ({look.width} x {look.height})" for look in small]
-        yield _listed(f"{text} (data.upscale=true enlarges them, or lower data.crop_size)", names)
+        advice = "set data.upscale=true to enlarge them, or lower data.crop_size"
+        yield _listed(f"{text} ({advice})", [_with_size(image) for image in small])
 
 
 def _leaks(checked: Checked) -> Iterator[str]:
-    """Images of a split that are judged by, in a split that is learned or chosen from."""
+    """Images of a split that scores are computed on, in a split that is trained on or chosen by."""
     for domain in DOMAINS:
-        for split, before in (("test", ("training", "validation")), ("validation", ("training",))):
-            for other in before:
-                leaks = [
-                    (twin, next(t for t in twins if (t.part.split, t.part.domain) == (other, domain)))
-                    for twins in checked.twins
-                    if any((t.part.split, t.part.domain) == (other, domain) for t in twins)
-                    for twin in twins
-                    if (twin.part.split, twin.part.domain) == (split, domain)
-                ]
-                if leaks:
-                    text = f"leak: {counted(len(leaks), f'{split} image')} of domain {domain} in {other} too"
-                    yield _listed(f"{text}; take one of each out", [_shown(*leak) for leak in leaks])
+        for split, earlier in (("test", "training"), ("test", "validation"), ("validation", "training")):
+            leaks = []
+            for group in checked.duplicates:
+                used = [one for one in group if (one.part.split, one.part.domain) == (earlier, domain)]
+                scored = [one for one in group if (one.part.split, one.part.domain) == (split, domain)]
+                leaks += [_shown(one, used[0]) for one in scored if used]
+            if leaks:
+                text = f"leak: {counted(len(leaks), f'{split} image')} of domain {domain} also in {earlier}"
+                yield _listed(f"{text}; remove one of each pair", leaks)
 
 
 def _in_both_domains(checked: Checked) -> Iterator[str]:
     both = []
-    for twins in checked.twins:
-        a, b = ([t for t in twins if t.part.domain == domain and t.same] for domain in DOMAINS)
-        both += [(one, other) for one in a for other in b if one.look.digest == other.look.digest][:1]
+    for group in checked.duplicates:
+        a, b = ([one for one in group if one.part.domain == d and one.same_pixels] for d in DOMAINS)
+        both += [_shown(one, two) for one in a for two in b if one.image.digest == two.image.digest][:1]
     if both:
-        whole = min(len(part.looks) for part in checked.parts if part.split == "training")
+        fewest = min(len(part.images) for part in checked.parts if part.split == "training")
         text = f"{counted(len(both), 'image')} in both domains, equal pixel by pixel"
-        same = "; is one domain the other's copy?" if len(both) > whole / 2 else ""
-        yield _listed(text + same, [_shown(*pair) for pair in both])
+        copied = "; is one domain a copy of the other?" if len(both) > fewest / 2 else ""
+        yield _listed(text + copied, both)
 
 
 def _numbers(checked: Checked) -> Iterator[str]:
-    sides = {d: len(p.readable) for d in DOMAINS if (p := checked.part("training", d)) is not None}
-    for domain, number in sides.items():
+    counts = {d: len(p.readable) for d in DOMAINS if (p := checked.part("training", d)) is not None}
+    for domain, number in counts.items():
         if number < FEW:
             yield (
-                f"domain {domain}: only {counted(number, 'training image')}; more are better, or try "
+                f"domain {domain}: only {counted(number, 'training image')}; add more, or try "
                 "method.differentiable_augmentation=[colour,translation,cutout]"
             )
-    if len(sides) == 2 and max(sides.values()) > UNBALANCED * max(1, min(sides.values())):
-        yield f"unbalanced: {sides['a']} training images of a, {sides['b']} of b; the fewer are seen more often"
+    if len(counts) == 2 and max(counts.values()) > _UNBALANCED * max(1, min(counts.values())):
+        text = f"unbalanced: {counts['a']} training images of a, {counts['b']} of b"
+        yield f"{text}; those of the smaller domain are repeated more often"
 
 
 def _colours(checked: Checked) -> Iterator[str]:
-    shares = {d: gray_share(p) for d in DOMAINS if (p := checked.part("training", d)) and p.readable}
+    shares = {d: p.gray_share for d in DOMAINS if (p := checked.part("training", d)) and p.readable}
     if len(shares) == 2 and max(shares.values()) > 0.9 and min(shares.values()) < 0.5:
         gray = max(shares, key=lambda domain: shares[domain])
-        yield f"domain {gray} is gray, the other in colour: the translation back must make colours up"
+        yield f"domain {gray} is gray, the other is in colour: translating back has to invent the colours"
     for part in checked.parts:
-        if part.readable and 0.05 < (share := gray_share(part)) < 0.5:
-            yield f"{part.name}: {share:.0%} of the images are gray, the others in colour"
+        if part.readable and 0.05 < part.gray_share < 0.5:
+            yield f"{part.name}: {part.gray_share:.0%} of the images are gray, the others are in colour"
 
 
-def gray_share(part: Part) -> float:
-    """The share of the images that are gray."""
-    return float(np.mean([look.gray for look in part.readable]))
-
-
-def paired(checked: Checked) -> list[str]:
-    """The splits whose every image has a counterpart of the same name in the other domain."""
-    return [split for split, a, b in _held_out(checked) if set(a.folder.names) == set(b.folder.names)]
-
-
-def _held_out(checked: Checked) -> Iterator[tuple[str, Part, Part]]:
-    """The splits that were given for both domains and are not learned from."""
+def _given(checked: Checked) -> Iterator[tuple[str, Part, Part]]:
+    """The validation and test splits that were given for both domains."""
     for split in ("validation", "test"):
         a, b = checked.part(split, "a"), checked.part(split, "b")
-        if a is not None and b is not None and split not in checked.cut:
+        if a is not None and b is not None and split not in checked.held_out:
             yield split, a, b
 
 
-def _pairs(checked: Checked) -> Iterator[str]:
-    """Splits that look paired and are not quite: then the error against the counterparts is not measured."""
-    for split, a, b in _held_out(checked):
-        names = [set(part.folder.names) for part in (a, b)]
-        alone = sorted(names[0] ^ names[1])
-        if alone and len(names[0] & names[1]) > min(map(len, names)) / 2:
-            text = f"{split}: {counted(len(alone), 'name')} in one domain only, so it is not paired"
+def _almost_paired(checked: Checked) -> Iterator[str]:
+    """Splits that look paired but are not, so that the error against the counterparts is not measured."""
+    for split, a, b in _given(checked):
+        names_a, names_b = set(a.folder.names), set(b.folder.names)
+        alone = sorted(names_a ^ names_b)
+        if alone and len(names_a & names_b) > min(len(names_a), len(names_b)) / 2:
+            text = f"{split}: {counted(len(alone), 'name')} in one domain only, so the split is not paired"
             yield _listed(text, alone)
 
 
-def _alike(checked: Checked) -> Iterator[str]:
+def _repeated(checked: Checked) -> Iterator[str]:
     for part in checked.parts:
-        groups = [own for twins in checked.twins if len(own := [t for t in twins if t.part is part]) > 1]
+        groups = [[one for one in group if one.part is part] for group in checked.duplicates]
+        groups = [group for group in groups if len(group) > 1]
         if groups:
             number = sum(map(len, groups))
-            text = f"{part.name}: {number} images show what another shows, in {counted(len(groups), 'group')}"
-            yield _listed(text, [_shown(own[0], own[1]) for own in groups])
-    training = [
-        {d: t for t in reversed(twins) if t.part.split == "training" for d in DOMAINS if t.part.domain == d}
-        for twins in checked.twins
-        if not any(t.same for t in twins)
-    ]
-    if across := [_shown(found["a"], found["b"]) for found in training if len(found) == 2]:
-        yield _listed(f"training: {counted(len(across), 'image')} of a that b shows too", across)
+            text = f"{part.name}: {number} images are duplicates, in {counted(len(groups), 'group')}"
+            yield _listed(text, [_shown(group[0], group[1]) for group in groups])
+    across = []
+    for group in checked.duplicates:
+        training = {one.part.domain: one for one in reversed(group) if one.part.split == "training"}
+        if len(training) == 2 and not any(one.same_pixels for one in group):
+            across.append(_shown(training["a"], training["b"]))
+    if across:
+        yield _listed(f"training: {counted(len(across), 'image')} of a with a near-duplicate in b", across)
 
 
 def _odd(part: Part) -> Iterator[str]:
-    if flat := [str(look.path) for look in part.readable if look.flat]:
-        yield _listed(f"{part.name}: {counted(len(flat), 'image')} of one colour, or nearly", flat)
-    if long := [f"{look.path} ({look.width} x {look.height})" for look in odd(part)]:
-        yield _listed(f"{part.name}: {counted(len(long), 'image')} of which a square crop shows little", long)
-    if out := [str(look.path) for look in part.looks if look.leads_out]:
-        yield _listed(f"{part.name}: {counted(len(out), 'file')} lying elsewhere, by a link", out)
+    if flat := [str(image.path) for image in part.flat]:
+        yield _listed(f"{part.name}: {counted(len(flat), 'image')} of a single colour, or nearly", flat)
+    if long := [_with_size(image) for image in part.elongated]:
+        text = f"{part.name}: {counted(len(long), 'image')} so elongated that a square crop shows little"
+        yield _listed(text, long)
+    if outside := [str(image.path) for image in part.outside]:
+        yield _listed(f"{part.name}: {counted(len(outside), 'link')} to files outside the folder", outside)
 
 
-def _left_out(folder: Folder) -> Iterator[str]:
-    """Photographs of a kind that is not read may be among them."""
-    if found := left_out(folder):
-        endings = [f"{ending or 'none'} {number}" for ending, number in [*found.items()][:_ENDINGS]]
-        if rest := sum([*found.values()][_ENDINGS:]):
-            endings.append(f"others {rest}")
-        text = f"{counted(sum(found.values()), 'file')} left out for the name's ending"
-        yield f"{folder.root}: {text}: {', '.join(endings)}"
+def _skipped(folder: Folder) -> Iterator[str]:
+    """Photographs of an unsupported format may be among them."""
+    if found := count_skipped(folder):
+        extensions = [
+            f"{extension or 'none'} {number}" for extension, number in [*found.items()][:_MAX_EXTENSIONS]
+        ]
+        if rest := sum([*found.values()][_MAX_EXTENSIONS:]):
+            extensions.append(f"others {rest}")
+        text = f"{counted(sum(found.values()), 'file')} skipped, by file extension"
+        yield f"{folder.root}: {text}: {', '.join(extensions)}"
 
 
-def _shown(one: Twin, other: Twin) -> str:
-    return f"{one.look.path} {'=' if one.look.digest == other.look.digest else '~'} {other.look.path}"
+def _with_size(image: ImageFacts) -> str:
+    return f"{image.path} ({image.width} x {image.height})"
+
+
+def _shown(one: Duplicate, other: Duplicate) -> str:
+    sign = "=" if one.image.digest == other.image.digest else "~"
+    return f"{one.image.path} {sign} {other.image.path}"
 
 
 def _listed(text: str, names: list[str]) -> str:
-    more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{text}: {'; '.join(names[:_SHOWN])}{more}"
+    more = f"; and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{text}: {'; '.join(names[:_MAX_LISTED])}{more}"

@@ -18,7 +18,7 @@ from helpers_root import modes_hold
 from helpers_runs import CONFIG, TINY, metrics, same_state
 from tally import Tally
 
-import gan_nst.commands.check
+import gan_nst.commands.data_check
 import gan_nst.commands.train  # noqa: F401 (loaded here, once, and not in every child)
 from gan_nst.core.errors import DataError, one_line
 from gan_nst.images.files import find_images, read_image, write_image

@@ -1,4 +1,4 @@
-"""`gan-nst data check` tells beforehand what a training would stumble over."""
+"""`gan-nst data check` finds what would go wrong in a training, before it starts."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from PIL import Image
 
 import gan_nst as package
 from gan_nst.core.errors import one_line as escaped
-from gan_nst.data import check as check_findings
+from gan_nst.data import check as data_check
 from gan_nst.data.domains import all_images
 from gan_nst.images.files import write_image
 from gan_nst.runs.settings import load_settings
@@ -23,8 +23,8 @@ from gan_nst.runs.settings import load_settings
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A data set with nothing wrong: 8 images a side, 3 of test and validation."""
-    monkeypatch.setattr(check_findings, "FEW", 4)
+    """A sound data set: 8 images per domain, 3 each for validation and test."""
+    monkeypatch.setattr(data_check, "FEW", 4)
     for number, split in enumerate(("trainA", "trainB", "valA", "valB", "testA", "testB")):
         for index in range(8 if split.startswith("train") else 3):
             write_image(noise(40, 40, seed=100 * number + index), tmp_path / "data" / split / f"{index}.png")
@@ -32,7 +32,7 @@ def data(tmp_path, monkeypatch):
 
 
 def check(gan_nst, folder, *options):
-    """The exit code, the output, and what was written as JSON."""
+    """Runs the command: its exit code, its output, and the JSON it wrote."""
     code, out, err = gan_nst(
         "data", "check", folder, "--crop-size", 32, "--json", folder.parent / "x.json", *options
     )
@@ -41,7 +41,7 @@ def check(gan_nst, folder, *options):
 
 
 def only(lines, *parts):
-    """Asserts that one line is all there is, and holds all parts."""
+    """Asserts that there is exactly one line, and that it holds all parts."""
     assert len(lines) == 1, lines
     for part in parts:
         assert str(part) in lines[0]
@@ -73,16 +73,16 @@ def test_every_broken_file_is_named(gan_nst, data):
     assert "something is wrong" in out
 
 
-def test_a_domain_of_broken_files_alone_is_told(gan_nst, data):
+def test_a_domain_without_readable_files_is_reported(gan_nst, data):
     for file in (data / "trainB").iterdir():
         file.write_bytes(b"")
     code, out, result = check(gan_nst, data)
     assert code == 1
-    assert "domain b, training: no file can be read" in result["wrong"]
+    assert "domain b, training: none of the files can be read" in result["wrong"]
     assert result["parts"][1]["sizes"] is None
 
 
-def test_small_images_are_wrong_but_in_the_test(gan_nst, data):
+def test_small_images_are_wrong_except_for_testing(gan_nst, data):
     write_image(noise(20, 50, seed=1), data / "trainB" / "small.png")
     write_image(noise(20, 50, seed=2), data / "testB" / "small.png")
     code, _, result = check(gan_nst, data)
@@ -94,38 +94,40 @@ def test_small_images_are_wrong_but_in_the_test(gan_nst, data):
 @pytest.mark.parametrize("nearly", [False, True])
 def test_leaks_are_wrong(gan_nst, data, split, word, nearly):
     with Image.open(data / "trainA" / "3.png") as image:
-        image.resize((80, 80) if nearly else (40, 40)).save(data / split / "like.png")
+        image.resize((80, 80) if nearly else (40, 40)).save(data / split / "copy.png")
     code, _, result = check(gan_nst, data)
     assert code == 1
     sign = "~" if nearly else "="
-    pair = f"{data / split / 'like.png'} {sign} {data / 'trainA' / '3.png'}"
-    only(result["wrong"], f"1 {word} of domain a in training too", pair)
+    pair = f"{data / split / 'copy.png'} {sign} {data / 'trainA' / '3.png'}"
+    only(result["wrong"], f"1 {word} of domain a also in training", pair)
     assert result["alike"][0][0]["same_pixels"] is not nearly
 
 
-def test_likes_within_a_split_are_advice(gan_nst, data):
-    shutil.copy(data / "trainA" / "3.png", data / "trainA" / "like.png")
+def test_duplicates_within_a_split_are_advice(gan_nst, data):
+    shutil.copy(data / "trainA" / "3.png", data / "trainA" / "copy.png")
     code, _, result = check(gan_nst, data)
     assert code == 0
-    only(result["advice"], "domain a, training: 2 images show what another shows, in 1 group", "like.png")
+    only(result["advice"], "domain a, training: 2 images are duplicates, in 1 group", "copy.png")
 
 
-def test_one_domain_that_is_the_others_copy_is_wrong(gan_nst, data):
+def test_a_domain_that_copies_the_other_is_wrong(gan_nst, data):
     shutil.rmtree(data / "trainB")
     shutil.copytree(data / "trainA", data / "trainB")
     code, _, result = check(gan_nst, data)
     assert code == 1
-    only(result["wrong"], "8 images in both domains, equal pixel by pixel; is one domain the other's copy?")
+    only(
+        result["wrong"], "8 images in both domains, equal pixel by pixel; is one domain a copy of the other?"
+    )
 
 
-def test_a_test_image_of_the_other_domain_is_no_leak(gan_nst, data):
+def test_a_test_image_of_the_other_domain_is_not_a_leak(gan_nst, data):
     with Image.open(data / "trainA" / "3.png") as image:
         image.resize((80, 80)).save(data / "testB" / "0.png")
     assert check(gan_nst, data)[0] == 0
 
 
 def test_advice(gan_nst, data, monkeypatch):
-    monkeypatch.setattr(check_findings, "FEW", 200)
+    monkeypatch.setattr(data_check, "FEW", 200)
     for index in range(30):
         gray = np.repeat(noise(40, 40, seed=1000 + index)[..., :1], 3, 2)
         write_image(gray, data / "trainB" / f"gray{index}.png")
@@ -140,26 +142,26 @@ def test_advice(gan_nst, data, monkeypatch):
     code, _, result = check(gan_nst, data)
     assert code == 0, result["wrong"]
     expected = [
-        "domain a: only 10 training images; more are better, or try method.differentiable_augmentation",
+        "domain a: only 10 training images; add more, or try method.differentiable_augmentation",
         "domain b: only 30 training images",
-        "domain b is gray, the other in colour",
-        "test: 1 name in one domain only, so it is not paired: alone",
-        "domain a, training: 1 image of one colour, or nearly",
-        "domain a, training: 1 image of which a square crop shows little",
-        "domain a, validation: 1 file lying elsewhere, by a link",
+        "domain b is gray, the other is in colour",
+        "test: 1 name in one domain only, so the split is not paired: alone",
+        "domain a, training: 1 image of a single colour, or nearly",
+        "domain a, training: 1 image so elongated that a square crop shows little",
+        "domain a, validation: 1 link to files outside the folder",
     ]
     for line, part in zip(result["advice"], expected, strict=True):
         assert part in line
     assert result["paired"] == ["validation"]
 
 
-def test_unbalanced_domains_are_told(gan_nst, data):
+def test_unbalanced_domains_are_reported(gan_nst, data):
     for index in range(40):
         write_image(noise(40, 40, seed=2000 + index), data / "trainB" / f"more{index}.png")
     only(check(gan_nst, data)[2]["advice"], "unbalanced: 8 training images of a, 48 of b")
 
 
-def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
+def test_held_out_splits_are_checked_as_training_holds_them_out(gan_nst, data):
     for split in ("valA", "valB", "testA", "testB"):
         shutil.rmtree(data / split)
     for index in range(60):
@@ -173,7 +175,7 @@ def test_splits_that_are_cut_are_checked_as_training_cuts_them(gan_nst, data):
 
 @contextlib.contextmanager
 def closed(folder):
-    """Within the context nobody may look into a folder."""
+    """Within the context a folder cannot be read."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0)
     try:
@@ -184,7 +186,7 @@ def closed(folder):
 
 
 @pytest.mark.parametrize("name", ["trainA/sub", "testB/sub"])
-def test_a_folder_that_cannot_be_searched_is_wrong_and_the_rest_is_checked(gan_nst, data, name):
+def test_an_unreadable_folder_is_wrong_but_the_rest_is_checked(gan_nst, data, name):
     (data / "valA" / "bad.png").write_bytes(b"")
     with closed(data / name) as line:
         code, out, result = check(gan_nst, data)
@@ -196,7 +198,7 @@ def test_a_folder_that_cannot_be_searched_is_wrong_and_the_rest_is_checked(gan_n
 
 
 @pytest.mark.parametrize("name", ["trainA", "trainB", "valA", "testB"])
-def test_a_closed_folder_of_a_whole_domain_is_told_alone(gan_nst, data, name):
+def test_an_unreadable_domain_is_reported_once(gan_nst, data, name):
     with closed(data / name) as line:
         code, _, result = check(gan_nst, data)
     assert code == 1
@@ -204,7 +206,7 @@ def test_a_closed_folder_of_a_whole_domain_is_told_alone(gan_nst, data, name):
     assert len(result["parts"]) == 5
 
 
-def test_a_closed_folder_where_a_split_would_be_looked_for_is_told(gan_nst, data):
+def test_an_unreadable_folder_that_may_hold_a_split_is_reported(gan_nst, data):
     for domain in "AB":
         shutil.rmtree(data / f"test{domain}")
     with closed(data / "test"):
@@ -213,7 +215,7 @@ def test_a_closed_folder_where_a_split_would_be_looked_for_is_told(gan_nst, data
     assert [line.split(": ")[0] for line in result["wrong"]] == [str(data / "test" / d) for d in "AB"]
 
 
-def test_a_closed_folder_within_a_plain_one_is_told(gan_nst, data):
+def test_an_unreadable_folder_within_a_plain_one_is_reported(gan_nst, data):
     with closed(data / "trainA" / "sub") as line:
         code, _, result = check(gan_nst, data / "trainA")
     assert code == 1
@@ -222,13 +224,13 @@ def test_a_closed_folder_within_a_plain_one_is_told(gan_nst, data):
 
 
 @pytest.mark.parametrize("within", ["", "trainA"])
-def test_where_nothing_can_be_searched_there_is_no_report(gan_nst, data, within):
-    """What is given may not be entered, or lies in what may not."""
+def test_without_a_readable_folder_there_is_no_report(gan_nst, data, within):
+    """The given folder, or one above it, is unreadable."""
     with closed(data):
         one_line(gan_nst("data", "check", data / within), data, "cannot be searched for", "Permission denied")
 
 
-def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
+def test_training_refuses_an_unreadable_folder(gan_nst, data):
     given = ["data.cache=never", "--domain", "data", "--method", "cyclegan", f"data.root={data.parent}"]
     with closed(data / "testA" / "sub") as line:
         one_line(gan_nst("train", *given, "--dry-run"), line)
@@ -238,7 +240,7 @@ def test_a_training_refuses_a_folder_that_cannot_be_searched(gan_nst, data):
         one_line(gan_nst("train", *given, *folders, "--dry-run"), data / "trainA", "Permission denied")
 
 
-def test_files_that_are_no_images_by_their_names_are_counted(gan_nst, data):
+def test_files_without_an_image_extension_are_counted(gan_nst, data):
     others = ["trainA/1.heic", "trainA/sub/2.HEIC", "trainA/notes.txt", "trainA/README", "valB/.DS_Store"]
     others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "beside.txt"]
     for name in others:
@@ -246,7 +248,7 @@ def test_files_that_are_no_images_by_their_names_are_counted(gan_nst, data):
         (data / name).touch()
     code, out, result = check(gan_nst, data)
     assert code == 0
-    text = "left out for the name's ending"
+    text = "skipped, by file extension"
     assert result["advice"] == [
         f"{data / 'trainA'}: 4 files {text}: .heic 2, .txt 1, none 1",
         f"{data / 'testA'}: 8 files {text}: .0 1, .1 1, .2 1, .3 1, .4 1, others 3",
@@ -269,7 +271,7 @@ def test_files_of_a_split_without_images_are_counted(gan_nst, data):
     assert check(gan_nst, data)[2]["left_out"] == {str(data / f"val{d}"): {".heic": 3} for d in "AB"}
 
 
-def test_files_are_counted_once_where_splits_are_cut_and_in_a_plain_folder(gan_nst, data):
+def test_files_are_counted_once_with_held_out_splits_and_in_a_plain_folder(gan_nst, data):
     for split in ("valA", "valB", "testA", "testB"):
         shutil.rmtree(data / split)
     (data / "trainA" / "x.heic").touch()
@@ -279,7 +281,7 @@ def test_files_are_counted_once_where_splits_are_cut_and_in_a_plain_folder(gan_n
 
 
 def test_a_dash_writes_the_json_alone_to_standard_output(gan_nst, data):
-    for split in ("testA", "testB"):  # so that there is something to tell beside the report
+    for split in ("testA", "testB"):  # so that more than the report is logged
         shutil.rmtree(data / split)
     before = set(data.parent.rglob("*"))
     code, out, err = gan_nst("data", "check", data, "--crop-size", 32, "--json", "-")
@@ -289,10 +291,8 @@ def test_a_dash_writes_the_json_alone_to_standard_output(gan_nst, data):
 
 
 @pytest.mark.parametrize("name", ["below/x.json", "x.json/below", "nowhere/x.json", "below", "fifo"])
-def test_where_the_json_cannot_be_written_is_told_before_anything_is_checked(
-    gan_nst, data, monkeypatch, name
-):
-    monkeypatch.delattr("gan_nst.commands.check.check_data_set")
+def test_an_unwritable_json_file_is_refused_before_anything_is_checked(gan_nst, data, monkeypatch, name):
+    monkeypatch.delattr("gan_nst.commands.data_check.check_data_set")
     (data / "x.json").write_text("mine")
     (data / "below").mkdir(mode=0o500)
     os.mkfifo(data / "fifo")
@@ -324,14 +324,14 @@ def test_a_folder_of_any_name_is_checked(gan_nst, data, name, plain):
 
 @pytest.mark.parametrize("name", ["/", "..", "."])
 def test_a_folder_without_a_name_is_checked(gan_nst, data, monkeypatch, name):
-    """What lies in it is a stand-in's: nobody wants all of this machine's images looked at."""
-    monkeypatch.setattr("gan_nst.commands.check.all_images", lambda folder: all_images(data / "trainA"))
+    """Another folder stands in for it, so that not all of this machine's images are opened."""
+    monkeypatch.setattr("gan_nst.commands.data_check.all_images", lambda folder: all_images(data / "trainA"))
     code, out, err = gan_nst("data", "check", name, "--crop-size", 32)
     assert (code, err) == (0, "")
     assert out.endswith(f"\n{name}: nothing is wrong\n")
 
 
-def test_names_that_are_no_text_are_written(gan_nst, data):
+def test_names_that_are_not_text_are_written(gan_nst, data):
     (data / "trainA" / os.fsdecode(b"\xff\n\x1b[2J.png")).write_bytes(b"")
     code, out, result = check(gan_nst, data)
     assert code == 1
@@ -340,7 +340,7 @@ def test_names_that_are_no_text_are_written(gan_nst, data):
     assert result["parts"][0]["broken"][0]["file"] == str(data / "trainA" / os.fsdecode(b"\xff\n\x1b[2J.png"))
 
 
-def test_the_settings_of_a_domain_hold(gan_nst, datasets):
+def test_the_settings_of_a_domain_apply(gan_nst, datasets):
     Path("datasets").symlink_to(datasets)
     code, out, err = gan_nst("data", "check", "--domain", "photo2cartoon", "--json", "x.json")
     result = json.loads(Path("x.json").read_text())
@@ -349,8 +349,8 @@ def test_the_settings_of_a_domain_hold(gan_nst, datasets):
     assert (code, err) == (1, ""), out  # the suite's images are smaller than that
 
 
-def test_mistakes_are_told_in_one_line(gan_nst, data, tmp_path):
-    one_line(gan_nst("data", "check"), "give a folder, or --domain")
+def test_mistakes_are_reported_in_one_line(gan_nst, data, tmp_path):
+    one_line(gan_nst("data", "check"), "give either a folder or --domain")
     one_line(gan_nst("data", "check", data, "--domain", "x"), "not both")
     one_line(gan_nst("data", "check", tmp_path / "none"), "none: no such folder")
     one_line(gan_nst("data", "check", data / "trainA" / "0.png"), "0.png: not a folder")
