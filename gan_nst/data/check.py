@@ -281,7 +281,7 @@ def find_problems(checked: Checked, crop_size: int, upscale: bool) -> Findings:
 
 
 def count_skipped(folder: Folder) -> dict[str, int]:
-    """How many files do not have an image's name, by extension, the most frequent first."""
+    """The number of files without an image extension, by extension, the most frequent first."""
     others = folder.missed.others.items()
     return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
