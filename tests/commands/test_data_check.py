@@ -356,7 +356,10 @@ def test_mistakes_are_reported_in_one_line(gan_nst, data, tmp_path):
     one_line(gan_nst("data", "check", data / "trainA" / "0.png"), "0.png: not a folder")
     (tmp_path / "empty").mkdir()
     one_line(gan_nst("data", "check", tmp_path / "empty"), "empty: no images (looked for .png .jpg")
-    one_line(gan_nst("data", "check", data, "--json", tmp_path / "no" / "x.json"), "no such folder to write")
+    one_line(
+        gan_nst("data", "check", data, "--json", tmp_path / "no" / "x.json"),
+        "x.json: its folder does not exist",
+    )
     one_line(gan_nst("data", "check", "--domain", "nothing"), "no such folder")
     shutil.rmtree(data / "trainB")
     one_line(gan_nst("data", "check", data), "no training images of domain b")
