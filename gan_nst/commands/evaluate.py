@@ -301,8 +301,9 @@ def _compose(run: Path, evaluation: Mapping[str, Any], sheets: Sequence[Sheet]) 
         report.Report(
             title=_title(run, history),
             evaluation=told,
+            score=None if history is None else history.score,
             findings=findings,
-            curves_svg=None if history is None else figure.draw([history], format="svg"),
+            curves=None if history is None else figure.draw([history], format="svg"),
             sheets=[report.Sheet(sheet.caption, _png(sheet.image)) for sheet in sheets],
             settings=settings.read_text(encoding="utf-8") if settings.exists() else "",
         )

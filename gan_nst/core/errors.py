@@ -10,6 +10,7 @@ GanNstError
 """
 
 import errno
+import math
 import re
 import reprlib
 from collections.abc import Iterator
@@ -82,14 +83,37 @@ def format_size(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3 h 20 min", "2 d 5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+    """A time in its two largest units: `8.25 s`, `12 min`, `6 min 40 s`, `3 h 20 min`, `2 d 5 h`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    total = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(i for i, (_, length) in enumerate(units) if total >= length)
+    (large, length), (small, part) = units[first : first + 2]
+    count, rest = divmod(total, length)
+    return f"{count} {large}" + (f" {rest // part} {small}" if rest // part else "")
+
+
+def format_number(value: float, scale: float = 0.0) -> str:
+    """A number with four significant digits, three below 0.1.
+
+    scale: a number that is read next to it; if that is larger, the decimals are those that it would have.
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(max(abs(value), abs(scale))))
+    digits = 4 if exponent >= -1 else 3
+    return f"{value:.{digits}g}" if exponent < -4 else f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def format_large(value: float) -> str:
+    """A large number with three digits: `67.6 million`, `56.8 billion`; below a million all of it."""
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:,.0f}"
 
 
 _FREED = "old runs or datasets/.cache, for example"

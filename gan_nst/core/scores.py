@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -32,6 +33,7 @@ COLUMNS = {
     "noise_floor": "noise floor",
 }
 _MORE_IS_BETTER = ("precision", "recall", "ssim")
+_NEITHER_IS_BETTER = ("change", "lpips_to_input")
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,10 @@ def label(key: str) -> str:
 def more_is_better(key: str) -> bool:
     """Whether a larger value of the score is the better one."""
     return key.startswith(_MORE_IS_BETTER)
+
+
+def better(key: str) -> Literal["higher", "lower", ""]:
+    """Which values of the score are better; "" for how far an image is from its input, where neither is."""
+    if key in _NEITHER_IS_BETTER:
+        return ""
+    return "higher" if more_is_better(key) else "lower"

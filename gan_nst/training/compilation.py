@@ -130,7 +130,9 @@ class Forecast:
         # The median, as what else the machine does for a moment says nothing of the whole.
         seconds = median(b - a for a, b in pairwise(self._times)) * self._growth
         steps = self._until - self._start
+        total = seconds * steps  # a forecast: seconds no longer matter after minutes
+        total = round(total / 60) * 60 if total > 90 else round(total)
         return (
-            f"about {format_duration(seconds * steps)} for {steps} steps of {seconds:.2g} s, and validation; "
+            f"about {format_duration(total)} for {steps} steps of {seconds:.2g} s, and validation; "
             f"{peak_memory(self._device) / 2**30:.1f} GiB of memory"
         )

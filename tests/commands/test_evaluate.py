@@ -69,7 +69,7 @@ def test_the_report_is_whole_and_asks_for_nothing(trained):
     html = (trained / "report.html").read_text()
     page = Page(html)
     assert outside(page) == []
-    assert "Translations ab, ba, judged" in " ".join(page.text.split())
+    assert "Translations ab, ba, evaluated" in " ".join(page.text.split())
     assert {"Scores", "Protocol", "Curves", "Findings", "Samples"} <= set(page.headings)
     evaluation = json.loads((trained / "evaluation.json").read_text())
     assert f"{evaluation['ab']['last']['error']:.4f}" in page.text

@@ -4,7 +4,6 @@ import base64
 import copy
 import io
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from helpers_pages import Page, browse, inked, needs_browser, outside
 from PIL import Image
 
 from gan_nst.core.scores import label
+from gan_nst.diagnosis.rules import Finding
 from gan_nst.evaluation.report import Report, Sheet, render
 
 EVIL = "<script>alert('&\"')</script>"
@@ -87,12 +87,8 @@ EVALUATION = {
     "environment": {"python": "3.11", "device": "cpu"},
 }
 FINDINGS = [
-    SimpleNamespace(
-        kind="checkerboard", level="advice", step=None, evidence="it is 2.3", advice="use resizing"
-    ),
-    SimpleNamespace(
-        kind="diversity_lost", level="alarm", step=1200, evidence="it is 0.1", advice="start anew"
-    ),
+    Finding("collapse", "alarm", 1200, "The diversity is 0.1.", "start again"),
+    Finding("checkerboard", "advice", 3000, "The peak is 2.3.", "use resizing"),
 ]
 SETTINGS = "data:\n  domain: photo2cartoon\nevaluation:\n  score: ab/fid_768\n"
 
@@ -102,14 +98,15 @@ def report(**changes):
         "title": "photo2cartoon, cyclegan, run 1",
         "evaluation": EVALUATION,
         "findings": FINDINGS,
-        "curves_svg": CURVES,
+        "score": "ab/fid_768",
+        "curves": CURVES,
         "sheets": [Sheet("the median ones", png())],
         "settings": SETTINGS,
     }
     return Report(**{**whole, **changes})
 
 
-EMPTY = Report("a run", {}, [], None, [], "")
+EMPTY = Report("a run", {}, None, [], None, [], "")
 
 
 def numbers(text):
@@ -119,7 +116,7 @@ def numbers(text):
 
 
 def only(**parts):
-    return report(evaluation=parts, findings=[], curves_svg=None, sheets=[], settings="")
+    return report(evaluation=parts, findings=[], curves=None, sheets=[], settings="")
 
 
 def test_every_score_is_in_the_table_with_its_interval():
@@ -138,9 +135,8 @@ def test_every_score_is_in_the_table_with_its_interval():
                     continue
                 cell = " ".join(rows[label(score)][place].split())
                 ends = values.get("intervals", {}).get(score, [])
-                deviation = [values["kid_768_std"]] if score == "kid_768" and "kid_768_std" in values else []
                 wide = max(map(abs, [value, *ends]))
-                assert numbers(cell) == pytest.approx([value, *deviation, *ends], rel=6e-3, abs=6e-3 * wide)
+                assert numbers(cell) == pytest.approx([value, *ends], rel=6e-3, abs=6e-3 * wide)
                 assert bool(ends) == bool(re.search(r"\[.*, .*\]$", cell))
                 seen += 1
     assert seen == 2 * (4 * 7 + 2)
@@ -200,24 +196,11 @@ def test_more_is_better_for_some_scores():
 
 
 def test_the_verdict_speaks_of_the_chosen_score_and_the_exported_step():
-    settings = "evaluation: {score: ab/error}"
-    text = Page(render(report(settings=settings))).text
+    text = Page(render(report(score="ab/error"))).text
     assert "error of 0.1196 at step 2,500: clearly better" in text
     assert "error of 0.1256 at step 3,000: clearly better" in text
-    for broken in ("a: [", "just text", "evaluation: 3", "evaluation: {score: [1]}"):
-        assert "FID-768 of 12.35 at step 2,500" in Page(render(report(settings=broken))).text
-
-
-def test_whatever_is_not_finite_is_said_to_be():
-    ab = {"best": {"fid_768": "nan", "error": float("inf"), "ssim": 0.5, "intervals": {"ssim": ["nan", 1]}}}
-    page = Page(render(only(ab=ab)))
-    assert [row[1].split() for row in page.tables[0][1:]] == [
-        ["not", "finite"],
-        ["not", "finite"],
-        ["0.5000"],
-    ]
-    assert "SSIM of 0.5000" in page.text
-    assert "nan" not in page.text
+    for other in (None, "ab/kid"):
+        assert "FID-768 of 12.35 at step 2,500" in Page(render(report(score=other))).text
 
 
 def test_names_and_texts_are_escaped():
@@ -226,9 +209,8 @@ def test_names_and_texts_are_escaped():
     evil["protocol"]["libraries"] = {EVIL: EVIL}
     evil["environment"][EVIL] = EVIL
     evil["ab"]["warnings"] = [EVIL]
-    evil["ab"]["best"][EVIL] = 1.0
     evil[EVIL] = evil["ab"]
-    findings = [SimpleNamespace(kind=EVIL, level=EVIL, step=1, evidence=EVIL, advice=EVIL)]
+    findings = [Finding(EVIL, EVIL, 1, EVIL, EVIL)]
     html = render(
         report(
             title=EVIL,
@@ -272,7 +254,7 @@ def test_any_entry_of_the_evaluation_may_be_missing():
 @pytest.mark.parametrize(
     ("changes", "gone"),
     [
-        ({"curves_svg": None}, {"Curves"}),
+        ({"curves": None}, {"Curves"}),
         ({"sheets": []}, {"Samples"}),
         ({"settings": " \n"}, {"Settings"}),
         (
@@ -323,26 +305,21 @@ def test_warnings_are_shown_even_where_no_score_is():
 def test_nothing_at_all_is_still_a_page():
     page = Page(render(EMPTY))
     assert page.headings == ["Findings"]
-    assert "none of the failures" not in page.text
+    assert "none of the known failures" not in page.text
 
 
 def test_failures_are_called_absent_only_where_there_are_curves():
-    assert "none of the failures" in Page(render(report(findings=[]))).text
-    text = Page(render(report(findings=[], curves_svg=None))).text
-    assert "none of the failures" not in text
-    assert "No curves" in text
+    assert "none of the known failures" in Page(render(report(findings=[]))).text
+    text = Page(render(report(findings=[], curves=None))).text
+    assert "none of the known failures" not in text
+    assert "no training curves" in text
 
 
-def test_a_deviation_says_of_how_many_images_the_subsets_are():
-    spans = Page(render(report())).all("span")
-    assert "over subsets of 17 images" in [attributes.get("title") for attributes in spans]
-
-
-def test_findings_stand_with_the_alarms_first():
+def test_findings_are_counted_and_listed():
     text = Page(render(report())).text
     assert "1 alarm and 1 piece of advice" in text
-    assert -1 < text.index("diversity lost") < text.index("it is 0.1") < text.index("start anew")
-    assert text.index("start anew") < text.index("checkerboard") < text.index("use resizing")
+    assert -1 < text.index("collapse") < text.index("is 0.1") < text.index("start again")
+    assert text.index("start again") < text.index("checkerboard") < text.index("use resizing")
     assert "at step 1,200" in text
 
 
@@ -357,7 +334,7 @@ def test_the_protocol_names_its_weights_and_libraries():
 
 def test_costs_are_told_in_units():
     text = Page(render(report())).text
-    for words in ("88,092", "67.6 million", "22.52 ms an image of 48 by 48 pixels", "6 min 40 s", "2 %"):
+    for words in ("88,092", "67.6 million", "22.52 ms for an image of 48 by 48 pixels", "6 min 40 s", "2 %"):
         assert words in text
 
 
@@ -367,7 +344,6 @@ def test_costs_are_told_in_units():
         ("lpips_to_input", "highest LPIPS to the input"),
         ("error", "highest error"),
         ("change", "highest change"),
-        ("ssim", "the worst"),
     ],
 )
 def test_the_samples_say_how_they_were_chosen(score, words):
@@ -386,9 +362,6 @@ def test_images_are_inside_unchanged():
         "data:image/png;base64",
         "data:image/png;base64",
     ]
-    assert [(image.get("width"), image.get("height")) for image in images[1:]] == [("60", "40"), ("30", "70")]
-    (curves, *_) = Page(render(report(curves_svg=files[0]))).all("img")
-    assert curves["src"].startswith("data:image/png;base64,")
 
 
 @pytest.mark.parametrize("what", [report(), EMPTY], ids=["whole", "empty"])
@@ -443,10 +416,3 @@ def test_a_page_that_asks_somebody_is_caught_in_the_browser(tmp_path):
     assert {"example.invalid", "127.0.0.1:8443"} <= set(hosts)
     assert any("no" in line for line in console)
     assert inked(pixels) < 0.05
-
-
-@pytest.mark.parametrize(
-    "settings", ["x: " + "[" * 20_000, "x: !!python/name:os.system", "a: !!timestamp x", "x" * 10**6]
-)
-def test_settings_that_are_none_are_shown_as_they_are(settings):
-    assert settings in render(report(settings=settings))

@@ -127,15 +127,15 @@ def test_the_table_has_a_row_a_score_and_a_column_a_rival():
     head, *rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
     assert head == ["best (150) *", "last (200)", "untouched input", "noise floor"]
     assert rows == [
-        ["FID", "98.77", "120 [110, 130]", "150", "60"],
-        ["KID", "-0.00123", "-", "0.1", "-"],
-        ["SSIM (more is better)", "0.6123", "0.5", "-", "-"],
+        ["FID", "98.77", "120.0 [110.0, 130.0]", "150.0", "60.00"],
+        ["KID", "-0.00123", "-", "0.1000", "-"],
+        ["SSIM (more is better)", "0.6123", "0.5000", "-", "-"],
     ]
 
 
 def test_the_columns_of_the_table_stand_under_each_other():
     lines = as_text(RESULT).splitlines()
-    for title, cells in {"last": ("120", "-", "0.5"), "untouched": ("150", "0.1", "-")}.items():
+    for title, cells in {"last": ("120.0", "-", "0.5000"), "untouched": ("150.0", "0.1000", "-")}.items():
         column = lines[0].index(title)
         for line, cell in zip(lines[1:], cells, strict=True):
             assert line[column:].startswith(cell)
@@ -146,6 +146,6 @@ def test_the_columns_of_the_table_stand_under_each_other():
 def test_a_result_of_a_bare_generator_and_one_of_nothing_have_a_table():
     assert as_text({"given": {"change": 0.25}, "exported": "given"}).split() == [
         *("given", "*"),
-        *("change", "of", "the", "input", "0.25"),
+        *("change", "of", "the", "input", "0.2500"),
     ]
     assert as_text({"generated": 0}) == ""
