@@ -68,7 +68,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "base64": lambda file: base64.b64encode(file).decode(),
+        "base64": _base64,
         "duration": format_duration,
         "number": format_number,
         "large": format_large,
@@ -88,6 +88,10 @@ def render(report: Report) -> str:
         sheets_by=SHEETS_BY,
     )
     return page.strip() + "\n"
+
+
+def _base64(file: bytes) -> str:
+    return base64.b64encode(file).decode()
 
 
 def as_text(translation: Mapping[str, Any]) -> str:
@@ -113,7 +117,7 @@ _Table = Mapping[str, Mapping[str, Score]]
 
 def _columns(translation: Mapping[str, Any]) -> _Table:
     """The scores of a translation by column and key; only columns that have any."""
-    table = {}
+    table: dict[str, Mapping[str, Score]] = {}
     for name in COLUMNS:
         values = translation.get(name)
         if isinstance(values, Mapping):
@@ -123,7 +127,8 @@ def _columns(translation: Mapping[str, Any]) -> _Table:
                 for key, value in values.items()
                 if is_score(key) and value is not None
             }
-            table |= {name: scores} if scores else {}
+            if scores:
+                table[name] = scores
     return table
 
 
