@@ -15,7 +15,7 @@ help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
 	@echo "make translate DOMAIN=photo2cartoon INPUT=folder-or-file OUTPUT=folder [METHOD=...] [DIRECTION=ab]"
 	@echo "make app DOMAIN=photo2cartoon [ARGS=\"--port 8000 ...\"]    (a page to try all its runs)"
-	@echo "make export DOMAIN=photo2cartoon OUT=FILE.onnx [DIRECTION=ab] [ARGS=\"--precision int8 ...\"]    (or FILE.pt2)"
+	@echo "make export DOMAIN=photo2cartoon OUTPUT=FILE.onnx [DIRECTION=ab] [ARGS=\"--precision int8 ...\"]    (or FILE.pt2)"
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make get DOMAIN=horse2zebra    (a known data set; without DOMAIN: the list)    make check-data DOMAIN=..."
@@ -41,8 +41,8 @@ app: $(STAMP)
 	@$(BIN)/gan-nst app "runs/$(DOMAIN)" $(ARGS)
 
 export: $(STAMP)
-	@test -n "$(OUT)" || { echo "make export: give OUT=FILE.onnx, FILE.pt2 or FILE.safetensors" >&2; exit 2; }
-	@$(BIN)/gan-nst export "$(RUN)" --to "$(patsubst .%,%,$(suffix $(OUT)))" --out "$(OUT)" $(if $(DIRECTION),--direction "$(DIRECTION)") $(ARGS)
+	@test -n "$(OUTPUT)" || { echo "make export: give OUTPUT=FILE.onnx, FILE.pt2 or FILE.safetensors" >&2; exit 2; }
+	@$(BIN)/gan-nst export "$(RUN)" --format "$(patsubst .%,%,$(suffix $(OUTPUT)))" --output "$(OUTPUT)" $(if $(DIRECTION),--direction "$(DIRECTION)") $(ARGS)
 
 evaluate: $(STAMP)
 	@$(BIN)/gan-nst evaluate "$(RUN)" $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gan_nst
-from gan_nst.arguments import make_parser
+from gan_nst.cli import make_parser
 from gan_nst.methods import base
 from gan_nst.runs.settings import _FREE, load_settings
 
@@ -33,7 +33,6 @@ LAYERS = [
     {"runs"},
     {"commands"},
     {"web"},
-    {"arguments"},
     {"cli"},
     {"__main__"},
 ]
@@ -146,8 +145,21 @@ def test_published_recipe_is_the_published_one():
 
 def test_public_names():
     expected = {
+        "AppOptions",
+        "BenchOptions",
+        "CheckOptions",
+        "DemoOptions",
+        "EvaluateOptions",
+        "ExportOptions",
+        "FramesOptions",
         "GanNstError",
+        "GetOptions",
+        "ImportOptions",
+        "SmoothOptions",
+        "TrainOptions",
+        "TranslateOptions",
         "Translator",
+        "TranslatorOptions",
         "__version__",
         "app",
         "benchmark",

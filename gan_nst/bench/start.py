@@ -44,7 +44,7 @@ def first_step_seconds(config: Path, work: Path, *, size: int = 64, count: int =
     with open(work / "errors.txt", "w+b") as errors:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [*_PROGRAM, "--quiet", "train", str(config), *given, "--out", str(run)],
+            [*_PROGRAM, "--quiet", "train", str(config), *given, "--output", str(run)],
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,

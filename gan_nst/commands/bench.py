@@ -24,6 +24,7 @@ from gan_nst.commands.evaluate import to_json
 from gan_nst.core.device import autocast, choose_device, choose_precision, tune_convolutions
 from gan_nst.core.errors import SettingsError, TrainingError
 from gan_nst.core.files import check_writable, write_file
+from gan_nst.core.options import BenchOptions
 from gan_nst.core.version import __version__
 from gan_nst.data.demo import make_demo
 from gan_nst.images.arrays import to_float, to_tensor
@@ -70,11 +71,7 @@ SIZES = {
 def benchmark(
     config: Path | str | None = None,
     overrides: Sequence[str] = (),
-    *,
-    json: Path | str | None = None,
-    rounds: int = 5,
-    device: str = "auto",
-    compiled: bool | None = None,
+    options: BenchOptions = BenchOptions(),
     sizes: Sizes | None = None,
 ) -> dict[str, Any]:
     """Measures this machine, logs a table, and returns what it writes to `json`; what was not measured is None.
@@ -84,16 +81,17 @@ def benchmark(
     more; by default on CUDA. sizes: what is measured on, by default what suits the device. Raises GanNstError, one
     line, for every mistake in what was given, before it measures anything.
     """
-    on = choose_device(device)
+    compiled, json = options.compiled, options.json
+    on = choose_device(options.device)
     tune_convolutions(on)
     wanted = "always" if compiled else "auto" if compiled is None and on.type == "cuda" else "never"
     compiles = resolve_compile(wanted, on, math.inf) == "always"
     sizes = sizes or SIZES[on.type]
     check_writable(json)
-    configured = _configured(config, overrides, device) if config or overrides else None
+    configured = _configured(config, overrides, options.device) if config or overrides else None
     try:
         with _room_for_graphs(compiles or (configured is not None and configured.compiled)):
-            result = _measure(sizes, on, rounds, configured, compiles)
+            result = _measure(sizes, on, options.rounds, configured, compiles)
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"out of memory on {on}; is another program using it? A configured step needs less with a smaller "
@@ -101,7 +99,7 @@ def benchmark(
         ) from None
     log.info(as_text(result))
     if json is not None:
-        write_file(Path(json), to_json(result))
+        write_file(json, to_json(result))
     return result
 
 

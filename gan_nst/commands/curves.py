@@ -13,17 +13,18 @@ from gan_nst.diagnosis.rules import Finding, describe, diagnose
 log = logging.getLogger(__name__)
 
 
-def curves(runs: Sequence[Path | str], *, out: Path | str | None = None) -> dict[str, list[Finding]]:
-    """Draws the curves of one or more runs into one figure, and returns what each of them says, by the run's name.
+def curves(runs: Sequence[Path | str], output: Path | str | None = None) -> dict[str, list[Finding]]:
+    """Draws the curves of one or more runs into one figure, and returns the findings by run name.
 
-    out: a PNG or SVG file; by default `curves.png` in the (first) run. Raises GanNstError for a folder that is no run.
+    output: a PNG or SVG file; by default `curves.png` in the first run. Raises GanNstError for a folder that is not a
+    run.
     """
     if not runs:
         raise SettingsError("no run given")
     histories = [read_run(Path(run).resolve()) for run in runs]
-    target = Path(runs[0], "curves.png") if out is None else Path(out)
+    target = Path(runs[0], "curves.png") if output is None else Path(output)
     if target.suffix.lower() not in (".png", ".svg"):
-        raise SettingsError(f"{target}: --out is a .png or .svg file")
+        raise SettingsError(f"{target}: the figure is written as .png or .svg; give --output such a name")
     image = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
     write_file(target, image)
     found = {}

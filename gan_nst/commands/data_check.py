@@ -10,6 +10,7 @@ import numpy as np
 
 from gan_nst.core.errors import SettingsError, one_line
 from gan_nst.core.files import check_writable, write_file
+from gan_nst.core.options import CheckOptions
 from gan_nst.data.check import (
     Checked,
     Findings,
@@ -25,25 +26,20 @@ from gan_nst.runs.settings import find_config, load_settings
 log = logging.getLogger(__name__)
 
 
-def data_check(
-    folder: Path | str | None = None,
-    *,
-    domain: str | None = None,
-    method: str = "cyclegan",
-    crop_size: int | None = None,
-    json: Path | str | None = None,
-) -> dict[str, Any]:
+def data_check(folder: Path | str | None = None, options: CheckOptions = CheckOptions()) -> dict[str, Any]:
     """Opens every image of a data set, logs the findings, and returns them; "ok" says whether nothing is wrong.
 
-    folder: a data set in any layout that training reads, or a plain folder of images. domain: instead, the data set
-    that `train --domain` uses, with the settings of its method. crop_size: in pixels; by default that of the settings,
-    or of the full recipe. json: a file that receives what is returned. Raises GanNstError when there is no data set.
+    folder: a data set in any layout that training reads, or a plain folder of images; without one, the data set of
+    `options.domain`. The crop size defaults to that of the settings, or of the full recipe. Raises GanNstError when
+    there is no data set.
     """
-    if (folder is None) == (domain is None):
+    if (folder is None) == (options.domain is None):
         raise SettingsError("nothing to check: give either a folder or --domain NAME, not both")
-    check_writable(json)
+    check_writable(options.json)
     if folder is None:
-        settings, _, _ = load_settings(find_config(str(domain), method), [f"data.domain={domain}"])
+        settings, _, _ = load_settings(
+            find_config(str(options.domain), options.method), [f"data.domain={options.domain}"]
+        )
         data, where = settings.data, settings.data.root / settings.data.domain
         checked = check_data_set(locate(data, all_of_it=False))
     else:
@@ -52,13 +48,13 @@ def data_check(
             checked = check_data_set(locate(data, where, all_of_it=False))
         else:
             checked = check_folder(all_images(where))
-    crop_size = data.crop_size if crop_size is None else crop_size
+    crop_size = options.crop_size or data.crop_size
     upscale = data.upscale and data.resize != "none"
     findings = find_problems(checked, crop_size, upscale)
     result = _result(where, checked, findings, crop_size, upscale)
     log.info("\n".join([*_table(result["parts"]), *_conclusions(result)]))
-    if json is not None:
-        write_file(Path(json), json_text.dumps(result, indent=2) + "\n")
+    if options.json is not None:
+        write_file(options.json, json_text.dumps(result, indent=2) + "\n")
     return result
 
 

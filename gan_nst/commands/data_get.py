@@ -15,14 +15,13 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock, Timeout
 
 from gan_nst.core.errors import DataError, SettingsError, cannot_write, counted, one_line, reason
+from gan_nst.core.options import GetOptions
 from gan_nst.core.weights import digest
 from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
 from gan_nst.data.domains import DataSettings
 from gan_nst.data.download import KNOWN, KnownSet, download
 
 log = logging.getLogger(__name__)
-
-LARGEST = 20 * 2**30
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,7 @@ class _Wanted:
     known: KnownSet | None = None
 
 
-def data_get(
-    source: str | Path, into: Path | str | None = None, *, sha256: str | None = None, max_size: int = LARGEST
-) -> Path:
+def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:
     """Makes a data set of an archive from elsewhere: trainA, trainB, testA ... in a new folder, which it returns.
 
     source: the name of a known set, the http(s) address of a zip or tar, or its path. into: the folder, which may
@@ -48,14 +45,14 @@ def data_get(
     when it is asked for again; it waits beside the folder, in `.NAME.download`. Raises SettingsError for a source that
     is none of these, DataError, one line, for whatever goes wrong with it.
     """
-    wanted = _find(str(source), sha256)
-    folder = _default_folder(wanted) if into is None else Path(into)
+    wanted = _find(str(source), options.sha256)
+    folder = options.into or _default_folder(wanted)
     if folder.name == "..":  # it names no folder, and may lead over one that is not there
         folder = Path(os.path.realpath(folder))
     with _working(folder) as work:
-        archive, found = _archive(wanted, work, max_size)
+        archive, found = _archive(wanted, work, options.max_size)
         try:
-            unpacked = unpack(archive, work / "unpacked", largest=max_size, called=wanted.source)
+            unpacked = unpack(archive, work / "unpacked", largest=options.max_size, called=wanted.source)
         except ArchiveRefused:
             _forget_download(work)
             raise

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gan_nst.core.device import choose_device
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError, writing
 from gan_nst.core.files import check_writable, write_file
+from gan_nst.core.options import EvaluateOptions
 from gan_nst.core.terminal import track
 from gan_nst.core.version import __version__
 from gan_nst.data.cache import Images
@@ -32,7 +33,6 @@ from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
-from gan_nst.evaluation.features import Protocol
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report import SHEETS_BY, as_text
 from gan_nst.images.arrays import ImageArray, resize_image
@@ -383,19 +383,7 @@ _SCALES: dict[str, str] = {
 
 
 def evaluate(
-    source: Path | str | None = None,
-    *,
-    images: Path | str | None = None,
-    reference: Path | str | None = None,
-    data: Path | str | None = None,
-    direction: str | None = None,
-    protocol: Protocol | None = None,
-    features: str = "auto",
-    weights: Path | str | None = None,
-    download: bool = False,
-    json: Path | str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    source: Path | str | None = None, options: EvaluateOptions = EvaluateOptions()
 ) -> dict[str, Any]:
     """Judges a run or a generator on its test split, or any folder against another; returns what it writes to `json`.
 
@@ -406,32 +394,31 @@ def evaluate(
     `evaluation.features.FEATURE_NAMES`. weights: file of Inception weights. download: fetches missing weights.
     Raises GanNstError, one line, for every mistake in what was given.
     """
+    images, reference, json = options.images, options.reference, options.json
     if (source is None) == (images is None) or (images is None) != (reference is None):
         raise SettingsError("give either a run or a generator's file, or --images FOLDER --reference FOLDER")
-    if images is not None and (data is not None or direction is not None):
+    if images is not None and (options.data is not None or options.direction is not None):
         raise SettingsError("--data and --direction belong to a run or a generator's file, not to --images")
-    on = choose_device(device)
-    weights = None if weights is None else Path(weights)
+    on = choose_device(options.device)
     check_writable(json)
 
     def metrics(cache: Path | None, own: Mapping[str, Any]) -> Metrics:
         return Metrics.choose(
-            features,
-            protocol or own.get("protocol", "clean"),
+            options.features,
+            options.protocol or own.get("protocol", "clean"),
             on,
-            weights=weights or own.get("weights"),
-            download=download,
+            weights=options.weights or own.get("weights"),
+            download=options.download,
             cache=cache,
             similarity=images is None,
         )
 
     if images is not None and reference is not None:
-        result = _compare(Path(images), Path(reference), metrics(user_cache(), {}))
+        result = _compare(images, reference, metrics(user_cache(), {}))
     else:
-        test = None if data is None else Path(data)
-        result = _evaluate(Path(str(source)), test, direction, metrics, on, precision)
+        result = _evaluate(Path(str(source)), options.data, options.direction, metrics, on, options.precision)
     if json is not None:
-        write_file(Path(json), to_json(result))
+        write_file(json, to_json(result))
     return result
 
 

@@ -1,16 +1,17 @@
-"""`gan-nst export`: a generator in a file that other programs run, which provably does what `translate` does."""
+"""`gan-nst export`: a generator in a file that other programs run, verified against `translate`."""
 
 import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
+from gan_nst.core.options import ExportFormat, ExportOptions, ExportPrecision
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import locate
 from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
@@ -29,10 +30,7 @@ from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-Format = Literal["onnx", "pt2", "safetensors"]
-Precision = Literal["float32", "float16", "int8"]
-
-PRECISIONS: dict[str, tuple[Precision, ...]] = {
+PRECISIONS: dict[ExportFormat, tuple[ExportPrecision, ...]] = {
     "onnx": ("float32", "float16", "int8"),
     "pt2": ("float32", "float16"),
     "safetensors": ("float32", "float16"),
@@ -46,27 +44,19 @@ _LARGEST = 512  # pixels of their shorter side
 
 def export(
     source: Path | str,
-    *,
-    to: Format,
-    out: Path | str,
-    precision: Precision = "float32",
-    direction: str | None = None,
-    pixels: Literal["uint8", "float"] = "uint8",
-    calibrate: Path | str | None = None,
+    output: Path | str,
+    options: ExportOptions,
 ) -> Agreement:
-    """Writes a generator into a file, runs that file, and returns how far its images are from the translator's.
+    """Writes a generator to a file, runs that file, and returns how far its images are from the translator's.
 
-    source: a run, a checkpoint, or a generator's file. direction: "ab" or "ba"; by default the file's own, or the run's
-    first. to, precision: PRECISIONS says which there are. pixels: what the file takes and gives, RGB of 0 to 255 or of
-    0 to 1. calibrate: the folder of images whose activations set int8's scales; by default the run's training
-    images, or the demo world's.
-
+    source: a run, a checkpoint, or a generator's file.
     Raises GanNstError, one line, for every mistake in what was given, and where float32 differs by more than 1/255, or
-    another precision by more than its PSNR may be low; nothing is left of the file then, and an older one stays.
+    the PSNR of another precision is too low; then no file is written, and an older one is kept.
     """
-    source, out = Path(source), Path(out)
-    _check_options(source, to, out, precision, pixels, calibrate)
-    generator, description = load_generator(source, direction)
+    source, output = Path(source), Path(output)
+    to, precision, pixels = options.format, options.precision, options.pixels
+    _check_options(source, output, options)
+    generator, description = load_generator(source, options.direction)
     if not hasattr(generator, "spec"):
         raise CheckpointError(
             f"{source}: cannot be exported again; give the run or the file that it was made from"
@@ -74,12 +64,10 @@ def export(
     plain = Description(**description.model_dump(include=set(Description.model_fields)))
     told = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
     images = _Images(source, told)
-    examples = (
-        images.calibration(None if calibrate is None else Path(calibrate)) if precision == "int8" else []
-    )
+    examples = images.calibration(options.calibrate) if precision == "int8" else []
     translator = Translator(fold_resizes(copy.deepcopy(generator)), plain, "cpu", "float32")
     real = images.real()
-    with written(out) as unfinished:
+    with written(output) as unfinished:
         run = _write(generator, plain, told, to, unfinished, examples)
         try:
             agreement = compare(run, translator, real, pixels)
@@ -87,35 +75,32 @@ def export(
                 on_a_gpu = Whole(as_half(generator), pixels).requires_grad_(False)
                 agreement = min(agreement, compare(on_a_gpu, translator, real, pixels), key=lambda a: a.psnr)
         except CheckpointError as error:
-            raise CheckpointError(f"{out}: not written, as the file does not work: it {error}") from None
-        _judge(out, agreement, precision)
+            raise CheckpointError(f"{output}: not written, as the file does not work: it {error}") from None
+        _judge(output, agreement, precision)
         size = unfinished.stat().st_size
-    log.info(f"{out}: {size / 1e6:.1f} MB, {precision}; beside the translator: {agreement}")
+    log.info(f"{output}: {size / 1e6:.1f} MB, {precision}; compared with the translator: {agreement}")
     return agreement
 
 
-def _check_options(
-    source: Path, to: str, out: Path, precision: str, pixels: str, calibrate: Path | str | None
-) -> None:
-    if to not in PRECISIONS:
-        raise SettingsError(f"--to: expected one of {', '.join(PRECISIONS)}, got {to!r}")
+def _check_options(source: Path, output: Path, options: ExportOptions) -> None:
+    to, precision, folder = options.format, options.precision, output.parent
     if precision not in PRECISIONS[to]:
-        there = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in PRECISIONS.items())
-        raise SettingsError(f"--to {to} --precision {precision}: there is no such file; there are {there}")
-    if out.suffix != f".{to}":
-        raise SettingsError(f"{out}: --to {to} writes a .{to} file; give it that suffix")
-    if pixels == "float" and to == "safetensors":
-        raise SettingsError("--pixels: a safetensors file holds weights alone; leave it out")
-    if calibrate is not None and precision != "int8":
-        raise SettingsError(f"--calibrate: only int8 is calibrated, not {precision}; leave it out")
-    if not out.parent.is_dir():
-        raise CheckpointError(f"{out.parent}: no such folder")
-    if out.is_dir():
-        raise CheckpointError(f"{out}: is a folder; give a file's name")
-    if not os.access(out.parent, os.W_OK):
-        raise CheckpointError(f"{out.parent}: not writable")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise SettingsError(f"{out}: would be written over itself; give another name")
+        known = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in PRECISIONS.items())
+        raise SettingsError(f"--format {to} --precision {precision}: not available; choose one of {known}")
+    if output.suffix != f".{to}":
+        raise SettingsError(f"{output}: --format {to} writes a .{to} file; give it that suffix")
+    if options.pixels == "float" and to == "safetensors":
+        raise SettingsError("--pixels: a safetensors file holds only weights; omit it")
+    if options.calibrate is not None and precision != "int8":
+        raise SettingsError(f"--calibrate: only int8 is calibrated, not {precision}; omit it")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder")
+    if output.is_dir():
+        raise CheckpointError(f"{output}: is a folder; give a file's name")
+    if not os.access(folder, os.W_OK):
+        raise CheckpointError(f"{folder}: not writable")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise SettingsError(f"{output}: is the source itself; give another name")
     if to == "onnx":
         require_packages(to_write=True)
 
@@ -151,8 +136,8 @@ def _judge(out: Path, agreement: Agreement, precision: str) -> None:
         raise CheckpointError(f"{out}: not written, as it does not agree with the translator: {agreement}")
     if precision != "float32" and not agreement.psnr >= _LEAST[precision]:
         raise CheckpointError(
-            f"{out}: not written, as {precision} does not do for this generator: {agreement}, where "
-            f"{_LEAST[precision]:.0f} dB are the least; take float32"
+            f"{out}: not written, as {precision} is too inaccurate for this generator: {agreement}, below the minimum "
+            f"of {_LEAST[precision]:.0f} dB; use float32"
         )
 
 
@@ -201,7 +186,7 @@ class _Images:
             try:
                 image = read_image(file)
             except DataError as error:
-                log.warning(f"{error}; left out")
+                log.warning(f"{error}; skipped")
                 continue
             size = min(self.scale.load_size, _LARGEST, *image.shape[:2])
             found.append(resize_image(image, size, "short_side"))

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, cannot_write
+from gan_nst.core.options import ImportOptions
 from gan_nst.core.settings import validate
 from gan_nst.core.weights import load
-from gan_nst.images.arrays import Resize
 from gan_nst.inference.exported import Description, TrainingScale, export
 from gan_nst.inference.foreign import EXPECTED, Foreign, recognise
 from gan_nst.networks import build
@@ -16,47 +16,43 @@ log = logging.getLogger(__name__)
 
 
 def import_generator(
-    source: Path | str,
-    output: Path | str,
-    *,
-    direction: str | None = None,
-    load_size: int | None = None,
-    crop_size: int | None = None,
-    resize: Resize | None = None,
-    licence: str | None = None,
+    source: Path | str, output: Path | str, options: ImportOptions = ImportOptions()
 ) -> Description:
     """Turns the weights of another project's generator into an exported generator, which `translate` runs, and returns
-    what it says of itself.
+    its description.
 
-    source: a file of tensors by name; code in it is never run. output: a .safetensors file that is not there yet.
-    direction: "ab" or "ba"; by default what the file's name says (`_net_G_B` maps b to a), else "ab".
-    load_size, crop_size, resize: the scale it was trained at; by default its project's.
-    licence: that of the weights, for the file to tell.
-    Raises GanNstError, one line, for every mistake in what was given.
+    source: a file of tensors by name; code in it is never run. output: a .safetensors file that does not exist yet.
+    The direction defaults to what the file's name says (`_net_G_B` maps b to a), otherwise "ab"; the training scale
+    to that of its project. Raises GanNstError, one line, for every mistake in what was given.
     """
     source, output = Path(source), Path(output)
-    if direction not in (None, "ab", "ba"):
-        raise SettingsError(f"--direction: expected ab or ba, got {direction!r}")
+    if options.direction not in (None, "ab", "ba"):
+        raise SettingsError(f"--direction: expected ab or ba, got {options.direction!r}")
     if output.suffix != ".safetensors":
         raise SettingsError(f"{output}: the exported generator is a .safetensors file; give it that suffix")
     if output.exists():
-        raise CheckpointError(f"{output}: is there already; remove it or give another name")
+        raise CheckpointError(f"{output}: already exists; remove it, or give another name")
     foreign = _read(source)
     generator = build(foreign.network)
     generator.load_state_dict(foreign.weights)
     description = Description(
         network=foreign.network,
-        translation=direction or _direction(source),
-        training_scale=_scale(foreign, load_size, crop_size, resize),
+        translation=options.direction or _direction(source),
+        training_scale=_scale(foreign, options),
         method=foreign.layout.method,
-        licence=licence,
+        licence=options.licence,
     )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(cannot_write(output.parent, error, "cannot be made")) from None
     export(generator, description, output)
-    _tell(source, output, foreign, description)
+    width, blocks = foreign.network["width"], foreign.network["blocks"]
+    log.info(f"{source}: {foreign.layout.name}, width {width}, {blocks} blocks")
+    log.info(
+        f"{output}: translates {description.translation}, best near {description.training_scale.load_size} pixels"
+    )
+    log.info(f"try: gan-nst translate {shlex.quote(str(output))} MY_PHOTOS --output TRANSLATED")
     return description
 
 
@@ -77,21 +73,12 @@ def _direction(source: Path) -> str:
     return "ba" if source.stem.endswith("_net_G_B") else "ab"
 
 
-def _scale(
-    foreign: Foreign, load_size: int | None, crop_size: int | None, resize: Resize | None
-) -> TrainingScale:
+def _scale(foreign: Foreign, options: ImportOptions) -> TrainingScale:
     usual = foreign.layout.scale
-    load = usual.load_size if load_size is None else load_size
-    crop = min(usual.crop_size, load) if crop_size is None else crop_size
-    given = {"load_size": load, "crop_size": crop, "resize": resize or usual.resize}
+    load = options.load_size or usual.load_size
+    crop = options.crop_size or min(usual.crop_size, load)
+    given = {"load_size": load, "crop_size": crop, "resize": options.resize or usual.resize}
     scale = validate(TrainingScale, given, where="training scale")
     if scale.resize != "none" and crop > load:
         raise SettingsError(f"training scale: crop_size {crop} is larger than load_size {load}; lower it")
     return scale
-
-
-def _tell(source: Path, output: Path, foreign: Foreign, told: Description) -> None:
-    width, blocks = told.network["width"], told.network["blocks"]
-    log.info(f"{source}: {foreign.layout.name}, width {width}, {blocks} blocks")
-    log.info(f"{output}: translates {told.translation}, best near {told.training_scale.load_size} pixels")
-    log.info(f"try: gan-nst translate {shlex.quote(str(output))} MY_PHOTOS --output TRANSLATED")

@@ -33,6 +33,7 @@ from gan_nst.core.errors import (
     writing,
 )
 from gan_nst.core.files import OptionalOutput, write_file
+from gan_nst.core.options import TrainOptions
 from gan_nst.core.scores import Score, is_score, more_is_better
 from gan_nst.core.settings import dump_yaml, merge
 from gan_nst.data.batches import died, fixed_images, mix
@@ -354,30 +355,23 @@ def _shown(data_set: DataSet) -> Mapping[str, Folder]:
 def train(
     config: Path | str | None = None,
     overrides: Sequence[str] = (),
-    *,
-    domain: str | None = None,
-    method: str | None = None,
-    out: Path | str | None = None,
-    resume: Path | str | None = None,
-    dry_run: bool = False,
+    options: TrainOptions = TrainOptions(),
 ) -> Path | None:
-    """Trains, or goes on training, and returns the run folder; None after a dry run.
+    """Trains, or resumes training, and returns the run folder; None after a dry run.
 
-    config: a YAML file; or give `domain` and `method`, for `experiments/<domain>/<method>.yaml` or the default one.
-    overrides: `section.key=value` texts. out: the run folder, instead of `runs/<domain>/<method>/<time>`.
-    resume: a run to go on with; its settings hold. dry_run: says what would be trained, and trains nothing.
-    Raises GanNstError, one line, for every mistake in what was given.
+    config: a YAML file; without one, `options.domain` and `options.method` choose it. overrides: `section.key=value`
+    texts. Raises GanNstError, one line, for every mistake in what was given.
     """
-    if resume is not None and (config or domain or method or out):
+    if options.resume is None:
+        start = _begin(Path(config) if config else None, list(overrides), options.domain, options.method)
+    elif config or options.domain or options.method or options.output:
         raise SettingsError(
-            "--resume takes its settings from the run; give it no config, --domain, --method or --out"
+            "--resume takes its settings from the run; omit the settings file, --domain, --method and --output"
         )
-    if resume is not None:
-        start = _go_on(Path(resume), overrides)
     else:
-        start = _begin(Path(config) if config else None, list(overrides), domain, method)
+        start = _go_on(options.resume, overrides)
     with distributed.session(start.device.type):
-        return _train(start, Path(out) if out else None, dry_run)
+        return _train(start, options.output, options.dry_run)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from gan_nst.core.errors import DataError, one_line
+from gan_nst.core.options import Resize
 from gan_nst.core.settings import Section
-from gan_nst.images.arrays import Resize
 from gan_nst.images.files import LOOKED_FOR, Missed, image_names
 
 log = logging.getLogger(__name__)

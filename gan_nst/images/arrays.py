@@ -1,7 +1,6 @@
 """Images as arrays and tensors: uint8 RGB of shape (h, w, 3) outside, float [-1, 1] inside."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,11 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from gan_nst.core.errors import DataError
+from gan_nst.core.options import Resize
 
 ImageArray = NDArray[np.uint8]
-
-
-Resize = Literal["short_side", "squash", "none"]
 
 
 def resize_image(image: ImageArray, size: int, how: Resize) -> ImageArray:

@@ -9,14 +9,12 @@ The work goes in bands of rows, in float32, sRGB values from 0 to 1, so that its
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.core.errors import SettingsError
+from gan_nst.core.options import Finish
 from gan_nst.images.arrays import bands
 from gan_nst.images.colour import Floats, from_linear, to_linear
 from gan_nst.images.photo import Photo, Pixels
@@ -272,29 +270,6 @@ def _extended(sums: Floats) -> Floats:
     return np.where(weight > 0, means, blended(slice(0, height))[:, :width])
 
 
-PreserveColor = Literal["none", "luma", "statistics"]
-
-
-@dataclass(frozen=True)
-class Finish:
-    """preserve_color: what of the input's colours the output keeps. strength: 0 (the input) to 1 (the translation),
-    blended in linear light. scale: of the size at which the network works, 0 < scale <= 1. Raises SettingsError.
-    """
-
-    preserve_color: PreserveColor = "none"
-    strength: float = 1.0
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.preserve_color not in get_args(PreserveColor):
-            known = ", ".join(get_args(PreserveColor))
-            raise SettingsError(f"--preserve-color {self.preserve_color}: must be one of {known}")
-        if not 0 <= self.strength <= 1:
-            raise SettingsError(f"--strength {self.strength:g}: must be from 0 to 1")
-        if not 0 < self.scale <= 1:
-            raise SettingsError(f"--scale {self.scale:g}: must be above 0 and at most 1")
-
-
 def prepare(photo: Photo, finish: Finish) -> Pixels:
     """What the network is given: (h', w', 3), of the type of the photo's pixels; they themselves where nothing is to
     be done.
@@ -317,7 +292,7 @@ def complete(photo: Photo, translated: Pixels, finish: Finish) -> Photo:
     """
     if finish.strength == 0:
         return photo
-    if finish == Finish():
+    if finish.is_plain:
         return Photo(translated, photo.alpha, photo.exif)
     size, image, translation = _size(photo), visible_colours(photo), in_floats(translated)
     if finish.scale < 1:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -18,8 +17,9 @@ from PIL import Image, TiffTags
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.errors import DataError
 from gan_nst.core.files import atomic_output
+from gan_nst.core.options import Encoding, TranslateOptions
 from gan_nst.images.arrays import bands, white_of
 from gan_nst.images.colour import srgb_profile, to_srgb, to_srgb16
 from gan_nst.images.files import opened
@@ -211,9 +211,7 @@ def encode_tiff(
 
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-Chroma = Literal["4:4:4", "4:2:2", "4:2:0"]
-
-LARGEST = 512_000_000  # pixels
+LARGEST = TranslateOptions.max_pixels
 
 FORMATS = {
     ".png": "PNG",
@@ -240,22 +238,6 @@ class Photo:
     pixels: Pixels
     alpha: Pixels | None = None
     exif: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How images are written: JPEG's, WebP's and AVIF's quality, 1 to 100, and JPEG's and AVIF's chroma. Raises
-    SettingsError.
-    """
-
-    quality: int = 92
-    chroma: Chroma = "4:4:4"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise SettingsError(f"--quality {self.quality}: must be from 1 to 100")
-        if self.chroma not in get_args(Chroma):
-            raise SettingsError(f"--chroma {self.chroma}: must be one of {', '.join(get_args(Chroma))}")
 
 
 def read_photo(path: Path, largest: int = LARGEST) -> Photo:

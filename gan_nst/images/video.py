@@ -146,23 +146,6 @@ def stamp(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
 
 
-def moment(text: str) -> float:
-    """The time that a text names, in seconds: "1:30", "00:01:30.500", "90", "2s". Raises ValueError for others."""
-    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+\.?\d*)", text.strip(), re.ASCII)
-    if match is None:
-        return 0.0 if re.fullmatch(r"0+\.?0*s?", text.strip()) else seconds(text)
-    return 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
-
-
-def seconds(text: str) -> float:
-    """The seconds that a text names: "2s", "0.5", "500ms", "1m". Raises ValueError for anything else and for 0."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *(ms|s|m|)", text.strip(), re.ASCII)
-    value = float(match[1]) * {"ms": 0.001, "m": 60.0}.get(match[2], 1.0) if match else 0.0
-    if not 0 < value < math.inf:
-        raise ValueError(f"expected a time above 0, 2s, 0.5 or 1m for example, got {text!r}")
-    return value
-
-
 if TYPE_CHECKING:
     from av import VideoFrame
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, SettingsError, cannot_write, format_value, reason, shorten
 from gan_nst.core.files import atomic_write
+from gan_nst.core.options import Resize
 from gan_nst.core.settings import Section, validate
-from gan_nst.images.arrays import Resize
 from gan_nst.networks import build
 
 KEY = "gan_nst"  # of the description, in every format

@@ -17,12 +17,12 @@ from typing import Generic, TypeVar, cast
 import torch
 
 from gan_nst.core.errors import DataError, GanNstError, counted
+from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.images.arrays import ImageArray
-from gan_nst.images.finish import Finish, complete, prepare
-from gan_nst.images.photo import LARGEST, Encoding, Photo, Pixels, read_photo, write_photo
+from gan_nst.images.finish import complete, prepare
+from gan_nst.images.photo import Photo, Pixels, read_photo, write_photo
 from gan_nst.inference.outputs import (
-    Naming,
     is_finished,
     lie_among_inputs,
     plan_outputs,
@@ -201,22 +201,6 @@ _WRITE_BEHIND = 64 * 2**20
 _FAR = 2.0  # times larger or smaller than in training
 
 
-@dataclass(frozen=True)
-class FolderOptions:
-    """How a folder is translated and written.
-
-    resume: leave out images whose output is there and no older. largest: pixels that an image may have. share: this
-    process's number and how many there are, each of which takes another part of the images.
-    """
-
-    naming: Naming = field(default_factory=Naming)
-    encoding: Encoding = field(default_factory=Encoding)
-    finish: Finish = field(default_factory=Finish)
-    resume: bool = False
-    largest: int = LARGEST
-    share: tuple[int, int] = (0, 1)
-
-
 @dataclass
 class Outcome:
     """What became of a folder: the files written, one line for each image that could not be translated, how many
@@ -240,16 +224,20 @@ def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Pho
 
 
 def translate_folder(
-    translator: Translator, source: Path, output: Path, options: FolderOptions | None = None
+    translator: Translator,
+    source: Path,
+    output: Path,
+    options: TranslateOptions = TranslateOptions(),
+    share: tuple[int, int] = (0, 1),
 ) -> Outcome:
     """Translates an image, or every image under a folder, into `output`, keeping the tree.
 
+    share: this process's number, and how many there are, each of which takes another part of the images.
     An image that cannot be read, translated or written is reported and skipped; a full disk ends the work. Raises
     DataError when there is nothing to translate, or when an image would be written over.
     """
-    options = options or FolderOptions()
-    targets = plan_outputs(source, output, options.naming)
-    number, processes = options.share
+    targets = plan_outputs(source, output, options)
+    number, processes = share
     if (options.resume or processes > 1) and lie_among_inputs(source, output, targets.values()):
         who = "--resume" if options.resume else "a second process"
         raise DataError(f"{output}: {who} would take outputs there for inputs; give another folder")
@@ -294,7 +282,7 @@ class _Work:
         self,
         translator: Translator,
         targets: dict[Path, Path],
-        options: FolderOptions,
+        options: TranslateOptions,
         outcome: Outcome,
         report: Callable[[float], None] | None,
     ) -> None:
@@ -329,8 +317,8 @@ class _Work:
 
     def _read(self, path: Path) -> _Job | _Failed:
         try:
-            photo = read_photo(path, self._options.largest)
-            return _Job(path, photo, prepare(photo, self._options.finish))
+            photo = read_photo(path, self._options.max_pixels)
+            return _Job(path, photo, prepare(photo, self._options))
         except Exception as error:
             return _Failed(_reason(path, error))
 
@@ -369,7 +357,7 @@ class _Work:
     def _write(self, path: Path, photo: Photo, translated: Pixels) -> Path | _Failed:
         target = self._targets[path]
         try:
-            write_photo(complete(photo, translated, self._options.finish), target, self._options.encoding)
+            write_photo(complete(photo, translated, self._options), target, self._options)
         except Exception as error:
             return _Failed(_reason(path, error), full=any(map(_is_of_full_disk, _with_causes(error))))
         return target

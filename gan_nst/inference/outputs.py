@@ -3,58 +3,41 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from gan_nst.core.errors import DataError, SettingsError, cannot_write
 from gan_nst.core.files import remove_temporaries
+from gan_nst.core.options import Naming
 from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
 from gan_nst.images.photo import FORMATS
-
-Format = Literal["png", "jpeg", "webp", "tiff", "avif", "same"]
 
 _SUFFIXES: dict[str, list[str]] = {}  # of each format, the usual one first
 for _suffix, _name in FORMATS.items():
     _SUFFIXES.setdefault(_name.lower(), []).append(_suffix)
 
 
-@dataclass(frozen=True)
-class Naming:
-    """How outputs are called. format: "same" keeps the inputs', or png where it is none that is written; None is that
-    of the file the output names, else png. suffix: added to the stem.
-    """
-
-    format: Format | None = None
-    suffix: str = ""
-
-    def __post_init__(self) -> None:
-        if self.format not in (None, "same", *_SUFFIXES):
-            raise SettingsError(f"format: expected {', '.join(_SUFFIXES)} or same, got {self.format!r}")
-        if set(self.suffix) & {"/", "\\", "\0"}:
-            raise SettingsError(f"suffix: expected a part of a file's name, got {self.suffix!r}")
-
-    def plain(self, path: Path) -> Path:
-        """The output's name: a/b.jpg becomes a/b_cartoon.png."""
-        return path.with_name(path.stem + self.suffix + self._ending(path))
-
-    def long(self, path: Path) -> Path:
-        """The name for images that would share their plain one: a/b.jpg becomes a/b.jpg_cartoon.png."""
-        return path.with_name(path.name + self.suffix + self._ending(path))
-
-    def _ending(self, path: Path) -> str:
-        if self.format == "same":
-            return path.suffix if path.suffix.lower() in FORMATS else ".png"
-        return _SUFFIXES[self.format or "png"][0]
+def output_name(path: Path, naming: Naming) -> Path:
+    """The output's name: a/b.jpg becomes a/b_cartoon.png."""
+    return path.with_name(path.stem + naming.suffix + _ending(path, naming))
 
 
-def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> dict[Path, Path]:
+def _long_name(path: Path, naming: Naming) -> Path:
+    """The name for images that would share their output's name: a/b.jpg becomes a/b.jpg_cartoon.png."""
+    return path.with_name(path.name + naming.suffix + _ending(path, naming))
+
+
+def _ending(path: Path, naming: Naming) -> str:
+    if naming.format == "same":
+        return path.suffix if path.suffix.lower() in FORMATS else ".png"
+    return _SUFFIXES[naming.format or "png"][0]
+
+
+def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[Path, Path]:
     """Which image becomes which file of the folder `output`, which is made; the tree is kept.
 
     Where the source is one image, the output may also name the file. Raises DataError when there is no image, when
     the folder cannot be written, when a link in it leads out of it, or when an image would be written over.
     """
-    naming = naming or Naming()
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     if not source.is_dir() and (names_a_image(output) or _has_an_ending(output)):
@@ -67,12 +50,12 @@ def plan_outputs(source: Path, output: Path, naming: Naming | None = None) -> di
     files = inputs(source, output) if source.is_dir() else [source]
     make_folder(output)
     relative = [file.relative_to(root) for file in files]
-    shared = Counter(naming.plain(path) for path in relative)
+    shared = Counter(output_name(path, naming) for path in relative)
     targets: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, path in zip(files, relative, strict=True):
-        plain = naming.plain(path)
-        target = output / (plain if shared[plain] == 1 else naming.long(path))
+        plain = output_name(path, naming)
+        target = output / (plain if shared[plain] == 1 else _long_name(path, naming))
         while target in taken:  # a.jpg beside a.png becomes a.jpg.png, which an input may be named too
             target = target.with_name(target.name + target.suffix)
         taken.add(target)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import autocast, choose_device, choose_precision, memory_format
 from gan_nst.core.errors import DataError
+from gan_nst.core.options import TranslatorOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.images.arrays import ImageArray, to_float, to_image, to_tensor, to_uint8
 from gan_nst.images.files import to_rgb
@@ -28,8 +29,6 @@ from gan_nst.tiling.strips import Strips, missing, pad_to_multiple, padded_place
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=Pixels)
-
-MEMORY = 3 * 2**29  # bytes
 
 _TOGETHER = {"cpu": 256**2}  # pixels that pass the network at once; on the CPU more is slower, measured
 _TOGETHER_ELSEWHERE = 8 * 256**2
@@ -51,7 +50,7 @@ class Translator:
         device: str = "auto",
         precision: str = "auto",
         *,
-        memory: int = MEMORY,
+        memory: int = TranslatorOptions.memory,
         scratch: Path | None = None,
     ) -> None:
         self.device = choose_device(device)

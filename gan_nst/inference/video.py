@@ -1,27 +1,26 @@
 """A video in, the translated video out: with its sound, its times and its form, and without flicker."""
 
 import logging
-import math
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gan_nst.core.errors import DataError, SettingsError, counted
+from gan_nst.core.errors import DataError, counted
+from gan_nst.core.options import Naming, TranslateOptions
 from gan_nst.core.terminal import progress_bar
-from gan_nst.images.finish import Finish, complete, prepare
-from gan_nst.images.photo import FORMATS, LARGEST, Encoding, Photo, write_photo
+from gan_nst.images.finish import complete, prepare
+from gan_nst.images.photo import FORMATS, Photo, write_photo
 from gan_nst.images.video import Footage, Shot, Stills
 from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
 from gan_nst.inference.folder import Outcome, ahead
-from gan_nst.inference.outputs import Naming, inputs, make_folder, plan_outputs
+from gan_nst.inference.outputs import inputs, make_folder, output_name, plan_outputs
 from gan_nst.inference.translator import Translator
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.tiling.flow import Cuts, Smoother
@@ -66,47 +65,7 @@ SUFFIXES = frozenset(
     {*VIDEO_SUFFIXES, ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".y4m"}
 )
 
-SMOOTHING = 0.7  # a strength that takes about half of the flicker
 _READ_AHEAD = 64 * 2**20  # bytes
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How a video is translated and written.
-
-    crf: quality, 0 (best) to 51. every: each such frame is translated, the others are left out. start, end: the part,
-    in seconds. fps: frames a second of a video made from a folder. window: frames whose statistics are shared; 1: each
-    has its own. smooth: how much of a frame comes from those before, moved along, 0 (nothing) to below 1.
-    """
-
-    crf: int = 18
-    every: int = 1
-    start: float = 0.0
-    end: float = math.inf
-    fps: Fraction = Fraction(25)
-    window: int = 8
-    smooth: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise SettingsError(f"crf: expected 0 to 51, got {self.crf}")
-        if self.every < 1 or self.window < 1:
-            raise SettingsError(f"every {self.every}, window {self.window}: both must be at least 1")
-        if not self.start < self.end:
-            raise SettingsError(f"start {self.start:g}, end {self.end:g}: the part must end after its start")
-        if not 0 <= self.smooth < 1:
-            raise SettingsError(f"smooth: expected 0 to below 1, got {self.smooth}")
-        if not 0 < self.fps <= 1000:
-            raise SettingsError(f"fps: expected above 0 to 1000, got {self.fps}")
-
-
-@dataclass(frozen=True)
-class FrameFiles:
-    """How frames that are files of their own are read and written. largest: pixels that a frame may have."""
-
-    naming: Naming = field(default_factory=Naming)
-    encoding: Encoding = field(default_factory=Encoding)
-    largest: int = LARGEST
 
 
 @dataclass
@@ -129,9 +88,7 @@ def translate_video(
     translator: Translator,
     source: Path,
     output: Path,
-    options: VideoOptions | None = None,
-    finish: Finish | None = None,
-    files: FrameFiles | None = None,
+    options: TranslateOptions = TranslateOptions(),
 ) -> VideoOutcome:
     """Translates a video, or a folder of its frames, into a video, or a folder of frames named 000001.png and so on.
 
@@ -139,11 +96,10 @@ def translate_video(
     far as it can be read, and the outcome says so. Raises DataError, and leaves no video, when nothing can be read or
     the output not be written.
     """
-    options, finish, files = options or VideoOptions(), finish or Finish(), files or FrameFiles()
     outcome = VideoOutcome()
     with (
-        closing(_source(source, output, options, files.largest)) as video,
-        _sink(video, output, options, files, outcome) as sink,
+        closing(_source(source, output, options)) as video,
+        _sink(video, output, options, outcome) as sink,
     ):
         if options.window > 1 and not translator.takes_statistics:
             log.warning("this generator's statistics cannot be shared between frames; --window is left out")
@@ -152,7 +108,7 @@ def translate_video(
             progress_bar(f"translating {source.name}") as report,
             closing(ahead(_itself, video.shots(), _bytes, 1, _READ_AHEAD)) as shots,
         ):
-            for shot, photo in stylize(translator, shots, options, finish):
+            for shot, photo in stylize(translator, shots, options):
                 sink(shot, photo)
                 outcome.frames += 1
                 if report is not None:
@@ -162,7 +118,7 @@ def translate_video(
 
 
 def stylize(
-    translator: Translator, shots: Iterable[Shot], options: VideoOptions, finish: Finish
+    translator: Translator, shots: Iterable[Shot], options: TranslateOptions
 ) -> Iterator[tuple[Shot, Photo]]:
     """The shots with their translations, in order; shared statistics and smoothing begin anew at every cut."""
     window = Window(options.window, _last_norm(translator)) if options.window > 1 else None
@@ -172,9 +128,9 @@ def stylize(
             window.reset()
         if begins and smoother is not None:
             smoother.reset()
-        images = [prepare(shot.photo, finish) for shot in batch]
+        images = [prepare(shot.photo, options) for shot in batch]
         for shot, translated in zip(batch, translator.translate(images, window), strict=True):
-            photo = complete(shot.photo, translated, finish)
+            photo = complete(shot.photo, translated, options)
             if smoother is not None:
                 photo = replace(photo, pixels=smoother(shot.photo.pixels, photo.pixels))
             yield shot, photo
@@ -199,7 +155,7 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
 
 @contextmanager
 def _sink(
-    video: Footage | Stills, output: Path, options: VideoOptions, files: FrameFiles, outcome: VideoOutcome
+    video: Footage | Stills, output: Path, options: TranslateOptions, outcome: VideoOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
     """Where translations go: within the context, call it with each."""
     if names_a_video(output):
@@ -211,19 +167,19 @@ def _sink(
         outcome.written.append(output)
         return
     if isinstance(video, Footage):
-        _make_empty(output, files.naming)
-    names = plan_outputs(video.folder, output, files.naming) if isinstance(video, Stills) else {}
+        _make_empty(output, options)
+    names = plan_outputs(video.folder, output, options) if isinstance(video, Stills) else {}
 
     def write(shot: Shot, photo: Photo) -> None:
         number = Path(f"{outcome.frames + 1:06}")
-        target = output / files.naming.plain(number) if shot.file is None else names[shot.file]
-        write_photo(photo, target, files.encoding)
+        target = output / output_name(number, options) if shot.file is None else names[shot.file]
+        write_photo(photo, target, options)
         outcome.written.append(target)
 
     yield write
 
 
-def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> Footage | Stills:
+def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | Stills:
     """What is to be translated. Raises DataError when there is nothing, or a video's frames have too many pixels."""
     if not source.exists():
         raise DataError(f"{source}: no such video or folder")
@@ -231,15 +187,20 @@ def _source(source: Path, output: Path, options: VideoOptions, largest: int) -> 
     if not source.is_dir():
         footage = Footage(source, *part)
         width, height = footage.video.stream.width, footage.video.stream.height
-        if width * height > largest:
+        if width * height > options.max_pixels:
             footage.close()
             raise DataError(
-                f"{source}: has frames of {width}x{height} pixels, more than the {largest} that are allowed; "
-                "--max-pixels allows more"
+                f"{source}: has frames of {width}x{height} pixels, more than the {options.max_pixels} that are "
+                "allowed; --max-pixels allows more"
             )
         return footage
     return Stills(
-        source, inputs(source, output), options.fps, *part, largest=largest, same=names_a_video(output)
+        source,
+        inputs(source, output),
+        options.fps,
+        *part,
+        largest=options.max_pixels,
+        same=names_a_video(output),
     )
 
 

@@ -44,7 +44,7 @@ def new_run(domain: str, method: str, out: Path | None) -> Path:
 def refuse_used(out: Path) -> None:
     """Raises CheckpointError when a folder that a run shall begin in holds anything but a run's lock."""
     if out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
-        raise CheckpointError(f"{out}: not empty; give another --out, or go on with --resume {out}")
+        raise CheckpointError(f"{out}: not empty; give another --output, or resume it with --resume {out}")
 
 
 @contextmanager

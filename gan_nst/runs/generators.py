@@ -1,7 +1,6 @@
 """The generators in a run, a checkpoint or an exported file."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import device_for_rank
 from gan_nst.core.errors import CheckpointError, SettingsError
+from gan_nst.core.options import TranslatorOptions
 from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
-from gan_nst.inference.translator import MEMORY, Translator
+from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import exported_path, find_run
 from gan_nst.tiling.segments import fold_resizes
 from gan_nst.training import checkpoint
@@ -21,30 +21,22 @@ log = logging.getLogger(__name__)
 FILES = (".safetensors", ".onnx", ".pt2")  # of exported generators
 
 
-def load_translator(
-    source: Path | str,
-    direction: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    *,
-    memory: int = MEMORY,
-    scratch: Path | str | None = None,
-) -> Translator:
+def load_translator(source: Path | str, options: TranslatorOptions = TranslatorOptions()) -> Translator:
     """A translator, to be called with an image: from a run, a checkpoint, or an exported generator's file.
 
     A finished run gives its exported generator; one that goes on, the moving average in its newest
     checkpoint.
     """
-    if scratch is not None and not os.path.isdir(scratch):
-        raise SettingsError(f"--scratch {scratch}: no such folder")
-    generator, description = load_generator(Path(source), direction)
+    if options.scratch is not None and not options.scratch.is_dir():
+        raise SettingsError(f"--scratch {options.scratch}: no such folder")
+    generator, description = load_generator(Path(source), options.direction)
     return Translator(
         fold_resizes(generator),
         description,
-        device_for_rank(device),
-        precision,
-        memory=memory,
-        scratch=None if scratch is None else Path(scratch),
+        device_for_rank(options.device),
+        options.precision,
+        memory=options.memory,
+        scratch=options.scratch,
     )
 
 

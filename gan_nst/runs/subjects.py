@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
+from gan_nst.core.options import Resize
 from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSet, Folder, locate_test, pairs
-from gan_nst.images.arrays import ImageArray, Resize, resize_image
+from gan_nst.images.arrays import ImageArray, resize_image
 from gan_nst.images.files import read_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import Translator

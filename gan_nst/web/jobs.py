@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from gan_nst.core.errors import DataError, GanNstError
-from gan_nst.images.finish import Finish
-from gan_nst.images.photo import Encoding, Photo, read_photo, write_photo
+from gan_nst.core.options import Encoding, Finish, Naming
+from gan_nst.images.photo import Photo, read_photo, write_photo
 from gan_nst.inference.folder import translate_photo
-from gan_nst.inference.outputs import Naming
+from gan_nst.inference.outputs import output_name
 from gan_nst.web.gate import file_in
 from gan_nst.web.offer import Offer
 
@@ -133,7 +133,7 @@ class Jobs:
         previews = folder / "previews"  # apart from the result, which may be called anything
         previews.mkdir()
         result = Result(
-            folder / naming.plain(Path(path.name)), previews / "before.webp", previews / "after.webp"
+            folder / output_name(Path(path.name), naming), previews / "before.webp", previews / "after.webp"
         )
         try:
             write_photo(translated, result.file)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gan_nst.core.errors import CheckpointError, SettingsError
+from gan_nst.core.options import Computing, TranslatorOptions
 from gan_nst.inference.exported import read_description
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import RUNS, find_run
@@ -103,7 +104,7 @@ def _without_folders(source: Source) -> Iterator[None]:
         raise CheckpointError(f"{source.title}: cannot be loaded now; choose another") from None
 
 
-def make_offer(runs: Sequence[Path | str], device: str = "auto", precision: str = "auto") -> Offer:
+def make_offer(runs: Sequence[Path | str], computing: Computing = Computing()) -> Offer:
     """The runs, checkpoints and files given, and for a folder all that translates under it.
 
     Raises CheckpointError for what does not exist or holds nothing that translates.
@@ -114,7 +115,10 @@ def make_offer(runs: Sequence[Path | str], device: str = "auto", precision: str 
             sources.setdefault(path, _title(path))
     return Offer(
         [Source(path, title) for path, title in sources.items()],
-        lambda path, direction: load_translator(path, direction, device, precision),
+        lambda path, direction: load_translator(
+            path,
+            TranslatorOptions(device=computing.device, precision=computing.precision, direction=direction),
+        ),
     )
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_nst.core.errors import DataError, GanNstError, SettingsError, counted
-from gan_nst.images.finish import Finish
-from gan_nst.inference.outputs import Naming
+from gan_nst.core.options import Finish, Naming
 from gan_nst.web.jobs import Jobs, Result, archive
 
 WAITING = 20  # translations in the queue

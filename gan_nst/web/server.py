@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_nst.core.errors import SettingsError, reason
+from gan_nst.core.options import AppOptions
 from gan_nst.core.terminal import stop_on_signals
 from gan_nst.web.gate import Gate
 from gan_nst.web.jobs import Jobs, Store
@@ -31,27 +32,21 @@ _KEPT = 40  # times the largest upload: of uploads and results on the disk
 class Limits:
     """What visitors may send: an upload's bytes, an image's pixels."""
 
-    upload: int = 50 * _MEGABYTE
-    pixels: int = 64_000_000
+    upload: int = AppOptions.max_upload * _MEGABYTE
+    pixels: int = AppOptions.max_pixels
 
 
 def app(
     runs: Sequence[Path | str],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    device: str = "auto",
-    precision: str = "auto",
-    max_upload: int = 50,
-    max_pixels: int = 64_000_000,
+    options: AppOptions = AppOptions(),
 ) -> None:
     """Serves a page that translates images, until SIGINT or SIGTERM.
 
     runs: runs, checkpoints, exported generators' files, or folders with such. port: 0 takes a free one. max_upload: of
     an image's file, in megabytes. Raises GanNstError, one line, for every mistake in what was given.
     """
-    offer = make_offer(runs, device, precision)
-    limits = Limits(max_upload * _MEGABYTE, max_pixels)
+    offer, host, port = make_offer(runs, options), options.host, options.port
+    limits = Limits(options.max_upload * _MEGABYTE, options.max_pixels)
     with stop_on_signals() as stop, serving(offer, host, port, limits) as (address, server):
         log.info(f"{len(offer.sources)} to choose from; open {address} in a browser (Ctrl-C ends)")
         if not _is_loopback(host):

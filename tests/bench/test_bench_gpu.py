@@ -5,6 +5,7 @@ import torch
 from helpers_bench import TOY
 
 from gan_nst.commands.bench import benchmark
+from gan_nst.core.options import BenchOptions
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,7 +17,7 @@ def test_the_benchmark_on_a_gpu(in_project):
     before = torch.get_float32_matmul_precision()
     config = "experiments/photo2cartoon/cyclegan.yaml"
     small = ["data.crop_size=32", "method.generator.width=4", "training.batch_size=2", "device=cuda"]
-    result = benchmark(config, small, rounds=2, device="cuda", sizes=TOY)
+    result = benchmark(config, small, BenchOptions(rounds=2, device="cuda"), sizes=TOY)
     step = result["cyclegan_step"]
     assert list(step["batches"]) == ["1", "2", "4", "8", "16", "32"]
     for value in (step["reference"], step["float32"], step["bfloat16"], *step["batches"].values()):

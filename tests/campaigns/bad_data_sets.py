@@ -284,4 +284,4 @@ def _begin(folder: Path, run: Path, cache: str, workers: int) -> Child:
     settings = [f"data.root={folder}", "data.domain=x", f"data.cache={cache}", f"data.workers={workers}"]
     settings += ["data.held_out=0", "evaluation.features=none", "evaluation.score=none"]
     settings += [f"training.steps={_STEPS}", "training.checkpoint_every=1000", "training.sample_every=1000"]
-    return Child(command, "train", CONFIG, *TINY, *settings, "--out", run, cwd=folder)
+    return Child(command, "train", CONFIG, *TINY, *settings, "--output", run, cwd=folder)

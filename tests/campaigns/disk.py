@@ -115,10 +115,12 @@ def _subjects(training: Job) -> list[Subject]:
     return [
         Subject("train", training.place, training.begin, training.go_on, fixed(_after_training, training)),
         of_command("translate", "translate", training.whole, images, "--output", "out", after=_same_tree()),
-        of_command("export", "export", training.whole, "--to", "onnx", "--out", "o.onnx", after=_same_tree()),
+        of_command(
+            "export", "export", training.whole, "--format", "onnx", "--output", "o.onnx", after=_same_tree()
+        ),
         of_command("smooth", "data", "smooth", images, "out", after=_same_tree()),
         of_command("demo", "data", "demo", "scenes", "--size", "16", "--count", "2", after=_same_tree()),
-        of_command("curves", "curves", training.whole, "--out", "curves.png", after=_same_tree()),
+        of_command("curves", "curves", training.whole, "--output", "curves.png", after=_same_tree()),
         Subject("evaluate", run_place, evaluation.begin, evaluation.again, evaluation.after),
     ]
 

@@ -61,7 +61,7 @@ def make_base(base: Path) -> None:
     Path("run/metrics.jsonl").write_text(
         '{"step": 1, "generator/cycle_a": 1.5}\n{"step": 2, "generator/cycle_a": 1.0}\n'
     )
-    assert command("export", "run", "--to", "safetensors", "--out", "generator.safetensors") == 0
+    assert command("export", "run", "--format", "safetensors", "--output", "generator.safetensors") == 0
 
 
 def nothing(work: Path) -> None:

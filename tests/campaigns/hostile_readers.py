@@ -13,10 +13,11 @@ _INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezen
 def _offer(*paths: str) -> int:
     """What the page's list of runs does with them."""
     from gan_nst.core.errors import GanNstError
+    from gan_nst.core.options import Computing
     from gan_nst.web.offer import make_offer
 
     try:
-        offer = make_offer(paths, "cpu", "float32")
+        offer = make_offer(paths, Computing("cpu", "float32"))
         for number in range(len(offer.sources)):
             offer.translator(number, offer.directions(number)[0][1])
     except GanNstError as error:
@@ -41,7 +42,10 @@ _WEIGHTS = {
         "x.safetensors",
         cli("evaluate", "x.safetensors", "--data", "data", *EVALUATE),
     ),
-    "export a run": (CHECKPOINT, cli("export", "run", "--to", "safetensors", "--out", "x.safetensors")),
+    "export a run": (
+        CHECKPOINT,
+        cli("export", "run", "--format", "safetensors", "--output", "x.safetensors"),
+    ),
     "the page's run": (CHECKPOINT, partial(_offer, "run")),
     "the page's checkpoint": ("x.pt", partial(_offer, "x.pt")),
     "the page's generator": ("x.safetensors", partial(_offer, "x.safetensors")),
@@ -95,7 +99,7 @@ def generator_cases(suffix: str, files: dict[str, bytes]) -> Iterator[Case]:
     file = f"x.{suffix}"
     ways = {
         "translate": cli("translate", file, "photos", *TRANSLATE),
-        "export": cli("export", file, "--to", "safetensors", "--out", "y.safetensors"),
+        "export": cli("export", file, "--format", "safetensors", "--output", "y.safetensors"),
         "evaluate": cli("evaluate", file, "--data", "data", *EVALUATE),
         "page": partial(_offer, file),
     }

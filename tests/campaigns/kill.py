@@ -137,7 +137,7 @@ def _two_in_one_folder(training: Job, name: str) -> str | None:
     """Two trainings that shall write into one folder, started together: one of them does."""
     place = training.place(f"{name}-out")
     children = [
-        Child(command, "train", job.CONFIG, *job.OVERRIDES, "--out", "run", cwd=place) for _ in range(2)
+        Child(command, "train", job.CONFIG, *job.OVERRIDES, "--output", "run", cwd=place) for _ in range(2)
     ]
     endings = [child.wait(_SECONDS) for child in children]
     problem = _one_refused(training, place / "run", endings, ([0, 2],))  # whenever the second comes
@@ -171,7 +171,7 @@ def _one_refused(training: Job, run: Path, endings, allowed: tuple[list[int], ..
 def _killed_export(folder: Path, training: Job, to: str, draw: random.Random) -> tuple[bool, str | None]:
     """An export that is killed where it writes leaves what was there before, and the next one is whole."""
     out = folder / f"out.{to}"
-    arguments = ("export", training.whole, "--to", to, "--out", out)
+    arguments = ("export", training.whole, "--format", to, "--output", out)
     ending = Child(command, *arguments).wait(_SECONDS)
     if ending.value != 0:
         return False, ending.output

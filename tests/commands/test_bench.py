@@ -20,6 +20,7 @@ from gan_nst.bench.table import as_text
 from gan_nst.commands import bench
 from gan_nst.commands.bench import benchmark
 from gan_nst.commands.bench_steps import Candidate, candidates, compare, cyclegan_job, until_out_of_memory
+from gan_nst.core.options import BenchOptions
 
 CPU = torch.device("cpu")
 CONFIGS = [
@@ -40,7 +41,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(PROJECT)
-        result = benchmark(CONFIGS[0], SMALL, json=file, rounds=2, device="cpu", sizes=TOY)
+        result = benchmark(CONFIGS[0], SMALL, BenchOptions(json=file, rounds=2, device="cpu"), sizes=TOY)
     return result, file
 
 

@@ -366,5 +366,5 @@ def test_mistakes_are_reported_in_one_line(gan_nst, data, tmp_path):
 
 
 def test_the_function_returns_what_is_written(data, tmp_path):
-    result = package.data_check(data, crop_size=32, json=tmp_path / "x.json")
+    result = package.data_check(data, package.CheckOptions(crop_size=32, json=tmp_path / "x.json"))
     assert result == json.loads((tmp_path / "x.json").read_text())

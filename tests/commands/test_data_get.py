@@ -193,7 +193,7 @@ def problem_with(name, data, folder):
     """What is wrong with how an archive was refused: in one line that names it, and nothing is left of it."""
     (folder / name).write_bytes(data)
     try:
-        package.data_get(name, "into")
+        package.data_get(name, package.GetOptions(into="into"))
         return "was not refused"
     except package.GanNstError as error:
         if not (str(error).startswith(f"{name}: ") and len(escaped(str(error))) < 500):

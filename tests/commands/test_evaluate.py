@@ -19,6 +19,7 @@ from gan_nst.commands import evaluate as command
 from gan_nst.commands import evaluate as record
 from gan_nst.commands.train import train
 from gan_nst.core.files import write_file
+from gan_nst.core.options import EvaluateOptions, TrainOptions
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import Judge
@@ -36,7 +37,7 @@ def trained(datasets, tmp_path_factory):
         "evaluation.every=2",
         "evaluation.export=last",
     ]
-    return train(CONFIG, overrides, out=tmp_path_factory.mktemp("runs") / "run")
+    return train(CONFIG, overrides, TrainOptions(output=tmp_path_factory.mktemp("runs") / "run"))
 
 
 @pytest.fixture
@@ -303,7 +304,8 @@ def test_evaluating_does_not_touch_the_exported_generators(gan_nst, run):
 
 def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     folder = datasets / "photo2cartoon"
-    command.evaluate(images=folder / "testA", reference=folder / "testB")
+    compared = EvaluateOptions(images=folder / "testA", reference=folder / "testB")
+    command.evaluate(options=compared)
     counted = []
     whole = command.Judge.judge
     monkeypatch.setattr(
@@ -311,7 +313,7 @@ def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     )
     monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed anew"))
     with pytest.raises(pytest.fail.Exception):  # the images' own are; the reference's were not
-        command.evaluate(images=folder / "testA", reference=folder / "testB")
+        command.evaluate(options=compared)
     assert counted == [4]
 
 
@@ -346,7 +348,9 @@ def test_damaged_similarity_weights_do_not_cost_a_training_its_generator(
 ):
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
     (tmp_path / "squeezenet1_1.pth").write_bytes(b"nothing")
-    run = train(CONFIG, [f"data.root={datasets}", *TINY, "training.steps=2"], out=tmp_path / "run")
+    run = train(
+        CONFIG, [f"data.root={datasets}", *TINY, "training.steps=2"], TrainOptions(output=tmp_path / "run")
+    )
     assert (run / "generator.safetensors").exists()
     assert not (run / "evaluation.json").exists()
     assert "squeezenet1_1.pth" in caplog.text
@@ -357,7 +361,7 @@ def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):
     assert code == 0
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "curves.png" in out
-    code, _, _ = gan_nst("curves", run, run, "--out", tmp_path / "two.svg")
+    code, _, _ = gan_nst("curves", run, run, "--output", tmp_path / "two.svg")
     assert code == 0
     assert b"<svg" in (tmp_path / "two.svg").read_bytes()
 
@@ -365,7 +369,7 @@ def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):
 def test_curves_refuse_what_is_no_run(gan_nst, run, tmp_path):
     one_line(gan_nst("curves", tmp_path / "none"), "none")
     one_line(gan_nst("curves", tmp_path), str(tmp_path))
-    one_line(gan_nst("curves", run, "--out", tmp_path / "x.doc"), "x.doc", ".png")
+    one_line(gan_nst("curves", run, "--output", tmp_path / "x.doc"), "x.doc", ".png")
     (run / "metrics.jsonl").unlink()
     one_line(gan_nst("curves", run), "metrics")
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from gan_nst.commands import export as command
+from gan_nst.core.options import TranslatorOptions
 from gan_nst.inference.exported import Description, TrainingScale, export, load_exported
 from gan_nst.networks import build
 from gan_nst.runs.generators import load_translator
@@ -53,7 +54,7 @@ def translated(gan_nst, source, photo, output):
 def test_an_onnx_file_is_written_checked_and_translates(gan_nst, source, photo, tmp_path):
     out = tmp_path / "x.onnx"
     out.write_bytes(b"an older one")
-    code, text, err = gan_nst("export", source, "--to", "onnx", "--out", out)
+    code, text, err = gan_nst("export", source, "--format", "onnx", "--output", out)
     assert code == 0, err
     assert err == ""
     (line,) = text.splitlines()
@@ -65,7 +66,7 @@ def test_an_onnx_file_is_written_checked_and_translates(gan_nst, source, photo, 
     assert sorted(os.listdir(tmp_path)) == [
         "experiments", "made", "photos", "source.safetensors", "wanted", "x.onnx",
     ]  # fmt: skip
-    again = gan_nst("export", out, "--to", "pt2", "--out", tmp_path / "y.pt2")
+    again = gan_nst("export", out, "--format", "pt2", "--output", tmp_path / "y.pt2")
     one_line(again, out, "cannot be exported again")
 
 
@@ -78,7 +79,7 @@ def test_an_int8_file_is_calibrated_on_what_it_is_given(gan_nst, source, photo, 
         out = tmp_path / f"{number}.onnx"
         more = [] if folder is None else ["--calibrate", folder]
         code, text, err = gan_nst(
-            "export", source, "--to", "onnx", "--out", out, "--precision", "int8", *more
+            "export", source, "--format", "onnx", "--output", out, "--precision", "int8", *more
         )
         assert code == 0, err
         assert ("calibrating on the demo world's images" in text) == (folder is None)
@@ -94,7 +95,7 @@ def test_an_int8_file_is_calibrated_on_what_it_is_given(gan_nst, source, photo, 
 
 def test_a_program_translates(gan_nst, source, photo, tmp_path):
     out = tmp_path / "x.pt2"
-    code, text, err = gan_nst("export", source, "--to", "pt2", "--out", out)
+    code, text, err = gan_nst("export", source, "--format", "pt2", "--output", out)
     assert code == 0, err
     assert len(text.splitlines()) == 1
     made = translated(gan_nst, out, photo, tmp_path / "made")
@@ -104,19 +105,19 @@ def test_a_program_translates(gan_nst, source, photo, tmp_path):
 
 def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tmp_path, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "ba.safetensors"
-    assert gan_nst("train", CONFIG, *tiny, "training.steps=1", "--out", run)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=1", "--output", run)[0] == 0
     seen = []
     real = command._Images.real
     monkeypatch.setattr(command._Images, "real", lambda self: seen.append(real(self)) or seen[-1])
-    options = ["--to", "safetensors", "--direction", "ba", "--precision", "float16"]
-    code, _, err = gan_nst("export", run, *options, "--out", out)
+    options = ["--format", "safetensors", "--direction", "ba", "--precision", "float16"]
+    code, _, err = gan_nst("export", run, *options, "--output", out)
     assert code == 0, err
     with safe_open(out, framework="pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
     loaded, told = load_exported(out)
     assert told.translation == "ba"
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-    wanted = load_translator(run, "ba").generator.state_dict()
+    wanted = load_translator(run, TranslatorOptions(direction="ba")).generator.state_dict()
     stem = "segments.stem.convolution.weight"
     assert torch.equal(loaded.state_dict()[stem], wanted[stem].half().float())
     assert {image.shape for image in seen[0]} == {
@@ -130,17 +131,19 @@ def test_a_file_that_does_not_agree_is_not_left(gan_nst, source, tmp_path, monke
     monkeypatch.setattr(command.exported, "export", lambda generator, *rest: write(other, *rest))
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"an older one")
-    for precision, part in (("float32", "does not agree"), ("float16", "float16 does not do")):
-        result = gan_nst("export", source, "--to", "safetensors", "--precision", precision, "--out", out)
+    for precision, part in (("float32", "does not agree"), ("float16", "float16 is too inaccurate")):
+        result = gan_nst(
+            "export", source, "--format", "safetensors", "--precision", precision, "--output", out
+        )
         one_line(result, out, part, "dB")
         assert out.read_bytes() == b"an older one"
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
 def test_a_program_becomes_the_file_that_it_was_made_from(gan_nst, source, tmp_path):
-    assert gan_nst("export", source, "--to", "pt2", "--out", tmp_path / "x.pt2")[0] == 0
+    assert gan_nst("export", source, "--format", "pt2", "--output", tmp_path / "x.pt2")[0] == 0
     back = tmp_path / "back.safetensors"
-    code, _, err = gan_nst("export", tmp_path / "x.pt2", "--to", "safetensors", "--out", back)
+    code, _, err = gan_nst("export", tmp_path / "x.pt2", "--format", "safetensors", "--output", back)
     assert (code, err) == (0, "")
     assert back.read_bytes() == source.read_bytes()
 
@@ -152,47 +155,51 @@ def test_a_run_without_a_checkpoint_that_can_be_read_is_exported(gan_nst, source
     for content in left:
         (run / "checkpoints" / "step-0000001.pt").write_bytes(content)
     source.rename(run / "generator.safetensors")
-    assert gan_nst("export", run, "--to", "pt2", "--out", tmp_path / "x.pt2")[0] == 0
+    assert gan_nst("export", run, "--format", "pt2", "--output", tmp_path / "x.pt2")[0] == 0
 
 
 def test_a_generator_too_large_for_float16_is_refused_though_the_cpu_would_run_it(gan_nst, tmp_path):
     source, out = make(tmp_path / "large.safetensors", stem=1e4), tmp_path / "x.onnx"
-    options = ["--to", "onnx", "--precision", "float16", "--pixels", "float"]
-    one_line(gan_nst("export", source, *options, "--out", out), out, "not written", "not finite")
+    options = ["--format", "onnx", "--precision", "float16", "--pixels", "float"]
+    one_line(gan_nst("export", source, *options, "--output", out), out, "not written", "not finite")
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [
-        ("x.pt2", ["--to", "pt2", "--precision", "int8"], ["pt2", "int8", "onnx: float32, float16, int8"]),
-        ("x.safetensors", ["--to", "safetensors", "--precision", "int8"], ["no such file"]),
-        ("x.pt", ["--to", "pt2"], ["x.pt", "give it that suffix"]),
-        ("x.onnx", ["--to", "pt2"], ["x.onnx", ".pt2"]),
-        ("none/x.onnx", ["--to", "onnx"], ["none", "no such folder"]),
-        ("folder.onnx", ["--to", "onnx"], ["folder.onnx", "is a folder"]),
-        ("x.onnx", ["--to", "onnx", "--calibrate", "."], ["--calibrate", "float32"]),
-        ("x.onnx", ["--to", "onnx", "--direction", "ba"], ["translates ab, not ba"]),
-        ("x.safetensors", ["--to", "safetensors", "--pixels", "float"], ["--pixels"]),
-        ("source.safetensors", ["--to", "safetensors"], ["over itself"]),
+        (
+            "x.pt2",
+            ["--format", "pt2", "--precision", "int8"],
+            ["pt2", "int8", "onnx: float32, float16, int8"],
+        ),
+        ("x.safetensors", ["--format", "safetensors", "--precision", "int8"], ["not available"]),
+        ("x.pt", ["--format", "pt2"], ["x.pt", "give it that suffix"]),
+        ("x.onnx", ["--format", "pt2"], ["x.onnx", ".pt2"]),
+        ("none/x.onnx", ["--format", "onnx"], ["none", "no such folder"]),
+        ("folder.onnx", ["--format", "onnx"], ["folder.onnx", "is a folder"]),
+        ("x.onnx", ["--format", "onnx", "--calibrate", "."], ["--calibrate", "float32"]),
+        ("x.onnx", ["--format", "onnx", "--direction", "ba"], ["translates ab, not ba"]),
+        ("x.safetensors", ["--format", "safetensors", "--pixels", "float"], ["--pixels"]),
+        ("source.safetensors", ["--format", "safetensors"], ["is the source itself"]),
         (
             "x.onnx",
-            ["--to", "onnx", "--precision", "int8", "--calibrate", "none"],
+            ["--format", "onnx", "--precision", "int8", "--calibrate", "none"],
             ["none", "no such folder"],
         ),
-        ("x.onnx", ["--to", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no images"]),
+        ("x.onnx", ["--format", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no images"]),
     ],
 )
 def test_mistakes(gan_nst, source, tmp_path, name, options, parts):
     (tmp_path / "folder.onnx").mkdir()
     before = sorted(os.listdir(tmp_path))
-    one_line(gan_nst("export", source, "--out", tmp_path / name, *options), *parts)
+    one_line(gan_nst("export", source, "--output", tmp_path / name, *options), *parts)
     assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_a_missing_source_is_told(gan_nst, tmp_path):
     out = tmp_path / "x.onnx"
-    one_line(gan_nst("export", tmp_path / "none", "--to", "onnx", "--out", out), "none", "no such run")
+    one_line(gan_nst("export", tmp_path / "none", "--format", "onnx", "--output", out), "none", "no such run")
     missing = tmp_path / "none.safetensors"
-    one_line(gan_nst("export", missing, "--to", "onnx", "--out", out), missing, "no such file")
-    assert gan_nst("export", missing, "--to", "onnx", "--out", out)[1] == ""
+    one_line(gan_nst("export", missing, "--format", "onnx", "--output", out), missing, "no such file")
+    assert gan_nst("export", missing, "--format", "onnx", "--output", out)[1] == ""

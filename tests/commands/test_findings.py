@@ -10,6 +10,7 @@ import torch
 from helpers_runs import CONFIG, TINY
 
 from gan_nst.commands.train import train
+from gan_nst.core.options import TrainOptions
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.rules import diagnose
 from gan_nst.images.files import find_images, read_image, write_image
@@ -25,7 +26,9 @@ def findings(datasets, tmp_path):
     """Trains with the given settings and returns what is found, by kind."""
 
     def train_and_diagnose(*overrides, root=datasets):
-        run = train(CONFIG, [f"data.root={root}", *TINY, *QUICK, *overrides], out=tmp_path / "run")
+        run = train(
+            CONFIG, [f"data.root={root}", *TINY, *QUICK, *overrides], TrainOptions(output=tmp_path / "run")
+        )
         return {finding.kind: finding for finding in diagnose(read_run(run))}
 
     return train_and_diagnose

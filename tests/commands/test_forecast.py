@@ -13,7 +13,7 @@ ABOUT = re.compile(
 
 def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
-    code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=30", "--out", folder, "--dry-run")
+    code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=30", "--output", folder, "--dry-run")
     assert code == 0
     assert ABOUT.search(out).group(2) == "30"
     assert not folder.exists()
@@ -22,7 +22,7 @@ def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(gan_nst, tiny, tmp_p
 def test_a_dry_run_of_a_resumed_run_tells_what_is_left(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     steps = ["training.steps=30", "training.stop_at=10"]
-    assert gan_nst("train", CONFIG, *tiny, *steps, "--out", folder)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, *steps, "--output", folder)[0] == 0
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     code, out, _ = gan_nst("train", "--resume", folder, "--dry-run")
     assert code == 0
@@ -39,7 +39,7 @@ def test_a_dry_run_too_short_to_forecast_says_nothing_of_time(gan_nst, tiny):
 def test_a_training_tells_them_among_its_first_lines(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     code, out, _ = gan_nst(
-        "train", CONFIG, *tiny, "training.steps=12", "training.log_every=6", "--out", folder
+        "train", CONFIG, *tiny, "training.steps=12", "training.log_every=6", "--output", folder
     )
     assert code == 0
     assert ABOUT.search(out).start() < out.index("step 6/12")
@@ -47,7 +47,7 @@ def test_a_training_tells_them_among_its_first_lines(gan_nst, tiny, tmp_path):
 
 def test_a_short_run_is_not_compiled_and_says_so_in_its_settings(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
-    assert gan_nst("train", CONFIG, *tiny, "training.steps=2", "--out", folder)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=2", "--output", folder)[0] == 0
     assert yaml.safe_load((folder / "settings.yaml").read_text())["compile"] == "never"
 
 
@@ -55,5 +55,5 @@ def test_a_short_run_is_not_compiled_and_says_so_in_its_settings(gan_nst, tiny, 
 def test_what_changes_no_result_may_change_on_resume(gan_nst, tiny, tmp_path, changed):
     folder = tmp_path / "run"
     steps = ["training.steps=4", "training.stop_at=2"]
-    assert gan_nst("train", CONFIG, *tiny, *steps, "--out", folder)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, *steps, "--output", folder)[0] == 0
     assert gan_nst("train", "--resume", folder, changed)[0] == 0

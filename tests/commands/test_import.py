@@ -13,6 +13,7 @@ from gan_nst.commands.importing import import_generator
 from gan_nst.commands.translate import translate
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import CheckpointError, GanNstError, SettingsError, WeightsError
+from gan_nst.core.options import ImportOptions, TranslateOptions, TranslatorOptions
 from gan_nst.images.files import read_image, write_image
 from gan_nst.inference.exported import TrainingScale, load_exported
 from gan_nst.inference.foreign import recognise
@@ -64,9 +65,12 @@ def test_translate_runs_it(source, output, tmp_path):
     import_generator(source, output)
     photo = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
     write_image(photo, tmp_path / "photos" / "one.png")
-    outcome = translate(output, tmp_path / "photos", tmp_path / "translated", precision="float32")
+    exact = TranslateOptions(precision="float32")
+    outcome = translate(
+        output, tmp_path / "photos", tmp_path / "translated", TranslateOptions(precision="float32")
+    )
     assert outcome.written == [tmp_path / "translated" / "one.png"]
-    assert np.array_equal(read_image(outcome.written[0]), load_translator(output, precision="float32")(photo))
+    assert np.array_equal(read_image(outcome.written[0]), load_translator(output, exact)(photo))
 
 
 def test_what_was_recognised_and_how_to_use_it_is_told(source, output, caplog):
@@ -93,7 +97,7 @@ def test_what_was_recognised_and_how_to_use_it_is_told(source, output, caplog):
 )
 def test_the_direction_is_the_given_one_or_the_names(source, output, name, given, expected):
     renamed = source.rename(source.with_name(name))
-    assert import_generator(renamed, output, direction=given).translation == expected
+    assert import_generator(renamed, output, ImportOptions(direction=given)).translation == expected
 
 
 @pytest.mark.parametrize(
@@ -106,12 +110,12 @@ def test_the_direction_is_the_given_one_or_the_names(source, output, name, given
     ],
 )
 def test_the_training_scale_can_be_told(source, output, given, expected):
-    scale = import_generator(source, output, **given).training_scale
+    scale = import_generator(source, output, ImportOptions(**given)).training_scale
     assert (scale.load_size, scale.crop_size, scale.resize) == expected
 
 
 def test_the_licence_is_in_the_file(source, output):
-    import_generator(source, output, licence="BSD-2-Clause")
+    import_generator(source, output, ImportOptions(licence="BSD-2-Clause"))
     assert load_exported(output)[1].licence == "BSD-2-Clause"
 
 
@@ -125,14 +129,14 @@ def test_equal_sources_give_equal_files(source, output, tmp_path):
     ("given", "message"),
     [
         ({"direction": "a2b"}, "--direction: expected ab or ba, got 'a2b'"),
-        ({"load_size": 0}, "training scale: load_size"),
+        ({"load_size": 0}, "--load-size: expected a whole number of at least 1, got 0"),
         ({"crop_size": 300}, "training scale: crop_size 300 is larger than load_size 286; lower it"),
-        ({"resize": "crop"}, "training scale: resize"),
+        ({"resize": "crop"}, "--resize: expected one of short_side, squash, none, got 'crop'"),
     ],
 )
 def test_a_wrong_setting_is_refused(source, output, given, message):
     with pytest.raises(SettingsError) as raised:
-        import_generator(source, output, **given)
+        import_generator(source, output, ImportOptions(**given))
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
     assert not output.parent.exists()
@@ -148,7 +152,7 @@ def test_an_output_of_another_kind_is_refused(source, tmp_path, name):
 def test_an_output_that_is_there_is_not_written_over(source, output):
     output.parent.mkdir()
     output.write_bytes(b"a generator of a week of training")
-    with pytest.raises(CheckpointError, match="is there already") as raised:
+    with pytest.raises(CheckpointError, match="already exists") as raised:
         import_generator(source, output)
     assert str(raised.value).startswith(f"{output}: ")
     assert output.read_bytes() == b"a generator of a week of training"
@@ -226,7 +230,9 @@ def errors(translator, data, count):
 
 
 def test_the_published_cartoongan_draws_its_own_images(hayao, test_data):
-    measured = list(errors(load_translator(hayao, device="cpu", precision="float32"), test_data, 4))
+    measured = list(
+        errors(load_translator(hayao, TranslatorOptions(device="cpu", precision="float32")), test_data, 4)
+    )
     assert len(measured) == 4
     assert max(measured) < BOUND
 

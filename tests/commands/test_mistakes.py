@@ -40,7 +40,7 @@ def own(folders, tiny):
 def finished(gan_nst, tiny, tmp_path):
     """A run of four steps."""
     folder = tmp_path / "finished"
-    assert gan_nst("train", CONFIG, *tiny, "training.steps=4", "--out", folder)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, "training.steps=4", "--output", folder)[0] == 0
     return folder
 
 
@@ -142,7 +142,7 @@ def test_resume(gan_nst, finished, tmp_path):
     )
     one_line(gan_nst("train", "--resume", finished, "seed=1", "data.flip=0"), "seed", "data.flip")
     one_line(gan_nst("train", "--resume", finished, "training.steps=3"), "training.steps")
-    one_line(gan_nst("train", CONFIG, "--out", finished), "not empty", "--resume")
+    one_line(gan_nst("train", CONFIG, "--output", finished), "not empty", "--resume")
     code, out, err = gan_nst(
         "train", "--resume", finished, "training.steps=6", "data.workers=0", "training.log_every=2"
     )
@@ -174,7 +174,7 @@ def test_init_from_another_architecture(gan_nst, finished, tiny, tmp_path):
     one_line(
         gan_nst("train", CONFIG, *arguments, "method.generator.width=6"), "does not fit method.generator"
     )
-    assert gan_nst("train", CONFIG, *arguments, "--out", tmp_path / "from")[0] == 0
+    assert gan_nst("train", CONFIG, *arguments, "--output", tmp_path / "from")[0] == 0
 
 
 def test_translate(gan_nst, finished, tmp_path):
@@ -237,7 +237,7 @@ def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst
     run, image = tmp_path / "run", tmp_path / "x.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(image)
     few = ["training.steps=100000", "training.stop_at=2", "method.generator.start_from=nothing"]
-    assert gan_nst("train", CONFIG, *tiny, *few, "--out", run)[0] == 0
+    assert gan_nst("train", CONFIG, *tiny, *few, "--output", run)[0] == 0
     gan_nst("translate", run, image, "--output", tmp_path / "two")
     process = start("train", "--resume", run)
     wait_for_step(process, run, 5)  # the checkpoint of step 4 is written

@@ -10,6 +10,7 @@ from helpers_runs import CONFIG, metrics, one_line, run, same_state
 
 from gan_nst.commands.train import train
 from gan_nst.core.errors import TrainingError
+from gan_nst.core.options import TrainOptions
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.training import checkpoint
 
@@ -40,7 +41,7 @@ def bad_step(monkeypatch):
 def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, datasets, tmp_path):
     tiny = [*tiny, *SHORT, "training.batch_size=2"]
     with pytest.raises(TrainingError) as raised:
-        train(CONFIG, tiny, out=tmp_path / "stopped")
+        train(CONFIG, tiny, TrainOptions(output=tmp_path / "stopped"))
     message = str(raised.value)
     assert message.startswith("step 5: generator/cycle_a not finite, with the images ")
     named = re.search("with the images (.*?);", message)[1].split(", ")
@@ -50,17 +51,17 @@ def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, data
     assert payload["step"] == 4
     assert f"{newest} is from before" in message
     (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip) leaves", message)
-    train(resume=advice[0], overrides=[advice[1]])
+    train(overrides=[advice[1]], options=TrainOptions(resume=advice[0]))
     assert metrics(tmp_path / "stopped")[5]["skipped/steps"] == 1
-    train(CONFIG, [*tiny, "training.on_nonfinite=skip"], out=tmp_path / "skipped")
+    train(CONFIG, [*tiny, "training.on_nonfinite=skip"], TrainOptions(output=tmp_path / "skipped"))
     assert same_state(tmp_path / "stopped", tmp_path / "skipped")
 
 
 def test_a_rate_far_too_high_is_one_line(tiny, tmp_path):
     arguments = ["train", CONFIG, *tiny, *SHORT, "method.learning_rate=1e30", "training.steps=40"]
     message = ("not finite, with the images", "step-0000000.pt is from before", "lower learning rate")
-    one_line(run(*arguments, "--out", tmp_path / "run"), *message)
-    code, _, err = run(*arguments, "training.on_nonfinite=skip", "--out", tmp_path / "skipping")
+    one_line(run(*arguments, "--output", tmp_path / "run"), *message)
+    code, _, err = run(*arguments, "training.on_nonfinite=skip", "--output", tmp_path / "skipping")
     assert code == 2
     assert "Traceback" not in err
     assert "of the last 10 steps were left out" in err.strip().splitlines()[-1]

@@ -11,6 +11,7 @@ from helpers_runs import PROJECT, TINY, metrics, one_line, same_state
 from torchvision.models import squeezenet1_1
 
 import gan_nst
+from gan_nst.core.options import TrainOptions
 from gan_nst.data import cache
 from gan_nst.images.files import find_images, read_image
 from gan_nst.inference.exported import load_exported
@@ -28,7 +29,7 @@ SMALL = [
 
 
 def train(datasets, out, *more):
-    return gan_nst.train(CONFIG, [f"data.root={datasets}", *SMALL, *more], out=out)
+    return gan_nst.train(CONFIG, [f"data.root={datasets}", *SMALL, *more], TrainOptions(output=out))
 
 
 def training_alone(datasets):
@@ -108,7 +109,7 @@ def test_a_run_resumed_around_the_end_of_the_warm_up_is_the_same_run(datasets, a
     stopped = train_alone(datasets, tmp_path / "run", f"training.stop_at={stop}")
     untouched = not checkpoint.load_newest(stopped / "checkpoints")[1]["optimizers"]["discriminator"]["state"]
     assert untouched == (stop <= WARM_UP)
-    gan_nst.train(resume=stopped)
+    gan_nst.train(options=TrainOptions(resume=stopped))
     assert same_state(alone, stopped)
 
 
@@ -130,7 +131,7 @@ def test_the_smoothed_view_is_cached_beside_the_images(datasets, tmp_path):
     shutil.rmtree(tmp_path / "run")
     cyclegan = os.path.join(PROJECT, "experiments", "default", "cyclegan.yaml")
     names = [f"data.root={tmp_path}", *training_alone(tmp_path), *TINY, "training.steps=1"]
-    gan_nst.train(cyclegan, names, out=tmp_path / "run")
+    gan_nst.train(cyclegan, names, TrainOptions(output=tmp_path / "run"))
     assert len(with_view) == len(set((tmp_path / ".cache").glob("*.bin"))) + 1
 
 
@@ -153,7 +154,7 @@ def test_broken_cartoons_are_left_out_of_both_views(datasets, tmp_path, monkeypa
 
 
 def test_curves_are_drawn_and_images_translated(gan_nst, run, datasets, tmp_path):
-    code, out, err = gan_nst("curves", run, "--out", tmp_path / "curves.png")
+    code, out, err = gan_nst("curves", run, "--output", tmp_path / "curves.png")
     assert code == 0, err
     assert read_image(tmp_path / "curves.png").size
     photographs = datasets / "photo2cartoon" / "testA"
@@ -169,7 +170,7 @@ MISSING = "method.features={network: vgg19, layer: null, weights: null}"  # as i
 
 
 def test_missing_weights_stop_a_run_before_it_begins(gan_nst, datasets, tmp_path):
-    result = gan_nst("train", CONFIG, f"data.root={datasets}", *SMALL, MISSING, "--out", tmp_path / "run")
+    result = gan_nst("train", CONFIG, f"data.root={datasets}", *SMALL, MISSING, "--output", tmp_path / "run")
     ways = ("method.features.weights=FILE", "method.features.network=squeezenet1_1")
     one_line(result, "VGG-19", torch.hub.get_dir(), *ways)
     assert not (tmp_path / "run").exists()

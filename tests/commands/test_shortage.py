@@ -16,6 +16,7 @@ from gan_nst.commands import train as finish
 from gan_nst.commands.train import dispensable
 from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import TrainingError
+from gan_nst.core.options import TrainOptions
 from gan_nst.data.batches import Samples
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.training import checkpoint
@@ -70,7 +71,7 @@ def test_other_errors_are_left_alone(error):
 def whole(datasets, tmp_path_factory):
     """A run to its end."""
     settings = [f"data.root={datasets}", *TINY, *SHORT]
-    return train.train(CONFIG, settings, out=tmp_path_factory.mktemp("whole") / "run")
+    return train.train(CONFIG, settings, TrainOptions(output=tmp_path_factory.mktemp("whole") / "run"))
 
 
 def failing(monkeypatch, owner, name, error, calls):
@@ -92,7 +93,7 @@ def test_memory_that_runs_out_in_a_step_leaves_a_run_to_go_on_with(error, whole,
     with monkeypatch.context() as during:
         failing(during, CycleGan, "discriminator_losses", error, {6})
         with pytest.raises(TrainingError) as raised:
-            train.train(CONFIG, [*tiny, *SHORT], out=run)
+            train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=run))
     message = str(raised.value)
     newest = checkpoint.newest_first(run / "checkpoints")[0]
     assert message.startswith("out of memory on cpu after step ")
@@ -103,7 +104,7 @@ def test_memory_that_runs_out_in_a_step_leaves_a_run_to_go_on_with(error, whole,
     assert "a data.crop_size below 32" in message
     assert "\n" not in message
     if error is RAN_OUT[0]:
-        train.train(resume=run, overrides=["training.activation_checkpointing=true"])
+        train.train(overrides=["training.activation_checkpointing=true"], options=TrainOptions(resume=run))
         assert same_state(run, whole)
 
 
@@ -117,7 +118,7 @@ def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Samples, "__getitem__", fail)
     with pytest.raises(TrainingError, match=r"^out of memory on cpu after step [34]: .* data.workers=0; or"):
-        train.train(CONFIG, [*tiny, *SHORT, "data.workers=1"], out=tmp_path / "run")
+        train.train(CONFIG, [*tiny, *SHORT, "data.workers=1"], TrainOptions(output=tmp_path / "run"))
 
 
 def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
@@ -128,7 +129,7 @@ def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     failing(monkeypatch, train.Validation, "__call__", torch.OutOfMemoryError("CUDA out of memory"), {1})
     failing(monkeypatch, finish, "_evaluate", MemoryError(), {1})
     failing(monkeypatch, finish, "sample_grid", MemoryError(), {1})
-    run = train.train(CONFIG, [*tiny, *SHORT], out=tmp_path / "run")
+    run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
     for what in ("step 3: no sample grid", "step 3: no validation", "no evaluation", "no final sample grid"):
         assert f"{what}" in caplog.text
     assert "final.png" not in caplog.text
@@ -162,7 +163,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_host_that_has_no_more_memory_to_give(tiny, tmp_path):
     """A limit of the system, at a step that needs far more."""
-    arguments = ["train", CONFIG, *tiny, *SHORT, "--out", str(tmp_path / "run")]
+    arguments = ["train", CONFIG, *tiny, *SHORT, "--output", str(tmp_path / "run")]
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, "--quiet", *arguments],
         capture_output=True,

@@ -13,12 +13,13 @@ import torch
 from helpers_runs import ENVIRONMENT, finish, one_line
 from PIL import Image
 
-from gan_nst.arguments import make_parser
+from gan_nst.cli import make_parser
 from gan_nst.commands.translate import translate
 from gan_nst.core import device as processes
 from gan_nst.core import terminal as messages
 from gan_nst.core import terminal as progress
 from gan_nst.core.errors import SettingsError
+from gan_nst.core.options import TranslateOptions, TranslatorOptions
 from gan_nst.images.files import find_images
 from gan_nst.images.photo import read_photo
 from gan_nst.inference.exported import Description, TrainingScale, export
@@ -64,19 +65,11 @@ def test_sizes_are_read_as_they_are_written():
         assert parsed("--memory", text).memory == size
     for text, count in {"600M": 600_000_000, "12000": 12_000, "1.2G": 1_200_000_000, "30k": 30_000}.items():
         assert parsed("--max-pixels", text).max_pixels == count
-    assert (parsed().memory, parsed().max_pixels) == (3 * 2**29, 512_000_000)
+    assert (TranslateOptions().memory, TranslateOptions().max_pixels) == (3 * 2**29, 512_000_000)
 
 
-def test_the_defaults_typed_are_those_of_the_function():
-    import inspect
-
-    parameters = inspect.signature(translate).parameters
-    typed = vars(parsed())
-    shared = parameters.keys() & typed.keys() - {"source", "output"}
-    assert len(shared) >= 12
-    assert not {"format", "suffix", "quality", "chroma"} & typed.keys()  # where not given, the function's
-    for name in shared:
-        assert typed[name] == parameters[name].default, name
+def test_what_is_not_typed_is_left_to_the_options():
+    assert vars(parsed()).keys() == {"source", "input", "output", "run", "quiet"}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +87,7 @@ def test_the_defaults_typed_are_those_of_the_function():
         ("--scale", "0", "expected a number above 0 and up to 1, got '0'"),
         ("--quality", "0", "expected a whole number from 1 to 100, got '0'"),
         ("--quality", "101", "expected a whole number from 1 to 100"),
+        ("--suffix", "a/b", "expected a part of a file's name, got 'a/b'"),
         ("--format", "gif", "invalid choice: 'gif'"),
         ("--chroma", "4:1:1", "invalid choice"),
         ("--preserve-color", "hue", "invalid choice"),
@@ -111,8 +105,8 @@ def test_every_option_reaches_its_place(gan_nst, generator, tmp_path, monkeypatc
 
     seen = {}
 
-    def spy(translator, source, output, options):
-        seen.update(translator=translator, options=options)
+    def spy(translator, source, output, options, share):
+        seen.update(translator=translator, options=options, share=share)
         return command.Outcome()
 
     monkeypatch.setattr(command, "translate_folder", spy)
@@ -131,16 +125,16 @@ def test_every_option_reaches_its_place(gan_nst, generator, tmp_path, monkeypatc
         "--scratch": tmp_path,
     }
     typed = [part for option in options.items() for part in option]
-    code, _, _ = gan_nst("translate", generator, "in", "--output", "out", *typed, "--resume")
+    source = fill(tmp_path / "in", "a.png")
+    code, _, _ = gan_nst("translate", generator, source, "--output", "out", *typed, "--resume")
     assert code == 0
     translator, options = seen["translator"], seen["options"]
     assert (translator.memory, translator.scratch) == (100 * 2**20, tmp_path)
     assert translator.precision == "bfloat16"
-    assert (options.naming.format, options.naming.suffix) == ("jpeg", "_x")
-    assert (options.encoding.quality, options.encoding.chroma) == (70, "4:2:0")
-    finish = options.finish
-    assert (finish.preserve_color, finish.strength, finish.scale) == ("luma", 0.5, 0.25)
-    assert (options.resume, options.largest, options.share) == (True, 9000, (0, 1))
+    assert (options.format, options.suffix) == ("jpeg", "_x")
+    assert (options.quality, options.chroma) == (70, "4:2:0")
+    assert (options.preserve_color, options.strength, options.scale) == ("luma", 0.5, 0.25)
+    assert (options.resume, options.max_pixels, seen["share"]) == (True, 9000, (0, 1))
 
 
 def test_what_was_done_is_told(gan_nst, generator, tmp_path):
@@ -152,7 +146,7 @@ def test_what_was_done_is_told(gan_nst, generator, tmp_path):
     (tmp_path / "out" / "b.png").unlink()
     code, out, err = gan_nst("translate", generator, source, "--output", "out", "--resume")
     assert code == 1
-    assert out.splitlines()[-1] == "1 image translated into out, 1 finished already, 1 failed"
+    assert out.splitlines()[-1] == "1 image translated into out, 1 already finished, 1 failed"
     assert err.splitlines()[-1] == "gan-nst: 1 image could not be translated"
     assert "c.png" in err.splitlines()[0]
     assert gan_nst("--quiet", "translate", generator, source / "a.png", "--output", "x/y.jpg") == (0, "", "")
@@ -170,7 +164,6 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
     one_line(refused(source / "a.png", "--output", "x.png", "--format", "jpeg"), "leave --format jpeg out")
     one_line(refused(source, "--output", source / "a.png"), "is a file")
     one_line(refused(source / "a.png", "--output", source / "a.png" / "out"), "cannot be made")
-    one_line(refused(source, "--output", "out", "--suffix", "a/b"), "suffix", "'a/b'")
     one_line(
         refused(source, "--output", source, "--format", "webp", "--resume"), "--resume", "another folder"
     )
@@ -247,7 +240,8 @@ def test_processes_share_a_folder(generator, tmp_path):
     assert told[0].startswith("process 1 of 2: 6 images translated")
     assert told[1].startswith("process 2 of 2: 5 images translated")
     assert len(find_images(tmp_path / "out")) == 11
-    alone = translate(generator, source, tmp_path / "alone", precision=load_translator(generator).precision)
+    same = TranslateOptions(precision=load_translator(generator).precision)
+    alone = translate(generator, source, tmp_path / "alone", same)
     for path in alone.written:
         other = tmp_path / "out" / path.relative_to(tmp_path / "alone")
         np.testing.assert_allclose(read_photo(path).pixels, read_photo(other).pixels, atol=1)
@@ -321,14 +315,14 @@ def test_started_by_hand_nobody_is_waited_for(monkeypatch):
 
 def test_a_scratch_folder_that_is_none_is_told_at_once(generator):
     with pytest.raises(SettingsError, match=r"^--scratch nowhere: no such folder$"):
-        load_translator(generator, scratch="nowhere")
+        load_translator(generator, TranslatorOptions(scratch="nowhere"))
 
 
 def test_videos_among_images_are_told_of(generator, tmp_path, caplog):
     fill(tmp_path / "in", "a.png")
     (tmp_path / "in" / "b.mp4").touch()
     translate(generator, tmp_path / "in", tmp_path / "out")
-    assert "leaving out 1 video in it" in caplog.text
+    assert "skipping 1 video" in caplog.text
 
 
 def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):

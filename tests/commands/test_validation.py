@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gan_nst
 from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.core.options import TrainOptions
 from gan_nst.data.domains import locate
 from gan_nst.inference.exported import load_exported
 from gan_nst.runs.settings import load_settings, resolve_evaluation
@@ -24,7 +25,7 @@ STEPS = ["training.steps=7", "evaluation.every=2"]
 
 
 def train(tiny, out, *more):
-    return gan_nst.train(CONFIG, [*tiny, *STEPS, *more], out=out)
+    return gan_nst.train(CONFIG, [*tiny, *STEPS, *more], TrainOptions(output=out))
 
 
 def validated(run, key="ab/error"):
@@ -103,7 +104,7 @@ def test_validation_changes_nothing_of_the_training(run, tiny, tmp_path):
     other = gan_nst.train(
         CONFIG,
         [*tiny, "training.steps=7", "evaluation.every=1000", "evaluation.export=last"],
-        out=tmp_path / "run",
+        options=TrainOptions(output=tmp_path / "run"),
     )
     a, b = (checkpoint.load_newest(folder / "checkpoints")[1] for folder in (run, other))
     assert all(same_values(a[part], b[part]) for part in ("state", "ema", "optimizers", "random"))
@@ -114,7 +115,7 @@ def test_a_run_resumed_validates_and_chooses_as_if_never_stopped(tiny, tmp_path,
     straight = train(tiny, tmp_path / "straight", f"evaluation.features={features}")
     stopped = train(tiny, tmp_path / "stopped", f"evaluation.features={features}", "training.stop_at=3")
     assert list(validated(stopped)) == [2]
-    gan_nst.train(resume=stopped)
+    gan_nst.train(options=TrainOptions(resume=stopped))
     assert same_state(straight, stopped)
     for key in metrics(straight)[7]:
         if key.startswith(("validation/", "measure/", "gradient_share/")):
@@ -228,7 +229,7 @@ def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
         CONFIG,
     ]
     done = subprocess.run(
-        [sys.executable, *program, *tiny, *STEPS, "--out", str(tmp_path / "run")],
+        [sys.executable, *program, *tiny, *STEPS, "--output", str(tmp_path / "run")],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
@@ -247,7 +248,7 @@ def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
 def test_a_finished_run_exports_the_other_one_when_asked(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     for which in ("last", "best"):
-        gan_nst.train(resume=other, overrides=[f"evaluation.export={which}"])
+        gan_nst.train(overrides=[f"evaluation.export={which}"], options=TrainOptions(resume=other))
         assert json.loads((other / "evaluation.json").read_text())["ab"]["exported"] == which
 
 
@@ -255,7 +256,9 @@ def test_scores_measured_otherwise_are_not_compared(tiny, tmp_path):
     """What was best by one protocol says nothing about another."""
     other = train(tiny, tmp_path / "run", "evaluation.features=random", "training.stop_at=2")
     first = checkpoint.load(other / "checkpoints" / "best.pt")["notes"]["best"]
-    gan_nst.train(resume=other, overrides=["evaluation.protocol=legacy", "training.stop_at=4"])
+    gan_nst.train(
+        overrides=["evaluation.protocol=legacy", "training.stop_at=4"], options=TrainOptions(resume=other)
+    )
     second = checkpoint.load(other / "checkpoints" / "best.pt")["notes"]["best"]
     assert (first["step"], second["step"]) == (2, 4)
     assert first["by"] != second["by"]
@@ -267,7 +270,7 @@ def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch
     payload = checkpoint.load(path)
     payload["settings"]["evaluation"] |= {"features": "inception", "score": "ab/fid"}
     torch.save(payload, path)
-    gan_nst.train(resume=other)
+    gan_nst.train(options=TrainOptions(resume=other))
     assert "inception-2015" in caplog.text
     assert "goes on with what there is" in caplog.text
     assert list(validated(other)) == [2, 4, 6, 7]
@@ -278,6 +281,6 @@ def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch
 def test_a_run_goes_on_where_its_validation_images_are_missing(tiny, datasets, tmp_path, caplog):
     other = train(tiny, tmp_path / "run", "training.stop_at=2")
     moved = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in "ab"]
-    gan_nst.train(resume=other, overrides=moved)
+    gan_nst.train(overrides=moved, options=TrainOptions(resume=other))
     assert "goes on with what there is" in caplog.text
     assert checkpoint.load_newest(other / "checkpoints")[1]["step"] == 7

@@ -15,7 +15,7 @@ from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.stills import shows_text, take_frames
 from gan_nst.images import video as video_module
 from gan_nst.images.files import find_images, read_image, write_image
-from gan_nst.images.video import seconds, stamp
+from gan_nst.images.video import stamp
 
 pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -434,18 +434,3 @@ def test_names_sort_by_time():
     stamps = [stamp(time) for time in times]
     assert stamps == sorted(stamps)
     assert stamps[2:6] == ["00:01:00.000", "00:01:23.480", "00:59:59.000", "01:02:03.480"]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("2s", 2), ("0.5", 0.5), ("1m", 60), (" 3 s ", 3), ("500ms", 0.5), (".25s", 0.25)]
-)
-def test_times_are_read_as_people_write_them(text, value):
-    assert seconds(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "s", "0", "0s", "-1", "2h", "1,5", "nan", "inf", "2 s s", "1e3", "9" * 400]
-)
-def test_other_times_are_refused(text):
-    with pytest.raises(ValueError, match=r"^expected a time above 0, 2s, 0\.5 or 1m for example, got "):
-        seconds(text)

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from gan_nst.core.errors import SettingsError
+from gan_nst.core.options import Finish
 from gan_nst.images import finish as bandwise
 from gan_nst.images import finish as colours
 from gan_nst.images import finish as detail
 from gan_nst.images import finish as hidden
 from gan_nst.images.arrays import bands
-from gan_nst.images.finish import Finish, complete, prepare
+from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, read_photo
 
 KINDS = [np.uint8, np.uint16]
@@ -325,13 +326,13 @@ def test_the_photo_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"strength": -0.1}, "--strength -0.1: must be from 0 to 1"),
-        ({"strength": 1.5}, "--strength 1.5: "),
-        ({"strength": float("nan")}, "--strength nan: "),
-        ({"scale": 0}, "--scale 0: must be above 0 and at most 1"),
-        ({"scale": 2}, "--scale 2: "),
-        ({"scale": float("nan")}, "--scale nan: "),
-        ({"preserve_color": "hue"}, "--preserve-color hue: must be one of none, luma, statistics"),
+        ({"strength": -0.1}, "--strength: expected a number from 0 to 1, got -0.1"),
+        ({"strength": 1.5}, "--strength: expected a number from 0 to 1, got 1.5"),
+        ({"strength": float("nan")}, "--strength: expected a number from 0 to 1, got nan"),
+        ({"scale": 0}, "--scale: expected a number above 0 and up to 1, got 0"),
+        ({"scale": 2}, "--scale: expected a number above 0 and up to 1, got 2"),
+        ({"scale": float("nan")}, "--scale: expected a number above 0 and up to 1, got nan"),
+        ({"preserve_color": "hue"}, "--preserve-color: expected one of none, luma, statistics, got 'hue'"),
     ],
 )
 def test_values_that_are_none_are_refused_in_one_line(settings, says):

@@ -18,8 +18,9 @@ from helpers_root import modes_hold
 from PIL import Image, ImageCms
 
 from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.options import Encoding
 from gan_nst.images.colour import srgb_profile
-from gan_nst.images.photo import FORMATS, Encoding, Photo, read_photo, write_photo
+from gan_nst.images.photo import FORMATS, Photo, read_photo, write_photo
 
 CASES = {case.name: case for case in awkward.cases()}
 READABLE = {name: case for name, case in CASES.items() if case.expected is not None}
@@ -265,9 +266,9 @@ def test_quality_makes_files_larger(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"quality": 0}, "--quality 0"),
-        ({"quality": 101}, "--quality 101"),
-        ({"chroma": "4:1:1"}, "--chroma 4:1:1"),
+        ({"quality": 0}, "--quality: expected a whole number from 1 to 100, got 0"),
+        ({"quality": 101}, "--quality: expected a whole number from 1 to 100, got 101"),
+        ({"chroma": "4:1:1"}, "--chroma: expected one of 4:4:4, 4:2:2, 4:2:0, got '4:1:1'"),
     ],
 )
 def test_an_encoding_that_is_none_is_refused(settings, says):

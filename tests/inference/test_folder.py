@@ -13,13 +13,12 @@ from helpers_inference import Blur, Shift, noise, translator
 from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
+from gan_nst.core.options import TranslateOptions
 from gan_nst.images.arrays import to_image, to_uint8
 from gan_nst.images.files import find_images, read_image, write_image
-from gan_nst.images.finish import Finish
-from gan_nst.images.photo import Encoding, Photo, read_photo, write_photo
+from gan_nst.images.photo import Photo, read_photo, write_photo
 from gan_nst.inference import folder
-from gan_nst.inference.folder import FolderOptions, translate_folder, translate_photo
-from gan_nst.inference.outputs import Naming
+from gan_nst.inference.folder import translate_folder, translate_photo
 
 
 def fill(root, *names, size=(20, 24)):
@@ -145,19 +144,18 @@ def test_no_hidden_leftovers(tmp_path, shift):
     assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.png"]
 
 
-def resumed(**more):
-    return FolderOptions(resume=True, **more)
+RESUMED = TranslateOptions(resume=True)
 
 
 def test_options_reach_the_files(tmp_path, shift):
     write_photo(Photo(noise(20, 24), alpha=noise(20, 24, seed=1)[..., 0]), tmp_path / "in" / "a.png")
     for quality in (30, 95):
-        options = FolderOptions(Naming("jpeg", f"_{quality}"), Encoding(quality))
+        options = TranslateOptions(format="jpeg", suffix=f"_{quality}", quality=quality)
         translate_folder(shift, tmp_path / "in", tmp_path / "out", options)
     assert tree(tmp_path / "out") == {"a_30.jpg", "a_95.jpg"}
     small, large = (tmp_path / "out" / name for name in ("a_30.jpg", "a_95.jpg"))
     assert small.stat().st_size < large.stat().st_size
-    translate_folder(shift, tmp_path / "in", tmp_path / "weak", FolderOptions(finish=Finish(strength=0.0)))
+    translate_folder(shift, tmp_path / "in", tmp_path / "weak", TranslateOptions(strength=0.0))
     np.testing.assert_array_equal(
         read_photo(tmp_path / "weak" / "a.png").pixels, read_photo(tmp_path / "in" / "a.png").pixels
     )
@@ -166,9 +164,9 @@ def test_options_reach_the_files(tmp_path, shift):
 def test_a_photo_is_translated_as_its_file_is(tmp_path, shift):
     source = tmp_path / "in" / "a.png"
     write_photo(Photo(noise(20, 24), alpha=noise(20, 24, seed=1)[..., 0]), source)
-    finish = Finish(strength=0.5)
-    translate_folder(shift, source, tmp_path / "out.png", FolderOptions(finish=finish))
-    photo = translate_photo(shift, read_photo(source), finish)
+    options = TranslateOptions(strength=0.5)
+    translate_folder(shift, source, tmp_path / "out.png", options)
+    photo = translate_photo(shift, read_photo(source), options)
     written = read_photo(tmp_path / "out.png")
     np.testing.assert_array_equal(photo.pixels, written.pixels)
     np.testing.assert_array_equal(photo.alpha, written.alpha)
@@ -183,7 +181,7 @@ def test_16_bits_stay(tmp_path, shift):
 def test_too_large_a_image_is_refused_and_the_rest_done(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", size=(20, 24))
     fill(source, "b.png", size=(30, 40))
-    outcome = translate_folder(shift, source, tmp_path / "out", FolderOptions(largest=1000))
+    outcome = translate_folder(shift, source, tmp_path / "out", TranslateOptions(max_pixels=1000))
     assert tree(tmp_path / "out") == {"a.png"}
     assert "30" in outcome.failures[0]
     assert "40" in outcome.failures[0]
@@ -199,7 +197,7 @@ def test_resume_leaves_out_what_is_finished(tmp_path, shift):
     (source / "e.png").write_text("broken")
     before = contents(output)
     stamp = (output / "a.png").stat().st_mtime_ns
-    outcome = translate_folder(shift, source, output, resumed())
+    outcome = translate_folder(shift, source, output, RESUMED)
     assert sorted(outcome.written) == [output / "b.png", output / "c.png"]
     assert (outcome.finished, len(outcome.failures)) == (2, 1)
     assert contents(output).items() >= before.items()
@@ -210,10 +208,10 @@ def test_resume_leaves_out_what_is_finished(tmp_path, shift):
 
 def test_resume_among_the_inputs_is_refused(tmp_path, shift):
     source = fill(tmp_path / "in", "a.jpg")
-    for options in (resumed(), FolderOptions(share=(0, 2))):
+    for how in ({"options": RESUMED}, {"share": (0, 2)}):
         with pytest.raises(DataError, match="would take outputs there for inputs; give another folder"):
-            translate_folder(shift, source, source, options)
-    translate_folder(shift, source, source / "out", resumed())
+            translate_folder(shift, source, source, **how)
+    translate_folder(shift, source, source / "out", RESUMED)
     assert tree(source) == {"a.jpg", "out/a.png"}
 
 
@@ -221,21 +219,19 @@ def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(11)))
     written = []
     for number in range(3):
-        options = resumed(share=(number, 3)) if number == 2 else FolderOptions(share=(number, 3))
-        written.append(translate_folder(shift, source, tmp_path / "out", options).written)
+        options = RESUMED if number == 2 else TranslateOptions()
+        written.append(translate_folder(shift, source, tmp_path / "out", options, (number, 3)).written)
     assert [len(part) for part in written] == [4, 4, 3]
     assert sorted(path for part in written for path in part) == find_images(tmp_path / "out")
     assert tree(tmp_path / "out") == tree(source)
     # What is finished is left out of each share, and changes none of them.
     (tmp_path / "out" / "0.png").unlink()
-    again = [translate_folder(shift, source, tmp_path / "out", resumed(share=(n, 3))) for n in range(3)]
+    again = [translate_folder(shift, source, tmp_path / "out", RESUMED, (n, 3)) for n in range(3)]
     assert [(len(outcome.written), outcome.finished) for outcome in again] == [(1, 3), (0, 4), (0, 3)]
 
 
 def test_more_processes_than_images(tmp_path, shift):
-    outcome = translate_folder(
-        shift, fill(tmp_path / "in", "a.png"), tmp_path / "out", FolderOptions(share=(1, 2))
-    )
+    outcome = translate_folder(shift, fill(tmp_path / "in", "a.png"), tmp_path / "out", share=(1, 2))
     assert outcome.written == outcome.failures == []
 
 
@@ -264,7 +260,7 @@ def test_a_full_disk_ends_the_work_and_is_told_once(tmp_path, shift, monkeypatch
     assert "stopped: the disk is full; 3 of 200 images are done" in caplog.messages[1]
     assert len(os.listdir(tmp_path / "out")) == 3  # no `.part` file either
     monkeypatch.undo()
-    assert len(translate_folder(shift, source, tmp_path / "out", resumed()).written) == 197
+    assert len(translate_folder(shift, source, tmp_path / "out", RESUMED).written) == 197
 
 
 class Scarce(Shift):

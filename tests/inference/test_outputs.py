@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.options import Naming
 from gan_nst.inference.outputs import (
-    Naming,
     is_finished,
     lie_among_inputs,
     names_a_image,
@@ -111,10 +111,10 @@ def test_what_cannot_be(tmp_path):
         with pytest.raises(DataError, match=message):
             plan_outputs(*arguments)
     with pytest.raises(
-        SettingsError, match="format: expected png, jpeg, webp, tiff, avif or same, got 'gif'"
+        SettingsError, match="--format: expected one of png, jpeg, webp, tiff, avif, same, got 'gif'"
     ):
         Naming("gif")
-    with pytest.raises(SettingsError, match="suffix: expected a part of a file's name"):
+    with pytest.raises(SettingsError, match="--suffix: expected a part of a file's name"):
         Naming(None, "/../x")
     assert not (tmp_path / "out").exists()
 

@@ -24,14 +24,14 @@ from helpers_videos import (
 from torch import nn
 
 from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.options import TranslateOptions
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
-from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
 from gan_nst.images.video import Form, Shot, Stills, as_stored, upright
 from gan_nst.images.video_writer import VideoWriter
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.video import SMOOTHING, VideoOptions, is_video, stylize, translate_video
+from gan_nst.inference.video import is_video, stylize, translate_video
 from gan_nst.networks import build
 
 av = pytest.importorskip("av")
@@ -63,12 +63,12 @@ class Breaks(nn.Module):
         return x
 
 
-ALONE = VideoOptions(window=1)
+ALONE = TranslateOptions(window=1)
 
 
-def translate(source, output, network=None, finish=None, **options):
-    options = VideoOptions(**{"window": 1, "crf": 4, **options})
-    return translate_video(translator(network or Same()), source, output, options, finish)
+def translate(source, output, network=None, **options):
+    options = TranslateOptions(**{"window": 1, "crf": 4, **options})
+    return translate_video(translator(network or Same()), source, output, options)
 
 
 def away(one, other):
@@ -395,7 +395,7 @@ def test_a_frame_that_cannot_be_read_is_held_by_the_one_before(tmp_path, caplog)
 
 
 def test_the_finish_is_applied(tmp_path, clip):
-    translate(clip, tmp_path / "out.mp4", Shift(), Finish(strength=0.0))
+    translate(clip, tmp_path / "out.mp4", Shift(), strength=0.0)
     assert_alike(read_clip(tmp_path / "out.mp4").frames, read_clip(clip).frames)
 
 
@@ -412,10 +412,10 @@ def test_windows_and_smoothing_begin_anew_at_cuts():
     noise = np.random.default_rng(0).normal(0, 4, (5, 48, 64, 3))
     scene = [np.clip(clouds() + more * (1 + n % 3), 0, 255).astype(np.uint8) for n, more in enumerate(noise)]
     scenes = [scene, [255 - frame // 2 for frame in scene]]
-    options = VideoOptions(window=4, smooth=0.5)
-    together = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), options, Finish())]
-    apart = [photo.pixels for scene in scenes for _, photo in stylize(ours, shots(scene), options, Finish())]
-    alone = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), ALONE, Finish())]
+    options = TranslateOptions(window=4, smooth=0.5)
+    together = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), options)]
+    apart = [photo.pixels for scene in scenes for _, photo in stylize(ours, shots(scene), options)]
+    alone = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), ALONE)]
     for one, other in zip(together, apart, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 2  # other batches, other roundings
     for number in range(10):
@@ -433,8 +433,8 @@ def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_
     images = [read_image(path) for path in sorted((test_data / "photo2hayao" / "testA").iterdir())[3:8:4]]
     video = moving(*(resize_image(image, 128, "short_side") for image in images), count=8, size=(96, 120))
     plain, smooth = (
-        [photo.pixels for _, photo in stylize(ours, shots(video.frames), options, Finish())]
-        for options in (ALONE, VideoOptions(window=1, smooth=SMOOTHING))
+        [photo.pixels for _, photo in stylize(ours, shots(video.frames), options)]
+        for options in (ALONE, TranslateOptions(window=1, smooth=0.7))
     )
     before, after = (warping_error(one, video.flows, video.visible) for one in (plain, smooth))
     ghosts = [
@@ -635,7 +635,7 @@ def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
 )
 def test_options_out_of_their_range_are_refused(options):
     with pytest.raises(SettingsError):
-        VideoOptions(**options)
+        TranslateOptions(**options)
 
 
 def test_videos_are_told_by_their_names(tmp_path):

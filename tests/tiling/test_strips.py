@@ -11,9 +11,10 @@ from torch import nn
 
 from gan_nst.commands.importing import import_generator
 from gan_nst.core.errors import DataError
+from gan_nst.core.options import TranslatorOptions
 from gan_nst.images.files import read_image
 from gan_nst.inference.exported import load_exported
-from gan_nst.inference.translator import MEMORY, Translator
+from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
 from gan_nst.tiling import strips as scratch
 from gan_nst.tiling.segments import fold_resizes, links, run_with
@@ -277,7 +278,7 @@ def _counting(forward, sizes):
 
 
 def test_the_default_memory_is_one_and_a_half_gibibytes():
-    assert MEMORY == 1.5 * 2**30
+    assert TranslatorOptions.memory == 1.5 * 2**30
 
 
 @pytest.fixture(scope="module")

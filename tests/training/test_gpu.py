@@ -7,6 +7,7 @@ import torch
 from helpers_runs import CONFIG, metrics
 
 from gan_nst.cli import main
+from gan_nst.core.options import TranslatorOptions
 from gan_nst.methods import base
 from gan_nst.methods.cyclegan import CycleGan, CycleGanSettings
 from gan_nst.networks.norm import normalise
@@ -28,7 +29,7 @@ def cuda(tiny):
 def test_training_and_resume_on_a_gpu(cuda, tmp_path, precision):
     folder = tmp_path / "run"
     steps = [f"precision={precision}", "training.steps=12", "training.stop_at=6", "data.workers=2"]
-    assert main(["train", CONFIG, *cuda, *steps, "--out", str(folder)]) == 0
+    assert main(["train", CONFIG, *cuda, *steps, "--output", str(folder)]) == 0
     assert main(["train", "--resume", str(folder)]) == 0
     lines = metrics(folder)
     assert max(lines) == 12
@@ -38,7 +39,9 @@ def test_training_and_resume_on_a_gpu(cuda, tmp_path, precision):
 
 def test_a_run_moves_between_gpu_and_cpu(cuda, tmp_path):
     folder = tmp_path / "run"
-    assert main(["train", CONFIG, *cuda, "training.steps=8", "training.stop_at=4", "--out", str(folder)]) == 0
+    assert (
+        main(["train", CONFIG, *cuda, "training.steps=8", "training.stop_at=4", "--output", str(folder)]) == 0
+    )
     assert main(["train", "--resume", str(folder), "training.stop_at=6", "device=cpu", "data.workers=0"]) == 0
     assert main(["train", "--resume", str(folder), "device=cuda"]) == 0
     assert max(metrics(folder)) == 8
@@ -50,9 +53,12 @@ def test_translating_on_a_gpu_agrees_with_the_cpu(cuda, tmp_path):
     from gan_nst import load_translator
 
     folder = tmp_path / "run"
-    assert main(["train", CONFIG, *cuda, "training.steps=2", "--out", str(folder)]) == 0
+    assert main(["train", CONFIG, *cuda, "training.steps=2", "--output", str(folder)]) == 0
     image = np.random.default_rng(0).integers(0, 255, (45, 61, 3), np.uint8)
-    on_gpu, on_cpu = (load_translator(folder, device=d, precision="float32")(image) for d in ("cuda", "cpu"))
+    on_gpu, on_cpu = (
+        load_translator(folder, TranslatorOptions(device=d, precision="float32"))(image)
+        for d in ("cuda", "cpu")
+    )
     assert np.abs(on_gpu.astype(int) - on_cpu).max() <= 1
 
 
@@ -113,6 +119,6 @@ def test_the_norm_is_the_same_on_a_gpu(layout):
 def test_compiled_training_on_a_gpu(cuda, tmp_path):
     folder = tmp_path / "run"
     steps = ["compile=always", "training.steps=6", "training.stop_at=3"]
-    assert main(["train", CONFIG, *cuda, *steps, "--out", str(folder)]) == 0
+    assert main(["train", CONFIG, *cuda, *steps, "--output", str(folder)]) == 0
     assert main(["train", "--resume", str(folder)]) == 0
     assert max(metrics(folder)) == 6

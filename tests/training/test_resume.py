@@ -25,7 +25,7 @@ def arguments(datasets):
 def whole(arguments, tmp_path_factory):
     """The uninterrupted run, loaded without workers."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    code, _, err = run("train", *arguments, "--out", folder)
+    code, _, err = run("train", *arguments, "--output", folder)
     assert code == 0, err
     return folder
 
@@ -46,7 +46,9 @@ def losses(folder):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_after_stop_at(arguments, whole, tmp_path, workers):
     folder = tmp_path / "run"
-    assert run("train", *arguments, "--out", folder, "training.stop_at=37", f"data.workers={workers}")[0] == 0
+    assert (
+        run("train", *arguments, "--output", folder, "training.stop_at=37", f"data.workers={workers}")[0] == 0
+    )
     resume(folder)  # stop_at ended its own session alone
     assert same_state(whole, folder)
     assert losses(whole) == losses(folder)
@@ -55,7 +57,7 @@ def test_after_stop_at(arguments, whole, tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_after_sigterm(arguments, whole, tmp_path, workers):
     folder = tmp_path / "run"
-    process = start("train", *arguments, "--out", folder, f"data.workers={workers}")
+    process = start("train", *arguments, "--output", folder, f"data.workers={workers}")
     wait_for_step(process, folder, 40)
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGTERM)  # as supervisors do: to the loader's processes too
@@ -73,7 +75,7 @@ def test_after_sigterm(arguments, whole, tmp_path, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_after_sigkill_in_the_middle_of_an_interval(arguments, whole, tmp_path, workers):
     folder = tmp_path / "run"
-    process = start("train", *arguments, "--out", folder, f"data.workers={workers}")
+    process = start("train", *arguments, "--output", folder, f"data.workers={workers}")
     wait_for_step(process, folder, 30)
     assert process.poll() is None
     process.kill()
@@ -88,13 +90,13 @@ def test_after_sigkill_in_the_middle_of_an_interval(arguments, whole, tmp_path, 
 def test_another_seed_is_another_run(arguments, whole, tmp_path):
     """Negative control: the comparison sees a difference."""
     folder = tmp_path / "run"
-    assert run("train", *arguments, "--out", folder, "seed=1")[0] == 0
+    assert run("train", *arguments, "--output", folder, "seed=1")[0] == 0
     assert not same_state(whole, folder)
 
 
 def test_sigint_saves_and_exits_with_130(arguments, tmp_path):
     folder = tmp_path / "run"
-    process = start("train", *arguments, "training.steps=100000", "data.workers=2", "--out", folder)
+    process = start("train", *arguments, "training.steps=100000", "data.workers=2", "--output", folder)
     wait_for_step(process, folder, 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's processes too
     code, _, err = finish(process)

@@ -25,6 +25,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
+from gan_nst.core.options import Computing, TranslateOptions
 from gan_nst.images.files import write_image
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
@@ -48,7 +49,7 @@ def generators(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def visitor(generators):
-    with visiting(make_offer(generators, "cpu", "float32"), limits=LIMITS) as visitor:
+    with visiting(make_offer(generators, Computing("cpu", "float32")), limits=LIMITS) as visitor:
         yield visitor
 
 
@@ -67,7 +68,9 @@ def images(tmp_path_factory):
 
 def written(generator, image, folder, **options):
     """What `translate` writes of an image: (name, bytes)."""
-    outcome = translate(generator, image, folder, device="cpu", precision="float32", **options)
+    outcome = translate(
+        generator, image, folder, TranslateOptions(device="cpu", precision="float32", **options)
+    )
     assert len(outcome.written) == 1
     return outcome.written[0].name, outcome.written[0].read_bytes()
 
@@ -478,7 +481,7 @@ def test_a_job_that_was_left_halfway_keeps_nobody_waiting(generators, images, tm
     store = Store(tmp_path / "store", 10**9)
     store.folder.mkdir()
     write_image(noise(20, 20), store.folder / "one.png")
-    jobs = Jobs(make_offer(generators, "cpu"), store, 10**6, 10**6, 3)
+    jobs = Jobs(make_offer(generators, Computing("cpu")), store, 10**6, 10**6, 3)
     left = jobs.run([store.folder / "one.png"] * 2, 0, "", Finish(), Naming())
     assert isinstance(next(left), Result)
     assert isinstance(next(jobs.run([store.folder / "one.png"], 0, "", Finish(), Naming())), Result)
@@ -575,7 +578,7 @@ def test_results_do_not_outgrow_the_store(generators, tmp_path):
     def run(jobs):
         return list(jobs.run(uploads, 0, "", Finish(), Naming()))
 
-    jobs = Jobs(make_offer(generators, "cpu"), store, 10**6, 10**6, 4)
+    jobs = Jobs(make_offer(generators, Computing("cpu")), store, 10**6, 10**6, 4)
     first = run(jobs)
     size = sum(path.stat().st_size for path in first[0].file.parent.rglob("*.*"))
     store.largest = sum(upload.stat().st_size for upload in uploads) + int(2.5 * size)
@@ -590,7 +593,7 @@ def test_results_do_not_outgrow_the_store(generators, tmp_path):
 
 
 def test_uploads_are_pruned_before_the_next_one(generators):
-    with visiting(make_offer(generators, "cpu"), limits=Limits(upload=1000)) as visitor:
+    with visiting(make_offer(generators, Computing("cpu")), limits=Limits(upload=1000)) as visitor:
         stored = [Path(visitor.upload((f"{n}.png", bytes([n]) * 1000))[0]) for n in range(60)]
         assert sum(path.exists() for path in stored) <= 41
         assert stored[-1].exists()
@@ -598,7 +601,7 @@ def test_uploads_are_pruned_before_the_next_one(generators):
 
 def test_nothing_is_left_at_the_end(generators, images, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/before")
-    with serving(make_offer(generators, "cpu")) as (address, thread):
+    with serving(make_offer(generators, Computing("cpu"))) as (address, thread):
         visitor = Visitor(address)
         (upload,) = visitor.upload(images / "plain.png")
         assert visitor.results(upload)

@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
+from gan_nst.core.options import Computing, TranslateOptions
 from gan_nst.images.files import find_images, write_image
 from gan_nst.web.offer import make_offer
 from gan_nst.web.server import serving
@@ -35,7 +36,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(run, tmp_path_factory):
     other = write_generator(tmp_path_factory.mktemp("other") / "other.safetensors", seed=2)
-    with serving(make_offer([other, run], "cpu", "float32")) as (address, _):
+    with serving(make_offer([other, run], Computing("cpu", "float32"))) as (address, _):
         yield address
 
 
@@ -109,7 +110,9 @@ def test_a_dropped_image_comes_back_as_the_file_that_translate_writes(page, run,
         assert time.monotonic() < until, "nothing was downloaded"
         time.sleep(0.1)
     (downloaded,) = find_images(folder)
-    outcome = translate(run, photo, tmp_path / "out", direction="ba", device="cpu", precision="float32")
+    outcome = translate(
+        run, photo, tmp_path / "out", TranslateOptions(direction="ba", device="cpu", precision="float32")
+    )
     assert downloaded.name == outcome.written[0].name
     assert downloaded.read_bytes() == outcome.written[0].read_bytes()
 

@@ -113,7 +113,7 @@ def write_onnx(
     import onnx
 
     if sum(w.numel() * 4 for w in generator.parameters()) > _LARGEST:
-        raise CheckpointError(f"{path}: an ONNX file holds at most 2 GiB; take --to pt2 or safetensors")
+        raise CheckpointError(f"{path}: an ONNX file holds at most 2 GiB; use --format pt2 or safetensors")
     compute = torch.float16 if description.precision == "float16" else torch.float32
     whole = Whole(_for_onnx(generator, compute), description.pixels, compute)
     with _quiet():

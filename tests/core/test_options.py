@@ -1,0 +1,94 @@
+"""Options: every one is described, and what is out of range is refused in one line."""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from gan_nst.core import options
+from gan_nst.core.errors import SettingsError
+from gan_nst.core.options import (
+    BYTES,
+    DURATION,
+    FRAME_RATE,
+    MOMENT,
+    PIXELS,
+    Finish,
+    TranslateOptions,
+    declared_in,
+)
+
+KINDS = [kind for kind in vars(options).values() if isinstance(kind, options.Kind)]
+GROUPS = [
+    group
+    for group in vars(options).values()
+    if isinstance(group, type) and issubclass(group, options.Options)
+]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_default_is_a_value_that_may_be_given(group):
+    for one in declared_in(group).values():
+        assert one.option.help
+        if one.required or one.default is None:
+            continue
+        assert not one.choices or one.default in one.choices
+        kind = one.option.kind
+        if kind is not None and one.default != math.inf:
+            assert kind.read(kind.show(one.default)) == one.default
+        if one.option.flag is not None:
+            assert kind.allows(one.option.flag)
+
+
+def test_groups_are_passed_on_as_they_are():
+    given = TranslateOptions(strength=0.5, quality=80, scratch="there")
+    assert isinstance(given, Finish)
+    assert not given.is_plain
+    assert TranslateOptions().is_plain
+    assert given.scratch == Path("there")
+    with pytest.raises(SettingsError, match=r"^--quality: expected a whole number from 1 to 100, got 0$"):
+        TranslateOptions(quality=0)
+    with pytest.raises(SettingsError, match=r"^--start 2, --end 1: the end must come after the start$"):
+        TranslateOptions(start=2.0, end=1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (BYTES, "1.5GiB", 3 * 2**29),
+        (BYTES, "2g", 2**31),
+        (BYTES, "1500MB", 1_500_000_000),
+        (PIXELS, "12000", 12_000),
+        (PIXELS, "600M", 600_000_000),
+        (MOMENT, "0", 0),
+        (MOMENT, "1:30", 90),
+        (MOMENT, "00:01:30.500", 90.5),
+        (MOMENT, "2s", 2),
+        (FRAME_RATE, "24000/1001", Fraction(24000, 1001)),
+    ],
+)
+def test_values_are_read_as_people_write_them(kind, text, value):
+    assert kind.read(text) == value
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not options.NAME_PART])
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "1/0", "1e999"])
+def test_what_is_not_a_value_is_refused(kind, text):
+    with pytest.raises(ValueError, match=f"^expected {kind.expected}, got {text!r}$"):
+        kind.read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2s", 2), ("0.5", 0.5), ("1m", 60), (" 3 s ", 3), ("500ms", 0.5), (".25s", 0.25)]
+)
+def test_times_are_read_as_people_write_them(text, value):
+    assert DURATION.read(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "0", "0s", "-1", "2h", "1,5", "nan", "inf", "2 s s", "1e3", "9" * 400]
+)
+def test_other_times_are_refused(text):
+    with pytest.raises(ValueError, match=r"^expected a time above 0, for example 2s, 0\.5 or 1m, got "):
+        DURATION.read(text)
