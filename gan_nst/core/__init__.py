@@ -1,0 +1,6 @@
+"""What every other folder builds on; it knows no image and no network.
+
+`errors` (the errors and the formatters that messages share), `settings` (YAML and overrides to validated sections),
+`files` (atomic writes), `device` (device, precision, memory, processes), `terminal` (logging, progress, signals),
+`scores` (a value with its interval), `weights` (other people's weights) and `version`.
+"""

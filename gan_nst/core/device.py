@@ -1,4 +1,4 @@
-"""Several processes that share one job and never speak until its end, as torchrun starts them."""
+"""The device: which one, its precision and layout, its memory, and the processes that share a job."""
 
 import contextlib
 import errno
@@ -17,84 +17,95 @@ from gan_nst.core.errors import SettingsError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda", "cuda:1" or "mps" means here. Raises SettingsError when it is
-    not there.
-    """
+    """Returns the device for "auto", "cpu", "cuda", "cuda:1" or "mps". Raises SettingsError if it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SettingsError(f"device: expected auto, cpu, cuda, cuda:1 or mps, got {name!r}") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise SettingsError(f"device: expected auto, cpu, cuda, cuda:1 or mps, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(
-            f"device: {name} is not on this machine ({torch.cuda.device_count()} CUDA devices found)"
+            f"device: {name} is not available ({torch.cuda.device_count()} CUDA devices found)"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise SettingsError("device: mps is not on this machine")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise SettingsError(f"device: expected auto, cpu, cuda, cuda:1 or mps, got {name!r}")
+        raise SettingsError("device: mps is not available")
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """What "auto" means on a device: bfloat16 where the processor computes it natively, else float32."""
+    """Resolves "auto" for a device: bfloat16 if the processor computes it natively, else float32."""
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    if device.type == "cpu":
-        able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        return (
-            "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16") else "float32"
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and any(
+            capabilities.get(n) for n in ("avx512_bf16", "amx_bf16", "bf16")
         )
-    return "float32"
+    return "bfloat16" if native else "float32"
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout in which convolutions are fastest: a pixel's channels side by side, on the CPU and on CUDA."""
+    """Returns the layout in which convolutions are fastest: channels last on the CPU and on CUDA."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
 def tune_convolutions(device: torch.device) -> None:
-    """Lets CUDA's convolutions be chosen by trial: worth its time where images of one size come again and again."""
+    """Lets cuDNN choose its algorithms by trial, which pays off where images of the same size recur."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context in which networks compute in bfloat16, or one that changes nothing."""
+    """Returns a context in which networks compute in bfloat16, or one that changes nothing."""
     if precision != "bfloat16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32; others as they are."""
+    """Returns half-precision tensors as float32, others unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, at most so far: the device's for CUDA, else the process's."""
+    """Returns the peak memory so far, in bytes: of the device for CUDA, else of the process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak_memory()
 
 
 def process_peak_memory() -> int:
-    """Bytes that this process held at most so far.
+    """Returns this process's peak memory so far, in bytes.
 
-    Linux's `ru_maxrss` will not do: a process inherits it from the one that started it.
+    On Linux not `ru_maxrss`, which a process inherits from the one that started it.
     """
-    here = read_proc("status", "VmHWM")
-    if here is not None:
-        return here
-    import resource  # only there where processes are a Unix's
+    peak = read_proc("status", "VmHWM")
+    if peak is not None:
+        return peak
+    import resource  # exists on Unix only
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-# In what torch, its libraries, and Python's own say of it; a loader process's error comes as text.
-_RAN_OUT = re.compile(
+def read_proc(file: str, field: str, process: int | None = None) -> int | None:
+    """Returns a field of a process's file in Linux's /proc in bytes, or None where there is none.
+
+    process: its number; None is this process.
+    """
+    try:
+        text = Path("/proc", str(process or "self"), file).read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
+    return None if found is None else int(found[1]) * 1024
+
+
+# How torch, its libraries and Python report it; errors of loader processes arrive as text.
+_OUT_OF_MEMORY = re.compile(
     "out of memory|not enough memory|can't allocate memory|cannot allocate memory|bad_alloc|alloc_failed|MemoryError"
     "|unable to allocate shared memory|unable to write to file </torch_",
     re.IGNORECASE,
@@ -102,53 +113,42 @@ _RAN_OUT = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: of the host, of a GPU, or what the host shares among processes."""
+    """Whether an error means that memory ran out: the host's, a GPU's or shared memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and bool(_RAN_OUT.search(str(error)))
-
-
-def read_proc(file: str, field: str, process: int | None = None) -> int | None:
-    """A field of Linux's account of a process, this one or another, in bytes; None where there is none."""
-    try:
-        found = re.search(
-            rf"^{field}:\s+(\d+) kB", Path("/proc", str(process or "self"), file).read_text(), re.M
-        )
-    except OSError:
-        return None
-    return None if found is None else int(found[1]) * 1024
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def rank_and_count() -> tuple[int, int]:
-    """This process's number, from 0, and how many there are. Raises SettingsError for an environment that makes no
-    sense.
+    """Returns this process's rank and the number of processes, as torchrun sets them. Raises SettingsError if the
+    environment makes no sense.
     """
-    number, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+    rank, count = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
         raise SettingsError(
-            f"RANK={number} WORLD_SIZE={count}: the environment must count processes from 0; set both, or neither"
+            f"RANK={rank} WORLD_SIZE={count}: expected a rank from 0 to WORLD_SIZE - 1; set both or neither"
         )
-    return int(number), int(count)
+    return int(rank), int(count)
 
 
 def local_rank() -> int:
-    """This process's number on its machine: the number of its GPU."""
+    """Returns this process's rank on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def device_for_rank(device: str) -> str:
-    """The device for this process: of several processes on a machine each takes another GPU."""
+    """Returns the device for this process: each of several processes on a machine uses another GPU."""
     if rank_and_count()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{local_rank() % torch.cuda.device_count()}"
     return device
 
 
 def wait_for_all() -> None:
-    """Returns when every process of torchrun's has come here.
+    """Waits until all of torchrun's processes have called it.
 
-    It ends all others as soon as one has ended with an exit code, which one broken image gives.
+    torchrun ends the others as soon as one exits with a nonzero code, as it does after one broken image.
     """
     if rank_and_count()[1] == 1 or not is_torchelastic_launched():
         return

@@ -1,12 +1,14 @@
-"""The errors a user can cause or meet. Each message is one line: where, what was given, what to do.
+"""The errors that users can cause or meet, and the formatters that messages share.
+
+A message is one line: where, what was given, what to do.
 
 GanNstError
- ├─ SettingsError      a setting is unknown, of the wrong type, or does not fit the others
+ ├─ SettingsError      a setting is unknown, of the wrong type, or in conflict with others
  ├─ DataError          folders or images are missing, broken or too small
  ├─ CheckpointError    a run, checkpoint or exported generator cannot be read or written
- ├─ WeightsError       another network's weights are missing or cannot be read
- ├─ TrainingError      training cannot go on: a loss is not finite, for example
- └─ Interrupted        a signal ended a run, which is saved
+ ├─ WeightsError       weights of another network are missing or cannot be read
+ ├─ TrainingError      training cannot continue, because a loss is not finite for example
+ └─ Interrupted        a signal stopped a run, which is saved
 """
 
 import errno
@@ -25,7 +27,7 @@ class GanNstError(Exception):
 
 
 class SettingsError(GanNstError):
-    """A setting is unknown, of the wrong type, or does not fit the others."""
+    """A setting is unknown, of the wrong type, or in conflict with others."""
 
 
 class DataError(GanNstError):
@@ -37,44 +39,61 @@ class CheckpointError(GanNstError):
 
 
 class WeightsError(GanNstError):
-    """Another network's weights, for a metric or a loss, are missing or cannot be read."""
+    """Weights of another network, for a metric or a loss, are missing or cannot be read."""
 
 
 class TrainingError(GanNstError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class Interrupted(GanNstError):
-    """A signal ended a run that is saved and can be resumed; the exit code is the shell's, 128 plus the
-    signal.
-    """
+    """A signal stopped a run, which is saved and can be resumed. The exit code is the shell's: 128 plus the signal."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal
 
 
-# Control characters, line separators, what turns the direction of reading, and bytes of file names that are no text.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, line separators, characters that change the direction of text, undecodable bytes of file names.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """The text as a terminal may show it: in one line, with escapes for what would move its cursor or colour it."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Returns the text in one line that is safe to print, with escapes for what would move the cursor."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shorten(text: str, longest: int = 300) -> str:
+    """Returns a text in one line, without its middle if it is long."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
+    return one_line(" ".join(text.split()))
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def format_value(value: object) -> str:
+    """Returns a given value as messages quote it: in one line, without its middle if it is long."""
+    try:
+        return "null" if value is None else shorten(_short.repr(value))
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number of too many digits"
 
 
 def reason(error: BaseException) -> str:
-    """What another library's error says, or the system's word for it, in one line that goes into brackets."""
+    """Returns what another library's error says, or the system's message, in one line to put in brackets."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things: `1 image`, `2 images`."""
+    """Returns a number of things: `1 image`, `2 images`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def format_size(number: float) -> str:
-    """A number of bytes: `117 MB`, `1.5 GB`, of a thousand each."""
+    """Returns a number of bytes in decimal units: `117 MB`, `1.5 GB`."""
     for unit in ("bytes", "kB", "MB"):
         if number < 999.5:
             return f"{number:.0f} {unit}"
@@ -83,7 +102,7 @@ def format_size(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time in its two largest units: `8.25 s`, `12 min`, `6 min 40 s`, `3 h 20 min`, `2 d 5 h`."""
+    """Returns a duration in its two largest units: `8.25 s`, `12 min`, `6 min 40 s`, `3 h 20 min`, `2 d 5 h`."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     total = round(seconds)
@@ -95,7 +114,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(value: float, scale: float = 0.0) -> str:
-    """A number with four significant digits, three below 0.1.
+    """Returns a number with four significant digits, three below 0.1.
 
     scale: a number that is read next to it; if that is larger, the decimals are those that it would have.
     """
@@ -109,26 +128,26 @@ def format_number(value: float, scale: float = 0.0) -> str:
 
 
 def format_large(value: float) -> str:
-    """A large number with three digits: `67.6 million`, `56.8 billion`; below a million all of it."""
+    """Returns a large number with three digits: `67.6 million`, `56.8 billion`; below a million all of it."""
     for unit, name in ((1e9, "billion"), (1e6, "million")):
         if value >= unit:
             return f"{value / unit:.3g} {name}"
     return f"{value:,.0f}"
 
 
-_FREED = "old runs or datasets/.cache, for example"
+_OLD = "old runs or datasets/.cache, for example"
 _REMEDIES = {
-    errno.ENOSPC: f"free space on that disk ({_FREED})",
-    errno.EDQUOT: f"free space, as the quota is used up ({_FREED})",
-    errno.EFBIG: "free space, as larger files are not allowed",
-    errno.EROFS: "make it writable, or give another place",
-    errno.EACCES: "make it writable, or give another place",
-    errno.EPERM: "make it writable, or give another place",
+    errno.ENOSPC: f"free space on that disk ({_OLD})",
+    errno.EDQUOT: f"the quota is used up; free space ({_OLD})",
+    errno.EFBIG: "files of that size are not allowed there; raise the limit or choose another disk",
+    errno.EROFS: "make it writable, or choose another place",
+    errno.EACCES: "make it writable, or choose another place",
+    errno.EPERM: "make it writable, or choose another place",
 }
 
 
 def cannot_write(path: Path, error: BaseException, what: str = "could not be written") -> str:
-    """Says that a path could not be written, why, and what helps."""
+    """Returns the message for a path that could not be written: why, and what helps."""
     number = getattr(error, "errno", None)
     remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
     return f"{path}: {what} ({reason(error)}){remedy}"
@@ -136,28 +155,8 @@ def cannot_write(path: Path, error: BaseException, what: str = "could not be wri
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the context a failing write, a full disk above all, becomes a CheckpointError that names the path, or what
-    should have been moved to another.
-    """
+    """Turns a failing write within the context into a CheckpointError that names `path`, or a rename's target."""
     try:
         yield
     except OSError as error:
         raise CheckpointError(cannot_write(Path(error.filename2 or path), error)) from None
-
-
-_short = reprlib.Repr()
-
-
-_short.maxstring = _short.maxother = _short.maxlong = 80
-
-
-def format_value(value: object) -> str:
-    """A value that was given, as it is told in a message: on one line, the middle left out where it is long."""
-    return "null" if value is None else shorten(_short.repr(value))
-
-
-def shorten(text: str, longest: int = 300) -> str:
-    """A text in one line, with the middle left out where it is long."""
-    if len(text) > longest:
-        text = f"{text[: longest // 2]}...{text[-longest // 2 :]}"
-    return one_line(" ".join(text.split()))

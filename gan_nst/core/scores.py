@@ -1,4 +1,4 @@
-"""What a score is: a value with an interval, under a key that says which features it was computed with."""
+"""Scores: values with intervals, under keys that name the features they were computed with."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-_SURE = 1.96  # standard errors on either side: 95 % of a normal distribution
+_Z = 1.96  # standard errors on either side: 95 % of a normal distribution
 
 _LABELS = {
     "fid": "FID",
@@ -22,7 +22,7 @@ _LABELS = {
     "error": "mean absolute error",
     "ssim": "SSIM",
 }
-# What scores stand side by side under, and the titles of those columns.
+# The columns of a table of scores, and their titles.
 COLUMNS = {
     "best": "best",
     "last": "last",
@@ -38,7 +38,7 @@ _NEITHER_IS_BETTER = ("change", "lpips_to_input")
 
 @dataclass(frozen=True)
 class Score:
-    """A value and the ends of its 95 % interval, which contains it; the ends are None where nothing tells them."""
+    """A value and the ends of its 95 % interval, which contains it; None where the interval is unknown."""
 
     value: float
     low: float | None = None
@@ -46,33 +46,33 @@ class Score:
 
     @classmethod
     def with_error(cls, value: float, standard_error: float) -> "Score":
-        """The value and 1.96 standard errors on either side."""
-        reach = _SURE * standard_error
+        """Returns a score with 1.96 standard errors on either side."""
+        reach = _Z * standard_error
         return cls(value, value - reach, value + reach) if math.isfinite(reach) else cls(value)
 
     @classmethod
     def of_mean(cls, values: Sequence[float]) -> "Score":
-        """The mean of values that are independent of each other, one an image for example."""
+        """Returns the mean of independent values, one per image for example."""
         mean = float(np.mean(values))
         if len(values) < 2:
             return cls(mean)
         return cls.with_error(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values)))
 
     def within(self, least: float, most: float) -> "Score":
-        """The same with an interval that keeps to the range that values can have."""
+        """Returns the score with its interval limited to the possible values."""
         if self.low is None or self.high is None:
             return self
         return Score(self.value, max(self.low, least), min(self.high, most))
 
 
 def is_score(key: str) -> bool:
-    """Whether a key is that of a score."""
+    """Whether a key names a score."""
     return key in _LABELS or (key.rpartition("_")[0] in _LABELS and not key.endswith(("_std", "_size")))
 
 
 def label(key: str) -> str:
-    """The name of a score as people read it: "FID-768" for fid_768, "kernel distance of random features" for
-    kernel_random. Anything but the standard features is named with the score.
+    """Returns a score's name for people: "FID-768" for fid_768, "kernel distance of random features" for
+    kernel_random. Features other than the standard ones are named with the score.
     """
     if key in _LABELS:
         return _LABELS[key]
@@ -85,7 +85,7 @@ def label(key: str) -> str:
 
 
 def more_is_better(key: str) -> bool:
-    """Whether a larger value of the score is the better one."""
+    """Whether a larger value is better."""
     return key.startswith(_MORE_IS_BETTER)
 
 

@@ -14,11 +14,12 @@ from gan_nst.core.errors import SettingsError, format_value, one_line, reason, s
 
 S = TypeVar("S", bound="Section")
 
-_DEEPEST = 30  # sections within each other that an override may name
+LONGEST = 100_000  # characters of a YAML text
+_DEEPEST = 30  # sections in the path of an override
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, no unknown keys, finite numbers, no boolean where a number is meant."""
+    """A group of settings: frozen, without unknown keys, with finite numbers, without booleans for numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -36,9 +37,9 @@ class Section(BaseModel):
 
 
 def validate(model: type[S], data: Any, where: str = "") -> S:
-    """The settings of type `model` that `data` describes.
+    """Returns the settings of type `model` that `data` describes.
 
-    where: names the source in errors, a file for example. Raises SettingsError, one line for the first
+    where: names the source in errors, a file for example. Raises SettingsError with one line about the first
     mistake: the full path of the setting, what was given, what was probably meant.
     """
     try:
@@ -48,8 +49,24 @@ def validate(model: type[S], data: Any, where: str = "") -> S:
         raise SettingsError(one_line(prefix + _explain(model, error))) from None
 
 
+def parse_yaml(text: str) -> Any:
+    """Returns the plain data in a YAML text. Raises ValueError with one line."""
+    if len(text) > LONGEST:
+        raise ValueError(f"longer than {LONGEST} characters")
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise ValueError(shorten(str(error))) from None
+    except (
+        Exception
+    ) as error:  # `!!bool x` is a KeyError, `2001-13-45` a ValueError, `!!timestamp x` an AttributeError
+        raise ValueError(f"a value does not fit its type ({shorten(reason(error))})") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises SettingsError when it cannot be read or is no mapping."""
+    """Returns the mapping in a YAML file. Raises SettingsError if it cannot be read or is not a mapping."""
     try:
         if path.exists() and not path.is_file():  # a pipe would keep its reader waiting
             raise SettingsError(f"{path}: cannot be read (not a file)")
@@ -69,8 +86,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]:
-    """`section.key=value` texts as nested settings; values are YAML, but text and path settings take theirs
-    literally.
+    """Returns `section.key=value` texts as nested settings. Values are YAML, except for text and path settings,
+    which take theirs literally.
     """
     data: dict[str, Any] = {}
     for override in overrides:
@@ -94,13 +111,13 @@ def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]
         for key in keys[:-1]:
             nested = nested.setdefault(key, {})
             if not isinstance(nested, dict):
-                raise SettingsError(f"{shorten(path)}: {shorten(key)} was given a value of its own before")
+                raise SettingsError(f"{shorten(path)}: {shorten(key)} was already given a value")
         nested[keys[-1]] = value
     return data
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, mapping by mapping; lists are replaced whole."""
+    """Returns `base` updated with the values of `over`, mapping by mapping; lists are replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -109,18 +126,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """Plain settings as YAML text, in their own order."""
+    """Returns plain settings as YAML text, in their own order."""
     return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
 
 def yaml_value(value: Any) -> str:
-    """A plain value as one types it after `section.key=`."""
+    """Returns a plain value as typed after `section.key=`."""
     plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def setting_paths(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The full path and pydantic field of every setting of a model, depth first."""
+    """Yields the full path and pydantic field of every setting of a model, depth first."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         sections = [t for t in leaf_types(field.annotation) if isinstance(t, type) and issubclass(t, Section)]
@@ -130,7 +147,7 @@ def setting_paths(model: type[Section], prefix: str = "") -> Iterator[tuple[str,
 
 
 def describe(annotation: Any) -> str:
-    """A type in a user's words: "a whole number", "one of resize, transposed"."""
+    """Returns a type in a user's words: "a whole number", "one of resize, transposed"."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
@@ -148,7 +165,7 @@ def describe(annotation: Any) -> str:
 
 
 def leaf_types(annotation: Any) -> set[Any]:
-    """The types a setting may take, unions and annotations taken apart; a Literal gives its values' types."""
+    """Returns the types that a setting may have, with unions and annotations taken apart; `Literal` for literals."""
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return {typing.Literal}
@@ -160,7 +177,7 @@ def leaf_types(annotation: Any) -> set[Any]:
 
 
 def _field_type(model: type[Section], keys: list[str]) -> Any:
-    """The annotation of a nested setting or of a list's element, or None when there is no such setting."""
+    """Returns the annotation of a nested setting or of a list's element, or None if there is no such setting."""
     found: Any = None
     candidates: list[type[Section]] = [model]
     for key in keys:
@@ -176,9 +193,8 @@ def _field_type(model: type[Section], keys: list[str]) -> Any:
 
 
 def _explain(model: type[Section], error: ValidationError) -> str:
-    """One line for the first mistake; an unknown key is told first, as it often causes the others."""
-    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
-    mistake = mistakes[0]
+    """Returns one line about the first mistake. Unknown keys come first, as they often cause the others."""
+    mistake = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     keys = [
         shorten(str(key), 100)
         for key in mistake["loc"]
@@ -190,7 +206,7 @@ def _explain(model: type[Section], error: ValidationError) -> str:
     if mistake["type"] == "missing":
         return f"{path}: missing"
     while keys and not keys[-1].isdigit() and _field_type(model, keys) is None:
-        keys.pop()  # for a union pydantic adds which of its types was tried
+        keys.pop()  # pydantic adds which type of a union it tried
     path = ".".join(keys)
     message = mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "value_error":
@@ -213,59 +229,3 @@ def _did_you_mean(model: type[Section], path: str) -> str:
     elsewhere = [name for name in known if name.rpartition(".")[2] == last]
     close = difflib.get_close_matches(path, elsewhere, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-LONGEST = 100_000  # characters of a YAML text
-
-
-_MOST = 20_000  # values, an alias counted as all that it stands for
-
-
-_LONGEST_NUMBER = 1024  # bits
-
-
-class _Bounded(yaml.SafeLoader):
-    """Refuses what is nested too deep, holds itself, or grows by aliases; and tells what is no value of its type."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = self._count = 0
-        self._counts: dict[yaml.Node, int] = {}  # of the values in a node that an alias may stand for
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self._depth == _DEEPEST:
-            raise yaml.YAMLError(f"is nested more than {_DEEPEST} deep")
-        event, before = self.peek_event(), self._count  # type: ignore[no-untyped-call]
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        assert node is not None
-        if not isinstance(event, yaml.AliasEvent):
-            self._count += 1
-            self._counts[node] = self._count - before
-        elif node not in self._counts:
-            raise yaml.YAMLError(f"*{event.anchor} holds itself")
-        else:
-            self._count += self._counts[node]
-        if self._count > _MOST:
-            raise yaml.YAMLError(f"has more than {_MOST} values")
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            raise yaml.YAMLError(f"{format_value(node.value)} is no {node.tag.rpartition(':')[2]}") from None
-        if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
-            raise yaml.YAMLError("a number of too many digits")
-        return value
-
-
-def parse_yaml(text: str) -> Any:
-    """The plain data in a YAML text. Raises ValueError, in one line, when there is none, or more than settings have."""
-    try:
-        if len(text) > LONGEST:
-            raise yaml.YAMLError(f"is longer than {LONGEST} characters")
-        return yaml.load(text, _Bounded)
-    except yaml.YAMLError as error:
-        raise ValueError(shorten(str(error))) from None

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the step is finished and saved first."""
+"""What the terminal gets and sends: log messages, progress bars, and the signals that stop a run."""
 
 import logging
 import os
@@ -12,9 +12,11 @@ from typing import TextIO, TypeVar
 
 from gan_nst.core.errors import one_line
 
+T = TypeVar("T")
+
 
 class _Output(logging.StreamHandler[TextIO]):
-    """Standard output, until its reader has gone (`| head`); the work goes on."""
+    """Standard output. The work continues when its reader has gone (`| head`)."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if isinstance(sys.exc_info()[1], BrokenPipeError):
@@ -25,21 +27,21 @@ class _Output(logging.StreamHandler[TextIO]):
 
 
 class _OneLine(logging.Formatter):
-    """One message, one line, whatever the file names in it."""
+    """Escapes everything that would move the cursor, line breaks included."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return one_line(super().formatMessage(record))
 
 
 class _Lines(logging.Formatter):
-    """Messages of one line or of a table's lines, with nothing that would move the cursor."""
+    """Keeps the lines of tables and escapes the rest."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         return "\n".join(map(one_line, super().formatMessage(record).split("\n")))
 
 
 def configure_logging(quiet: bool) -> None:
-    """Progress goes to standard output as it is; warnings and errors to standard error, named."""
+    """Sends progress to standard output as it is, warnings and errors to standard error with their level."""
     out, err = _Output(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
     out.setFormatter(_Lines())
@@ -52,25 +54,23 @@ def configure_logging(quiet: bool) -> None:
     root.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-T = TypeVar("T")
-
-_shown = False
-_drawn = False
+_enabled = False
+_active = False
 
 
-def show_progress(shown: bool = True) -> None:
-    """Switches progress bars on or off for this process; the command line switches them on."""
-    global _shown
-    _shown = shown
+def show_progress(enabled: bool = True) -> None:
+    """Switches progress bars on or off for this process. The command line switches them on."""
+    global _enabled
+    _enabled = enabled
 
 
 def progress_shown() -> bool:
-    """Whether bars are wanted and there is a terminal to draw them on."""
-    return _shown and sys.stderr.isatty()
+    """Whether progress bars are on and there is a terminal to draw them on."""
+    return _enabled and sys.stderr.isatty()
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
-    """Yields the items, drawing a bar on standard error where one is wanted."""
+    """Yields the items, with a progress bar on standard error if bars are shown."""
     if not progress_shown():
         yield from items
         return
@@ -78,45 +78,44 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
     from rich.progress import track as rich_track
 
     yield from rich_track(
-        items, description=_shown_as(description), console=Console(stderr=True), transient=True
+        items, description=_escaped(description), console=Console(stderr=True), transient=True
     )
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None] | None]:
-    """A bar on standard error, where one is wanted: within the context, call it with the share that is done, 0 to 1.
-
-    It says the time left. Within another one there is none.
+    """Shows a bar with the time left on standard error. Yields a function to call with the share done, 0 to 1, or
+    None if bars are not shown or another one is active.
     """
-    global _drawn
-    if not progress_shown() or _drawn:
+    global _active
+    if not progress_shown() or _active:
         yield None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    _drawn = True
+    _active = True
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(_shown_as(description), total=1.0)
+            task = progress.add_task(_escaped(description), total=1.0)
 
             def report(share: float) -> None:
                 progress.update(task, completed=share)
 
             yield report
     finally:
-        _drawn = False
+        _active = False
 
 
-def _shown_as(description: str) -> str:
-    """The description without what rich, or the terminal, would take for more than text."""
+def _escaped(description: str) -> str:
+    """Returns the description without what rich or the terminal would interpret."""
     from rich.markup import escape
 
     return str(escape(one_line(description)))
 
 
 class StopRequest:
-    """Remembers that somebody asked the run to stop, and by which signal."""
+    """Remembers the signal that asked the run to stop."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -124,11 +123,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the context the first SIGINT or SIGTERM is remembered; a second one acts as usual."""
+    """Remembers the first SIGINT or SIGTERM within the context; a second one acts as usual."""
     request = StopRequest()
     if (
         threading.current_thread() is not threading.main_thread()
-    ):  # Python delivers signals to the main thread alone
+    ):  # Python delivers signals to the main thread only
         yield request
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,7 +1,7 @@
 """Other people's network weights: where they are looked for, and how they are loaded without running code.
 
-In this order: a path that was given; the folder named by `GAN_NST_WEIGHTS`; torch's hub cache, where torchvision
-and torch-fidelity put theirs too. A download is started by an explicit request only (`fetch`).
+They are looked for, in this order, at a given path, in the folder `GAN_NST_WEIGHTS`, and in torch's hub cache, which
+torchvision and torch-fidelity use too. Only an explicit request starts a download (`fetch`).
 """
 
 import hashlib
@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_nst.core.errors import WeightsError, reason
+from gan_nst.core.errors import WeightsError, reason, shorten
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A file of weights: what it is, the names it goes by, the one it is downloaded under first, and from where.
+    """A file of weights.
 
-    url: without one it cannot be downloaded. Names that end in `-HASH.pth` tell the beginning of their SHA-256.
+    what: names the weights in messages. names: possible file names; a download gets the first, and is checked if
+    that ends in `-HASH.pth`, with the beginning of the SHA-256. url: None if it cannot be downloaded.
     """
 
     what: str
@@ -30,7 +31,7 @@ class Pretrained:
 
 
 def find(wanted: Pretrained, given: Path | None = None) -> Path | None:
-    """The file, or None. Raises WeightsError when a path was given and is no file."""
+    """Returns the file, or None. Raises WeightsError if a path was given and is not a file."""
     if given is not None:
         if not given.is_file():
             raise WeightsError(f"{given}: no such file ({wanted.what})")
@@ -40,15 +41,15 @@ def find(wanted: Pretrained, given: Path | None = None) -> Path | None:
 
 
 def require(wanted: Pretrained, given: Path | None = None, otherwise: str = "") -> Path:
-    """The file. Raises WeightsError saying which is missing, where it was looked for, and how to go on.
+    """Returns the file. Raises WeightsError naming the missing file, where it was looked for, and what to do.
 
-    otherwise: further ways on, as the end of a sentence.
+    otherwise: further things to do, as the end of a sentence.
     """
     path = find(wanted, given)
     if path is not None:
         return path
     looked = ", ".join(str(folder) for folder in _folders())
-    named = "" if "GAN_NST_WEIGHTS" in os.environ else " (GAN_NST_WEIGHTS names no folder)"
+    named = "" if "GAN_NST_WEIGHTS" in os.environ else " (GAN_NST_WEIGHTS is not set)"
     raise WeightsError(
         f"{wanted.what}: no {' or '.join(wanted.names)} in {looked}{named}; "
         f"put it there{', or ' + otherwise if otherwise else ''}"
@@ -56,8 +57,8 @@ def require(wanted: Pretrained, given: Path | None = None, otherwise: str = "") 
 
 
 def fetch(wanted: Pretrained) -> Path:
-    """The file, downloaded into torch's hub cache when it lies nowhere; a wrong hash or a broken connection leaves
-    nothing behind. Raises WeightsError.
+    """Returns the file, downloaded into torch's hub cache if it is not found. A wrong hash or a broken connection
+    leaves nothing behind. Raises WeightsError.
     """
     path = find(wanted)
     if path is not None:
@@ -74,18 +75,17 @@ def fetch(wanted: Pretrained) -> Path:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name, on the CPU; code in it is never run. Raises WeightsError."""
+    """Returns the tensors in a file by name, on the CPU, without running code from it. Raises WeightsError."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise WeightsError(f"{path}: holds more than plain tensors and was not loaded") from None
-    except Exception as error:  # torch raises whatever a damaged file makes it stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: damaged or no file of weights ({reason})") from None
+        raise WeightsError(f"{path}: contains more than plain tensors and was not loaded") from None
+    except Exception as error:  # a damaged file can make torch raise anything
+        raise WeightsError(f"{path}: damaged or not a file of weights ({shorten(reason(error))})") from None
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
     ):
-        raise WeightsError(f"{path}: no weights by name")
+        raise WeightsError(f"{path}: not a mapping of names to weights")
     odd = next(
         (
             name
@@ -95,7 +95,7 @@ def load(path: Path) -> dict[str, Tensor]:
         None,
     )
     if odd is not None:
-        raise WeightsError(f"{path}: {odd} is sparse, complex or quantised; plain numbers are expected")
+        raise WeightsError(f"{path}: {odd} is sparse, complex or quantised; expected plain numbers")
     broken = next((name for name, w in weights.items() if not w.isfinite().all()), None)
     if broken is not None:
         raise WeightsError(f"{path}: {broken} is not finite")
@@ -103,7 +103,7 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Returns the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

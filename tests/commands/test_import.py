@@ -169,7 +169,7 @@ def test_an_output_in_no_folder_is_told(source, output):
 def test_code_in_a_file_is_never_run(source, output, tmp_path, legacy):
     trace = tmp_path / "trace"
     torch.save({**cyclegan(), "z": Bomb(trace)}, source, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(WeightsError, match="holds more than plain tensors and was not loaded; expected"):
+    with pytest.raises(WeightsError, match="contains more than plain tensors and was not loaded; expected"):
         import_generator(source, output)
     assert not trace.exists()
     assert not output.parent.exists()

@@ -145,14 +145,14 @@ LIMITED = """
 import resource, sys, torch
 from gan_nst.cli import main
 from gan_nst.commands import train
-from gan_nst.core.memory import from_proc
+from gan_nst.core.device import read_proc
 from gan_nst.training.trainer import Trainer
 
 torch.set_num_threads(1)
 plain = Trainer.train_step
 def step(trainer, batches):
     if trainer.step == 2:
-        most = from_proc("status", "VmSize") + (8 << 20)
+        most = read_proc("status", "VmSize") + (8 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         batches = [{key: x.repeat(64, 1, 4, 4) for key, x in batch.items()} for batch in batches]
     plain(trainer, batches)

@@ -88,8 +88,7 @@ def test_the_error_says_when_no_folder_was_named(hub):
         pretrained.require(THING)
     message = str(raised.value)
     assert (
-        message
-        == f"the thing: no thing.pth or other.pth in {hub} (GAN_NST_WEIGHTS names no folder); put it there"
+        message == f"the thing: no thing.pth or other.pth in {hub} (GAN_NST_WEIGHTS is not set); put it there"
     )
 
 
@@ -228,7 +227,7 @@ def test_code_in_a_file_is_never_run(tmp_path, legacy):
     torch.save({"a": torch.zeros(3), "b": Bomb(trace)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError) as raised:
         pretrained.load(path)
-    assert str(raised.value) == f"{path}: holds more than plain tensors and was not loaded"
+    assert str(raised.value) == f"{path}: contains more than plain tensors and was not loaded"
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists(), "the bomb is a dud, and this test shows nothing"

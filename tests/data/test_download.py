@@ -322,7 +322,7 @@ def test_a_disk_that_fills_up(site, target):
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
         with pytest.raises(
-            DataError, match=r"archive\.part: could not be written \(File too large\); free space"
+            DataError, match=r"archive\.part: could not be written \(File too large\); files of that size"
         ):
             get(site, target)
     finally:

@@ -356,7 +356,8 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, suffix, photo):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value) == (
-        f"{path}: could not be written ({os.strerror(errno.EFBIG)}); free space, as larger files are not allowed"
+        f"{path}: could not be written ({os.strerror(errno.EFBIG)}); "
+        "files of that size are not allowed there; raise the limit or choose another disk"
     )
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == b"before"

@@ -520,7 +520,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, clip, limit):
         message = refused(clip, tmp_path / "out.mp4", crf=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    remedy = "free space, as larger files are not allowed"
+    remedy = "files of that size are not allowed there; raise the limit or choose another disk"
     assert message == f"{tmp_path / 'out.mp4'}: could not be written (File too large); {remedy}"
 
 
