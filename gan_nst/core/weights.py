@@ -7,12 +7,13 @@ torchvision and torch-fidelity use too. Only an explicit request starts a downlo
 import hashlib
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_nst.core.errors import WeightsError, reason, shorten
 
@@ -100,6 +101,21 @@ def load(path: Path) -> dict[str, Tensor]:
     if broken is not None:
         raise WeightsError(f"{path}: {broken} is not finite")
     return weights
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Gives a network built on the meta device its weights, by name; it is frozen and in evaluation mode afterwards.
+
+    path, what: the file they come from and the network that is expected in it, for the message. Raises WeightsError
+    when weights are missing or have another shape.
+    """
+    needed = network.state_dict()
+    wrong = next((n for n, w in needed.items() if n not in weights or weights[n].shape != w.shape), None)
+    if wrong is not None:
+        problem = "lacks" if wrong not in weights else "has another shape of"
+        raise WeightsError(f"{path}: not {what} (it {problem} {wrong})")
+    network.load_state_dict({name: weights[name].to(w.dtype) for name, w in needed.items()}, assign=True)
+    network.requires_grad_(False).eval()
 
 
 def digest(path: Path) -> str:

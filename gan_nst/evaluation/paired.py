@@ -1,4 +1,4 @@
-"""LPIPS: how far two images are apart as people see it (Zhang et al. 2018, arXiv:1801.03924)."""
+"""Scores of an image against its input or its truth, and the colour map, a baseline that every translator must beat."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from gan_nst.core import weights as pretrained
-from gan_nst.core.errors import WeightsError
 from gan_nst.images.arrays import ImageArray, to_float, to_tensor
 from gan_nst.networks.features import SQUEEZENET
 
@@ -84,11 +85,15 @@ def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 SMALLEST = 32  # pixels; below, SqueezeNet's last layers see next to nothing
+# The linear heads of LPIPS v0.1 (BSD licence, in the file beside it), as torchmetrics distributes them.
+_HEADS = Path(__file__).with_name("lpips_squeeze.safetensors")
+_ENDS = (2, 5, 8, 10, 11, 12, 13)  # of SqueezeNet's layers, where each of the seven features ends
 
 
 @dataclass(frozen=True)
 class Lpips:
-    """LPIPS v0.1 on SqueezeNet 1.1, by torchmetrics, which brings the linear heads.
+    """LPIPS v0.1 on SqueezeNet 1.1: how far apart two images are as people see it (Zhang et al. 2018,
+    arXiv:1801.03924).
 
     file, digest: of the SqueezeNet weights.
     """
@@ -99,36 +104,20 @@ class Lpips:
 
     @classmethod
     def find(cls, device: torch.device, download: bool = False) -> "Lpips | None":
-        """The metric, or None where no weights lie. Raises WeightsError for weights of another network."""
+        """The metric, or None when its weights are not found. Raises WeightsError for another network's weights."""
         path = pretrained.fetch(SQUEEZENET) if download else pretrained.find(SQUEEZENET)
         return None if path is None else cls.load(path, device)
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> "Lpips":
         """The metric with the SqueezeNet in a file. Raises WeightsError for any other file."""
-        # torchmetrics' public functions would download; the class behind them takes weights from elsewhere.
-        from torchmetrics.functional.image.lpips import _LPIPS
+        from torchvision.models import squeezenet1_1  # seconds that other scores need not spend
 
-        weights = pretrained.load(path)
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # layers draw initial weights, unnoticed by a run's random state
-            network = _LPIPS(net="squeeze", pnet_rand=True)
-        sliced = {}
-        for name, weight in weights.items():
-            part, _, rest = name.partition(".")
-            number = rest.split(".")[0]
-            slot = next(
-                (i for i, s in enumerate(network.net.slices) if number in dict(s.named_children())), None
-            )
-            if part == "features" and slot is not None:
-                sliced[f"slices.{slot}.{rest}"] = weight
-        try:
-            network.net.load_state_dict(sliced)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(f"{path}: not SqueezeNet 1.1 ({reason})") from None
-        return cls(network.to(device), path.name, pretrained.digest(path))
+        weights = {name.removeprefix("features."): w for name, w in pretrained.load(path).items()}
+        with torch.device("meta"):  # draws no initial weights
+            layers = squeezenet1_1().features
+        pretrained.fill(layers, weights, path, "SqueezeNet 1.1")
+        return cls(_LpipsNetwork(layers).to(device), path.name, pretrained.digest(path))
 
     @torch.inference_mode()
     def __call__(self, x: ImageArray, y: ImageArray) -> float:
@@ -136,3 +125,35 @@ class Lpips:
         device = next(self.network.parameters()).device
         a, b = (to_float(to_tensor(image)[None].to(device)) for image in (x, y))
         return float(self.network(a, b))
+
+
+class _LpipsNetwork(nn.Module):
+    """Zhang et al. 2018, equation 1: the squared differences of unit feature vectors, weighted by the heads.
+
+    Maps images x and y, (n, 3, h, w) in [-1, 1], to distances (n, 1).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.slices = nn.ModuleList(layers[i:j] for i, j in zip((0, *_ENDS), _ENDS, strict=False))
+        heads = load_file(_HEADS)
+        self.heads = nn.ParameterList(
+            nn.Parameter(heads[name], requires_grad=False) for name in sorted(heads)
+        )
+        self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
+        self.register_buffer("deviation", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = ((images - self.mean) / self.deviation for images in (x, y))
+        total = torch.zeros(len(x), 1, device=x.device)
+        for layers, head in zip(self.slices, self.heads, strict=True):
+            x, y = layers(x), layers(y)
+            total = total + F.conv2d((_unit(x) - _unit(y)) ** 2, head).mean((2, 3))
+        return total
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / torch.sqrt(1e-8 + torch.sum(features**2, dim=1, keepdim=True))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -160,17 +160,12 @@ def _path(file: Pretrained, settings: FeatureSettings) -> Path:
 
 def _load(layers: nn.Sequential, path: Path, network: str) -> None:
     """Gives the layers their weights from a file of the whole network or of its lower part."""
-    weights = {
-        name.removeprefix("features."): weight.float() for name, weight in pretrained.load(path).items()
-    }
-    needed = layers.state_dict()
-    wrong = next((n for n, w in needed.items() if n not in weights or weights[n].shape != w.shape), None)
-    if wrong is not None:
-        problem = "lacks" if wrong not in weights else "has another shape of"
-        raise WeightsError(f"{path}: not {network} up to the layer asked for (it {problem} {wrong})")
+    weights = {name.removeprefix("features."): weight for name, weight in pretrained.load(path).items()}
+    pretrained.fill(layers, weights, path, f"{network} up to the layer asked for")
     if network == "vgg19_normalised":
-        weights["0.weight"], weights["0.bias"] = _fold(weights["0.weight"], weights["0.bias"])
-    layers.load_state_dict({name: weights[name] for name in needed}, assign=True)
+        first = cast(nn.Conv2d, layers[0])
+        assert first.bias is not None
+        first.weight.data, first.bias.data = _fold(first.weight, first.bias)
 
 
 def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

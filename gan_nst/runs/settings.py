@@ -12,7 +12,7 @@ from gan_nst.core.device import choose_device, choose_precision
 from gan_nst.core.errors import CheckpointError, SettingsError, format_value
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.domains import DataSettings
-from gan_nst.evaluation.features import best_at_hand, score_key
+from gan_nst.evaluation.features import best_available, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base
 from gan_nst.training.settings import TrainingSettings
@@ -153,7 +153,7 @@ def resolve_evaluation(
     evaluation = settings.evaluation
     features = evaluation.features
     if features == "auto":
-        here = best_at_hand(evaluation.weights)
+        here = best_available(evaluation.weights)
         # On the CPU Inception would take longer than the small trainings that are done there.
         affordable = here == "inception" and device.type != "cpu"
         asked_for = evaluation.weights is not None

@@ -33,7 +33,6 @@ def import_all() -> None:
     import rich.progress  # noqa: F401
     import torch._dynamo
     import torch.utils.tensorboard  # noqa: F401
-    import torchmetrics.functional.image  # noqa: F401
 
     import gan_nst.commands.curves
     import gan_nst.commands.export

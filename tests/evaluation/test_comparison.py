@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gan_nst.core.errors import DataError
 from gan_nst.evaluation import comparison as judge
 from gan_nst.evaluation import distances
 from gan_nst.evaluation.comparison import Judge, Metrics, compare
@@ -70,7 +71,7 @@ def test_the_description_says_whatever_a_number_depends_on(features, protocol):
     assert (told["dimension"], told["file"], told["sha256"]) == (12, "part.pth", "f00d")
     assert told["lpips"] == {"network": "squeeze", "file": "squeeze.pth", "sha256": "beef"}
     assert (told["kid_subsets"], told["neighbours"]) == (100, 3)
-    for name in ("torch", "torch-fidelity", "torchmetrics", "pillow", "numpy"):
+    for name in ("torch", "torch-fidelity", "pillow", "numpy"):
         assert told["libraries"][name] == version(name)
     assert "jackknife" in told["intervals"]
     assert json.loads(json.dumps(told)) == told
@@ -176,6 +177,19 @@ def test_fewer_images_have_fewer_scores(metrics, features, count, others):
     if count >= 2:
         floor = Judge(Metrics(features, None, "clean", None), images(count)).floor
         assert set(floor) == {"images"} | ({"fid_64"} if count >= 4 else set())
+
+
+def test_features_that_are_not_finite_are_refused_in_one_line(features, metrics, monkeypatch):
+    def broken(self, x):
+        rows = x.flatten(1)[:, :12].clone()
+        rows[1] = float("nan")
+        return rows
+
+    monkeypatch.setattr(Colours, "forward", broken)
+    with pytest.raises(
+        DataError, match=r"inception-64 features: not finite for 1 image of 4; replace part.pth"
+    ):
+        Judge(metrics, images(4))
 
 
 def test_precision_and_recall_can_be_left_out(features):

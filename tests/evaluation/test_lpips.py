@@ -68,6 +68,17 @@ def test_the_distance_is_that_of_ten_lines_in_float64(file, weights, x, y):
     assert found == pytest.approx(lpips(x, y, weights), rel=1e-4)
 
 
+def test_the_distance_is_that_of_torchmetrics(file, weights):
+    with torch.random.fork_rng(devices=[]):
+        other = library._LPIPS(net="squeeze", pnet_rand=True)
+    layers = {f"slices.{i}.{n}" for i, s in enumerate(other.net.slices) for n, _ in s.named_parameters()}
+    other.net.load_state_dict({n: weights["features." + n.split(".", 2)[2]] for n in layers})
+    x, y = noise(seed=1), smooth()
+    with torch.no_grad():
+        expected = other(*(torch.tensor(p).permute(2, 0, 1)[None] / 127.5 - 1 for p in (x, y)))
+    assert Lpips.load(file, CPU)(x, y) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_equal_images_are_at_no_distance_and_worse_ones_further(file):
     metric = Lpips.load(file, CPU)
     x = smooth()
@@ -130,8 +141,8 @@ def test_the_bundled_heads_are_the_published_ones(pretrained_weights):
     )
     metric = Lpips.load(pretrained_weights / "squeezenet1_1.pth", CPU)
     assert len(published) == len(SLICES)
-    for name, head in published.items():
-        torch.testing.assert_close(metric.network.state_dict()[name], head, rtol=1e-6, atol=0)
+    for found, head in zip(metric.network.heads, published.values(), strict=True):
+        torch.testing.assert_close(found.data, head, rtol=1e-6, atol=0)
 
 
 def test_the_published_network_gives_the_same_as_ten_lines(pretrained_weights):
