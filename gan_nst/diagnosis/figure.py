@@ -1,11 +1,11 @@
-"""The curves of one run, or of several over each other, as an image."""
+"""The curves of one run, or of several runs together, as an image."""
 
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib.style
 import numpy as np
@@ -22,14 +22,14 @@ from gan_nst.diagnosis import curves
 from gan_nst.diagnosis.curves import History, Series, Validation
 
 _COLUMNS = 4
-_WIDTH, _HEIGHT, _HEADING = 4.0, 2.9, 0.45  # inches, of a panel and of the line above all; 100 dots each
+_WIDTH, _HEIGHT, _HEADING = 4.0, 2.9, 0.45  # inches, of a panel and of the figure's title; 100 dots each
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 _DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-_WIDE = 4  # more entries than these take a legend of two columns
-_SHOWN = 500  # columns of a panel in which a line is drawn; it has fewer pixels
-_DECADES = 1.0  # terms that lie further apart than these are drawn over a logarithmic scale
+_WIDE = 4  # a legend of more entries has two columns
+_STACKED = 500  # points of a stack of shares, which matplotlib does not simplify as it does lines
+_DECADES = 1.0  # terms further apart than this are drawn on a logarithmic scale
 
-# Whatever a user's own matplotlib settings are, the same histories give the same bytes.
+# The same histories give the same bytes, whatever a user's own matplotlib settings are.
 _STYLE = {
     "svg.hashsalt": "gan_nst",
     "font.size": 9,
@@ -53,36 +53,31 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class _Line:
-    """One curve of a panel. label: what it has of its own within its run, a term or translation."""
+    """One curve of a panel. label: a term or translation. legend_colour: gray where the colour is the run's."""
 
     label: str
-    run: int
     series: Series
     colour: str
     dash: LineStyleType
-    interval: Validation | None = None
+    legend_colour: str
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """A small image: its title, and what draws it."""
-
-    title: str
-    draw: Callable[[Axes], None]
+_Lines = Sequence[_Line]
 
 
 def draw(histories: Sequence[History], *, format: Literal["png", "svg"]) -> bytes:
     """The curves of at least one run as the bytes of a PNG or SVG file, 1,600 pixels wide.
 
-    Panels: the loss terms, smoothed before the raw line; learning rates; validation scores with their intervals and a
-    dot at the best; the measures; each term's share of the gradient. In the figure of one run each term has a colour;
-    of several runs each run has one, and terms have dashes. What no run has logged is left out. Raises DataError when
-    that is everything.
+    Panels: the loss terms, smoothed on top of the raw values; learning rates; validation scores with their intervals
+    and a dot at the best; the measures; each term's share of the gradient. In the figure of one run each term has a
+    colour; of several runs each run has one, and terms differ by their dashes. Panels without data are omitted. Raises
+    DataError when that leaves none.
     """
     panels = list(_panels(histories))
     if not panels:
+        names = ", ".join(history.name for history in histories)
         raise DataError(
-            f"{', '.join(history.name for history in histories)}: nothing logged that could be drawn"
+            f"{names}: nothing logged that could be drawn; train past the first training.log_every steps"
         )
     rows = math.ceil(len(panels) / _COLUMNS)
     longest = max(history.last_step() for history in histories)
@@ -90,197 +85,165 @@ def draw(histories: Sequence[History], *, format: Literal["png", "svg"]) -> byte
         size = _COLUMNS * _WIDTH, rows * _HEIGHT + _HEADING
         figure = Figure(figsize=size, dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
-        for number, panel in enumerate(panels, 1):
+        for number, (title, fill) in enumerate(panels, 1):
             axes = figure.add_subplot(rows, _COLUMNS, number)
-            axes.set_title(panel.title)
+            axes.set_title(title)
             axes.set_xlabel("step")
-            panel.draw(axes)
+            fill(axes)
             axes.set_xlim(0, longest * 1.03)
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _head(figure, histories)
+        _title(figure, histories)
         file = io.BytesIO()
         figure.savefig(file, format=format, metadata={"Date": None} if format == "svg" else None)
     return file.getvalue()
 
 
-def _head(figure: Figure, histories: Sequence[History]) -> None:
-    """The name of the run, or whose colour is whose."""
+def _title(figure: Figure, histories: Sequence[History]) -> None:
+    """The name of the run, or a legend of the runs' colours."""
     names = [history.name.replace("$", r"\$") for history in histories]  # else $x$ would be a formula
     if len(names) == 1:
         figure.suptitle(names[0], fontsize=12)
         return
-    shown = [f"{name} ({run})" if names.count(name) > 1 else name for run, name in enumerate(names, 1)]
-    handles = [Line2D([], [], color=_colour(run), linewidth=3, label=name) for run, name in enumerate(shown)]
-    fitting = max(1, int(_COLUMNS * _WIDTH * 10 / (max(map(len, shown)) + 8)))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(shown), fitting), fontsize=10)
+    labels = [f"{name} ({run})" if names.count(name) > 1 else name for run, name in enumerate(names, 1)]
+    handles = [Line2D([], [], color=_colour(run), linewidth=3, label=name) for run, name in enumerate(labels)]
+    fitting = max(1, int(_COLUMNS * _WIDTH * 10 / (max(map(len, labels)) + 8)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(labels), fitting), fontsize=10)
 
 
-def _panels(histories: Sequence[History]) -> Iterator[_Panel]:
-    """The panels in the order of the figure."""
+def _panels(histories: Sequence[History]) -> Iterator[tuple[str, Callable[[Axes], None]]]:
+    """The panels in order: their titles, and what draws into their axes."""
     alone = len(histories) == 1
-    terms = _grouped(histories, lambda history: _by_role(history, split=not alone))
-    for title, lines in terms.items():
-        yield _Panel(f"{title}: loss terms" if alone else f"{title} loss", partial(_draw_terms, lines=lines))
-    for title, lines in _grouped(
-        histories, lambda history: {"learning rate": _learning_rates(history)}
-    ).items():
-        yield _Panel(title, partial(_draw_rates, lines=lines))
-    for name, lines in _scores(histories).items():
-        chosen = any(history.score == name for history in histories)
+    for title, lines in _lines(histories, partial(_terms, alone=alone)).items():
+        yield title, partial(_draw_terms, lines=lines, alone=alone)
+    for title, lines in _lines(histories, _learning_rates).items():
+        yield title, partial(_draw_rates, lines=lines)
+    for name, lines in _lines(histories, _scores).items():
         translation, _, key = name.rpartition("/")
-        yield _Panel(
-            f"validation, {translation}: {label(key)}{' (chosen)' if chosen else ''}",
-            partial(_draw_score, lines=lines),
-        )
-    for name, lines in _grouped(histories, curves.measures).items():
+        chosen = " (chosen)" if any(history.score == name for history in histories) else ""
+        yield f"validation, {translation}: {label(key)}{chosen}", partial(_draw_score, lines=lines)
+    for name, lines in _lines(histories, curves.measures).items():
         title, good = _MEASURES.get(name, (name, None))
-        yield _Panel(title, partial(_draw_measure, lines=lines, good=good))
-    for role, lines in _grouped(histories, lambda history: _shares(history, merged=not alone)).items():
-        how = _draw_stack if alone else _draw_lines
-        yield _Panel(f"{role}: shares of the gradient", partial(how, lines=lines))
+        yield title, partial(_draw_measure, lines=lines, good=good)
+    for role, lines in _lines(histories, partial(_shares, alone=alone)).items():
+        yield f"{role}: shares of the gradient", partial(_draw_stack if alone else _draw_lines, lines=lines)
 
 
-def _grouped(
+def _lines(
     histories: Sequence[History], read: Callable[[History], Mapping[str, Mapping[str, Series]]]
 ) -> dict[str, list[_Line]]:
-    """The lines of every panel, by what `read` calls the panels and, within them, the lines."""
-    alone = len(histories) == 1
+    """The lines of every panel; `read` gives the series of a history by panel and label."""
     found: dict[str, list[_Line]] = {}
     for run, history in enumerate(histories):
-        for title, named in read(history).items():
+        for panel, named in read(history).items():
             for number, (name, series) in enumerate(named.items()):
-                dash = "-" if alone else _DASHES[number % len(_DASHES)]
-                line = _Line(name, run, series, _colour(number if alone else run), dash)
-                found.setdefault(title, []).append(line)
+                if len(histories) == 1:
+                    line = _Line(name, series, _colour(number), "-", _colour(number))
+                else:
+                    line = _Line(name, series, _colour(run), _DASHES[number % len(_DASHES)], "0.3")
+                found.setdefault(panel, []).append(line)
     return found
 
 
-def _by_role(history: History, *, split: bool) -> dict[str, dict[str, Series]]:
-    """The terms of each role, or of each kind within it: "generator: cycle" holds "cycle_a" and "cycle_b"."""
+def _terms(history: History, alone: bool) -> dict[str, dict[str, Series]]:
+    """The loss terms: a panel for each role, or with several runs for each family of terms within it."""
     found: dict[str, dict[str, Series]] = {}
     for role, terms in curves.roles(history).items():
         for term, series in terms.items():
-            kind = curves.family(term)
-            title = role if not split or kind == role else f"{role}: {kind}"
-            found.setdefault(title, {})[term] = series
+            family = curves.family(term)
+            apart = f"{role} loss" if family == role else f"{role}: {family} loss"
+            found.setdefault(f"{role}: loss terms" if alone else apart, {})[term] = series
     return found
 
 
-def _learning_rates(history: History) -> dict[str, Series]:
-    """The learning rates by role; roles of the same share a line."""
+def _learning_rates(history: History) -> dict[str, dict[str, Series]]:
+    """The learning rates by role; equal ones share a line."""
     found: dict[str, Series] = {}
     for key, series in history.series.items():
         group, _, role = key.partition("/")
-        if group != "learning_rate":
-            continue
-        same = [name for name, other in found.items() if np.array_equal(other.values, series.values)]
-        found[f"{same[0]}, {role}" if same else role] = found.pop(same[0]) if same else series
-    return found
+        if group == "learning_rate":
+            same = next(
+                (r for r, other in found.items() if np.array_equal(other.values, series.values)), None
+            )
+            found[f"{same}, {role}" if same else role] = found.pop(same) if same else series
+    return {"learning rate": found} if found else {}
 
 
-def _scores(histories: Sequence[History]) -> dict[str, list[_Line]]:
-    found: dict[str, list[_Line]] = {}
-    for run, history in enumerate(histories):
-        for name, validation in curves.validations(history).items():
-            series = Series(validation.steps, validation.values)
-            found.setdefault(name, []).append(_Line("", run, series, _colour(run), "-", validation))
-    return found
+def _scores(history: History) -> dict[str, dict[str, Series]]:
+    return {name: {"": validation} for name, validation in curves.validations(history).items()}
 
 
-def _shares(history: History, *, merged: bool) -> dict[str, dict[str, Series]]:
-    """The shares of the terms of each role, or of their kinds."""
-    found: dict[str, dict[str, Series]] = {}
-    for role, terms in curves.shares(history).items():
-        kinds: dict[str, list[Series]] = {}
-        for term, series in terms.items():
-            kinds.setdefault(curves.family(term) if merged else term, []).append(series)
-        found[role] = {kind: curves.total(series) for kind, series in kinds.items()}
-    return found
+def _shares(history: History, alone: bool) -> Mapping[str, Mapping[str, Series]]:
+    """The shares of the terms of each role, or with several runs of their families."""
+    shares = curves.shares(history)
+    return shares if alone else {role: curves.by_family(terms) for role, terms in shares.items()}
 
 
-def _draw_terms(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Loss terms, smoothed, before the raw ones."""
-    smoothed = [
-        replace(line, series=Series(line.series.steps, curves.smooth(line.series.values))) for line in lines
-    ]
+def _draw_terms(axes: Axes, lines: _Lines, alone: bool) -> None:
+    """Loss terms: the raw values, pale, and the smoothed ones on top."""
+    smoothed = []
     for line in lines:
-        _plot(axes, line.series, color=line.colour, alpha=0.3, linewidth=0.7)
+        axes.plot(line.series.steps, line.series.values, color=line.colour, alpha=0.3, linewidth=0.7)
+        series = Series(line.series.steps, curves.smooth(line.series.values))
+        smoothed.append(_Line(line.label, series, line.colour, line.dash, line.legend_colour))
     _draw_lines(axes, smoothed)
     raw = np.concatenate([line.series.values for line in lines])
-    levels = np.array(
-        [np.nanmedian(line.series.values) for line in smoothed if np.isfinite(line.series.values).any()]
-    )
+    levels = [np.nanmedian(line.series.values) for line in smoothed if np.isfinite(line.series.values).any()]
     positive = not (raw[np.isfinite(raw)] <= 0).any() and len(levels) > 0
-    if positive and np.log10(levels.max() / levels.min()) > _DECADES:
+    if positive and np.log10(max(levels) / min(levels)) > _DECADES:
         axes.set_yscale("log")
-    if len(lines) > _WIDE and _alone(lines):
-        _make_room(axes)
+    if alone and len(lines) > _WIDE:  # leaves the upper third to the legend
+        low, high = axes.get_ylim()
+        top = high * math.sqrt(high / low) if axes.get_yscale() == "log" else high + (high - low) / 2
+        axes.set_ylim(low, top)
 
 
-def _draw_lines(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Lines, with a legend of what tells them apart within a run."""
+def _draw_lines(axes: Axes, lines: _Lines) -> None:
+    """Lines, with a legend of the labels that tell them apart."""
+    handles = {}
     for line in lines:
         few = np.isfinite(line.series.values).sum() < 20
-        _plot(axes, line.series, color=line.colour, linestyle=line.dash, marker="." if few else "")
-    handles = {
-        line.label: Line2D(
-            [], [], color=line.colour if _alone(lines) else "0.3", linestyle=line.dash, label=line.label
+        marker = "." if few else ""
+        axes.plot(
+            line.series.steps, line.series.values, color=line.colour, linestyle=line.dash, marker=marker
         )
-        for line in lines
-    }
-    if len(handles) > 1 or (_alone(lines) and "" not in handles):
+        handles[line.label] = Line2D([], [], color=line.legend_colour, linestyle=line.dash, label=line.label)
+    if len(handles) > 1 or (lines[0].legend_colour == lines[0].colour and "" not in handles):
         axes.legend(handles=list(handles.values()), loc="best", ncols=2 if len(handles) > _WIDE else 1)
 
 
-def _plot(axes: Axes, series: Series, **style: Any) -> None:
-    """A line, of as many of its points as can be seen."""
-    shown = curves.extremes(series, _SHOWN)
-    axes.plot(series.steps[shown], series.values[shown], **style)
-
-
-def _make_room(axes: Axes) -> None:
-    """Leaves the upper third of a panel to its legend."""
-    low, high = axes.get_ylim()
-    top = high * math.sqrt(high / low) if axes.get_yscale() == "log" else high + (high - low) / 2
-    axes.set_ylim(low, top)
-
-
-def _draw_rates(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Learning rates, from 0."""
+def _draw_rates(axes: Axes, lines: _Lines) -> None:
     _draw_lines(axes, lines)
     axes.set_ylim(bottom=0)
 
 
-def _draw_score(axes: Axes, lines: Sequence[_Line]) -> None:
+def _draw_score(axes: Axes, lines: _Lines) -> None:
     """A score with its interval, and a dot at the best step."""
     for line in lines:
-        validation = line.interval
-        assert validation is not None
-        shown = curves.extremes(line.series, _SHOWN)
-        interval = validation.steps[shown], validation.low[shown], validation.high[shown]
+        validation = line.series
+        assert isinstance(validation, Validation)
+        interval = validation.steps, validation.low, validation.high
         axes.fill_between(*interval, color=line.colour, alpha=0.15, linewidth=0)
         axes.vlines(*interval, color=line.colour, alpha=0.25, linewidth=1)
         best = validation.best()
         step, value = validation.steps[best], validation.values[best]
-        axes.plot(
-            [step], [value], "o", color=line.colour, markersize=7, label=f"best: {value:.3g} at {step:.0f}"
-        )
+        best_label = f"best: {value:.3g} at {step:.0f}"
+        axes.plot([step], [value], "o", color=line.colour, markersize=7, label=best_label)
     _draw_lines(axes, lines)
     axes.legend(loc="best", handlelength=1)
 
 
-def _draw_measure(axes: Axes, lines: Sequence[_Line], good: float | None) -> None:
+def _draw_measure(axes: Axes, lines: _Lines, good: float | None) -> None:
     """A measure, with a line at the value to compare it with."""
     if good is not None:
         axes.axhline(good, color="0.6", linewidth=0.8)
     _draw_lines(axes, lines)
 
 
-def _draw_stack(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Shares upon each other; together they are 1."""
+def _draw_stack(axes: Axes, lines: _Lines) -> None:
+    """Shares stacked on each other; together they are 1."""
     steps = curves.total(line.series for line in lines).steps
-    steps = steps[:: max(1, len(steps) // _SHOWN)]
+    steps = steps[:: max(1, len(steps) // _STACKED)]
     values = [line.series.values[np.isin(line.series.steps, steps)] for line in lines]
     if len(steps) == 1:  # a single step would have no area
         steps, values = np.array([0.9, 1]) * steps[0], [value.repeat(2) for value in values]
@@ -292,8 +255,3 @@ def _draw_stack(axes: Axes, lines: Sequence[_Line]) -> None:
 
 def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
-
-
-def _alone(lines: Sequence[_Line]) -> bool:
-    """Whether the lines have colours of their own, and not their run's."""
-    return len({line.run for line in lines}) == 1 and all(line.dash == "-" for line in lines)

@@ -1,13 +1,12 @@
-"""What a run's history says went wrong, and one thing to try against each.
+"""What a run's history shows to have gone wrong, with one thing to try against each finding.
 
-No finding rests on one noisy point: what is measured at validations must show at the last two, what is logged over the
-last quarter of the steps. The exception is a value that is not finite.
+No finding rests on one noisy point: what is measured at validations must show at the last two, what is logged must show
+over the last quarter of the steps. The exception is a value that is not finite.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from gan_nst.diagnosis.curves import (
     Series,
     Validation,
     Values,
+    by_family,
     family,
     measures,
     roles,
@@ -32,10 +32,10 @@ Level = Literal["alarm", "advice"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a history shows.
+    """Something that a history shows.
 
-    kind: which of the findings. level: "alarm" when the run is spoiled without a change. step: where it shows.
-    evidence: one sentence with the figures. advice: one thing to try.
+    kind: which of the findings. level: "alarm" when the run is spoiled unless something changes. step: where it shows.
+    evidence: one sentence with the numbers. advice: one thing to try.
     """
 
     kind: str
@@ -45,138 +45,42 @@ class Finding:
     advice: str
 
 
-def number(history: History, path: str) -> float | None:
-    """The value of a setting that is a number; None when the run has no such setting."""
-    value = history.setting(path)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def diagnose(history: History) -> list[Finding]:
+    """All findings of a history, alarms first."""
+    findings = [finding for rule in _RULES for finding in rule(history)]
+    return sorted(findings, key=lambda finding: finding.level != "alarm")
 
 
-def scaled(history: History, path: str, factor: float, instead_of_zero: float | None = None) -> str:
-    """The setting times a factor, "method.cycle_weight=20 instead of 10"; empty when the run has no such setting, or
-    has 0 and there is nothing to set instead.
-    """
-    value = number(history, path)
-    if value is None or (value == 0 and instead_of_zero is None):
-        return ""
-    return f"{path}={value * factor or instead_of_zero:.3g} instead of {value:.3g}"
-
-
-def lower_rate(history: History) -> str:
-    """Half the learning rate."""
-    return scaled(history, "method.learning_rate", 0.5) or "a lower learning rate"
-
-
-def weaker_discriminator(history: History) -> str:
-    """A layer less, else half the width, else half the learning rate."""
-    layers = number(history, "method.discriminator.layers")
-    if layers is not None and layers > 1:
-        return f"method.discriminator.layers={layers - 1:.0f} instead of {layers:.0f}"
-    width = number(history, "method.discriminator.width")
-    if width is not None and width > 1:
-        return f"method.discriminator.width={width // 2:.0f} instead of {width:.0f}"
-    return lower_rate(history)
-
-
-def rebalance(history: History, family: str, families: Sequence[str], *, louder: bool) -> str:
-    """A term's weight times or by ten; where it has none, as the adversarial term, the other terms' first weight by or
-    times ten.
-    """
-    factor = 10.0 if louder else 0.1
-    own = scaled(history, f"method.{family}_weight", factor, instead_of_zero=1 if louder else None)
-    others = (scaled(history, f"method.{other}_weight", 1 / factor) for other in families if other != family)
-    return own or next(filter(None, others), "") or f"another weight for {family}"
-
-
-_FEWEST = 4  # validations a trend is read from
-_SURE = 2.0  # standard errors
-_FALLING = 0.05  # of a loss; a smaller fall over the whole stretch is none
-
-
-def finite(validation: Validation | None) -> Validation | None:
-    """The validation at the steps where its value is finite; None for none, or fewer than two."""
-    if validation is None:
-        return None
-    told = np.isfinite(validation.values)
-    if told.sum() < 2:
-        return None
-    arrays = {name: getattr(validation, name)[told] for name in ("steps", "values", "low", "high")}
-    return dataclasses.replace(validation, **arrays)
-
-
-def loss(validation: Validation) -> Values:
-    """The values such that less is better."""
-    return -validation.values if validation.more_is_better else validation.values
-
-
-def noise(validation: Validation) -> float | None:
-    """By how much two values of the score must differ to be told apart.
-
-    Half of its interval's width at its best step. Without intervals four deviations from step to step, estimated
-    from the second differences, which a steady trend does not raise: the best of many values is two deviations lucky
-    already. Of runs whose score is nothing but noise 1 to 2 % seem to worsen then, and at most 3 % to improve. None
-    for fewer than five values without intervals.
-    """
-    best = validation.best()
-    width = float(validation.high[best] - validation.low[best])
-    if math.isfinite(width):
-        return width / 2
-    if len(validation.values) < 5:
-        return None
-    # White noise of deviation s has second differences of deviation sqrt(6) s.
-    bends = np.diff(validation.values, 2)
-    return 4 * math.sqrt(float(np.mean(bends**2)) / 6)
-
-
-def falls(series: Series, since: int) -> bool:
-    """Whether a loss falls after a step: a line through it does, by 5 % of its mean and two standard errors."""
-    later = (series.steps >= since) & np.isfinite(series.values)
-    steps, values = series.steps[later], series.values[later]
-    if len(values) < _FEWEST:
-        return False
-    fall, error = _fall(steps, values)
-    return fall > max(_FALLING * abs(float(values.mean())), _SURE * error)
-
-
-def steps_to_gain(validation: Validation) -> tuple[float, int, int] | None:
-    """(gain over the last half of the validations, the steps of that half, how many more bring something).
-
-    The gain is that of a line through the half. The rule for the steps: each further stretch as long brings half of
-    what the one before brought; it pays as long as that is more than the noise. None where the gain is noise, or for
-    fewer than four validations.
-    """
-    expected = noise(validation)
-    if len(validation.values) < _FEWEST or expected is None:
-        return None
-    start = min(len(validation.values) // 2, len(validation.values) - _FEWEST)
-    steps = validation.steps[start:]
-    gain, error = _fall(steps, loss(validation)[start:])
-    stretch = int(steps[-1] - steps[0])
-    if gain <= max(expected, _SURE * error):
-        return None
-    stretches = math.ceil(math.log2(gain / expected)) if expected > 0 else math.inf
-    every = stretch // (len(steps) - 1)
-    more = stretch * min(max(stretches, 1), 10)
-    return gain, stretch, max(every, int(more) // max(every, 1) * every)
-
-
-def _fall(steps: Values, values: Values) -> tuple[float, float]:
-    """How much a line through the values falls from the first step to the last, and its standard error."""
-    x = steps - steps.mean()
-    slope = float((x * values).sum() / (x**2).sum())
-    residuals = values - values.mean() - slope * x
-    error = math.sqrt(float((residuals**2).sum()) / max(len(x) - 2, 1) / float((x**2).sum()))
-    length = float(steps[-1] - steps[0])
-    return -slope * length, error * length
+def describe(findings: Iterable[Finding], history: History | None = None) -> str:
+    """The findings as lines to print, two each; without any, one line that says so, and how much was examined."""
+    lines = []
+    for finding in findings:
+        lines += [f"{finding.level}, step {finding.step}: {finding.evidence}", f"  try: {finding.advice}"]
+    if lines:
+        return "\n".join(lines)
+    if history is None:
+        return "Nothing alarming was found."
+    groups = ("validation/", "measure/")
+    validated = [set(s.steps.tolist()) for key, s in history.series.items() if key.startswith(groups)]
+    count = len(set[float]().union(*validated))
+    few = "" if count > 2 else ", too few to say much"
+    return (
+        f"Nothing alarming was found over {history.last_step()} of {history.steps} steps and "
+        f"{counted(count, 'validation')}{few}."
+    )
 
 
 # Least-squares loss: 0.25 is chance. 10 sound runs on demo images, photo2hayao and monet2photo never fell below
 # 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
 _SATURATED = 0.05
-_EASY = ("penalty", "smoothed")  # terms that may be low: smoothed edges are easily told, translations are not
+_EASY = (
+    "penalty",
+    "smoothed",
+)  # terms that may be low: smoothed edges are easy to recognise, translations are not
 _SUSTAINED = 0.8  # share of the last quarter's points that lie below
 _FEWEST_POINTS = 5
 
-# A spike, in means over at least so many steps, of which single ones say nothing: so many times the median of the
+# A spike, in means over at least so many steps, since single steps say nothing: so many times the median of the
 # points before it, more of their spread (of logarithms) than chance has, and beyond what the term ever was. Seven sound
 # runs reached 4.4 times. Of 1680 simulated runs of ten sound terms 3 showed one; of 240 whose terms vary by a factor of
 # 2.2 from point to point, 18.
@@ -190,8 +94,8 @@ _VANISHED = 0.01
 _CONSTANT = 0.001
 
 
-def not_finite(history: History) -> Iterator[Finding]:
-    """Any value that is not finite; the ends of intervals may be."""
+def _not_finite(history: History) -> Iterator[Finding]:
+    """Any value that is not finite, except the ends of intervals."""
     broken = {
         key: series.steps[~np.isfinite(series.values)]
         for key, series in history.series.items()
@@ -208,14 +112,14 @@ def not_finite(history: History) -> Iterator[Finding]:
         int(broken[first][0]),
         f"{first} was not finite at {count} of the {len(history.series[first].steps)} steps at which it was logged, "
         f"first at step {broken[first][0]:.0f}{more}.",
-        lower_rate(history),
+        _lower_rate(history),
     )
 
 
-def saturated(history: History) -> Iterator[Finding]:
-    """A discriminator that tells real from fake without effort: its gradient teaches the generator nothing."""
+def _saturated(history: History) -> Iterator[Finding]:
+    """A discriminator that recognises fakes without effort: its gradient teaches the generator nothing."""
     low, since = [], 0
-    for term, series in _judged(history).items():
+    for term, series in _discriminator_losses(history).items():
         part = _last_quarter(series)
         enough = len(part) >= _FEWEST_POINTS and np.mean(np.abs(part) < _SATURATED) >= _SUSTAINED
         if enough and not _is_easy(term):
@@ -226,20 +130,22 @@ def saturated(history: History) -> Iterator[Finding]:
             "saturated discriminator",
             "alarm",
             history.last_step(),
-            f"From step {since} on the discriminator hardly errs: median loss {', '.join(low)} (an even match is 0.25 "
-            "with lsgan, 0.69 with bce).",
-            weaker_discriminator(history),
+            f"Since step {since} the discriminator has hardly made a mistake: median loss {', '.join(low)} (an even "
+            "match is 0.25 with lsgan, 0.69 with bce).",
+            _weaker_discriminator(history),
         )
 
 
-def idle(history: History) -> Iterator[Finding]:
+def _idle(history: History) -> Iterator[Finding]:
     """A discriminator that learns nothing: no gradient moves it, or its scores are the same whatever it sees."""
     signs = []
-    parts = [_last_quarter(series) for term, series in _judged(history).items() if not _is_easy(term)]
+    parts = [
+        _last_quarter(series) for term, series in _discriminator_losses(history).items() if not _is_easy(term)
+    ]
     if any(len(part) < _FEWEST_POINTS or np.median(np.abs(part)) < _SATURATED for part in parts):
-        return  # it is too early to tell, or the discriminator is too good
+        return  # too early to say, or the discriminator is too good
     if parts and all(_spread(part) < _CONSTANT for part in parts):
-        signs.append("its losses hardly vary, whatever the images")
+        signs.append("its losses hardly vary between images")
     for key, series in history.series.items():
         if key.startswith("gradient_norm/discriminator") and len(series.values) >= 4 * _FEWEST_POINTS:
             quarters = _finite(series.values[: len(series.values) // 4]), _last_quarter(series)
@@ -252,11 +158,11 @@ def idle(history: History) -> Iterator[Finding]:
             "alarm",
             history.last_step(),
             f"The discriminator learns nothing and teaches the generator nothing: {' and '.join(signs)}.",
-            lower_rate(history),
+            _lower_rate(history),
         )
 
 
-def spiked(history: History) -> Iterator[Finding]:
+def _spiked(history: History) -> Iterator[Finding]:
     """The largest jump of a loss or a gradient norm above what it was."""
     found = []
     for key, series in history.series.items():
@@ -278,7 +184,7 @@ def spiked(history: History) -> Iterator[Finding]:
         step,
         f"{key} jumped to {factor:.3g} times what it was before step {step}{also}, and "
         f"{'stayed there' if stays else 'fell back'}.",
-        lower_rate(history) if clips else "training.gradient_clip=1, which bounds what a single step can do",
+        _lower_rate(history) if clips else "training.gradient_clip=1, which limits what a single step can do",
     )
 
 
@@ -305,8 +211,8 @@ def _largest_spike(series: Series, least: float) -> tuple[int, float, bool] | No
 
 def _means(series: Series) -> tuple[Values, Values]:
     """The finite values, averaged over at least `_SPIKE_STEPS` steps each, and the steps at which these end."""
-    told = np.isfinite(series.values)
-    steps, values = series.steps[told], series.values[told]
+    finite = np.isfinite(series.values)
+    steps, values = series.steps[finite], series.values[finite]
     every = float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
     size = int(np.ceil(_SPIKE_STEPS / max(every, 1.0)))
     count = len(steps) // size
@@ -315,8 +221,8 @@ def _means(series: Series) -> tuple[Values, Values]:
     ).mean(1)
 
 
-def _judged(history: History) -> dict[str, Series]:
-    """The losses of all discriminators by their names."""
+def _discriminator_losses(history: History) -> dict[str, Series]:
+    """The losses of all discriminators by term."""
     return {
         term: series
         for role, terms in roles(history).items()
@@ -330,7 +236,7 @@ def _is_easy(term: str) -> bool:
 
 
 def _last_quarter(series: Series) -> Values:
-    """What is finite in it; at least so many points that something can be told, if there are."""
+    """The finite values of the last quarter, of at least `_FEWEST_POINTS` points if there are as many."""
     return _finite(series.values[-max(len(series.values) // 4, _FEWEST_POINTS) :])
 
 
@@ -344,14 +250,14 @@ def _spread(values: Values) -> float:
     return float((high - low) / middle)
 
 
-# Of the planned steps. Before, what a generator shows is how it was initialised: untrained ones have a diversity of
-# 0.26 to 0.65 and correlations of -0.20 to 0.70.
+# A share of the planned steps. What a generator shows before that is how it was initialised: untrained ones have a
+# diversity of 0.26 to 0.65 and correlations of -0.20 to 0.70.
 _EARLY = 0.1
 # Generators that start from the image return it at first and may take long to leave it.
 _EARLY_FOR_NOTHING = 0.25
 
 # Measured on 24 images, of 16 sound translators and 4 trained ones with transposed convolutions.
-_COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: 0.45 at least; a constant image: 0
+_COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: at least 0.45; a constant image: 0
 _UNCHANGED = 0.01  # 2.5 gray levels; sound: 0.18 on the demo, 0.05 on photo2hayao, 0.02 on monet2photo
 _INVERTED = -0.2  # sound: 0.66 to 0.99; negatives: -1
 # Sound: 0.7 to 2.4, at most 2.9 on 8 images; transposed: 3.9 to 5.5, at least 3.2 on 8 images.
@@ -361,31 +267,6 @@ _SILENT = 0.001  # of the role's gradient norm: its direction is lost in the noi
 _DROWNING = 0.95
 
 
-def diagnose(history: History) -> list[Finding]:
-    """All findings of a history, alarms first."""
-    findings = [finding for check in _CHECKS for finding in check(history)]
-    return sorted(findings, key=lambda finding: finding.level != "alarm")
-
-
-def describe(findings: Iterable[Finding], history: History | None = None) -> str:
-    """The findings as lines to print, two each; without any, one line that says so, and of what, given the history."""
-    lines = []
-    for finding in findings:
-        lines += [f"{finding.level}, step {finding.step}: {finding.evidence}", f"  try: {finding.advice}"]
-    if lines:
-        return "\n".join(lines)
-    if history is None:
-        return "Nothing alarming was found."
-    groups = ("validation/", "measure/")
-    validated = [set(s.steps.tolist()) for key, s in history.series.items() if key.startswith(groups)]
-    count = len(set[float]().union(*validated))
-    few = "" if count > 2 else ", too few to tell much"
-    return (
-        f"Nothing alarming was found over {history.last_step()} of {history.steps} steps and "
-        f"{counted(count, 'validation')}{few}."
-    )
-
-
 def _collapsed(history: History) -> Iterator[Finding]:
     found = _sustained(measures(history).get("diversity"), lambda share: share < _COLLAPSED, history)
     if found:
@@ -393,11 +274,11 @@ def _collapsed(history: History) -> Iterator[Finding]:
             "collapse",
             "alarm",
             _step(found),
-            f"The outputs hardly depend on the input: they differ from each other {_told(found)} times as much as the "
-            "targets do.",
-            scaled(history, "method.cycle_weight", 2, instead_of_zero=10)
-            or scaled(history, "method.content_weight", 2, instead_of_zero=1)
-            or lower_rate(history),
+            f"The outputs hardly depend on the input: they differ from each other {_values(found)} times as much as "
+            "the targets do.",
+            _scaled(history, "method.cycle_weight", 2, instead_of_zero=10)
+            or _scaled(history, "method.content_weight", 2, instead_of_zero=1)
+            or _lower_rate(history),
         )
 
 
@@ -409,10 +290,10 @@ def _does_nothing(history: History) -> Iterator[Finding]:
             "does nothing",
             "alarm",
             _step(found),
-            f"The generator returns its input: the mean difference is {_told(found)} on a scale of 0 to 1.",
-            scaled(history, "method.identity_weight", 0.5)
-            or scaled(history, "method.cycle_weight", 0.5)
-            or scaled(history, "method.content_weight", 0.5)
+            f"The generator returns its input: the mean difference is {_values(found)} on a scale of 0 to 1.",
+            _scaled(history, "method.identity_weight", 0.5)
+            or _scaled(history, "method.cycle_weight", 0.5)
+            or _scaled(history, "method.content_weight", 0.5)
             or "a longer run: raise training.steps",
         )
 
@@ -425,11 +306,11 @@ def _inverted(history: History) -> Iterator[Finding]:
             "inverted",
             "alarm",
             _step(found),
-            f"Light and dark are exchanged: brightness of input and output correlates {_told(found)}.",
+            f"Light and dark are swapped: the correlation of input and output brightness is {_values(found)}.",
             "method.generator.start_from=image"
             if start == "nothing"
-            else scaled(history, "method.identity_weight", 2, instead_of_zero=5)
-            or "another seed: inversion is a matter of the first steps",
+            else _scaled(history, "method.identity_weight", 2, instead_of_zero=5)
+            or "another seed: inversion is decided in the first steps",
         )
 
 
@@ -441,31 +322,29 @@ def _checkerboard(history: History) -> Iterator[Finding]:
             "checkerboard",
             "alarm",
             _step(found),
-            f"The outputs have a pattern of 2 or 4 pixels: their spectrum peaks {_told(found)} times as much as the "
-            "targets' does there.",
-            "method.generator.upsampling=resize" if transposed else lower_rate(history),
+            f"The outputs have a pattern of 2 or 4 pixels: their spectrum peaks {_values(found)} times as much there "
+            "as the targets' does.",
+            "method.generator.upsampling=resize" if transposed else _lower_rate(history),
         )
 
 
 def _over_trained(history: History) -> Iterator[Finding]:
     """The chosen score worse than its best, by more than its noise, at the last two validations.
 
-    An alarm when the cycle terms, where there are any, no longer fall since: more steps bring nothing. While they still
-    fall, it is advice: the training images are learned better and better, others worse.
+    An alarm when the cycle terms, if there are any, no longer fall since then: more steps gain nothing. While they
+    still fall, it is advice: the training images are learned better and better, other images worse.
     """
-    validation = finite(validations(history).get(history.score or ""))
+    validation = _chosen_score(history)
     if validation is None:
         return
-    best, spread = validation.best(), noise(validation)
-    worse = loss(validation) - loss(validation)[best]
+    best, spread = validation.best(), _noise(validation)
+    worse = _loss(validation) - _loss(validation)[best]
     if len(worse) - best < 3 or spread is None or not (worse[-2:] > spread).all():
         return
     step = int(validation.steps[best])
     terms = [s for group in roles(history).values() for term, s in group.items() if family(term) == "cycle"]
-    falling = bool(terms) and falls(total(terms), step)
-    meanwhile = (
-        "" if not terms else f", while the cycle terms {'still fell' if falling else 'no longer fall'}"
-    )
+    falling = bool(terms) and _falls(total(terms), step)
+    meanwhile = f", while the cycle terms {'still fell' if falling else 'no longer fall'}" if terms else ""
     yield Finding(
         "over-training",
         "advice" if falling else "alarm",
@@ -476,68 +355,73 @@ def _over_trained(history: History) -> Iterator[Finding]:
     )
 
 
-def _unbalanced(history: History) -> Iterator[Finding]:
-    """A kind of term that takes nearly all of the gradient, or a term that takes nearly none."""
-    for role, terms in shares(history).items():
-        families: dict[str, list[Series]] = {}
-        for term, series in terms.items():
-            families.setdefault(family(term), []).append(series)
-        sums = {name: total(series) for name, series in families.items()}
-        loud = _sustained(sums, lambda share: share > _DROWNING, history) if len(sums) > 1 else {}
-        for name, (step, share) in loud.items():
-            yield Finding(
-                "drowning term",
-                "advice",
-                step,
-                f"{role}/{name} has {share:.1%} of the gradient and drowns the other terms.",
-                rebalance(history, name, list(sums), louder=False),
-            )
-        for name, (step, share) in _sustained(terms, lambda share: share < _SILENT, history).items():
-            if len(terms) > 1:
-                yield Finding(
-                    "silent term",
-                    "advice",
-                    step,
-                    f"{role}/{name} has {share:.2%} of the gradient: it decides nothing.",
-                    rebalance(history, family(name), list(sums), louder=True),
-                )
-
-
 def _still_improving(history: History) -> Iterator[Finding]:
-    """The chosen score best at the planned end, and still falling by more than its noise."""
-    validation = finite(validations(history).get(history.score or ""))
+    """The chosen score best at the planned end, and still improving by more than its noise.
+
+    The rule for how many more steps pay: each further stretch as long as the last half brings half of what the one
+    before brought, as long as that is more than the noise.
+    """
+    validation = _chosen_score(history)
     if validation is None or history.last_step() < history.steps:
         return
-    if validation.best() != len(validation.steps) - 1:
+    count, noise = len(validation.values), _noise(validation)
+    if validation.best() != count - 1 or count < _FEWEST or noise is None:
         return
-    more = steps_to_gain(validation)
-    if more is None:
+    start = min(count // 2, count - _FEWEST)
+    steps = validation.steps[start:]
+    gain, error = _fall(steps, _loss(validation)[start:])
+    if gain <= max(noise, _SURE * error):
         return
-    gain, stretch, steps = more
-    steps = min(steps, history.steps)
+    stretch = int(steps[-1] - steps[0])
+    every = max(1, stretch // (len(steps) - 1))
+    stretches = min(max(math.ceil(math.log2(gain / noise)), 1), 10) if noise > 0 else 10
+    more = min(max(every, stretch * stretches // every * every), history.steps)
     yield Finding(
         "still improving",
         "advice",
         int(validation.steps[-1]),
         f"{_name(history.score)} was best at the end ({validation.values[-1]:.4g}) and gained {gain:.2g} over the last "
         f"{stretch} steps, more than its noise.",
-        f"training.steps={history.steps + steps}, about {steps} more",
+        f"training.steps={history.steps + more}, about {more} more",
     )
 
 
-_CHECKS: tuple[Callable[[History], Iterator[Finding]], ...] = (
-    *(
-        not_finite,
-        spiked,
-        saturated,
-        idle,
-        _collapsed,
-        _does_nothing,
-        _inverted,
-        _over_trained,
-        _checkerboard,
-    ),
-    *(_unbalanced, _still_improving),
+def _unbalanced(history: History) -> Iterator[Finding]:
+    """A kind of term that takes nearly all of the gradient, or a term that takes nearly none."""
+    for role, terms in shares(history).items():
+        families = by_family(terms)
+        loud = _sustained(families, lambda share: share > _DROWNING, history) if len(families) > 1 else {}
+        for name, (step, share) in loud.items():
+            yield Finding(
+                "drowning term",
+                "advice",
+                step,
+                f"{role}/{name} has {share:.1%} of the gradient and drowns out the other terms.",
+                _rebalance(history, name, list(families), louder=False),
+            )
+        quiet = _sustained(terms, lambda share: share < _SILENT, history) if len(terms) > 1 else {}
+        for name, (step, share) in quiet.items():
+            yield Finding(
+                "silent term",
+                "advice",
+                step,
+                f"{role}/{name} has {share:.2%} of the gradient and decides nothing.",
+                _rebalance(history, family(name), list(families), louder=True),
+            )
+
+
+_RULES: tuple[Callable[[History], Iterator[Finding]], ...] = (
+    _not_finite,
+    _spiked,
+    _saturated,
+    _idle,
+    _collapsed,
+    _does_nothing,
+    _inverted,
+    _over_trained,
+    _checkerboard,
+    _unbalanced,
+    _still_improving,
 )
 
 
@@ -547,11 +431,11 @@ def _sustained(
     history: History,
     early: float = _EARLY,
 ) -> dict[str, tuple[int, float]]:
-    """(step, value) at the last validation of every series that is broken at the last two, past the early steps."""
+    """(step, value) at the last validation, for every series that is broken at the last two, past the early steps."""
     found = {}
     for name, one in (series or {}).items():
-        told = np.isfinite(one.values)
-        steps, values = one.steps[told], one.values[told]
+        finite = np.isfinite(one.values)
+        steps, values = one.steps[finite], one.values[finite]
         if len(values) > 1 and steps[-1] >= early * history.steps and all(map(broken, values[-2:].tolist())):
             found[name] = (int(steps[-1]), float(values[-1]))
     return found
@@ -561,12 +445,111 @@ def _step(found: Mapping[str, tuple[int, float]]) -> int:
     return max(step for step, _ in found.values())
 
 
-def _told(found: Mapping[str, tuple[int, float]]) -> str:
+def _values(found: Mapping[str, tuple[int, float]]) -> str:
     """The last values by translation: "0.02 (ab) and 0.04 (ba)"."""
     return " and ".join(f"{value:.2g} ({name})" for name, (_, value) in found.items())
 
 
 def _name(score: str | None) -> str:
-    """ "ab: FID-768" of "ab/fid_768"."""
+    """ "ab: FID-768" for "ab/fid_768"."""
     translation, _, key = (score or "").rpartition("/")
     return f"{translation}: {label(key)}" if translation else label(key)
+
+
+_FEWEST = 4  # validations that a trend is read from
+_SURE = 2.0  # standard errors
+_FALLING = 0.05  # of a loss; a smaller fall over all the steps does not count
+
+
+def _chosen_score(history: History) -> Validation | None:
+    """The chosen score at the steps where it is finite; None when there are fewer than two."""
+    validation = validations(history).get(history.score or "")
+    if validation is None:
+        return None
+    finite = np.isfinite(validation.values)
+    arrays = {name: getattr(validation, name)[finite] for name in ("steps", "values", "low", "high")}
+    return replace(validation, **arrays) if finite.sum() > 1 else None
+
+
+def _loss(validation: Validation) -> Values:
+    """The values with the sign at which less is better."""
+    return -validation.values if validation.more_is_better else validation.values
+
+
+def _noise(validation: Validation) -> float | None:
+    """By how much two values of the score must differ to count as different.
+
+    Half of its interval's width at its best step. Without intervals four deviations from step to step, estimated
+    from the second differences, which a steady trend does not raise: the best of many values is two deviations lucky
+    already. Of runs whose score is nothing but noise 1 to 2 % seem to worsen then, and at most 3 % to improve. None
+    for fewer than five values without intervals.
+    """
+    best = validation.best()
+    width = float(validation.high[best] - validation.low[best])
+    if math.isfinite(width):
+        return width / 2
+    if len(validation.values) < 5:
+        return None
+    # White noise of deviation s has second differences of deviation sqrt(6) s.
+    bends = np.diff(validation.values, 2)
+    return 4 * math.sqrt(float(np.mean(bends**2)) / 6)
+
+
+def _falls(series: Series, since: int) -> bool:
+    """Whether a loss falls after a step: a line through it does, by 5 % of its mean and two standard errors."""
+    later = (series.steps >= since) & np.isfinite(series.values)
+    steps, values = series.steps[later], series.values[later]
+    if len(values) < _FEWEST:
+        return False
+    fall, error = _fall(steps, values)
+    return fall > max(_FALLING * abs(float(values.mean())), _SURE * error)
+
+
+def _fall(steps: Values, values: Values) -> tuple[float, float]:
+    """How much a line through the values falls from the first step to the last, and its standard error."""
+    x = steps - steps.mean()
+    slope = float((x * values).sum() / (x**2).sum())
+    residuals = values - values.mean() - slope * x
+    error = math.sqrt(float((residuals**2).sum()) / max(len(x) - 2, 1) / float((x**2).sum()))
+    length = float(steps[-1] - steps[0])
+    return -slope * length, error * length
+
+
+def _scaled(history: History, path: str, factor: float, instead_of_zero: float | None = None) -> str:
+    """The setting times a factor, "method.cycle_weight=20 instead of 10"; "" when the run has no such setting, or
+    has 0 and there is nothing to set instead.
+    """
+    value = _number(history, path)
+    if value is None or (value == 0 and instead_of_zero is None):
+        return ""
+    return f"{path}={value * factor or instead_of_zero:.3g} instead of {value:.3g}"
+
+
+def _lower_rate(history: History) -> str:
+    return _scaled(history, "method.learning_rate", 0.5) or "a lower learning rate"
+
+
+def _weaker_discriminator(history: History) -> str:
+    """One layer fewer, else half the width, else half the learning rate."""
+    layers = _number(history, "method.discriminator.layers")
+    if layers is not None and layers > 1:
+        return f"method.discriminator.layers={layers - 1:.0f} instead of {layers:.0f}"
+    width = _number(history, "method.discriminator.width")
+    if width is not None and width > 1:
+        return f"method.discriminator.width={width // 2:.0f} instead of {width:.0f}"
+    return _lower_rate(history)
+
+
+def _rebalance(history: History, family: str, families: Sequence[str], *, louder: bool) -> str:
+    """A term's weight times ten, or a tenth of it; where it has none, as the adversarial term, the opposite for the
+    first other term that has a weight.
+    """
+    factor = 10.0 if louder else 0.1
+    own = _scaled(history, f"method.{family}_weight", factor, instead_of_zero=1 if louder else None)
+    others = (_scaled(history, f"method.{other}_weight", 1 / factor) for other in families if other != family)
+    return own or next(filter(None, others), "") or f"another weight for {family}"
+
+
+def _number(history: History, path: str) -> float | None:
+    value = history.setting(path)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan_nst.core import weights as pretrained
-from gan_nst.core.errors import DataError, SettingsError, counted
+from gan_nst.core.errors import DataError, SettingsError, WeightsError, counted
 from gan_nst.core.files import atomic_write
 from gan_nst.images.arrays import ImageArray, to_tensor
 
@@ -46,6 +46,7 @@ INCEPTION_PART = pretrained.Pretrained(
     INCEPTION.url,
 )
 _BATCH = 16
+_CLASSES = 1008  # of the TensorFlow graph; torchvision's layers have the same names
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,10 @@ def load_inception(path: Path, dimension: int) -> nn.Module:
         network.add_module("mean", _GlobalMean())
     counts = {name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")}
     weights = counts | pretrained.load(path)
-    pretrained.fill(network, weights, path, f"the FID Inception network for {dimension} features")
+    what = f"the FID Inception network for {dimension} features"
+    if len(weights.get("fc.bias", weights.get("fc.weight", range(_CLASSES)))) != _CLASSES:
+        raise WeightsError(f"{path}: not {what} (it has other classes, as torchvision's Inception has)")
+    pretrained.fill(network, weights, path, what)
     return network
 
 

@@ -11,7 +11,7 @@ from gan_nst.core.errors import DataError
 from gan_nst.diagnosis.curves import (
     Series,
     _read_metrics,
-    extremes,
+    by_family,
     family,
     measures,
     read_run,
@@ -103,13 +103,13 @@ def test_what_is_no_run_is_told_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("lines", [[], ['{"step": 1, "g/'], [{"step": 1}]])
 def test_a_run_without_metrics_is_told(tmp_path, lines):
-    with pytest.raises(DataError, match="no metrics in it yet"):
+    with pytest.raises(DataError, match="no metrics yet"):
         read_run(write_run(tmp_path, lines))
 
 
 def test_a_run_whose_metrics_or_settings_cannot_be_read_is_told(tmp_path):
     (write_run(tmp_path, [{"step": 1, "g/a": 1}]) / "metrics.jsonl").unlink()
-    with pytest.raises(DataError, match="no metrics in it yet"):
+    with pytest.raises(DataError, match="no metrics yet"):
         read_run(tmp_path)
     (tmp_path / "settings.yaml").write_text("a: [")
     with pytest.raises(DataError, match="not valid YAML"):
@@ -168,6 +168,15 @@ def test_the_best_step_is_that_of_the_better_values(tmp_path, score, best):
 )
 def test_the_family_of_a_term(term, expected):
     assert family(term) == expected
+
+
+def test_terms_are_summed_by_family():
+    one, two = (Series(np.array([1.0, 2]), np.array([1.0, n])) for n in (2, 3))
+    found = by_family({"cycle_a": one, "content": two, "cycle_b": two})
+    assert {name: series.values.tolist() for name, series in found.items()} == {
+        "cycle": [2, 5],
+        "content": [1, 3],
+    }
 
 
 def test_a_total_is_over_the_common_steps():
@@ -234,23 +243,3 @@ def test_a_line_that_no_run_logs_is_left_out(tmp_path, line):
     write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
     history = read_run(tmp_path / "run")
     assert (history.last_step(), list(history.series)) == (1, ["generator/x"])
-
-
-def test_a_long_line_is_drawn_through_its_extremes():
-    count, rng = 40_000, np.random.default_rng(0)
-    values = np.cumsum(rng.normal(0, 1, count))
-    values[12_345] = 5000  # a spike of one step
-    values[20_000:20_300] = np.nan  # a gap of three columns
-    long = Series(np.arange(count) * 50.0, values)
-    shown = extremes(long, 500)
-    assert len(shown) <= 2 * 500
-    assert (np.diff(shown) > 0).all()
-    assert 12_345 in shown
-    columns = np.arange(count) * (500 - 1) // (count - 1)
-    for column in range(500):
-        part, drawn = values[columns == column], values[shown[columns[shown] == column]]
-        if np.isfinite(part).any():
-            assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.nanmin(part), np.nanmax(part))
-    assert np.isnan(values[shown]).sum() >= 2
-    short = Series(np.arange(60.0), np.arange(60.0))
-    assert extremes(short, 500).tolist() == list(range(60))
