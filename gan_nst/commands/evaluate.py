@@ -32,7 +32,7 @@ from gan_nst.data.cache import Images
 from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import Finding, describe, diagnose
 from gan_nst.evaluation import report
-from gan_nst.evaluation.comparison import FEWEST, Judge, Judgement, Metrics
+from gan_nst.evaluation.comparison import FEWEST, Comparison, Metrics, ReferenceSet
 from gan_nst.evaluation.paired import ColourStatistics, colour_statistics, map_colours
 from gan_nst.evaluation.report import SHEETS_BY, as_text
 from gan_nst.images.arrays import ImageArray, resize_image
@@ -112,16 +112,16 @@ def assess(
     """
     source, target = subject.source, subject.target
     split = _usable(split, source, target)
-    judge = Judge(metrics, Again(lambda: (image for _, image in split.stream(target))))
+    reference_set = ReferenceSet(metrics, Again(lambda: (image for _, image in split.stream(target))))
 
-    def judged(images: Iterable[tuple[Path, ImageArray]]) -> Judgement:
-        return judge.judge(
+    def judged(images: Iterable[tuple[Path, ImageArray]]) -> Comparison:
+        return reference_set.compare(
             images,
             lambda path: split.read(source, path),
             (lambda path: split.counterpart(target, path)) if split.paired else None,
         )
 
-    found: dict[int, Judgement] = {}  # by translator: best and last may be the same
+    found: dict[int, Comparison] = {}  # by translator: best and last may be the same
     exported = subject.translators[subject.exported]
     for which, translator in subject.translators.items():
         if id(translator) not in found:
@@ -142,8 +142,8 @@ def assess(
     if split.training:
         maps = [colour_statistics(_spread(split.training[domain])) for domain in (source, target)]
         result["colour_map"] = judged(_mapped(split.stream(source), *maps)).plain()
-    result["noise_floor"] = judge.floor
-    result["warnings"] = judge.warnings(count)
+    result["noise_floor"] = reference_set.noise_floor
+    result["warnings"] = reference_set.warnings(count)
     sheets = [] if output is None else _sheets(name, subject, split, found[id(exported)])
     return result, sheets
 
@@ -202,7 +202,7 @@ def _spread(images: Images) -> Iterator[ImageArray]:
         yield images[int(index)]
 
 
-def _sheets(name: str, subject: Subject, split: HeldOut, shown: Judgement) -> list[Sheet]:
+def _sheets(name: str, subject: Subject, split: HeldOut, shown: Comparison) -> list[Sheet]:
     """The best, the median and the worst images: by LPIPS to the input, else by the error, else by the change."""
     first = next(iter(shown.images.values()))
     key = next(key for key in SHEETS_BY if key in first)
@@ -514,21 +514,23 @@ def _compare(images: Path, reference: Path, metrics: Metrics) -> dict[str, Any]:
         if len(files[folder]) < FEWEST:
             few = f"{len(files[folder])} image" if files[folder] else "no images"
             raise DataError(f"{folder}: {few} (looked for {LOOKED_FOR}); at least {FEWEST} are needed")
-    judge = Judge(metrics, Again(lambda: (read_image(file) for file in track(files[reference], "reference"))))
-    found = judge.judge((file, read_image(file)) for file in track(files[images], "images"))
+    reference_set = ReferenceSet(
+        metrics, Again(lambda: (read_image(file) for file in track(files[reference], "reference")))
+    )
+    found = reference_set.compare((file, read_image(file)) for file in track(files[images], "images"))
     result = {
         "protocol": {**metrics.describe(), "images": "as they lie in the folders"},
         "folders": {"images": str(images), "reference": str(reference)},
         "generated": len(files[images]),
         "real": len(files[reference]),
         **found.plain(),
-        "noise_floor": judge.floor,
-        "warnings": judge.warnings(len(files[images])),
+        "noise_floor": reference_set.noise_floor,
+        "warnings": reference_set.warnings(len(files[images])),
     }
     log.info(
         f"{images} against {reference}: {_counts(result)}; features: {metrics.features.name}, {metrics.protocol}"
     )
-    log.info(as_text({"images": result, "noise_floor": judge.floor}))
+    log.info(as_text({"images": result, "noise_floor": reference_set.noise_floor}))
     for warning in result["warnings"]:
         log.warning(warning)
     return result

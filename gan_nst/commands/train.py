@@ -41,7 +41,7 @@ from gan_nst.data.domains import DataSet, Folder
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.measures import measure
 from gan_nst.diagnosis.rules import diagnose
-from gan_nst.evaluation.comparison import FEWEST, Metrics, compare
+from gan_nst.evaluation.comparison import FEWEST, Metrics, compare_features
 from gan_nst.evaluation.features import extract, extract_cached
 from gan_nst.evaluation.paired import absolute_error
 from gan_nst.images.arrays import ImageArray, to_image, to_tensor
@@ -230,7 +230,9 @@ class Validation:
         scores: dict[str, Score] = {}
         if self._features is not None:
             found = extract(self._features, outputs, self._protocol)
-            scores, _ = compare(self._features, found, self._real[translation.target], all_of_them=False)
+            scores, _ = compare_features(
+                self._features, found, self._real[translation.target], all_of_them=False
+            )
         if self._paired:
             truths = _as_images(self._images[translation.target])
             scores["error"] = Score.of_mean(

@@ -1,4 +1,4 @@
-"""Images against a reference set: every metric there is, and what has to be told beside the numbers."""
+"""Images against a reference set: all scores, and what has to be reported with them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from gan_nst.evaluation.paired import SMALLEST, Lpips, absolute_error, structura
 from gan_nst.images.arrays import ImageArray
 
 FEWEST = 2  # images that have a covariance
-_PLENTY = 5  # times as many images as features, where a Frechet distance begins to settle
+_PLENTY = 5  # a Frechet distance begins to settle with this many times as many images as features
 
 Named = Iterable[tuple[Path, ImageArray]]
 Lookup = Callable[[Path], ImageArray]
@@ -25,7 +25,7 @@ Lookup = Callable[[Path], ImageArray]
 
 @dataclass(frozen=True)
 class Metrics:
-    """What images are judged with. cache: folder that remembers features of reference sets, or None."""
+    """What images are compared by. cache: a folder for the features of reference sets, or None."""
 
     features: Features
     lpips: Lpips | None
@@ -44,7 +44,7 @@ class Metrics:
         cache: Path | None = None,
         similarity: bool = True,
     ) -> "Metrics":
-        """The metrics that can be had; an explicit request for features that cannot raises WeightsError.
+        """The available metrics. Raises WeightsError when explicitly requested features are not available.
 
         similarity: LPIPS too, which needs inputs or truths.
         """
@@ -52,7 +52,7 @@ class Metrics:
         return cls(choose(features, device, weights, download), lpips, protocol, cache)
 
     def describe(self) -> dict[str, Any]:
-        """The protocol, as plain data to stand beside the numbers."""
+        """The protocol, as plain data to report with the numbers."""
         features = self.features
         lpips = self.lpips and {"network": "squeeze", "file": self.lpips.file, "sha256": self.lpips.digest}
         return {
@@ -72,15 +72,15 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Scores by key, plain numbers that belong to them, and each image's own scores."""
+class Comparison:
+    """Scores by key, further numbers that belong to them, and each image's own scores."""
 
     scores: Mapping[str, Score]
     numbers: Mapping[str, float]
     images: Mapping[Path, Mapping[str, float]]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON: the values under their keys, the intervals beside them."""
+        """As JSON: the values by key, and the intervals by key under "intervals"."""
         values: dict[str, Any] = {key: score.value for key, score in self.scores.items()}
         intervals = {
             key: [score.low, score.high] for key, score in self.scores.items() if score.low is not None
@@ -88,37 +88,37 @@ class Judgement:
         return values | dict(self.numbers) | {"intervals": intervals}
 
 
-class Judge:
-    """Compares images with a reference set, whose features are taken once.
+class ReferenceSet:
+    """Real images that others are compared with; their features are computed once.
 
-    real: images of any sizes, RGB uint8 (h, w, 3), at least 2; can be gone through twice.
+    real: at least 2 images of any sizes, RGB uint8 (h, w, 3); iterated over twice.
     """
 
     def __init__(self, metrics: Metrics, real: Iterable[ImageArray]) -> None:
         self.metrics = metrics
         self.real = extract_cached(metrics.features, real, metrics.protocol, metrics.cache)
 
-    def judge(
+    def compare(
         self, images: Named, input_of: Lookup | None = None, truth_of: Lookup | None = None
-    ) -> Judgement:
-        """The scores of named images; with their inputs how far they went, with the truth how near they came."""
+    ) -> Comparison:
+        """The scores of named images: against the set, and where they are known against their inputs and truths."""
         found: dict[Path, dict[str, float]] = {}
 
-        def watched() -> Iterator[ImageArray]:
+        def scored() -> Iterator[ImageArray]:
             for path, image in images:
-                found[path] = self._alone(image, input_of and input_of(path), truth_of and truth_of(path))
+                found[path] = self._score(image, input_of and input_of(path), truth_of and truth_of(path))
                 yield image
 
-        features = extract(self.metrics.features, watched(), self.metrics.protocol)
-        scores, numbers = compare(self.metrics.features, features, self.real)
+        features = extract(self.metrics.features, scored(), self.metrics.protocol)
+        scores, numbers = compare_features(self.metrics.features, features, self.real)
         keys = dict.fromkeys(key for one in found.values() for key in one)
         for key in keys:
             scores[key] = Score.of_mean([one[key] for one in found.values() if key in one])
-        return Judgement(scores, numbers, found)
+        return Comparison(scores, numbers, found)
 
     @cached_property
-    def floor(self) -> dict[str, float]:
-        """The distances between halves of the reference set, and how many images a half has."""
+    def noise_floor(self) -> dict[str, float]:
+        """The distances between halves of the reference set, and the number of images in a half."""
         half = len(self.real) // 2
         found: dict[str, float] = {"images": half}
         features = self.metrics.features
@@ -131,23 +131,24 @@ class Judge:
         return found
 
     def warnings(self, generated: int) -> list[str]:
-        """Plain sentences on what the numbers cannot bear."""
+        """Sentences on why the numbers must be read with care."""
         features, fewest = self.metrics.features, min(generated, len(self.real))
         found = []
         if fewest < _PLENTY * features.dimension:
             name, other = label(features.key("frechet")), label(features.key("kernel"))
             found.append(
-                f"{fewest} images are few for {features.dimension} features: {name} comes out too high; compare it "
-                f"only with numbers from as many images, or go by {other}"
+                f"{fewest} images are few for {features.dimension} features: {name} is too high; compare it only with "
+                f"numbers from as many images, or rely on {other}"
             )
         if features.name == "random":
             found.append(
-                "the features are of a network with random weights, not of Inception (--download fetches it): such a "
-                "distance notices colours, contrast and edges, no contents; it ranks a run's checkpoints, and is no FID"
+                "the features come from a network with random weights, not from Inception (--download fetches it): the "
+                "distance sees colours, contrast and edges but not content; it can rank a run's checkpoints, but it is "
+                "not an FID"
             )
         return found
 
-    def _alone(
+    def _score(
         self, image: ImageArray, given: ImageArray | None, truth: ImageArray | None
     ) -> dict[str, float]:
         lpips = self.metrics.lpips if min(image.shape[:2]) >= SMALLEST else None
@@ -164,10 +165,10 @@ class Judge:
         return found
 
 
-def compare(
+def compare_features(
     features: Features, generated: Tensor, real: Tensor, *, all_of_them: bool = True
 ) -> tuple[dict[str, Score], dict[str, float]]:
-    """The distances between two sets of features, as far as so many images go, and the numbers beside them.
+    """The distances between two sets of features, those that so few images allow, and the numbers that belong to them.
 
     all_of_them: precision and recall too.
     """

@@ -1,6 +1,6 @@
 """Distances between two sets of features, with their intervals, and the noise floor of a set against itself.
 
-The order of the images is of no account: where rows are drawn, they are drawn from the sorted set.
+The order of the images does not matter: where rows are drawn at random, they are drawn from the sorted set.
 """
 
 import math
@@ -36,8 +36,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
     |mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2) (Heusel et al. 2017, eq. 6). With S_x = A^T A and
     S_y = B^T B that last trace is the sum of the singular values of A B^T, which needs no root of a product that is
-    hardly ever of full rank: exact to rounding also with fewer images than features, and fast then. (The libraries'
-    eigenvalues of S_x S_y were off by 3e-5 for 60 identical images of 2048 features, and took 4 s instead of 5 ms.)
+    rarely of full rank: exact to rounding and fast, even with fewer images than features. (The libraries' eigenvalues
+    of S_x S_y were off by 3e-5 for 60 identical images of 2048 features, and took 4 s instead of 5 ms.)
     """
     return _frechet(_Gaussian.of(x), _Gaussian.of(y))
 
@@ -65,7 +65,7 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
 
 
 def frechet_score(x: Tensor, y: Tensor) -> Score:
-    """The Frechet distance with its jackknife interval, which takes 3 rows of each."""
+    """The Frechet distance with its jackknife interval, which needs at least 3 rows of each."""
     a, b = _Gaussian.of(x), _Gaussian.of(y)
     if min(len(x), len(y)) < 3:
         return Score(_frechet(a, b))
@@ -89,8 +89,8 @@ def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
 def precision_recall_scores(generated: Tensor, real: Tensor) -> tuple[Score, Score]:
     """Precision and recall, each with its jackknife interval.
 
-    It is no narrower than that of a plain share (Agresti and Coull 1998): at 0 and 1 no image left out makes a
-    difference, and yet nobody knows them for sure.
+    It is at least as wide as that of a proportion (Agresti and Coull 1998): at 0 and 1 leaving out an image makes no
+    difference, which does not mean that the value is certain.
     """
     values = precision_recall(generated, real)
     without_x = [precision_recall(part, real) for part in _without_groups(generated)]
@@ -103,9 +103,9 @@ def precision_recall_scores(generated: Tensor, real: Tensor) -> tuple[Score, Sco
 
 
 def noise_floor(real: Tensor, distance: Distance) -> float:
-    """The mean distance between random halves of one set: what sampling alone makes of no difference.
+    """The mean distance between random halves of one set: what sampling alone scores.
 
-    A half has half as many images, and fewer images raise a Frechet distance: against the whole set even a perfect
+    A half has half as many images, and fewer images raise a Frechet distance, so against the full set a perfect
     translator scores less than this. A kernel distance is not raised; its floor is near 0.
     """
     rows = _ordered(real)
@@ -119,7 +119,7 @@ def noise_floor(real: Tensor, distance: Distance) -> float:
 
 @dataclass(frozen=True)
 class _Gaussian:
-    """mean (d), and a root of the covariance: root^T root, root of shape (min(n, d), d)."""
+    """mean (d), and a root of the covariance, (min(n, d), d): the covariance is root^T root."""
 
     mean: Tensor
     root: Tensor
@@ -136,24 +136,24 @@ def _frechet(a: _Gaussian, b: _Gaussian) -> float:
     means = (a.mean - b.mean).square().sum()
     traces = a.root.square().sum() + b.root.square().sum()
     found = means + traces - 2 * torch.linalg.svdvals(a.root @ b.root.T).sum()
-    return max(float(found), 0.0)  # which rounding may miss
+    return max(float(found), 0.0)  # rounding may end below
 
 
 def _share(value: float, count: int, error: float) -> Score:
-    """A share of `count` images with its interval."""
+    """A proportion of `count` images with its interval."""
     likely = (value * count + 2) / (count + 4)
     return Score.with_error(value, max(error, math.sqrt(likely * (1 - likely) / count))).within(0, 1)
 
 
 def _ordered(rows: Tensor) -> Tensor:
-    """The rows in an order of their own, whatever order they came in: by their first numbers, then by all."""
+    """The rows in an order that depends on them alone: by their first numbers, then by all."""
     numbers = rows.numpy()
     ties = [zlib.crc32(row.tobytes()) for row in numbers]
     return rows[torch.from_numpy(np.lexsort((ties, *numbers[:, :8].T)))]
 
 
 def _without_groups(rows: Tensor) -> list[Tensor]:
-    """The rows without each of some groups of them, all as large as they can be."""
+    """The rows without one group of them, for each of up to ten groups of equal size."""
     rows = _ordered(rows)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))
     groups = min(_GROUPS, len(rows))
@@ -163,8 +163,8 @@ def _without_groups(rows: Tensor) -> list[Tensor]:
 def _jackknife_error(*replicates: list[float]) -> float:
     """The standard error from replicates that each lack a group, of one set and of the other.
 
-    (g - 1) / g times their squared deviations (Efron and Tibshirani 1993, section 11.5). A naive bootstrap would not
-    do: repeated images raise a Frechet distance, so that its interval need not contain the estimate.
+    (g - 1) / g times their squared deviations (Efron and Tibshirani 1993, section 11.5). A naive bootstrap would fail:
+    repeated images raise a Frechet distance, so its interval might not contain the estimate.
     """
     variances = [
         (len(r) - 1) / len(r) * float(np.sum(np.square(np.array(r) - np.mean(r)))) for r in replicates

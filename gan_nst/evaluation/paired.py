@@ -26,8 +26,9 @@ class ColourStatistics:
 
 
 def absolute_error(image: ImageArray, truth: ImageArray) -> float:
-    """The mean absolute difference of two images, RGB uint8 (h, w, 3), 0 to 1. Raises ValueError when their sizes
-    differ.
+    """The mean absolute difference of two images, RGB uint8 (h, w, 3), from 0 to 1.
+
+    Raises ValueError when their sizes differ.
     """
     _check_shapes(image, truth)
     return float(np.abs(image.astype(np.int16) - truth).mean() / 255)
@@ -63,10 +64,10 @@ def colour_statistics(images: Iterable[ImageArray]) -> ColourStatistics:
 
 
 def map_colours(image: ImageArray, source: ColourStatistics, target: ColourStatistics) -> ImageArray:
-    """The image with each channel's mean and deviation moved from the source's to the target's (Reinhard
-    2001, RGB).
+    """The image with each channel's mean and deviation moved from the source's to the target's (Reinhard et al. 2001,
+    but in RGB).
 
-    What a translator must beat: it knows colours, but neither texture nor line.
+    What every translator must beat: it knows colours, but neither textures nor lines.
     """
     values = (image / 255.0 - source.mean) / np.maximum(
         source.deviation, 1e-6
@@ -85,7 +86,7 @@ def _blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 SMALLEST = 32  # pixels; below, SqueezeNet's last layers see next to nothing
-# The linear heads of LPIPS v0.1 (BSD licence, in the file beside it), as torchmetrics distributes them.
+# The linear heads of LPIPS v0.1, 2,240 numbers under a BSD licence (lpips_squeeze.LICENSE).
 _HEADS = Path(__file__).with_name("lpips_squeeze.safetensors")
 _ENDS = (2, 5, 8, 10, 11, 12, 13)  # of SqueezeNet's layers, where each of the seven features ends
 

@@ -1,4 +1,4 @@
-"""The settings of the evaluation, in the training loop and at its end."""
+"""The settings of validation during training and of the evaluation at its end."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,18 +10,18 @@ from gan_nst.evaluation.features import Protocol
 
 
 class EvaluationSettings(Section):
-    """How a run is judged while it goes, and which checkpoint is the best."""
+    """How a run is validated during training, and which checkpoint is the best."""
 
-    every: int = Field(1000, ge=1, description="steps between validations; there is one at the end as well")
+    every: int = Field(1000, ge=1, description="steps between validations; the last step is always validated")
     images: int = Field(
-        100, ge=2, description="most validation images of each domain, evenly spread over those there are"
+        100, ge=2, description="at most this many validation images of each domain, evenly spread"
     )
     features: Literal[
         "auto", "none", "inception", "inception-768", "inception-192", "inception-64", "random"
     ] = Field(
         "auto",
-        description="compared during training; auto: inception if it lies here (and there is a GPU, or weights are "
-        "given), else none when validation images are paired, else random",
+        description="features compared during training; auto: inception if its weights are found (and there is a "
+        "GPU, or weights are given), else none if the validation images are paired, else random",
     )
     protocol: Protocol = Field(
         "clean", description="how images are resized for the features; legacy: as pytorch-fid"
@@ -34,6 +34,6 @@ class EvaluationSettings(Section):
     )
     export: Literal["auto", "best", "last"] = Field(
         "auto",
-        description="generator exported at the end of the plan (a session that ends earlier exports its last step); "
-        "auto: best, but last where only random features chose it",
+        description="generator exported at the planned end (a session that stops earlier exports its last step); auto: "
+        "best, but last if only random features chose it",
     )

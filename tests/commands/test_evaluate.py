@@ -22,7 +22,7 @@ from gan_nst.core.files import write_file
 from gan_nst.core.options import EvaluateOptions, TrainOptions
 from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
-from gan_nst.evaluation.comparison import Judge
+from gan_nst.evaluation.comparison import ReferenceSet
 from gan_nst.images.files import find_images, read_image
 from gan_nst.training import checkpoint
 
@@ -269,7 +269,7 @@ def interrupt(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(Judge, "judge", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_file", 1)],
+    [(ReferenceSet, "compare", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_file", 1)],
 )
 def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
@@ -307,9 +307,9 @@ def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     compared = EvaluateOptions(images=folder / "testA", reference=folder / "testB")
     command.evaluate(options=compared)
     counted = []
-    whole = command.Judge.judge
+    whole = command.ReferenceSet.compare
     monkeypatch.setattr(
-        command.Judge, "judge", lambda self, *a: (counted.append(len(self.real)), whole(self, *a))[1]
+        command.ReferenceSet, "compare", lambda self, *a: (counted.append(len(self.real)), whole(self, *a))[1]
     )
     monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed anew"))
     with pytest.raises(pytest.fail.Exception):  # the images' own are; the reference's were not

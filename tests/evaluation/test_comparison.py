@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from gan_nst.core.errors import DataError
-from gan_nst.evaluation import comparison as judge
-from gan_nst.evaluation import distances
-from gan_nst.evaluation.comparison import Judge, Metrics, compare
+from gan_nst.evaluation import comparison, distances
+from gan_nst.evaluation.comparison import Metrics, ReferenceSet, compare_features
 from gan_nst.evaluation.features import DESCRIPTIONS, Features, choose, extract, extract_cached
 from gan_nst.evaluation.paired import Lpips, absolute_error, structural_similarity
 
@@ -86,7 +85,7 @@ def test_what_is_not_there_is_described_as_absent():
 
 def test_judging_gives_the_distances_and_the_means_over_images(metrics, features):
     real, generated, inputs, truths = (named(images(9, seed)) for seed in range(4))
-    found = Judge(metrics, list(real.values())).judge(
+    found = ReferenceSet(metrics, list(real.values())).compare(
         generated.items(), inputs.__getitem__, truths.__getitem__
     )
     a, b = (extract(features, some.values(), "clean") for some in (generated, real))
@@ -115,32 +114,34 @@ def test_judging_gives_the_distances_and_the_means_over_images(metrics, features
 
 def test_precision_is_of_the_generated_images_and_recall_of_the_real_ones(metrics):
     real = images(30)
-    found = Judge(metrics, real).judge(named([real[0]] * 10 + [real[1]] * 10).items())
+    found = ReferenceSet(metrics, real).compare(named([real[0]] * 10 + [real[1]] * 10).items())
     assert found.scores["precision_64"].value == 1
     assert found.scores["recall_64"].value < 0.2
 
 
 def test_without_inputs_and_truths_there_are_distances_only(metrics):
-    found = Judge(metrics, images(9)).judge(named(images(9, 1)).items())
+    found = ReferenceSet(metrics, images(9)).compare(named(images(9, 1)).items())
     assert set(found.scores) == {"fid_64", "kid_64", "precision_64", "recall_64"}
-    only_truth = Judge(metrics, images(9)).judge(named(images(9, 1)).items(), None, named(images(9, 2)).get)
+    only_truth = ReferenceSet(metrics, images(9)).compare(
+        named(images(9, 1)).items(), None, named(images(9, 2)).get
+    )
     assert set(only_truth.scores) - set(found.scores) == {"error", "ssim", "lpips_to_truth"}
 
 
 def test_lpips_is_left_out_without_its_weights_and_for_small_images(metrics, features):
     generated, inputs = (named([*images(3, seed), *images(2, seed, size=31)]) for seed in (1, 2))
-    found = Judge(metrics, images(6)).judge(generated.items(), inputs.__getitem__)
+    found = ReferenceSet(metrics, images(6)).compare(generated.items(), inputs.__getitem__)
     assert ["lpips_to_input" in one for one in found.images.values()] == [True] * 3 + [False] * 2
     known = [one["lpips_to_input"] for one in found.images.values() if "lpips_to_input" in one]
     assert found.scores["lpips_to_input"].value == pytest.approx(np.mean(known))
-    without = Judge(Metrics(features, None, "clean", None), images(6))
-    assert "lpips_to_input" not in without.judge(generated.items(), generated.__getitem__).scores
+    without = ReferenceSet(Metrics(features, None, "clean", None), images(6))
+    assert "lpips_to_input" not in without.compare(generated.items(), generated.__getitem__).scores
 
 
 def test_a_judgement_is_plain_data(metrics):
-    found = Judge(metrics, images(3)).judge(named(images(2, 1)).items())
+    found = ReferenceSet(metrics, images(3)).compare(named(images(2, 1)).items())
     assert found.plain() == {"fid_64": found.scores["fid_64"].value, "intervals": {}}
-    found = Judge(metrics, images(9)).judge(named(images(9, 1)).items())
+    found = ReferenceSet(metrics, images(9)).compare(named(images(9, 1)).items())
     plain = json.loads(json.dumps(found.plain()))
     assert plain["kid_64_subset_size"] == 4
     assert set(plain["intervals"]) == {"fid_64", "kid_64", "precision_64", "recall_64"}
@@ -167,7 +168,7 @@ def test_fewer_images_have_fewer_scores(metrics, features, count, others):
         extract(features, images(n, seed), "clean") for n, seed in ((count, 1), (others or count, 2))
     )
     for pair in ((few, many), (many, few)):
-        scores, numbers = compare(features, *pair)
+        scores, numbers = compare_features(features, *pair)
         assert set(scores) == EXPECTED[count]
         assert set(numbers) == ({"kid_64_std", "kid_64_subset_size"} if count >= 4 else set())
         for score in scores.values():
@@ -175,7 +176,7 @@ def test_fewer_images_have_fewer_scores(metrics, features, count, others):
             assert (score.low is None) == (count == 2)
             assert score.low is None or score.low <= score.value <= score.high
     if count >= 2:
-        floor = Judge(Metrics(features, None, "clean", None), images(count)).floor
+        floor = ReferenceSet(Metrics(features, None, "clean", None), images(count)).noise_floor
         assert set(floor) == {"images"} | ({"fid_64"} if count >= 4 else set())
 
 
@@ -189,26 +190,26 @@ def test_features_that_are_not_finite_are_refused_in_one_line(features, metrics,
     with pytest.raises(
         DataError, match=r"inception-64 features: not finite for 1 image of 4; replace part.pth"
     ):
-        Judge(metrics, images(4))
+        ReferenceSet(metrics, images(4))
 
 
 def test_precision_and_recall_can_be_left_out(features):
     rows = extract(features, images(9), "clean")
-    assert set(compare(features, rows, rows + 1, all_of_them=False)[0]) == {"fid_64", "kid_64"}
+    assert set(compare_features(features, rows, rows + 1, all_of_them=False)[0]) == {"fid_64", "kid_64"}
 
 
 def test_the_noise_floor_is_of_the_reference_set(metrics):
-    found = Judge(metrics, images(9))
-    assert found.floor["images"] == 4
-    assert found.floor["fid_64"] == distances.noise_floor(found.real, distances.frechet_distance)
-    assert "kid_64" in found.floor
-    assert found.floor is found.floor, "taken once"
+    found = ReferenceSet(metrics, images(9))
+    assert found.noise_floor["images"] == 4
+    assert found.noise_floor["fid_64"] == distances.noise_floor(found.real, distances.frechet_distance)
+    assert "kid_64" in found.noise_floor
+    assert found.noise_floor is found.noise_floor, "taken once"
 
 
 def test_too_few_images_for_the_features_are_warned_of(metrics):
     """Five times as many images as features is where a Frechet distance begins to settle."""
     for generated, real, warned in [(12, 90, True), (90, 59, True), (2, 2, True), (60, 60, False)]:
-        warnings = Judge(metrics, images(real)).warnings(generated)
+        warnings = ReferenceSet(metrics, images(real)).warnings(generated)
         assert len(warnings) == warned
         if warned:
             assert f"{min(generated, real)} images are few for 12 features" in warnings[0]
@@ -217,10 +218,10 @@ def test_too_few_images_for_the_features_are_warned_of(metrics):
 
 
 def test_random_features_are_warned_of():
-    found = Judge(Metrics.choose("random", "clean", CPU), images(2)).warnings(2)
+    found = ReferenceSet(Metrics.choose("random", "clean", CPU), images(2)).warnings(2)
     assert len(found) == 2
     assert "Fréchet distance of random features" in found[0]
-    assert "no FID" in found[1]
+    assert "not an FID" in found[1]
 
 
 def test_a_reference_set_goes_through_the_network_once(features, tmp_path):
@@ -234,7 +235,7 @@ def test_a_reference_set_goes_through_the_network_once(features, tmp_path):
     assert torch.equal(first, extract(features, some, "clean"))
     metrics = Metrics(features, None, "clean", tmp_path / "a" / "cache")
     before = features.network.calls
-    assert torch.equal(Judge(metrics, some).real, first)
+    assert torch.equal(ReferenceSet(metrics, some).real, first)
     assert features.network.calls == before
 
 
@@ -338,13 +339,13 @@ def test_images_are_judged_as_they_come(metrics, monkeypatch):
             passed[0] += 1
             yield item
 
-    found = Judge(metrics, images(4))
+    found = ReferenceSet(metrics, images(4))
     at.clear()
-    found.judge(stream())
+    found.compare(stream())
     assert at == [2, 4, 6]
 
 
 def test_the_fewest_images_are_those_with_a_covariance():
-    assert judge.FEWEST == 2
+    assert comparison.FEWEST == 2
     rows = extract(choose("random", CPU), images(2), "clean")
     assert np.isfinite(distances.frechet_distance(rows, rows + 1))
