@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_nst.data.domains import DataSettings
+from gan_nst.data.domains import DataSettings, Folder
 from gan_nst.images.files import write_image
 
 
@@ -24,6 +24,11 @@ def fill(folder, count, size=(12, 14), first=0):
     for number, path in enumerate(paths, first):
         write_image(noise(*size, seed=number), path)
     return paths
+
+
+def folder_of(files):
+    """These files, which are next to each other, as a folder of a data set."""
+    return Folder(files[0].parent, tuple(file.name for file in files))
 
 
 def tiny_settings(root=Path("nowhere"), **options):

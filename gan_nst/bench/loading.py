@@ -16,7 +16,7 @@ from gan_nst.bench.memory import anonymous_mib, apart
 from gan_nst.data.batches import Batches, Samples, StreamLike
 from gan_nst.data.cache import open_images
 from gan_nst.data.demo import make_demo
-from gan_nst.data.domains import DOMAINS, DataSettings, Files, Folder
+from gan_nst.data.domains import DOMAINS, DataSettings, Folder, all_images
 
 _LARGER = 4  # times as many images, to see whether memory grows with them
 _WARM = 4  # batches
@@ -47,7 +47,7 @@ def measure_loader(work: Path, streams: Mapping[str, StreamLike], sizes: LoaderS
     work: a folder for the drawn images. streams: of a method on domains a and b, by batch key.
     """
     make_demo(work / "drawn", sizes.stored, sizes.count, held_out=0)
-    folders = {d: _folder(work / "drawn" / f"train{d.upper()}") for d in DOMAINS}
+    folders = {d: all_images(work / "drawn" / f"train{d.upper()}") for d in DOMAINS}
     plain = DataSettings(load_size=sizes.load, crop_size=sizes.crop, cache=str(work / "cache"))
     ways = {
         "decoding": plain.model_copy(update={"cache": "never"}),
@@ -83,7 +83,7 @@ def _memory(
         for number in range(_LARGER):
             for file in folder.files:
                 shutil.copyfile(file, root / f"{number}-{file.name}")
-        larger[domain] = _folder(root)
+        larger[domain] = all_images(root)
     growth = {}
     for of in (folders, larger):
         _batches(of, streams, settings)  # decodes what is not decoded yet, here
@@ -111,10 +111,6 @@ def _batches(
 ) -> Batches:
     views = {(d, "image"): open_images(folder, settings, d)[0] for d, folder in folders.items()}
     return Batches(Samples(views, streams, settings, seed=0), batch_size=1)
-
-
-def _folder(root: Path) -> Folder:
-    return Folder(root, Files.found(root))
 
 
 @contextmanager

@@ -41,11 +41,11 @@ def data_check(folder: Path | str | None = None, options: CheckOptions = CheckOp
             find_config(str(options.domain), options.method), [f"data.domain={options.domain}"]
         )
         data, where = settings.data, settings.data.root / settings.data.domain
-        checked = check_data_set(locate(data, all_of_it=False))
+        checked = check_data_set(locate(data, complete=False))
     else:
         data, where = DataSettings(), Path(folder)
         if has_training(where):
-            checked = check_data_set(locate(data, where, all_of_it=False))
+            checked = check_data_set(locate(data, where, complete=False))
         else:
             checked = check_folder(all_images(where))
     crop_size = options.crop_size or data.crop_size

@@ -469,8 +469,9 @@ def fixed_images(folder: Folder, count: int, settings: DataSettings) -> Tensor:
     the training's scale.
     """
     crops = []
-    for index in np.linspace(0, len(folder.files) - 1, min(count, len(folder.files))).round().astype(int):
-        image = resize_image(read_image(folder.files[index]), settings.load_size, settings.resize)
+    files = folder.files
+    for index in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int):
+        image = resize_image(read_image(files[index]), settings.load_size, settings.resize)
         if min(image.shape[:2]) < settings.crop_size:
             image = resize_image(image, settings.crop_size, "short_side")
         top, left = ((side - settings.crop_size) // 2 for side in image.shape[:2])

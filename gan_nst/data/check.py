@@ -178,7 +178,7 @@ def check_data_set(data_set: DataSet) -> Checked:
     splits = {"training": data_set.training, "validation": data_set.validation, "test": data_set.test}
     searched = {(split, domain): splits[split][domain] for split in splits for domain in DOMAINS}
     parts = [_examine_part(*key, folder) for key, folder in searched.items() if folder.files]
-    return Checked(tuple(parts), _find_duplicates(parts), tuple(searched.values()), data_set.cut)
+    return Checked(tuple(parts), _find_duplicates(parts), tuple(searched.values()), data_set.held_out)
 
 
 def check_folder(folder: Folder) -> Checked:

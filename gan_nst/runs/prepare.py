@@ -207,7 +207,7 @@ def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, 
     ):
         opened[word] = dict(folders)
         for d in DOMAINS:
-            if folders[d].files:
+            if folders[d].paths:
                 rules = (
                     settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
                 )
@@ -230,7 +230,7 @@ def _open_views(
         folder = data_set.training[d]
         views[d, view] = open_images(folder, settings.data, f"domain {d}, {view}", view)[0]
         if view == "smoothed":
-            shown = np.linspace(0, len(folder.files) - 1, _SHOWN).astype(int)
+            shown = np.linspace(0, len(folder.paths) - 1, _SHOWN).astype(int)
             shares = [share_smoothed(images[d][i], views[d, view][i]) for i in shown]
             if np.median(shares) <= SOFT:
                 log.warning(
@@ -241,8 +241,7 @@ def _open_views(
 
 
 def _only(folder: Folder, names: set[str]) -> Folder:
-    kept = np.array([name in names for name in folder.each_name()], bool)
-    return replace(folder, files=folder.files.select(kept))
+    return folder.select(name in names for name in folder.names)
 
 
 def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """A run's settings: all sections together, from a YAML file and overrides, or from a run that goes on."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
-from gan_nst.core.device import choose_device, choose_precision
+from gan_nst.core.device import choose_device, choose_precision, cpus
 from gan_nst.core.errors import CheckpointError, SettingsError, format_value
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
 from gan_nst.data.domains import DataSettings
@@ -133,7 +132,7 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
         steps = max(1, round(training.epochs * steps_per_epoch))
     workers = data.workers
     if workers == "auto":
-        workers = 0 if device.type == "cpu" else max(0, min(4, (os.cpu_count() or 1) - 1))
+        workers = 0 if device.type == "cpu" else max(0, min(4, cpus() - 1))
     return settings.model_copy(
         update={
             "precision": choose_precision(settings.precision, device),

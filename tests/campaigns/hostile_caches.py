@@ -1,4 +1,4 @@
-"""Hostile files among what is cached: the index of decoded images, their pixels, and remembered features."""
+"""Hostile files among what is cached: the manifest of decoded images, their pixels, and remembered features."""
 
 import json
 import os
@@ -14,8 +14,7 @@ from hostile_case import EVALUATE, Case, cli
 from hostile_files import form, pickles
 from job import newest_run
 
-from gan_nst.data.cache import Index, read_index, write_index
-from gan_nst.data.domains import Names
+from gan_nst.data.cache import Manifest, read_manifest, write_manifest
 
 _TRAIN, _JUDGE = ("train", "tiny.yaml"), ("evaluate", "run", *EVALUATE, "--json", "told.json")
 
@@ -26,44 +25,42 @@ def cache_cases(canary: Path, undisturbed: Path) -> Iterator[Case]:
     undisturbed: a folder beside the cases' base that is not there yet.
     """
     training, judging = partial(_training, undisturbed), partial(_judging, undisturbed)
-    for what, change in _index_changes().items():
-        yield training("cache", what, partial(_change_indices, change))
+    for what, change in _manifest_changes().items():
+        yield training("cache", what, partial(_change_manifests, change))
     for what, content in pickles(canary).items():
         of = form(what)
-        yield training(f"cache, {of} as index", f"index {what}", partial(_overwrite, "*.index", content))
+        yield training(f"cache, {of} as manifest", f"manifest {what}", partial(_overwrite, "*.npz", content))
         if of == "pickle":  # pixels have no form; what unpickles them does not mind that they go on
             yield training("cache, pixels", f"pixels {what}", partial(_overwrite_beginning, "*.bin", content))
         remembered = partial(_overwrite, "features-*", content)
         yield judging(f"cache, {of} as features", f"features {what}", remembered)
 
 
-def _index_changes() -> dict[str, Callable[[Index], Index | bytes]]:
-    def rows(**columns: int) -> Callable[[Index], Index]:
-        def change(index: Index) -> Index:
-            changed = index.rows.copy()
-            for column, value in columns.items():
-                changed[column] = value
-            return replace(index, rows=changed)
+def _manifest_changes() -> dict[str, Callable[[Manifest], Manifest | bytes]]:
+    def entries(**columns: int) -> Callable[[Manifest], Manifest]:
+        def change(manifest: Manifest) -> Manifest:
+            changed = {name: entry._replace(**columns) for name, entry in manifest.entries.items()}
+            return replace(manifest, entries=changed)
 
         return change
 
     return {
-        "another file": lambda index: replace(index, data="../../../outside/secret.txt"),
-        "any file": lambda index: replace(index, data="/etc/passwd"),
-        "no text": lambda index: replace(index, data=["x"]),
-        "more than there is": lambda index: replace(index, end=10**15),
-        "deep": lambda index: b"[" * 100_000,
-        "long numbers": lambda index: b"9" * 10_000,
+        "another file": lambda manifest: replace(manifest, data="../../../outside/secret.txt"),
+        "any file": lambda manifest: replace(manifest, data="/etc/passwd"),
+        "no text": lambda manifest: replace(manifest, data=7),
+        "more than there is": lambda manifest: replace(manifest, end=10**15),
+        "deep": lambda manifest: b"[" * 100_000,
+        "long numbers": lambda manifest: b"9" * 10_000,
         **{
-            f"{name} {value}": rows(**{name: value})
+            f"{name} {value}": entries(**{name: value})
             for name in ("side", "offset", "height", "width", "checksum")
             for value in (-1, -(10**6), 2**31 - 1, 0)
-            if name != "checksum" or value >= 0
         },
-        "both negative": rows(height=-16, width=-16),
-        "a problem of no text": lambda index: replace(index, problems={0: [1]}),
-        "paths that lead out": lambda index: replace(index, names=Names(["/etc/passwd"] * len(index.names))),
-        "an image swollen": rows(height=10**9, width=0),
+        "both negative": entries(height=-16, width=-16),
+        "paths that lead out": lambda manifest: replace(
+            manifest, entries=dict.fromkeys(["/etc/passwd"], next(iter(manifest.entries.values())))
+        ),
+        "an image swollen": entries(height=10**9, width=0),
     }
 
 
@@ -119,13 +116,13 @@ def _ended(undisturbed: Path) -> Path:
     return undisturbed
 
 
-def _change_indices(change: Callable[[Index], Index | bytes], folder: Path) -> None:
-    for path in _all(folder, "*.index"):
-        changed = change(read_index(path))
+def _change_manifests(change: Callable[[Manifest], Manifest | bytes], folder: Path) -> None:
+    for path in _all(folder, "*.npz"):
+        changed = change(read_manifest(path))
         if isinstance(changed, bytes):
             path.write_bytes(changed)
         else:
-            write_index(path, changed)
+            write_manifest(path, changed)
 
 
 def _overwrite(pattern: str, content: bytes, folder: Path) -> None:

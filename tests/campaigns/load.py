@@ -18,7 +18,6 @@ sys.path[:0] = [str(HERE.parent.parent)]
 
 from gan_nst.core.device import process_peak_memory, read_proc  # noqa: E402
 from gan_nst.data import cache  # noqa: E402
-from gan_nst.data import cache as building  # noqa: E402
 from gan_nst.data import domains as files  # noqa: E402
 from gan_nst.data.batches import Batches, Samples  # noqa: E402
 from gan_nst.data.domains import (  # noqa: E402
@@ -31,17 +30,16 @@ from gan_nst.methods.base import Stream  # noqa: E402
 NAME = "{:04d}/image-{:07d}.jpg"
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
-# Of a file: its letters and 16 bytes for each of two selections of names, its row, its stamp, and its place in the
-# order of two rounds; and half as much again for what the allocator does not give back. At the peak an index is there
-# thrice: read or built, selected, and as what is written.
-HELD = 1.5 * (len(NAME.format(0, 0)) + 2 * 16 + 40 + 16 + 2 * 4)
+# Of a file: its path, three references to it, its entry's seven numbers and its place in the order of two rounds; and
+# half as much again for what the allocator does not give back. At the peak a manifest's entries are Python objects.
+HELD = 1.5 * (sys.getsizeof(NAME.format(0, 0)) + 3 * 8 + 7 * 8 + 2 * 4)
 PEAK = 3 * HELD
 
 
 def measure(count: int) -> dict[str, float]:
     """Seconds of each stage, and the bytes held in the end and at the peak beside what the libraries take."""
     files.image_names = lambda folder, missed: (NAME.format(n // 1000, n) for n in range(count))
-    building.stamp = cache.stamp = lambda file: (1000, 10**18)
+    cache._stamp = lambda file: (1000, 10**18)
     cache._decode = lambda file, settings, view: (IMAGE, 300)
     told: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

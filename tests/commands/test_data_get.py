@@ -61,7 +61,7 @@ def test_an_address(gan_nst, site, in_project):
     assert hashlib.sha256(PETS).hexdigest() in out
     assert "next: gan-nst data check datasets/pets, then make train DOMAIN=pets" in out
     assert there(in_project) == under("datasets/pets", data_set())
-    assert locate(DataSettings(domain="pets")).cut == {"validation"}
+    assert locate(DataSettings(domain="pets")).held_out == {"validation"}
 
 
 def test_a_file_stays_where_it_is(gan_nst, in_project):

@@ -37,7 +37,7 @@ def test_known_layouts_wherever_they_lie(arranged, tmp_path, top, layout):
     assert files == {f"{split}{domain}/deep/1.png": name for (split, domain), name in names.items()}
     assert found.counts == dict.fromkeys(["trainA", "trainB", "valA", "valB", "testA", "testB"], 1)
     assert (found.left_out, found.guessed) == (1, ())
-    assert set(locate(DataSettings(root=tmp_path, domain="set")).cut) == set()
+    assert set(locate(DataSettings(root=tmp_path, domain="set")).held_out) == set()
 
 
 def test_the_fuller_of_two_layouts_counts(arranged):

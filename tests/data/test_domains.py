@@ -1,4 +1,4 @@
-"""Data sets in the layouts people have, and the splits cut from them."""
+"""Data sets in the layouts people have, and the splits held out from them."""
 
 import logging
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gan_nst.core.errors import DataError
-from gan_nst.data.domains import DataSet, DataSettings, Files, Folder, fingerprint, has_images, locate
+from gan_nst.data.domains import DataSet, DataSettings, Folder, fingerprint, has_images, locate
 from gan_nst.images.files import write_image
 
 
@@ -47,7 +47,7 @@ def test_each_layout_is_found(tmp_path, layout):
     assert has_images(settings(tmp_path))
 
 
-def test_two_folders_anywhere_will_do(tmp_path):
+def test_two_folders_anywhere_are_enough(tmp_path):
     paths = {key: fill(tmp_path / "elsewhere" / key, f"{key}.png") for key in ("a", "b", "test_a", "test_b")}
     found = locate(settings(tmp_path, held_out=0, **paths))
     assert names(found, "training") == {"a": ["a"], "b": ["b"]}
@@ -55,7 +55,7 @@ def test_two_folders_anywhere_will_do(tmp_path):
     assert names(found, "validation") == {"a": [], "b": []}
 
 
-def test_folders_given_win_over_the_data_sets_own(tmp_path):
+def test_given_folders_take_precedence_over_the_data_sets_own(tmp_path):
     fill(tmp_path / "x" / "trainA", "own.png")
     fill(tmp_path / "x" / "testA", "own.png")
     a, b = fill(tmp_path / "a", "given.png"), fill(tmp_path / "b", "given.png")
@@ -72,7 +72,7 @@ def unsplit(tmp_path):
     return tmp_path
 
 
-def test_missing_splits_are_cut_without_overlap(unsplit):
+def test_missing_splits_are_held_out_without_overlap(unsplit):
     found = locate(settings(unsplit, held_out=0.2))
     for domain, count in (("a", 200), ("b", 150)):
         parts = [set(names(found, split)[domain]) for split in ("training", "validation", "test")]
@@ -81,7 +81,7 @@ def test_missing_splits_are_cut_without_overlap(unsplit):
             assert abs(len(part) - 0.2 * count) < 5 * (count * 0.2 * 0.8) ** 0.5 + 0.04 * count
 
 
-def test_adding_images_moves_none_to_another_part(unsplit):
+def test_adding_images_moves_none_to_another_split(unsplit):
     before = locate(settings(unsplit, held_out=0.2))
     fill(unsplit / "x" / "trainA", *(f"new-{number}.png" for number in range(100)), "aaa.png", "zzz.png")
     after = locate(settings(unsplit, held_out=0.2))
@@ -91,7 +91,7 @@ def test_adding_images_moves_none_to_another_part(unsplit):
         assert all(name.startswith(("new-", "aaa", "zzz")) for name in new - old)
 
 
-def test_the_cut_depends_on_names_alone(unsplit, tmp_path_factory):
+def test_the_split_depends_on_names_alone(unsplit, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     fill(elsewhere / "p", *numbered(200))
     fill(elsewhere / "q", *numbered(150, ".webp"))
@@ -101,12 +101,12 @@ def test_the_cut_depends_on_names_alone(unsplit, tmp_path_factory):
         assert names(one, split) == names(other, split)
 
 
-def test_a_larger_share_cuts_more_of_the_same(unsplit):
+def test_a_larger_share_holds_out_more_of_the_same(unsplit):
     less, more = (set(names(locate(settings(unsplit, held_out=h)), "test")["a"]) for h in (0.1, 0.3))
     assert less < more
 
 
-def test_only_what_is_missing_is_cut(unsplit):
+def test_only_missing_splits_are_held_out(unsplit):
     fill(unsplit / "x" / "testA", "t.png")
     found = locate(settings(unsplit, held_out=0.2))
     assert names(found, "test")["a"] == ["t"]
@@ -115,11 +115,14 @@ def test_only_what_is_missing_is_cut(unsplit):
     assert len(names(found, "training")["a"]) + len(names(found, "validation")["a"]) == 200
 
 
-def test_a_cut_is_reported(unsplit, caplog):
+def test_holding_out_is_reported(unsplit, caplog):
     with caplog.at_level(logging.INFO, "gan_nst"):
         found = locate(settings(unsplit, held_out=0.2))
     count = len(names(found, "test")["a"])
-    assert f"{unsplit / 'x' / 'trainA'}: no test split; {count} of 200 images cut by name" in caplog.messages
+    assert (
+        f"{unsplit / 'x' / 'trainA'}: no test split found; holding out {count} of 200 images"
+        in caplog.messages
+    )
     assert sum("no validation split" in message for message in caplog.messages) == 2
     caplog.clear()
     with caplog.at_level(logging.INFO, "gan_nst"):
@@ -135,7 +138,7 @@ def test_a_domain_of_one_image_keeps_it_for_training(tmp_path, number):
     assert names(found, "training") == {"a": [str(number)], "b": ["b"]}
 
 
-def test_what_is_missing_is_told_with_what_to_do(tmp_path):
+def test_the_error_for_missing_data_says_what_to_do(tmp_path):
     with pytest.raises(
         DataError, match=r"/x: no such folder; put images into .*trainA and .*trainB, or give data\.a"
     ):
@@ -151,14 +154,14 @@ def test_what_is_missing_is_told_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["a", "b", "test_a", "test_b"])
-def test_a_given_folder_that_is_missing_is_told_with_its_setting(tmp_path, missing):
+def test_the_error_for_a_missing_given_folder_names_its_setting(tmp_path, missing):
     given = {key: fill(tmp_path / key, "x.png") for key in ("a", "b", "test_a", "test_b")}
     given[missing] = tmp_path / "nowhere"
     with pytest.raises(DataError, match=rf"nowhere: no such folder \(data\.{missing}\)"):
         locate(settings(tmp_path, **given))
 
 
-def test_an_empty_given_folder_is_told(tmp_path):
+def test_an_empty_given_folder_is_an_error(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"/a: no images"):
         locate(settings(tmp_path, a=tmp_path / "a", b=fill(tmp_path / "b", "b.png")))
@@ -183,7 +186,7 @@ def test_test_images_of_the_same_name_are_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("extra", ["testA/3.png", "testB/3.png"])
-def test_one_image_without_its_counterpart_makes_them_no_pairs(tmp_path, extra):
+def test_one_image_without_a_counterpart_means_no_pairs(tmp_path, extra):
     for domain in "AB":
         fill(tmp_path / "x" / f"train{domain}", "t.png")
         fill(tmp_path / "x" / f"test{domain}", "1.png")
@@ -191,8 +194,8 @@ def test_one_image_without_its_counterpart_makes_them_no_pairs(tmp_path, extra):
     assert locate(settings(tmp_path)).pairs("test") == []
 
 
-def test_no_test_images_are_no_pairs(tmp_path):
-    nothing = {domain: Folder(tmp_path, Files.of(tmp_path, [])) for domain in "ab"}
+def test_no_test_images_mean_no_pairs(tmp_path):
+    nothing = {domain: Folder(tmp_path, ()) for domain in "ab"}
     assert DataSet(nothing, nothing, nothing).pairs("test") == []
 
 
@@ -214,8 +217,8 @@ def test_the_fingerprint_stays_with_the_data_and_changes_with_a_file(tmp_path):
     assert fingerprint(locate(settings(tmp_path, a=a, b=b, **keep))) not in (first, second)
 
 
-def test_a_cut_test_split_is_never_paired(tmp_path):
-    """Two folders numbered alike would be cut into false pairs."""
+def test_a_held_out_test_split_is_never_paired(tmp_path):
+    """Two folders numbered alike would give false pairs."""
     for side in ("A", "B"):
         (tmp_path / "x" / f"train{side}").mkdir(parents=True)
         for number in range(60):

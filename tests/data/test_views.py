@@ -6,14 +6,13 @@ import os
 import numpy as np
 import pytest
 import torch
-from helpers_data import fill, noise, tiny_settings
+from helpers_data import fill, folder_of, noise, tiny_settings
 
 from gan_nst.core.errors import DataError
 from gan_nst.data import cache
 from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import VIEWS, CachedImages, DecodedImages
 from gan_nst.data.demo import draw_cartoon, make_scene
-from gan_nst.data.domains import Files, Folder
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
@@ -36,10 +35,6 @@ def files(tmp_path):
 @pytest.fixture
 def settings(tmp_path):
     return tiny_settings(tmp_path, load_size=32, crop_size=24)
-
-
-def folder_of(files):
-    return Folder(files[0].parent, Files.of(files[0].parent, files))
 
 
 def open_view(files, settings, view="smoothed"):
