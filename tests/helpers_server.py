@@ -1,6 +1,6 @@
-"""A web server on this machine, for archives, that can do whatever goes wrong with one.
+"""A local web server that can fail in every way a server of archives may.
 
-As a program, `helpers_server.py FILE SPEED`, it serves one file, tells the address, and ends with its input.
+As a program, `helpers_server.py FILE SPEED`, it serves one file, prints its address, and ends with its input.
 """
 
 import sys
@@ -14,11 +14,11 @@ from pathlib import Path
 
 @dataclass
 class Fault:
-    """What goes wrong with one request. A request that has none is answered as it should be.
+    """What goes wrong with one request; without one it is answered properly.
 
     after: bytes of the body before the connection breaks, or is silent for `pause` seconds. status: instead of 200.
-    redirect: the address that is told. length: the Content-Length that is told. content_range: the same.
-    no_range: a range is not heeded. replace: the file's new contents, from this request on.
+    redirect: the address to redirect to. length, content_range: what the headers claim. no_range: a range is ignored.
+    replace: the file's new contents, from this request on.
     """
 
     after: int | None = None
@@ -33,9 +33,9 @@ class Fault:
 
 @dataclass
 class Site:
-    """The files by path, the faults of the coming requests, and the requests so far: (path, its Range).
+    """The files by path, the faults of the next requests, and the requests so far: (path, its Range).
 
-    mark: how the server tells versions apart: "etag", "date", "weak" or none. chunked: without a length.
+    mark: how the server distinguishes versions: "etag", "date", "weak" or None. chunked: without a length.
     speed: bytes a second.
     """
 
@@ -44,7 +44,7 @@ class Site:
     requests: list = field(default_factory=list)
     mark: str | None = "etag"
     ranges: bool = True
-    heeds_if_range: bool = True
+    honors_if_range: bool = True
     chunked: bool = False
     speed: float | None = None
     address: str = ""
@@ -52,7 +52,7 @@ class Site:
 
 @contextmanager
 def serving(**options):
-    """A site, being served until the end of the context."""
+    """A site that is served until the end of the context."""
     site = Site(**options)
 
     class Handler(_Handler):
@@ -99,8 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data) > 0:
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"}, Fault())
         elif start:
-            told = fault.content_range or f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self._answer(206, data[start:], marks | {"Content-Range": told}, fault)
+            claimed = fault.content_range or f"bytes {start}-{len(data) - 1}/{len(data)}"
+            self._answer(206, data[start:], marks | {"Content-Range": claimed}, fault)
         else:
             self._answer(200, data, marks, fault)
 
@@ -115,9 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         }[self.site.mark]
 
     def _start(self, marks):
-        """Where the wanted range begins; 0 when the whole is wanted, or the file has become another."""
+        """Where the requested range begins; 0 if the complete file is requested, or the file has changed."""
         wanted, condition = self.headers["Range"], self.headers["If-Range"]
-        if wanted is None or (self.site.heeds_if_range and condition not in (None, *marks.values())):
+        if wanted is None or (self.site.honors_if_range and condition not in (None, *marks.values())):
             return 0
         return int(wanted.removeprefix("bytes=").removesuffix("-"))
 
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif fault.after is None and self._in_chunks(headers):
                 self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the client has seen enough
+            pass  # the client has hung up
 
     def _in_chunks(self, headers):
         return "Transfer-Encoding" in headers

@@ -1,12 +1,12 @@
-"""`gan-nst data get`: a data set from elsewhere becomes a folder that training reads."""
+"""`gan-nst data get`: turns an archive from elsewhere into a data set that training reads."""
 
 import logging
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -19,203 +19,148 @@ from gan_nst.core.options import GetOptions
 from gan_nst.core.weights import digest
 from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
 from gan_nst.data.domains import DataSettings
-from gan_nst.data.download import KNOWN, KnownSet, download
+from gan_nst.data.download import KNOWN, download
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """name: of the data set. addresses: of its archive, or none where that is the file `source`."""
-
-    source: str
-    name: str
-    addresses: tuple[str, ...] = ()
-    sha256: str | None = None
-    known: KnownSet | None = None
-
-
 def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:
-    """Makes a data set of an archive from elsewhere: trainA, trainB, testA ... in a new folder, which it returns.
+    """Makes a data set of an archive: trainA, trainB, testA ... in a new folder, which it returns.
 
-    source: the name of a known set, the http(s) address of a zip or tar, or its path. into: the folder, which may
-    exist, empty, but not be the current one (default: datasets/NAME). sha256: of the archive; default: the known one,
-    if any. max_size: bytes at most, of the archive and of what comes out of it.
-    Nothing but images is taken out, and the folder appears whole or not at all. A download that broke off goes on
-    when it is asked for again; it waits beside the folder, in `.NAME.download`. Raises SettingsError for a source that
-    is none of these, DataError, one line, for whatever goes wrong with it.
+    source: the name of a known set, the http(s) address of a zip or tar, or its path. The folder must not exist, or be
+    empty and not the current one; it defaults to datasets/NAME, and the SHA-256 to the known one, if any.
+
+    Only images are extracted, and the folder appears atomically. A download that broke off resumes at the next call;
+    until then it is kept next to the folder, in `.NAME.download`. Raises SettingsError for an unknown source, and
+    DataError if it cannot be downloaded or does not hold a data set.
     """
-    wanted = _find(str(source), options.sha256)
-    folder = options.into or _default_folder(wanted)
-    if folder.name == "..":  # it names no folder, and may lead over one that is not there
-        folder = Path(os.path.realpath(folder))
-    with _working(folder) as work:
-        archive, found = _archive(wanted, work, options.max_size)
+    wanted = _resolve(str(source), options.sha256)
+    folder = Path(os.path.normpath(options.into or DataSettings().root / wanted.name))
+    if options.into is None and not wanted.name:
+        raise SettingsError(f"{source}: its address gives the data set no name; add --into datasets/NAME")
+    with _workspace(folder) as work:
+        archive = work / "archive" if wanted.url else Path(wanted.source)
+        if wanted.url:
+            found = download(wanted.url, archive, sha256=wanted.sha256, largest=options.max_size)
+        elif wanted.sha256:
+            _verify(archive, wanted.sha256)
+        unpacked = unpack(archive, work / "new" / "archive", largest=options.max_size, called=wanted.source)
         try:
-            unpacked = unpack(archive, work / "unpacked", largest=options.max_size, called=wanted.source)
-        except ArchiveRefused:
-            _forget_download(work)
-            raise
-        arranged = _arranged(wanted, work, unpacked.images, archive)
-        (work / "whole").rename(os.path.realpath(folder))
-        _forget_download(work)
-    left_out = unpacked.left_out + arranged.left_out
-    _tell(wanted, folder, arranged, left_out, found)
+            arranged = arrange(work / "new" / "archive", unpacked.images, work / "new" / "set")
+        except DataError as error:
+            advice = f"unpack {archive} yourself and train with data.a=FOLDER data.b=FOLDER"
+            raise DataError(f"{source}: {error}; {advice}") from None
+        (work / "new" / "set").rename(os.path.realpath(folder))
+    _report(folder, arranged, unpacked.skipped + arranged.skipped)
+    if wanted.source in KNOWN:
+        known = KNOWN[wanted.source]
+        log.info(f"a: {known.a}; b: {known.b}; from {known.source}, whose terms apply")
+    if wanted.url and not wanted.sha256:
+        log.info(f"this archive was not verified; its SHA-256 is {found} (give it as --sha256 next time)")
     return folder
 
 
-def _find(source: str, sha256: str | None) -> _Wanted:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the user asked for. name: of the data set, perhaps empty. url: of its archive, unless that is a file."""
+
+    source: str
+    name: str
+    url: str | None = None
+    sha256: str | None = None
+
+
+def _resolve(source: str, sha256: str | None) -> _Wanted:
     if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256 := sha256.strip().lower()):
-        raise SettingsError(f"{sha256}: no SHA-256, which has 64 digits of 0 to 9 and a to f")
+        raise SettingsError(f"{sha256}: not a SHA-256; expected 64 hexadecimal digits")
     if source in KNOWN:
-        known = KNOWN[source]
-        return _Wanted(source, source, known.addresses, sha256 or known.sha256, known)
-    if re.match(r"[A-Za-z][\w+.-]*://", source):
-        if not source.lower().startswith(("http://", "https://")):
-            raise SettingsError(f"{source}: only http and https are downloaded; for a file give its path")
-        return _Wanted(source, _name_in(_path_in(source)), (source,), sha256)
+        return _Wanted(source, source, KNOWN[source].url, sha256 or KNOWN[source].sha256)
+    if re.match(r"https?://", source, re.I):
+        try:
+            parts = urlsplit(source)
+            if not parts.hostname:
+                raise ValueError("it names no host")
+        except ValueError as error:
+            raise SettingsError(f"{source}: not a valid address ({reason(error)})") from None
+        return _Wanted(source, _name_in(unquote(parts.path)), source, sha256)
+    if "://" in source:
+        raise SettingsError(f"{source}: only http and https are supported; give a file by its path")
     if Path(source).is_file():
-        return _Wanted(source, _name_in(Path(source).name), (), sha256)
+        return _Wanted(source, _name_in(source), None, sha256)
     close = get_close_matches(source, KNOWN, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(KNOWN)}"
-    raise SettingsError(f"{source}: neither a known data set nor an address nor a file; {hint}")
-
-
-def _default_folder(wanted: _Wanted) -> Path:
-    if not wanted.name:
-        raise SettingsError(f"{wanted.source}: gives the data set no name; add --into datasets/NAME")
-    return DataSettings().root / wanted.name
-
-
-def _path_in(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-    except ValueError as error:
-        raise SettingsError(f"{address}: no proper address ({reason(error)})") from None
-    if not parts.hostname:
-        raise SettingsError(f"{address}: no proper address (it names no machine)")
-    return unquote(parts.path)
+    hint = f"did you mean {close[0]}?" if close else f"known sets are {', '.join(KNOWN)}"
+    raise SettingsError(f"{source}: not a known data set, an address or a file; {hint}")
 
 
 def _name_in(path: str) -> str:
-    """The name that an archive's path gives its data set; nothing when it gives none."""
+    """The name of the data set in an archive at this path; empty if it suggests none."""
     name = PurePosixPath(path).name
     name = re.sub(r"(\.tar)?\.(zip|tar|gz|tgz|bz2|tbz2|xz|txz)$", "", name, flags=re.I)
     return "" if name.startswith(".") or one_line(name) != name else name
 
 
 @contextmanager
-def _working(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the one to make, for one process at a time; a download that is not finished stays in it.
+def _workspace(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder next to the one to make, locked against other processes.
 
-    What was left by a process that was killed is removed.
+    Afterwards it is removed, unless it holds a download that the next call can use.
     """
-    place = Path(os.path.realpath(folder))
-    work = place.parent / f".{place.name}.download"
-    missing: list[Path] = []
+    target = Path(os.path.realpath(folder))
+    work = target.parent / f".{target.name}.download"
     try:
-        if not work.exists():
-            _refuse_taken(folder)
-        missing += (above for above in work.parents if not above.exists())
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / "lock", timeout=0):
             try:
-                _clear(work)
-                if _is_taken(folder):  # what a process left that was killed when its work was done
-                    _forget_download(work)
-                _refuse_taken(folder)
+                if _is_taken(target):
+                    raise DataError(
+                        f"{folder}: not empty, or the current folder; give another one with --into"
+                    )
+                shutil.rmtree(work / "new", ignore_errors=True)  # of a process that was killed
                 yield work
+            except ArchiveRefused:
+                for path in work.glob("archive*"):
+                    path.unlink()
+                raise
             finally:
-                _clear(work)
-                if not any(work.glob("archive*")):
+                shutil.rmtree(work / "new", ignore_errors=True)
+                if _is_taken(target) or not any(work.glob("archive*")):
                     shutil.rmtree(work)
     except Timeout:
-        raise DataError(f"{folder}: another gan-nst data get is making it; wait for its end") from None
+        raise DataError(f"{folder}: another gan-nst data get is creating it; wait until it ends") from None
     except OSError as error:
-        raise DataError(cannot_write(folder, error, "could not be made")) from None
-    finally:
-        for above in missing:
-            with suppress(OSError):  # it holds something
-                above.rmdir()
+        raise DataError(cannot_write(folder, error, "could not be created")) from None
 
 
 def _is_taken(folder: Path) -> bool:
-    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    """Whether a folder must not be replaced; the current one would leave its shell in a deleted folder."""
+    if not folder.exists():
+        return False
+    return not folder.is_dir() or any(folder.iterdir()) or folder.samefile(".")
 
 
-def _refuse_taken(folder: Path) -> None:
-    if _is_taken(folder):
-        raise DataError(
-            f"{folder}: holds something already; move it away, or give another folder with --into"
-        )
-    if folder.exists() and folder.samefile("."):  # a shell would stay in the one that is replaced
-        raise DataError(f"{folder}: is the folder you are in; give a new one with --into")
-
-
-def _clear(work: Path) -> None:
-    for name in ("unpacked", "whole"):
-        if (work / name).exists():
-            shutil.rmtree(work / name)
-
-
-def _forget_download(work: Path) -> None:
-    for path in work.glob("archive*"):
-        path.unlink()
-
-
-def _archive(wanted: _Wanted, work: Path, largest: int) -> tuple[Path, str | None]:
-    """The archive's file, and its SHA-256 where it was downloaded."""
-    if wanted.addresses:
-        archive = work / "archive"
-        return archive, download(wanted.addresses, archive, sha256=wanted.sha256, largest=largest)
-    archive = Path(wanted.source)
-    if wanted.sha256 is not None and (found := _digest(archive)) != wanted.sha256:
-        raise DataError(f"{archive}: its SHA-256 is {found}, expected {wanted.sha256}; it is another file")
-    return archive, None
-
-
-def _digest(archive: Path) -> str:
+def _verify(archive: Path, sha256: str) -> None:
     try:
-        return digest(archive)
+        found = digest(archive)
     except OSError as error:
         raise DataError(f"{archive}: could not be read ({reason(error)})") from None
+    if found != sha256:
+        raise DataError(f"{archive}: its SHA-256 is {found}, expected {sha256}; it is a different file")
 
 
-def _arranged(wanted: _Wanted, work: Path, images: Sequence[PurePosixPath], archive: Path) -> Arranged:
-    try:
-        return arrange(work / "unpacked", images, work / "whole")
-    except DataError as error:
-        raise DataError(
-            f"{wanted.source}: {error}; unpack {archive} yourself, and give gan-nst train data.a=FOLDER data.b=FOLDER"
-        ) from None
-
-
-def _tell(wanted: _Wanted, folder: Path, arranged: Arranged, left_out: int, found: str | None) -> None:
+def _report(folder: Path, arranged: Arranged, skipped: int) -> None:
     counts = ", ".join(f"{counted(count, 'image')} in {name}" for name, count in arranged.counts.items())
-    others = f"; {counted(left_out, 'other file')} left out" if left_out else ""
-    log.info(f"{folder}: {counts}{others}")
+    log.info(f"{folder}: {counts}" + (f"; {counted(skipped, 'other file')} skipped" if skipped else ""))
     if arranged.guessed:
         a, b = arranged.guessed
-        log.info(
-            f"{a} became trainA and {b} became trainB, by their names; swap them if you want the reverse"
-        )
-    if wanted.known is not None:
-        known = wanted.known
-        log.info(f"a: {known.a}; b: {known.b}; from {known.source}, whose terms hold")
-    if found is not None and wanted.sha256 is None:
-        log.info(
-            f"no SHA-256 is known to check it by; that of this archive is {found} (--sha256 tells it next time)"
-        )
+        log.info(f"{a} became trainA and {b} became trainB, by name; swap them if you want the reverse")
     missing = [name for name in ("trainA", "trainB") if name not in arranged.counts]
     if missing:
-        log.warning(f"{folder}: no {' and no '.join(missing)}: it can be judged by, but not trained on")
+        log.warning(f"{folder}: no {' and no '.join(missing)}: usable for evaluation, but not for training")
         return
-    log.info(f"next: gan-nst data check {shlex.quote(str(folder))}, then {_training(folder)}")
-
-
-def _training(folder: Path) -> str:
-    """What to type to train on a folder."""
     name = shlex.quote(folder.name)
-    if folder.parent == DataSettings().root:
-        return f"make train DOMAIN={name}"
-    return f"gan-nst train --domain {name} --method cyclegan data.root={shlex.quote(str(folder.parent))}"
+    training = f"make train DOMAIN={name}"
+    if folder.parent != DataSettings().root:
+        training = (
+            f"gan-nst train --domain {name} --method cyclegan data.root={shlex.quote(str(folder.parent))}"
+        )
+    log.info(f"next: gan-nst data check {shlex.quote(str(folder))}, then {training}")

@@ -154,9 +154,9 @@ def cannot_write(path: Path, error: BaseException, what: str = "could not be wri
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a failing write within the context into a CheckpointError that names `path`, or a rename's target."""
+def writing(path: Path, raised: type[GanNstError] = CheckpointError) -> Iterator[None]:
+    """Turns a failing write within the context into an error that names `path`, or a rename's target."""
     try:
         yield
     except OSError as error:
-        raise CheckpointError(cannot_write(Path(error.filename2 or path), error)) from None
+        raise raised(cannot_write(Path(error.filename2 or path), error)) from None

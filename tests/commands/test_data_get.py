@@ -1,4 +1,4 @@
-"""`gan-nst data get`, as it is typed: whole data sets or nothing, whatever ends it."""
+"""`gan-nst data get`: complete data sets or nothing, however it ends."""
 
 import contextlib
 import gzip
@@ -25,7 +25,6 @@ import gan_nst as package
 from gan_nst.core.errors import DataError
 from gan_nst.core.errors import one_line as escaped
 from gan_nst.data import download
-from gan_nst.data import download as known
 from gan_nst.data.domains import DataSettings, locate
 
 PETS = zip_of(data_set("pets/"))
@@ -42,8 +41,8 @@ def site():
         yield site
 
 
-def there(folder):
-    """All files below a folder, hidden ones too, but for the project's experiments."""
+def files_below(folder):
+    """All files below a folder, hidden ones too, except the project's experiments."""
     found = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith("experiments")}
 
@@ -60,16 +59,16 @@ def test_an_address(gan_nst, site, in_project):
     )
     assert hashlib.sha256(PETS).hexdigest() in out
     assert "next: gan-nst data check datasets/pets, then make train DOMAIN=pets" in out
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())
     assert locate(DataSettings(domain="pets")).held_out == {"validation"}
 
 
-def test_a_file_stays_where_it_is(gan_nst, in_project):
+def test_a_local_archive_is_kept(gan_nst, in_project):
     (in_project / "my pets.tar.gz").write_bytes(tar_of(data_set(), gzip.compress))
     code, out, err = gan_nst("data", "get", "my pets.tar.gz")
     assert (code, err) == (0, "")
     assert "make train DOMAIN='my pets'" in out
-    assert there(in_project) == {
+    assert files_below(in_project) == {
         "my pets.tar.gz": tar_of(data_set(), gzip.compress),
         **under("datasets/my pets", data_set()),
     }
@@ -85,97 +84,93 @@ def test_into_another_folder(gan_nst, site, in_project):
         assert f"{into}: 3 images in trainA" in out
     assert "gan-nst train --domain link --method cyclegan data.root=." in out
     places = ("there", "deep/down/pets", "far/away/pets")
-    assert there(in_project) == {
+    assert files_below(in_project) == {
         name: data for place in places for name, data in under(place, data_set()).items()
     }
 
 
 def test_a_known_set(gan_nst, site, in_project, monkeypatch):
-    entry = known.KnownSet("pets", "cats", "dogs", "nobody", len(PETS), hashlib.sha256(PETS).hexdigest())
-    monkeypatch.setitem(known.KNOWN, "pets", entry)
-    monkeypatch.setattr(known, "_MIRRORS", (site.address + "/gone/{}.zip", site.address + "/{}.zip"))
+    entry = download.KnownSet("pets", "cats", "dogs", "nobody", len(PETS), hashlib.sha256(PETS).hexdigest())
+    monkeypatch.setitem(download.KNOWN, "pets", entry)
+    monkeypatch.setattr(download, "_SERVER", site.address + "/{}.zip")
     code, out, err = gan_nst("data", "get", "pets")
     assert (code, err) == (0, "")
-    assert "a: cats; b: dogs; from nobody, whose terms hold" in out
-    assert "no SHA-256 is known" not in out
+    assert "a: cats; b: dogs; from nobody, whose terms apply" in out
+    assert "not verified" not in out
     site.files["/pets.zip"] = zip_of(data_set(count=1))
     one_line(
         gan_nst("data", "get", "pets", "--into", "again"),
-        "gone/pets.zip: HTTP Error 404",
         "its SHA-256 is",
         entry.sha256,
     )
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())
 
 
 def test_the_table_is_sound():
     assert {"horse2zebra", "monet2photo", "apple2orange", "maps", "facades", "grumpifycat"} <= set(
-        known.KNOWN
+        download.KNOWN
     )
-    for name, entry in known.KNOWN.items():
+    for name, entry in download.KNOWN.items():
         assert entry.name == name
         assert entry.size > 10**7
         assert entry.sha256 is None or (len(entry.sha256) == 64 and int(entry.sha256, 16))
-        assert all(address.endswith(f"/{name}.zip") for address in entry.addresses)
-        unproven = [address for address in entry.addresses if not address.startswith("https://")]
-        assert len(unproven) == (0 if entry.sha256 is None else 1)  # only a sum tells who sent it
+        assert entry.url.startswith("https://")
+        assert entry.url.endswith(f"/{name}.zip")
 
 
 def test_without_a_source_the_known_sets_are_listed(gan_nst):
     code, out, err = gan_nst("data", "get")
     assert (code, err) == (0, "")
-    assert all(name in out for name in known.KNOWN)
+    assert all(name in out for name in download.KNOWN)
     assert "horse2zebra              117 MB  horses | zebras (ImageNet)" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["horse2zebr"], ["horse2zebr: neither", "did you mean horse2zebra?"]),
-        (["kittens"], ["kittens: neither", "known are apple2orange"]),
-        (["nothing.zip"], ["nothing.zip: neither"]),
-        (["."], [".: neither"]),
-        (["file:///etc/passwd"], ["only http and https", "give its path"]),
+        (["horse2zebr"], ["horse2zebr: not a known data set", "did you mean horse2zebra?"]),
+        (["kittens"], ["kittens: not a known data set", "known sets are apple2orange"]),
+        (["nothing.zip"], ["nothing.zip: not a known"]),
+        (["."], [".: not a known"]),
+        (["file:///etc/passwd"], ["only http and https", "by its path"]),
         (["ftp://example.org/x.zip"], ["only http and https"]),
-        (["http:///x.zip"], ["no proper address"]),
-        (["http://[::1/x.zip"], ["no proper address"]),
+        (["http:///x.zip"], ["not a valid address"]),
+        (["http://[::1/x.zip"], ["not a valid address"]),
         (["http://127.0.0.1:1"], ["gives the data set no name", "--into datasets/NAME"]),
         (["http://127.0.0.1:1/..%2f..%2f.x.zip"], ["gives the data set no name"]),
         (["http://127.0.0.1:1/x.zip"], ["http://127.0.0.1:1/x.zip: Connection refused", "by other means"]),
-        (["http://127.0.0.1:1/x.zip", "--sha256", "123"], ["123: no SHA-256", "64 digits"]),
-        (["horse2zebra", "--into", "/"], ["/: holds something already"]),
-        (["horse2zebra", "--into", "."], [".: holds something already"]),
-        (["horse2zebra", "--into", "file/below"], ["file/below: could not be made"]),
-        (["horse2zebra", "--into", "file"], ["file: holds something already"]),
+        (["http://127.0.0.1:1/x.zip", "--sha256", "123"], ["123: not a SHA-256", "64 hexadecimal digits"]),
+        (["horse2zebra", "--into", "/"], ["/: not empty"]),
+        (["horse2zebra", "--into", "."], [".: not empty"]),
+        (["horse2zebra", "--into", "file/below"], ["file/below: could not be created"]),
+        (["horse2zebra", "--into", "file"], ["file: not empty"]),
     ],
 )
 def test_mistakes(gan_nst, in_project, arguments, parts):
     (in_project / "file").write_text("mine")
     one_line(gan_nst("data", "get", *arguments), *parts)
-    assert there(in_project) == {"file": b"mine"}
+    assert files_below(in_project) == {"file": b"mine"}
 
 
 @pytest.mark.parametrize(
     "into", [[], ["--into", "missing/deep/y"], ["--into", "there/deep/y"], ["--into", "m/" + "y" * 300]]
 )
-def test_a_failure_leaves_no_folder_behind(gan_nst, in_project, into):
+def test_a_failure_leaves_no_workspace(gan_nst, in_project, into):
     (in_project / "there").mkdir()
-    before = set(in_project.rglob("*"))
     one_line(gan_nst("data", "get", "http://127.0.0.1:1/x.zip", *into))
-    assert set(in_project.rglob("*")) == before
+    assert files_below(in_project) == {}
+    assert not list(in_project.rglob("*.download"))
 
 
-def test_a_folder_that_holds_something_stays_as_it_is(gan_nst, site, in_project):
+def test_a_folder_that_is_not_empty_is_kept(gan_nst, site, in_project):
     (in_project / "datasets" / "pets").mkdir(parents=True)
     (in_project / "datasets" / "pets" / ".mine").write_text("mine")
-    one_line(
-        gan_nst("data", "get", site.address + "/pets.zip"), "datasets/pets: holds something already", "--into"
-    )
-    assert there(in_project) == {"datasets/pets/.mine": b"mine"}
+    one_line(gan_nst("data", "get", site.address + "/pets.zip"), "datasets/pets: not empty", "--into")
+    assert files_below(in_project) == {"datasets/pets/.mine": b"mine"}
     assert site.requests == []
 
 
-def test_a_folder_that_is_filled_meanwhile_stays_as_it_is(gan_nst, in_project, monkeypatch):
+def test_a_folder_that_is_filled_meanwhile_is_kept(gan_nst, in_project, monkeypatch):
     (in_project / "pets.zip").write_bytes(PETS)
     real = package.data_get.__globals__["unpack"]
 
@@ -185,12 +180,12 @@ def test_a_folder_that_is_filled_meanwhile_stays_as_it_is(gan_nst, in_project, m
         return real(*arguments, **options)
 
     monkeypatch.setitem(package.data_get.__globals__, "unpack", unpack)
-    one_line(gan_nst("data", "get", "pets.zip"), "datasets/pets: could not be made (Directory not empty)")
-    assert there(in_project) == {"pets.zip": PETS, "datasets/pets/mine": b"mine"}
+    one_line(gan_nst("data", "get", "pets.zip"), "datasets/pets: could not be created (Directory not empty)")
+    assert files_below(in_project) == {"pets.zip": PETS, "datasets/pets/mine": b"mine"}
 
 
 def problem_with(name, data, folder):
-    """What is wrong with how an archive was refused: in one line that names it, and nothing is left of it."""
+    """What is wrong with how an archive is refused: it should take one line that names it, and leave nothing."""
     (folder / name).write_bytes(data)
     try:
         package.data_get(name, package.GetOptions(into="into"))
@@ -201,7 +196,7 @@ def problem_with(name, data, folder):
     except Exception as error:
         return repr(error)
     (folder / name).unlink()
-    left = there(folder)
+    left = files_below(folder)
     return f"left {list(left)}" if left or any(path.is_symlink() for path in folder.glob("[!e]*")) else None
 
 
@@ -218,17 +213,19 @@ def test_hostile_archives_leave_nothing(in_project):
 def test_a_hostile_download_leaves_nothing(gan_nst, site, in_project, name):
     site.files["/x"] = dict(hostile_archives())[name]
     one_line(gan_nst("data", "get", site.address + "/x"), site.address + "/x")
-    assert there(in_project) == {}
+    assert files_below(in_project) == {}
 
 
-def test_what_is_no_data_set_stays_to_be_unpacked_by_hand(gan_nst, site, in_project):
+def test_without_a_data_set_the_download_is_kept(gan_nst, site, in_project):
     site.files["/x.zip"] = zip_of({f"{name}/1.png": image() for name in ("one", "two", "three")})
     archive = "datasets/.x.download/archive"
     one_line(
         gan_nst("data", "get", site.address + "/x.zip"), "one (1 image), three", archive, "data.a=FOLDER"
     )
-    assert {name for name in there(in_project) if "lock" not in name and "json" not in name} == {archive}
-    assert there(in_project)[archive] == site.files["/x.zip"]
+    assert {name for name in files_below(in_project) if "lock" not in name and "json" not in name} == {
+        archive
+    }
+    assert files_below(in_project)[archive] == site.files["/x.zip"]
 
 
 def test_after_a_full_disk_nothing_is_downloaded_twice(gan_nst, site, in_project, monkeypatch):
@@ -242,10 +239,10 @@ def test_after_a_full_disk_nothing_is_downloaded_twice(gan_nst, site, in_project
         one_line(gan_nst("data", "get", site.address + "/pets.zip"), "No space left on device")
     assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
     assert len(site.requests) == 1
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())
 
 
-def test_an_archive_that_cannot_be_read_is_told_by_its_name(gan_nst, in_project):
+def test_an_unreadable_archive_is_named(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(PETS)
     (in_project / "pets.zip").chmod(0)
     with modes_hold():
@@ -254,33 +251,35 @@ def test_an_archive_that_cannot_be_read_is_told_by_its_name(gan_nst, in_project)
             one_line(result, "gan-nst: pets.zip: could not be ", "(Permission denied)")
 
 
-def test_the_folder_that_one_is_in_is_not_replaced(gan_nst, in_project, monkeypatch):
+def test_the_current_folder_is_not_replaced(gan_nst, in_project, monkeypatch):
     (in_project / "pets.zip").write_bytes(PETS)
     (in_project / "here").mkdir()
     monkeypatch.chdir(in_project / "here")
     for into in (".", "../here"):
-        one_line(gan_nst("data", "get", "../pets.zip", "--into", into), f"{into}: is the folder you are in")
+        one_line(
+            gan_nst("data", "get", "../pets.zip", "--into", into), f"{into}: not empty, or the current folder"
+        )
     assert os.listdir(".") == []
-    assert there(in_project) == {"pets.zip": PETS}
-    (in_project / "here").rmdir()  # it is still that one
+    assert files_below(in_project) == {"pets.zip": PETS}
+    (in_project / "here").rmdir()  # it is still the same folder
 
 
-def test_what_to_type_next_names_the_folder_by_its_own_name(gan_nst, in_project):
+def test_the_next_command_names_the_folder(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(PETS)
     code, out, err = gan_nst("data", "get", "pets.zip", "--into", "mine/none/..")
     assert (code, err) == (0, "")
-    assert f"gan-nst train --domain mine --method cyclegan data.root={in_project}" in out
-    assert there(in_project / "mine") == data_set()
+    assert "gan-nst train --domain mine --method cyclegan data.root=." in out
+    assert files_below(in_project / "mine") == data_set()
 
 
 def test_two_plain_folders(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(zip_of({f"{name}/1.png": image() for name in ("dogs", "cats")}))
     code, out, err = gan_nst("data", "get", "pets.zip")
     assert (code, err) == (0, "")
-    assert "cats became trainA and dogs became trainB, by their names" in out
+    assert "cats became trainA and dogs became trainB, by name" in out
 
 
-def test_a_set_that_cannot_be_trained_on_is_told(gan_nst, in_project):
+def test_a_set_without_training_images_is_reported(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(zip_of(data_set(splits=("testA", "testB"))))
     code, out, err = gan_nst("data", "get", "pets.zip")
     assert code == 0
@@ -290,9 +289,7 @@ def test_a_set_that_cannot_be_trained_on_is_told(gan_nst, in_project):
 
 def test_sizes_and_sums(gan_nst, site, in_project):
     (in_project / "pets.zip").write_bytes(PETS)
-    one_line(
-        gan_nst("data", "get", "pets.zip", "--max-size", "0.5k"), "pets.zip: more comes out of it than 512"
-    )
+    one_line(gan_nst("data", "get", "pets.zip", "--max-size", "0.5k"), "pets.zip: it contains more than 512")
     one_line(
         gan_nst("data", "get", "pets.zip", "--sha256", "0" * 64), "pets.zip: its SHA-256 is", "expected 000"
     )
@@ -302,7 +299,7 @@ def test_sizes_and_sums(gan_nst, site, in_project):
         "its SHA-256 is",
         "expected 000",
     )
-    assert there(in_project) == {"pets.zip": PETS}
+    assert files_below(in_project) == {"pets.zip": PETS}
     right = hashlib.sha256(PETS).hexdigest().upper()
     assert gan_nst("data", "get", site.address + "/pets.zip", "--sha256", right)[0] == 0
 
@@ -315,7 +312,7 @@ def test_one_at_a_time(gan_nst, site, in_project):
             gan_nst("data", "get", site.address + "/pets.zip"), "datasets/pets: another gan-nst data get"
         )
     assert gan_nst("data", "get", site.address + "/pets.zip")[0] == 0
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())
 
 
 def test_two_at_once_make_one_set(site, in_project):
@@ -335,11 +332,11 @@ def test_two_at_once_make_one_set(site, in_project):
     for thread in threads:
         thread.join()
     assert results.count("done") == 1
-    assert all("another gan-nst" in text or "holds something" in text for text in results if text != "done")
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert all("another gan-nst" in text or "not empty" in text for text in results if text != "done")
+    assert files_below(in_project) == under("datasets/pets", data_set())
 
 
-def test_ctrl_c_keeps_what_has_arrived(gan_nst, site, in_project, monkeypatch):
+def test_ctrl_c_keeps_what_was_received(gan_nst, site, in_project, monkeypatch):
     site.faults = [Fault(after=1000)]
 
     def interrupted(seconds):
@@ -351,14 +348,14 @@ def test_ctrl_c_keeps_what_has_arrived(gan_nst, site, in_project, monkeypatch):
         assert (code, err) == (130, "gan-nst: interrupted\n")
     code, out, err = gan_nst("data", "get", site.address + "/pets.zip")
     assert (code, err) == (0, "")
-    assert "going on with" in out
+    assert "resuming " in out
     assert site.requests[-1] == ("/pets.zip", "bytes=1000-")
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())
 
 
 @contextlib.contextmanager
 def served_elsewhere(folder, speed):
-    """The address of the pets on a server that is a process of its own, so that this one has no threads to fork."""
+    """The address of the pets on a server in its own process, so that this one has no threads when it forks."""
     (folder / "served").write_bytes(PETS)
     command = [sys.executable, helpers_server.__file__, folder / "served", str(speed)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -370,7 +367,7 @@ CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmt
 
 
 def die_at(number, address):
-    """Gets the pets, but is killed right before its n-th change of files or connection."""
+    """Gets the pets, but is killed right before its n-th change of a file or connection."""
     left = [number]
 
     def hook(event, arguments):
@@ -386,21 +383,23 @@ def die_at(number, address):
     package.data_get(address)
 
 
-def test_killed_anywhere_the_same_command_goes_on(in_project, tmp_path_factory):
-    """Before each change of a file: the set is there whole or not at all, and nothing stays of the first try."""
+def test_killed_anywhere_the_same_command_resumes(in_project, tmp_path_factory):
+    """Before each change of a file: the set is complete or absent, and nothing remains of the first attempt."""
     with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), 0) as address:
         for number in range(1, 500):
             ending = Child(die_at, number, address).wait(60)
             found = {
-                name: data for name, data in there(in_project).items() if name.startswith("datasets/pets/")
+                name: data
+                for name, data in files_below(in_project).items()
+                if name.startswith("datasets/pets/")
             }
             assert found in ({}, under("datasets/pets", data_set())), number
-            if found:  # killed while it cleared away; so does the next
+            if found:  # killed while it cleaned up, as the next one does
                 with contextlib.suppress(package.GanNstError):
                     package.data_get(address)
             else:
                 package.data_get(address)
-            assert there(in_project) == under("datasets/pets", data_set()), number
+            assert files_below(in_project) == under("datasets/pets", data_set()), number
             shutil.rmtree("datasets")
             if ending.problem is None:
                 break
@@ -408,7 +407,7 @@ def test_killed_anywhere_the_same_command_goes_on(in_project, tmp_path_factory):
     assert 50 < number < 400
 
 
-def test_killed_again_and_again_it_gets_on(in_project, tmp_path_factory):
+def test_repeated_kills_do_not_prevent_progress(in_project, tmp_path_factory):
     sizes = [0]
     with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), len(PETS) / 2) as address:
         for _ in range(20):
@@ -419,4 +418,4 @@ def test_killed_again_and_again_it_gets_on(in_project, tmp_path_factory):
             sizes.append(Path("datasets/.pets.download/archive.part").stat().st_size)
             assert sizes[-1] >= sizes[-2]
     assert 3 <= len(sizes) < 15
-    assert there(in_project) == under("datasets/pets", data_set())
+    assert files_below(in_project) == under("datasets/pets", data_set())

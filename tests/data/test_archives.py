@@ -1,4 +1,4 @@
-"""What comes out of archives: the images of honest ones, whole, and nothing at all of the others."""
+"""Honest archives give all of their images, others are refused."""
 
 import bz2
 import errno
@@ -19,7 +19,6 @@ from helpers_root import modes_hold
 
 from gan_nst.core.errors import DataError
 from gan_nst.data import archives
-from gan_nst.data import archives as members
 from gan_nst.data.archives import ArchiveRefused, unpack
 
 KINDS = {
@@ -34,14 +33,14 @@ KINDS = {
 }
 
 
-def taken(folder):
+def files_in(folder):
     """The files below a folder, by name."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 @pytest.fixture
 def take(tmp_path):
-    """Unpacks bytes: the files that came out, and how many did not. Nothing may appear beside the folder."""
+    """Unpacks bytes: the extracted files, and how many were skipped. Nothing may appear outside of the folder."""
 
     def take(data, largest=1 << 30):
         around = tmp_path / "around"
@@ -51,9 +50,9 @@ def take(tmp_path):
         assert {p.name for p in around.rglob("*")} - {p.name for p in (around / "inside").rglob("*")} == {
             "inside"
         }
-        files = taken(around / "inside" / "out")
+        files = files_in(around / "inside" / "out")
         assert {PurePosixPath(name) for name in files} == set(unpacked.images)
-        return files, unpacked.left_out
+        return files, unpacked.skipped
 
     return take
 
@@ -68,7 +67,7 @@ def test_honest_archives_give_their_images(take, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
-def test_names_that_look_odd_but_are_no_harm(take, kind):
+def test_odd_but_harmless_names(take, kind):
     names = [
         "2011-05-26 17:48:57.jpg",
         "a..b.png",
@@ -85,13 +84,13 @@ def test_names_that_look_odd_but_are_no_harm(take, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_dots_in_front_of_names(take, kind):
+def test_names_that_start_with_a_dot(take, kind):
     files = data_set("set/")
     assert take(KINDS[kind]([(f"./{name}", data) for name, data in files.items()])) == (files, 0)
 
 
-def test_what_a_tar_says_of_all_its_members_is_no_harm(take):
-    """`git archive` names its commit so."""
+def test_a_global_header_is_harmless(take):
+    """`git archive` records its commit in one."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", pax_headers={"comment": "0123abcd" * 5}) as archive:
         for name, data in data_set().items():
@@ -102,7 +101,7 @@ def test_what_a_tar_says_of_all_its_members_is_no_harm(take):
     assert take(file.getvalue()) == (data_set(), 0)
 
 
-def test_names_that_are_no_text_stay_what_they_are(take):
+def test_names_that_are_not_text_are_kept(take):
     info = tarfile.TarInfo("trainA/caf\udce9.png")
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
@@ -113,7 +112,7 @@ def test_names_that_are_no_text_stay_what_they_are(take):
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
-def test_only_images_come_out(take, kind):
+def test_only_images_are_extracted(take, kind):
     files = data_set()
     others = {
         "README.txt": b"hello",
@@ -127,7 +126,7 @@ def test_only_images_come_out(take, kind):
     assert take(KINDS[kind](files | others)) == (files, len(others))
 
 
-def test_modes_owners_and_times_of_an_archive_are_not_taken_over(tmp_path):
+def test_modes_owners_and_times_are_not_restored(tmp_path):
     for number, mode in enumerate((0o6777, 0o000, 0o4755)):
         entry, member = zipfile.ZipInfo("a.png"), tarfile.TarInfo("a.png")
         entry.external_attr = (stat.S_IFREG | mode) << 16
@@ -145,8 +144,8 @@ def test_modes_owners_and_times_of_an_archive_are_not_taken_over(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_cut_anywhere_gives_all_or_nothing(tmp_path, kind):
-    """A tar may lack the empty blocks at its end, which say nothing."""
+def test_a_truncated_archive_gives_all_or_nothing(tmp_path, kind):
+    """A tar may lack the empty blocks at its end, which hold nothing."""
     files = data_set(count=1)
     data = KINDS[kind](files)
     given = 0
@@ -159,14 +158,14 @@ def test_an_archive_cut_anywhere_gives_all_or_nothing(tmp_path, kind):
             unpack(tmp_path / "archive", folder, largest=1 << 30, called="archive")
         except ArchiveRefused:
             continue
-        assert taken(folder) == files, cut
+        assert files_in(folder) == files, cut
         given += 1
     assert given == 0 or kind in ("tar", "ustar", "gnu")
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz", "xz"])
 def test_a_damaged_archive_gives_its_images_or_a_refusal(tmp_path, kind):
-    """Any other exception, or a file anywhere else, is a defect. Zip and gzip also notice that an image changed."""
+    """Any other exception, or a file elsewhere, is a defect. Zip and gzip also detect changed images."""
     files = data_set(count=1)
     whole = np.frombuffer(KINDS[kind](files), np.uint8)
     rng = np.random.default_rng(0)
@@ -181,28 +180,28 @@ def test_a_damaged_archive_gives_its_images_or_a_refusal(tmp_path, kind):
         except ArchiveRefused:
             continue
         if kind != "tar":
-            assert set(taken(folder).values()) <= set(files.values()), number
+            assert set(files_in(folder).values()) <= set(files.values()), number
     assert {path.name[:3] for path in tmp_path.iterdir()} <= {"arc", "out"}
 
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz"])
-def test_more_than_is_allowed_does_not_come_out(take, kind):
+def test_more_than_is_allowed_is_refused(take, kind):
     files = {"trainA/a.png": bytes(3000), "trainB/b.png": bytes(3000)}
-    with pytest.raises(ArchiveRefused, match="more comes out of it than 5 kB; allow more with --max-size"):
+    with pytest.raises(ArchiveRefused, match="it contains more than 5 kB; allow more with --max-size"):
         take(KINDS[kind](files), largest=5000)
 
 
-def test_images_that_compress_well_are_no_bomb(take):
+def test_images_that_compress_well_are_accepted(take):
     files = {f"trainA/{number}.bmp": bytes(1 << 20) for number in range(20)}
     assert take(KINDS["gz"](files)) == (files, 0)
 
 
 def test_a_bomb_is_stopped_early(tmp_path, monkeypatch):
-    """What was written until then is no more than the limit."""
-    monkeypatch.setattr(members, "_SMALL", 3 << 20)
+    """No more than the limit is written."""
+    monkeypatch.setattr(archives, "_SMALL", 3 << 20)
     data = zip_of({"a.png": bytes(20 << 20)}, zipfile.ZIP_DEFLATED)
     (tmp_path / "bomb.zip").write_bytes(data)
-    with pytest.raises(ArchiveRefused, match="more than 100 times its size"):
+    with pytest.raises(ArchiveRefused, match="expands to more than 100 times its size"):
         unpack(tmp_path / "bomb.zip", tmp_path / "out", largest=1 << 40, called="bomb.zip")
     assert (tmp_path / "out" / "a.png").stat().st_size <= max(3 << 20, 100 * len(data)) < 10 << 20
 
@@ -213,8 +212,8 @@ def test_a_bomb_is_stopped_early(tmp_path, monkeypatch):
         ("zip-encrypted.zip", "encrypted; unpack it yourself"),
         ("zip-bz2.zip", "compressed in a rare way; unpack it yourself"),
         ("tar-hard-link-up.tar", "a link to ../../../x"),
-        ("tar-sparse.tar", "a file with holes"),
-        ("page.zip", "a web page, no archive"),
+        ("tar-sparse.tar", "a sparse file"),
+        ("page.zip", "a web page, not an archive"),
         ("noise.zip", "neither a zip nor a tar"),
     ],
 )
@@ -224,7 +223,7 @@ def test_refusals_say_what_to_do(take, name, reason):
 
 
 def test_too_many_members(take, monkeypatch):
-    monkeypatch.setattr(archives, "_MEMBERS", 11)
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 11)
     with pytest.raises(ArchiveRefused, match="more than 11 members"):
         take(tar_of(data_set()))
 
@@ -245,12 +244,10 @@ def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
 
 
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
+BOMBS += ["tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"]
 
 
-HEADERS = [f"tar-bomb-{what}.tar.gz" for what in ("header", "name", "sparse", "keys", "global")]
-
-
-@pytest.mark.parametrize("name", [*BOMBS, *HEADERS])
+@pytest.mark.parametrize("name", BOMBS)
 def test_memory_does_not_grow_with_a_bomb(tmp_path, name):
     (tmp_path / "archive").write_bytes(dict(hostile_archives())[name])
     tracemalloc.start()
@@ -260,7 +257,7 @@ def test_memory_does_not_grow_with_a_bomb(tmp_path, name):
     tracemalloc.stop()
 
 
-def test_a_full_disk_is_told_by_the_path_and_is_no_damage(tmp_path, monkeypatch):
+def test_a_full_disk_is_not_taken_for_damage(tmp_path, monkeypatch):
     (tmp_path / "archive").write_bytes(zip_of(data_set()))
 
     def full(*arguments, **options):
@@ -279,8 +276,8 @@ def test_a_full_disk_is_told_by_the_path_and_is_no_damage(tmp_path, monkeypatch)
     [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files"), MemoryError()],
 )
 @pytest.mark.parametrize("where", ["a member", "the archive"])
-def test_what_is_not_the_archives_fault_is_no_damage(tmp_path, monkeypatch, where, error):
-    """A download would be forgotten."""
+def test_a_fault_of_the_machine_is_not_taken_for_damage(tmp_path, monkeypatch, where, error):
+    """A download would be deleted."""
     (tmp_path / "archive").write_bytes(tar_of(data_set(), gzip.compress))
     real = gzip.GzipFile.read
 
@@ -290,12 +287,12 @@ def test_what_is_not_the_archives_fault_is_no_damage(tmp_path, monkeypatch, wher
         return real(file, size)
 
     monkeypatch.setattr(gzip.GzipFile, "read", read)
-    with pytest.raises(DataError, match=r"^archive: could not be unpacked \(.+\)$") as raised:
+    with pytest.raises(DataError, match=r"could not be (unpacked|written) \(.+\)$") as raised:
         unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
     assert not isinstance(raised.value, ArchiveRefused)
 
 
-def test_an_archive_that_may_not_be_read_is_no_damage(tmp_path):
+def test_an_unreadable_archive_is_not_taken_for_damage(tmp_path):
     (tmp_path / "archive").write_bytes(tar_of(data_set()))
     (tmp_path / "archive").chmod(0)
     with modes_hold(), pytest.raises(DataError, match=r"not be unpacked \(Permission denied\)") as raised:

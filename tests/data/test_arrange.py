@@ -1,4 +1,4 @@
-"""Where a data set lies in what came out of an archive."""
+"""Finds the data set among the images of an archive."""
 
 from pathlib import PurePosixPath
 
@@ -11,7 +11,7 @@ from gan_nst.data.domains import DataSettings, locate
 
 @pytest.fixture
 def arranged(tmp_path):
-    """Arranges images of some names: the result, and where each has come to."""
+    """Arranges images of these names: the result, and the files of the set by name."""
 
     def arranged(*names):
         names = [name for name in names if name]
@@ -27,7 +27,7 @@ def arranged(tmp_path):
 
 @pytest.mark.parametrize("top", ["", "set/", "a/b/c/"])
 @pytest.mark.parametrize("layout", ["{0}{1}", "{0}/{1}", "{0}_{1}", "{0}/{2}"])
-def test_known_layouts_wherever_they_lie(arranged, tmp_path, top, layout):
+def test_known_layouts_at_any_depth(arranged, tmp_path, top, layout):
     names = {
         (split, domain): f"{top}{layout.format(split, domain, domain.lower())}/deep/1.png"
         for split in ("train", "val", "test")
@@ -36,16 +36,16 @@ def test_known_layouts_wherever_they_lie(arranged, tmp_path, top, layout):
     found, files = arranged(*names.values(), f"{top}docs/figure.png")
     assert files == {f"{split}{domain}/deep/1.png": name for (split, domain), name in names.items()}
     assert found.counts == dict.fromkeys(["trainA", "trainB", "valA", "valB", "testA", "testB"], 1)
-    assert (found.left_out, found.guessed) == (1, ())
+    assert (found.skipped, found.guessed) == (1, ())
     assert set(locate(DataSettings(root=tmp_path, domain="set")).held_out) == set()
 
 
-def test_the_fuller_of_two_layouts_counts(arranged):
-    """The maps have both the pairs, side by side in train, test and val, and the domains."""
+def test_the_more_complete_of_two_layouts_wins(arranged):
+    """`maps` has both the pairs, joined in train, test and val, and the domains."""
     pairs = [f"maps/{split}/{number}.jpg" for split in ("train", "val", "test") for number in range(2)]
     found, files = arranged(*pairs, "maps/trainA/1.jpg", "maps/trainB/1.jpg", "maps/old/trainA/1.jpg")
     assert files == {"trainA/1.jpg": "maps/trainA/1.jpg", "trainB/1.jpg": "maps/trainB/1.jpg"}
-    assert found.left_out == 7
+    assert found.skipped == 7
 
 
 @pytest.mark.parametrize("names", [("dogs/1.png", "cats/1.png"), ("x/dogs/1.png", "x/cats/deep/2.png")])
@@ -95,7 +95,7 @@ def test_splits_within_two_plain_folders(arranged, top):
         ("cats/train/test/1.png", "dogs/train/1.png"),
     ],
 )
-def test_what_is_no_data_set_is_told_by_its_folders(arranged, tmp_path, names):
+def test_without_a_data_set_the_folders_are_reported(arranged, tmp_path, names):
     with pytest.raises(DataError) as raised:
         arranged(*names)
     for name in names:
@@ -104,11 +104,11 @@ def test_what_is_no_data_set_is_told_by_its_folders(arranged, tmp_path, names):
     assert not (tmp_path / "set").exists()
 
 
-def test_several_data_sets_are_not_chosen_among(arranged):
-    with pytest.raises(DataError, match=r"2 data sets are in it \(x/trainA, y/trainA\)"):
+def test_several_data_sets_are_refused(arranged):
+    with pytest.raises(DataError, match=r"2 data sets found \(x/trainA, y/trainA\)"):
         arranged("x/trainA/1.png", "x/trainB/1.png", "y/trainA/1.png", "y/trainB/1.png")
 
 
-def test_many_folders_make_no_long_line(arranged):
+def test_many_folders_are_abbreviated(arranged):
     with pytest.raises(DataError, match=r"\.\.\.$"):
         arranged(*(f"{number}/1.png" for number in range(100)))
