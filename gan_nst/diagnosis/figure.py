@@ -29,7 +29,7 @@ _WIDE = 4  # a legend of more entries has two columns
 _STACKED = 500  # points of a stack of shares, which matplotlib does not simplify as it does lines
 _DECADES = 1.0  # terms further apart than this are drawn on a logarithmic scale
 
-# The same histories give the same bytes, whatever a user's own matplotlib settings are.
+# The same histories give the same bytes under any matplotlib settings of the user.
 _STYLE = {
     "svg.hashsalt": "gan_nst",
     "font.size": 9,

@@ -77,7 +77,7 @@ _EASY = (
     "penalty",
     "smoothed",
 )  # terms that may be low: smoothed edges are easy to recognise, translations are not
-_SUSTAINED = 0.8  # share of the last quarter's points that lie below
+_SUSTAINED = 0.8  # share of the last quarter's points that are below
 _FEWEST_POINTS = 5
 
 # A spike, in means over at least so many steps, since single steps say nothing: so many times the median of the
@@ -137,7 +137,7 @@ def _saturated(history: History) -> Iterator[Finding]:
 
 
 def _idle(history: History) -> Iterator[Finding]:
-    """A discriminator that learns nothing: no gradient moves it, or its scores are the same whatever it sees."""
+    """A discriminator that learns nothing: no gradient moves it, or its scores are the same for all images."""
     signs = []
     parts = [
         _last_quarter(series) for term, series in _discriminator_losses(history).items() if not _is_easy(term)

@@ -64,8 +64,8 @@ class Metrics:
             "sha256": features.digest,
             "kid_subsets": distances.KID_SUBSETS,
             "neighbours": distances.NEIGHBOURS,
-            "intervals": "95 % of the sampling noise at these numbers of images (few of them raise a Fréchet "
-            "distance besides): jackknife over groups of images, over subsets for KID, over images for means",
+            "intervals": "95 % of the sampling noise for these numbers of images (few images also raise a Fréchet "
+            "distance): jackknife over groups of images, over subsets for KID, over images for means",
             "lpips": lpips,
             "libraries": {name: version(name) for name in ("torch", "torch-fidelity", "pillow", "numpy")},
         }

@@ -116,7 +116,7 @@ def best_available(weights: Path | None = None, download: bool = False) -> Featu
 
 
 def load_inception(path: Path, dimension: int) -> nn.Module:
-    """The FID Inception network up to its 64, 192, 768 or 2048 features, from the whole file or from its lower part.
+    """The FID Inception network up to its 64, 192, 768 or 2048 features, from the full file or from its lower part.
 
     Maps images (n, 3, 299, 299), about [-1, 1], to features (n, dimension). Built from torch-fidelity's blocks, since
     its own class unpickles the file, insists on every layer and resizes in its own way. Raises WeightsError when a

@@ -1,4 +1,4 @@
-"""Reading a run's history: what is told, what is broken, and what belongs together."""
+"""Reading a run's history: its values, damaged lines, and what belongs together."""
 
 import json
 import tracemalloc
@@ -61,7 +61,7 @@ def test_values_that_are_not_finite_become_nan(tmp_path):
     np.testing.assert_array_equal(history.series["g/c"].values, [1, 2, 3])
 
 
-def test_values_that_are_no_numbers_are_left_out(tmp_path):
+def test_values_that_are_not_numbers_are_skipped(tmp_path):
     line = {"step": 1, "g/a": None, "g/b": "text", "g/c": [1], "g/d": {}, "g/e": True, "g/f": 0}
     assert set(read_run(write_run(tmp_path, [line])).series) == {"g/f"}
 
@@ -78,22 +78,22 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
         "\n",
     ],
 )
-def test_a_torn_or_foreign_line_is_left_out(tmp_path, line):
+def test_a_torn_or_foreign_line_is_skipped(tmp_path, line):
     history = read_run(write_run(tmp_path, [{"step": 1, "g/a": 1}, {"step": 2, "g/a": 2}, line]))
     assert values(history, "g/a") == ([1, 2], [1, 2])
 
 
-def test_a_step_told_twice_is_told_by_the_later_line_and_in_order(tmp_path):
+def test_a_step_logged_twice_takes_the_later_line(tmp_path):
     lines = [{"step": 2, "g/a": 2}, {"step": 3, "g/a": 3}, {"step": 1, "g/a": 1}, {"step": 3, "g/a": 4}]
     assert values(read_run(write_run(tmp_path, lines)), "g/a") == ([1, 2, 3], [1, 2, 4])
 
 
-def test_a_run_without_plan_or_score_is_as_long_as_it_is(tmp_path):
+def test_a_run_without_a_plan_ends_at_its_last_step(tmp_path):
     history = read_run(write_run(tmp_path, [{"step": 7, "g/a": 1}], {"training": {"steps": None}}))
     assert (history.steps, history.score) == (7, None)
 
 
-def test_what_is_no_run_is_told_in_one_line(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path):
     for folder, words in ((tmp_path / "none", "no such folder"), (tmp_path, "not a run")):
         with pytest.raises(DataError, match=words) as error:
             read_run(folder)
@@ -102,12 +102,12 @@ def test_what_is_no_run_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("lines", [[], ['{"step": 1, "g/'], [{"step": 1}]])
-def test_a_run_without_metrics_is_told(tmp_path, lines):
+def test_a_run_without_metrics_is_refused(tmp_path, lines):
     with pytest.raises(DataError, match="no metrics yet"):
         read_run(write_run(tmp_path, lines))
 
 
-def test_a_run_whose_metrics_or_settings_cannot_be_read_is_told(tmp_path):
+def test_unreadable_metrics_or_settings_are_refused(tmp_path):
     (write_run(tmp_path, [{"step": 1, "g/a": 1}]) / "metrics.jsonl").unlink()
     with pytest.raises(DataError, match="no metrics yet"):
         read_run(tmp_path)
@@ -116,7 +116,7 @@ def test_a_run_whose_metrics_or_settings_cannot_be_read_is_told(tmp_path):
         read_run(tmp_path)
 
 
-def test_groups_are_told_apart(tmp_path):
+def test_metrics_are_grouped_by_kind(tmp_path):
     line = {
         **{"step": 5, "generator/cycle_a": 1, "critic/wasserstein": -2, "gradient_norm/generator": 3},
         **{"learning_rate/critic": 4, "memory/peak_mib": 5, "loose": 6},
@@ -134,7 +134,7 @@ def test_groups_are_told_apart(tmp_path):
     assert shares(history)["generator"]["cycle_a"].values == [0.7]
 
 
-def test_intervals_are_found_for_their_steps(tmp_path):
+def test_intervals_belong_to_their_steps(tmp_path):
     lines = [
         {"step": 10, "validation/ab/fid_768": 3},
         {
@@ -152,9 +152,9 @@ def test_intervals_are_found_for_their_steps(tmp_path):
 @pytest.mark.parametrize(
     ("score", "best"), [("error", 10), ("fid_768", 10), ("ssim", 30), ("precision_768", 30)]
 )
-def test_the_best_step_is_that_of_the_better_values(tmp_path, score, best):
-    told = zip((10, 20, 30, 40), (1, 2, 3, "nan"), strict=True)
-    lines = [{"step": step, f"validation/ab/{score}": value} for step, value in told]
+def test_the_best_step_has_the_best_value(tmp_path, score, best):
+    logged = zip((10, 20, 30, 40), (1, 2, 3, "nan"), strict=True)
+    lines = [{"step": step, f"validation/ab/{score}": value} for step, value in logged]
     found = validations(read_run(write_run(tmp_path, lines)))[f"ab/{score}"]
     assert found.steps[found.best()] == best
 
@@ -188,7 +188,7 @@ def test_a_total_is_over_the_common_steps():
     assert total([one]) == one
 
 
-def test_smoothing_keeps_a_line_and_lags_behind_nothing():
+def test_smoothing_keeps_a_line_and_does_not_lag():
     line = np.linspace(3, 9, 101)
     np.testing.assert_allclose(smooth(line), line)
     peak = np.exp(-(((np.arange(101) - 50) / 10) ** 2))
@@ -197,7 +197,7 @@ def test_smoothing_keeps_a_line_and_lags_behind_nothing():
     np.testing.assert_allclose(smoothed, smoothed[::-1], atol=1e-12)
 
 
-def test_smoothing_takes_noise_away_and_keeps_gaps():
+def test_smoothing_removes_noise_and_keeps_gaps():
     noisy = np.random.default_rng(0).normal(size=500)
     assert smooth(noisy)[20:-20].std() < 0.3
     noisy[[0, 100, 499]] = np.nan
@@ -207,7 +207,7 @@ def test_smoothing_takes_noise_away_and_keeps_gaps():
     assert np.isnan(smooth(np.full(30, np.nan))).all()
 
 
-def test_long_metrics_are_read_in_little_more_memory_than_their_numbers_take(tmp_path):
+def test_long_metrics_take_little_more_memory_than_their_numbers(tmp_path):
     """A run of weeks has a hundred thousand lines."""
     lines, terms = 10_000, [f"generator/term_{n}" for n in range(12)]
     with open(tmp_path / "metrics.jsonl", "w") as file:
@@ -225,9 +225,9 @@ def test_long_metrics_are_read_in_little_more_memory_than_their_numbers_take(tmp
     assert peak < 4 * 16 * lines * len(terms)  # a step and a value; twice while an array grows
 
 
-def test_of_a_step_told_twice_the_later_line_holds_wherever_it_stands(tmp_path):
-    told = [(30, 3.0), (10, 1.0), (20, 2.0), (10, 1.5), (30, float("nan")), (20, 2.5)]
-    lines = [json.dumps({"step": step, "x/y": value}) for step, value in told]
+def test_the_later_line_of_a_step_counts_wherever_it_is(tmp_path):
+    logged = [(30, 3.0), (10, 1.0), (20, 2.0), (10, 1.5), (30, float("nan")), (20, 2.5)]
+    lines = [json.dumps({"step": step, "x/y": value}) for step, value in logged]
     (tmp_path / "metrics.jsonl").write_text(
         "\n".join(["[" * 100_000, *lines, "\0\0\0", '{"step": 1e400, "x/y": 1}'])
     )
@@ -239,7 +239,7 @@ def test_of_a_step_told_twice_the_later_line_holds_wherever_it_stands(tmp_path):
 @pytest.mark.parametrize(
     "line", ["[" * 100_000, '{"step": 1' + "0" * 400 + ', "x": 1}', '{"step": -1, "x": 1}', "9" * 10_000]
 )
-def test_a_line_that_no_run_logs_is_left_out(tmp_path, line):
+def test_a_line_that_no_run_logs_is_skipped(tmp_path, line):
     write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
     history = read_run(tmp_path / "run")
     assert (history.last_step(), list(history.series)) == (1, ["generator/x"])

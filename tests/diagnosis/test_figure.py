@@ -19,7 +19,7 @@ TERMS = ("adversarial_ab", "adversarial_ba", "cycle_a", "cycle_b")
 
 
 def history(name="run", seed=0, leave_out=(), **changed):
-    """A history of all groups but those left out."""
+    """A history of all groups except those in `leave_out`."""
     rng = np.random.default_rng(seed)
     series = {f"generator/{term}": Series(LOGGED, 0.3 + rng.normal(0, 0.02, 60)) for term in TERMS}
     series |= {f"discriminator/discriminator_{x}": Series(LOGGED, np.full(60, 0.2)) for x in "ab"}
@@ -40,7 +40,7 @@ def history(name="run", seed=0, leave_out=(), **changed):
 
 
 def losses(name="run", seed=0, **changed):
-    """A history of the loss terms and whatever is changed."""
+    """A history of the loss terms and of what is changed."""
     without = ["validation/", "measure/", "gradient_share/", "learning_rate/"]
     return history(name, seed, without, **changed)
 
@@ -83,20 +83,20 @@ def test_several_runs_have_a_panel_for_each_kind_of_term():
 @pytest.mark.parametrize(
     "group", ["validation/", "measure/", "gradient_share/", "learning_rate/", "discriminator/"]
 )
-def test_panels_without_data_are_left_out(group):
+def test_panels_without_data_are_omitted(group):
     kept = titles(history(leave_out=[group]))
     lost = set(ALONE) - set(kept)
     assert len(lost) == {"validation/": 4, "measure/": 4}.get(group, 1)
     assert kept == [title for title in ALONE if title not in lost]
 
 
-def test_a_run_that_logged_less_is_drawn_beside_one_that_logged_more():
+def test_runs_that_logged_different_things_are_drawn_together():
     old = history("old", leave_out=["validation/", "measure/", "gradient_share/"])
     assert titles(old, history()) == titles(history(), history())
     assert draw([old, history()], format="png")
 
 
-def test_nothing_to_draw_is_told():
+def test_nothing_to_draw_is_an_error():
     nothing = History("slow", 10, None, {"speed/x": Series(LOGGED, LOGGED)})
     with pytest.raises(DataError, match="slow: nothing logged that could be drawn"):
         draw([nothing], format="svg")
@@ -116,7 +116,7 @@ def test_a_png_is_1600_pixels_wide_and_not_blank(count):
 
 
 @pytest.mark.parametrize("format", ["png", "svg"])
-def test_the_same_histories_give_the_same_bytes_whatever_the_users_settings(format):
+def test_figures_do_not_depend_on_a_users_matplotlib_settings(format):
     some = history(leave_out=["measure/", "validation/ba", "discriminator/"])
     first = draw([some], format=format)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "svg.hashsalt": None}):
@@ -141,7 +141,7 @@ def test_axes_legends_and_the_best_step_are_named(monkeypatch):
     assert f"best: {fid.values.min():.3g} at {VALIDATED[fid.values.argmin()]:.0f}" in found
 
 
-def test_runs_are_named_even_alike_and_oddly(monkeypatch):
+def test_runs_with_equal_or_odd_names_are_named(monkeypatch):
     runs = [losses(name) for name in ("same", "same", "$odd$", "_hidden", "<&>")]
     found = " ".join(texts(*runs, monkeypatch=monkeypatch))
     for name in ("same (1)", "same (2)", "$odd$", "_hidden", "&lt;&amp;&gt;"):
@@ -173,7 +173,7 @@ def test_shares_of_a_single_step_have_an_area():
     assert (corners.y0, corners.y1) == (0, 0.5)
 
 
-def test_terms_decades_apart_have_a_logarithmic_scale(monkeypatch):
+def test_terms_of_different_magnitude_have_a_logarithmic_scale(monkeypatch):
     scales = []
     monkeypatch.setattr(figure.Axes, "set_yscale", lambda self, scale: scales.append(scale))
     draw([losses()], format="png")

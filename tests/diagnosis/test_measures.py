@@ -1,4 +1,4 @@
-"""The measures of generators broken on purpose, beside those of sound ones."""
+"""The measures of generators broken on purpose, compared with those of sound ones."""
 
 import math
 
@@ -151,7 +151,7 @@ def test_stripes_of_any_direction_are_found(demo, period, direction):
 
 
 @pytest.mark.parametrize("direction", ["rows", "columns", "diagonal"])
-def test_stripes_too_faint_to_see_are_not(direction):
+def test_stripes_too_faint_to_see_are_ignored(direction):
     """One level of blue, a ninth of a gray level, on images so smooth that their spectrum has nothing else."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     smooth = torch.stack([40 + 2 * y, 60 + x, 200 - x - y]).expand(4, -1, -1, -1).to(torch.uint8)
@@ -162,7 +162,7 @@ def test_stripes_too_faint_to_see_are_not(direction):
     assert found.checkerboard < 2
 
 
-def test_noise_is_no_checkerboard(demo):
+def test_noise_is_not_a_checkerboard(demo):
     photographs, cartoons = demo
     found = measure(photographs, noise(photographs), cartoons)
     assert found.checkerboard < 2
@@ -170,7 +170,7 @@ def test_noise_is_no_checkerboard(demo):
 
 
 @pytest.mark.parametrize("direction", ["rows", "columns"])
-def test_lines_of_one_direction_are_no_checkerboard(demo, direction):
+def test_lines_of_one_direction_are_not_a_checkerboard(demo, direction):
     """They raise a whole axis of the spectrum, not a point of it."""
     photographs, cartoons = demo
     lines = noise(photographs)[..., :1].expand_as(photographs)
@@ -179,7 +179,7 @@ def test_lines_of_one_direction_are_no_checkerboard(demo, direction):
     assert measure(photographs, lines, cartoons).checkerboard < 3
 
 
-def test_photographs_and_cartoons_are_no_checkerboard_of_each_other(demo):
+def test_photographs_and_cartoons_have_no_checkerboard(demo):
     photographs, cartoons = demo
     assert measure(photographs, photographs, cartoons).checkerboard < 2
     assert measure(cartoons, cartoons, photographs).checkerboard < 2
@@ -203,7 +203,7 @@ def test_any_size_is_measured(height, width):
     assert found.checkerboard <= 1
 
 
-def test_the_number_of_images_does_not_move_diversity():
+def test_diversity_does_not_depend_on_the_number_of_images():
     """On average: outputs and targets of the same kind have a ratio of 1, three of them or forty."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)

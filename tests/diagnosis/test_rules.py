@@ -1,4 +1,4 @@
-"""Every finding, provoked by a history that shows it, and silent where the history nearly does."""
+"""Every finding, provoked by a history that shows it, and its absence where the history nearly does."""
 
 import json
 from pathlib import Path
@@ -148,7 +148,7 @@ ADVISED = ("loss spike", "silent term", "drowning term", "still improving")
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_history_that_shows_it_is_found(tmp_path, kind):
+def test_every_failure_is_found(tmp_path, kind):
     (finding,) = BROKEN[kind]().found(tmp_path)
     assert finding.kind == kind
     assert finding.level == ("advice" if kind in ADVISED else "alarm")
@@ -157,7 +157,7 @@ def test_a_history_that_shows_it_is_found(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_advised_are_settings_there_are(tmp_path, kind):
+def test_advised_settings_exist(tmp_path, kind):
     (finding,) = BROKEN[kind]().found(tmp_path)
     (setting,) = [word.strip(",") for word in finding.advice.split() if "=" in word]
     model = settings_model(base.find("cyclegan"))
@@ -227,18 +227,18 @@ SOUND = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_a_history_that_does_not_is_silent(tmp_path, name):
+def test_a_sound_history_has_no_findings(tmp_path, name):
     assert SOUND[name]().found(tmp_path) == []
 
 
-def test_one_validation_says_nothing_that_needs_more(tmp_path):
+def test_one_validation_is_not_enough_for_a_finding(tmp_path):
     run = Run(EVERY).planned(EVERY)
     for name, value in (("diversity", 0), ("change", 0), ("correlation", -1), ("checkerboard", 50)):
         run.set(f"measure/ab/{name}", value)
     assert run.share("cycle_a", 0).found(tmp_path) == []
 
 
-def test_noise_without_intervals_gives_no_trend_but_for_luck(tmp_path):
+def test_noise_without_intervals_rarely_looks_like_a_trend(tmp_path):
     """Of 80 runs whose score is noise hardly one seems to improve or to worsen."""
     found = 0
     for seed in range(80):
@@ -248,13 +248,13 @@ def test_noise_without_intervals_gives_no_trend_but_for_luck(tmp_path):
     assert found <= 3
 
 
-def test_worsening_without_intervals_is_found_over_the_noise(tmp_path):
+def test_worsening_is_found_without_intervals(tmp_path):
     rng = np.random.default_rng(0)
     run = Run().error(lambda step: worsening(step) + 0.002 * rng.normal(), interval=None)
     assert [finding.kind for finding in run.found(tmp_path)] == ["over-training"]
 
 
-def test_over_training_names_the_best_step_and_what_the_cycle_terms_do(tmp_path):
+def test_over_training_names_the_best_step_and_the_cycle_terms(tmp_path):
     (finding,) = Run().error(worsening).found(tmp_path)
     assert "step 1000" in finding.evidence
     assert "step 1000" in finding.advice
@@ -270,7 +270,7 @@ def test_over_training_without_a_cycle_term_is_an_alarm(tmp_path):
     assert "cycle" not in finding.evidence
 
 
-def test_scores_of_which_more_is_better_are_turned(tmp_path):
+def test_scores_where_more_is_better_are_negated(tmp_path):
     run = Run()
     run.settings["evaluation"]["score"] = "ab/ssim"
     for step, line in run.lines.items():
@@ -351,7 +351,7 @@ def test_values_that_are_not_finite_are_counted(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_losses_that_are_all_not_finite_at_the_end_are_no_other_finding(tmp_path):
+def test_losses_that_end_not_finite_are_only_one_finding(tmp_path):
     run = Run()
     for x in "ab":
         run.set(f"discriminator/discriminator_{x}", float("nan"), since=STEPS // 2)
@@ -377,14 +377,14 @@ def test_a_spike_names_the_largest_and_whether_it_passed(tmp_path):
 
 
 @pytest.mark.parametrize("height", [30, 1e6, 1e300])
-def test_a_spike_of_any_height_is_told(tmp_path, height):
+def test_a_spike_of_any_height_is_described(tmp_path, height):
     (finding,) = Run().set("generator/cycle_a", height, 2000, 2000).found(tmp_path)
     assert finding.kind == "loss spike"
     assert len(finding.evidence) < 200
 
 
 @pytest.mark.parametrize(("height", "found"), [(1.5, []), (30, ["loss spike"])])
-def test_single_steps_are_judged_by_tens(tmp_path, height, found):
+def test_spikes_are_sought_in_means_of_ten_steps(tmp_path, height, found):
     """Where every step is logged: one step of 5 times the loss is noise, ten steps of 100 times are not."""
     rng = np.random.default_rng(0)
     run = Run()
@@ -431,7 +431,7 @@ def test_findings_are_described_line_by_line(tmp_path):
     ]
 
 
-def test_no_findings_are_described_with_what_was_looked_at(tmp_path):
+def test_the_absence_of_findings_says_what_was_examined(tmp_path):
     history = Run(2000).read(tmp_path)
     assert describe([], history) == "Nothing alarming was found over 2000 of 3000 steps and 8 validations."
     assert describe([], Run(250).read(tmp_path)).endswith("1 validation, too few to say much.")

@@ -1,4 +1,4 @@
-"""What is judged with, what comes out for how many images, and what is remembered of a reference set."""
+"""The metrics, the scores that a number of images allows, and the cache of a reference set."""
 
 import json
 from importlib.metadata import version
@@ -62,28 +62,28 @@ def named(some):
 
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
-def test_the_description_says_whatever_a_number_depends_on(features, protocol):
-    told = Metrics(features, Lpips(Difference(), "squeeze.pth", "beef"), protocol, None).describe()
-    assert told["name"] == protocol
-    assert told["resize"] == f"to 8x8, {DESCRIPTIONS[protocol]}"
-    assert told["features"] == "inception-64"
-    assert (told["dimension"], told["file"], told["sha256"]) == (12, "part.pth", "f00d")
-    assert told["lpips"] == {"network": "squeeze", "file": "squeeze.pth", "sha256": "beef"}
-    assert (told["kid_subsets"], told["neighbours"]) == (100, 3)
+def test_the_description_names_everything_a_number_depends_on(features, protocol):
+    described = Metrics(features, Lpips(Difference(), "squeeze.pth", "beef"), protocol, None).describe()
+    assert described["name"] == protocol
+    assert described["resize"] == f"to 8x8, {DESCRIPTIONS[protocol]}"
+    assert described["features"] == "inception-64"
+    assert (described["dimension"], described["file"], described["sha256"]) == (12, "part.pth", "f00d")
+    assert described["lpips"] == {"network": "squeeze", "file": "squeeze.pth", "sha256": "beef"}
+    assert (described["kid_subsets"], described["neighbours"]) == (100, 3)
     for name in ("torch", "torch-fidelity", "pillow", "numpy"):
-        assert told["libraries"][name] == version(name)
-    assert "jackknife" in told["intervals"]
-    assert json.loads(json.dumps(told)) == told
+        assert described["libraries"][name] == version(name)
+    assert "jackknife" in described["intervals"]
+    assert json.loads(json.dumps(described)) == described
 
 
-def test_what_is_not_there_is_described_as_absent():
-    told = Metrics.choose("random", "clean", CPU).describe()
-    assert told["lpips"] is None
-    assert told["file"] is None
-    assert len(told["sha256"]) == 64
+def test_missing_parts_are_described_as_none():
+    described = Metrics.choose("random", "clean", CPU).describe()
+    assert described["lpips"] is None
+    assert described["file"] is None
+    assert len(described["sha256"]) == 64
 
 
-def test_judging_gives_the_distances_and_the_means_over_images(metrics, features):
+def test_a_comparison_has_the_distances_and_the_means_over_images(metrics, features):
     real, generated, inputs, truths = (named(images(9, seed)) for seed in range(4))
     found = ReferenceSet(metrics, list(real.values())).compare(
         generated.items(), inputs.__getitem__, truths.__getitem__
@@ -128,7 +128,7 @@ def test_without_inputs_and_truths_there_are_distances_only(metrics):
     assert set(only_truth.scores) - set(found.scores) == {"error", "ssim", "lpips_to_truth"}
 
 
-def test_lpips_is_left_out_without_its_weights_and_for_small_images(metrics, features):
+def test_lpips_is_omitted_without_its_weights_and_for_small_images(metrics, features):
     generated, inputs = (named([*images(3, seed), *images(2, seed, size=31)]) for seed in (1, 2))
     found = ReferenceSet(metrics, images(6)).compare(generated.items(), inputs.__getitem__)
     assert ["lpips_to_input" in one for one in found.images.values()] == [True] * 3 + [False] * 2
@@ -138,7 +138,7 @@ def test_lpips_is_left_out_without_its_weights_and_for_small_images(metrics, fea
     assert "lpips_to_input" not in without.compare(generated.items(), generated.__getitem__).scores
 
 
-def test_a_judgement_is_plain_data(metrics):
+def test_a_comparison_becomes_plain_data(metrics):
     found = ReferenceSet(metrics, images(3)).compare(named(images(2, 1)).items())
     assert found.plain() == {"fid_64": found.scores["fid_64"].value, "intervals": {}}
     found = ReferenceSet(metrics, images(9)).compare(named(images(9, 1)).items())
@@ -193,7 +193,7 @@ def test_features_that_are_not_finite_are_refused_in_one_line(features, metrics,
         ReferenceSet(metrics, images(4))
 
 
-def test_precision_and_recall_can_be_left_out(features):
+def test_precision_and_recall_can_be_omitted(features):
     rows = extract(features, images(9), "clean")
     assert set(compare_features(features, rows, rows + 1, all_of_them=False)[0]) == {"fid_64", "kid_64"}
 
@@ -206,7 +206,7 @@ def test_the_noise_floor_is_of_the_reference_set(metrics):
     assert found.noise_floor is found.noise_floor, "taken once"
 
 
-def test_too_few_images_for_the_features_are_warned_of(metrics):
+def test_too_few_images_for_the_features_give_a_warning(metrics):
     """Five times as many images as features is where a Frechet distance begins to settle."""
     for generated, real, warned in [(12, 90, True), (90, 59, True), (2, 2, True), (60, 60, False)]:
         warnings = ReferenceSet(metrics, images(real)).warnings(generated)
@@ -217,7 +217,7 @@ def test_too_few_images_for_the_features_are_warned_of(metrics):
             assert "KID-64" in warnings[0]
 
 
-def test_random_features_are_warned_of():
+def test_random_features_give_a_warning():
     found = ReferenceSet(Metrics.choose("random", "clean", CPU), images(2)).warnings(2)
     assert len(found) == 2
     assert "Fréchet distance of random features" in found[0]
@@ -255,7 +255,7 @@ def changed_shape(some):
 @pytest.mark.parametrize(
     "change", [changed_pixel, changed_shape, lambda some: some[:-1], lambda some: some[::-1], lambda some: []]
 )
-def test_what_changed_is_not_taken_from_the_cache(features, tmp_path, change):
+def test_changed_images_are_not_taken_from_the_cache(features, tmp_path, change):
     extract_cached(features, images(5), "clean", tmp_path)
     some = change(images(5))
     found = extract_cached(features, some, "clean", tmp_path)
@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_nothing_behind(features, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None, "other"])
-def test_a_damaged_cache_is_computed_anew(features, tmp_path, damage):
+def test_a_damaged_cache_is_replaced(features, tmp_path, damage):
     first = extract_cached(features, images(4), "clean", tmp_path)
     (entry,) = tmp_path.iterdir()
     whole = entry.read_bytes()
@@ -314,12 +314,12 @@ def test_a_damaged_cache_is_computed_anew(features, tmp_path, damage):
     again = extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
     assert torch.equal(first, again)
-    assert entry.read_bytes() == whole, "and mended"
+    assert entry.read_bytes() == whole, "the entry is repaired"
     extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
 
 
-def test_no_cache_is_no_cache(features, tmp_path, monkeypatch):
+def test_without_a_cache_nothing_is_written(features, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for calls in (1, 2):
         extract_cached(features, images(3), "clean", None)
@@ -327,7 +327,7 @@ def test_no_cache_is_no_cache(features, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_are_judged_as_they_come(metrics, monkeypatch):
+def test_images_are_compared_as_they_arrive(metrics, monkeypatch):
     """So that a folder of any size fits into memory."""
     monkeypatch.setattr("gan_nst.evaluation.features._BATCH", 2)
     at = []

@@ -1,4 +1,4 @@
-"""What a generator costs, beside a count in closed form."""
+"""What a generator costs, compared with a closed-form count."""
 
 import torch
 from torch import nn

@@ -51,14 +51,14 @@ SHAPES = [(200, 300, 8), (50, 50, 49), (30, 20, 64), (20, 90, 40), (2, 2, 5), (1
 
 
 @pytest.mark.parametrize(("n", "m", "d"), SHAPES)
-def test_frechet_distance_is_that_of_another_computation(n, m, d):
+def test_frechet_distance_equals_another_computation(n, m, d):
     x, y = gaussian(n, d, 1), gaussian(m, d, 2, shift=0.3, scale=1.5)
     assert frechet_distance(x, y) == pytest.approx(frechet(x, y), abs=1e-6, rel=1e-9)
     assert frechet_distance(y, x) == pytest.approx(frechet_distance(x, y), abs=1e-9)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(100, 150, 8), (300, 200, 64)])
-def test_frechet_distance_is_that_of_torch_fidelity(n, m, d):
+def test_frechet_distance_equals_torch_fidelity(n, m, d):
     x, y = gaussian(n, d, 1), gaussian(m, d, 2, shift=0.1)
     statistics = [fid_features_to_statistics(rows) for rows in (x, y)]
     expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
@@ -96,7 +96,7 @@ def test_equal_images_have_a_distance():
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(60, 60, 16), (40, 75, 5), (4, 9, 3)])
-def test_kernel_distance_is_that_of_its_subsets(n, m, d):
+def test_kernel_distance_is_the_mean_over_its_subsets(n, m, d):
     x, y = gaussian(n, d, 1), gaussian(m, d, 2, shift=0.4)
     found = kernel_distance(x, y)
     size = min(n, m) // 2
@@ -121,11 +121,11 @@ def test_subsets_have_a_thousand_images_at_most(monkeypatch):
     monkeypatch.setattr("torch_fidelity.metric_kid.kid_features_to_metric", instead)
     score, found = kernel_score(gaussian(5000, 1), gaussian(5000, 1))
     assert asked["kid_subset_size"] == found.subset_size == 1000
-    assert half_width(score) == pytest.approx(0.2 * (1000 / 4000) ** 0.5), "so much less does the whole vary"
+    assert half_width(score) == pytest.approx(0.2 * (1000 / 4000) ** 0.5), "the full sets vary that much less"
 
 
-def test_kernel_distance_is_that_of_the_whole_sets_but_for_the_choice_of_subsets():
-    """The unbiased estimate of whole sets is its own mean over all subsets of them."""
+def test_kernel_distance_estimates_that_of_the_full_sets():
+    """The unbiased estimate of full sets is its own mean over all subsets of them."""
     x, y = gaussian(80, 6, 1), gaussian(80, 6, 2, shift=0.4)
     found = kernel_distance(x, y)
     assert abs(found.mean - mmd(x.numpy(), y.numpy())) < 4 * found.deviation / KID_SUBSETS**0.5
@@ -163,7 +163,7 @@ def inside(points, centres):
 @pytest.mark.parametrize(
     ("n", "m", "d", "shift", "scale"), [(30, 40, 3, 0.5, 1), (40, 30, 6, 0, 0.6), (5, 12, 2, 1, 1)]
 )
-def test_precision_and_recall_are_those_of_a_naive_loop(n, m, d, shift, scale):
+def test_precision_and_recall_equal_a_naive_loop(n, m, d, shift, scale):
     generated, real = gaussian(n, d, 1, shift, scale), gaussian(m, d, 2)
     precision, recall = precision_recall(generated, real)
     assert precision == pytest.approx(inside(generated.numpy(), real.numpy()), abs=1e-6)
@@ -190,7 +190,7 @@ SCORES = {
 
 @pytest.mark.parametrize("which", SCORES)
 @pytest.mark.parametrize("equal_columns", [0, 9, 11])
-def test_the_order_of_the_images_is_of_no_account(which, equal_columns):
+def test_the_order_of_the_images_does_not_matter(which, equal_columns):
     """Also where many features are zero, as those of a network with rectifiers may be."""
     x, y = gaussian(31, 12, 1), gaussian(24, 12, 2, shift=0.3)
     for rows in (x, y):
@@ -246,16 +246,16 @@ POPULATIONS = [(60, 60, 6, 1.0), (60, 60, 6, 0.0), (40, 40, 64, 0.5), (30, 120, 
 def test_the_frechet_interval_is_as_wide_as_independent_samples_differ(n, m, d, shift):
     samples = [(gaussian(n, d, 2 * i, shift), gaussian(m, d, 2 * i + 1)) for i in range(150)]
     spread = np.std([frechet_distance(*pair) for pair in samples], ddof=1)
-    told = np.mean([half_width(frechet_score(*pair)) for pair in samples[:15]])
-    assert 0.5 < told / spread < 2
+    expected = np.mean([half_width(frechet_score(*pair)) for pair in samples[:15]])
+    assert 0.5 < expected / spread < 2
 
 
 @pytest.mark.parametrize(("n", "m", "d", "shift"), POPULATIONS)
 def test_the_kernel_interval_is_as_wide_as_independent_samples_differ(n, m, d, shift):
     samples = [(gaussian(n, d, 2 * i, shift), gaussian(m, d, 2 * i + 1)) for i in range(150)]
     spread = np.std([mmd(x.numpy(), y.numpy()) for x, y in samples], ddof=1)
-    told = np.mean([half_width(kernel_score(*pair)[0]) for pair in samples[:8]])
-    assert 0.5 < told / spread < 2
+    expected = np.mean([half_width(kernel_score(*pair)[0]) for pair in samples[:8]])
+    assert 0.5 < expected / spread < 2
 
 
 @pytest.mark.parametrize("d", [6, 64])
@@ -278,7 +278,7 @@ def test_the_halves_of_the_noise_floor_share_no_image():
     assert len({tuple(sorted(a.flatten().tolist())) for a, _ in seen}) > 1
 
 
-def test_a_share_that_no_image_left_out_changes_is_not_known_for_sure():
+def test_a_proportion_of_0_or_1_still_has_an_interval():
     """At 0 and at 1 the interval is that of a plain share: about 1.96 sqrt(2 / (n + 4) * (1 - 2 / (n + 4)) / n)."""
     x = gaussian(12, 3)
     same, far = precision_recall_scores(x, x), precision_recall_scores(x, x + 100)

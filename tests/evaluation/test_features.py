@@ -108,7 +108,7 @@ def networks(files):
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
 @pytest.mark.parametrize("which", ["random", "inception"])
-def test_batches_and_order_are_of_no_account(networks, photographs, monkeypatch, which, protocol):
+def test_batches_and_order_do_not_matter(networks, photographs, monkeypatch, which, protocol):
     features = networks[which]
     alone = torch.cat([extract(features, [image], protocol) for image in photographs])
     assert alone.shape == (len(photographs), features.dimension)
@@ -212,7 +212,7 @@ def random_image(size=299, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
-def test_features_are_those_of_torch_fidelity(reference, files):
+def test_features_equal_torch_fidelity(reference, files):
     """At 299x299, where no resizing differs, and its input is that of the clean protocol."""
     image = random_image()
     with torch.inference_mode():
@@ -228,7 +228,7 @@ def test_features_are_those_of_torch_fidelity(reference, files):
         torch.testing.assert_close(found, expected[width].double(), rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_legacy_features_are_those_of_the_layers_called_one_by_one(reference, files):
+def test_legacy_features_equal_the_layers_called_one_by_one(reference, files):
     image = random_image(120)
     layers = (
         "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 MaxPool_1 Conv2d_3b_1x1 Conv2d_4a_3x3 MaxPool_2 Mixed_5b Mixed_5c "
@@ -308,7 +308,7 @@ def test_a_wrong_file_is_refused_in_one_line(reference, tmp_path, what):
     assert not (tmp_path / "trace").exists()
 
 
-def test_what_it_was_is_told(files):
+def test_the_features_name_their_file(files):
     features = choose("inception-192", CPU, files["part"])
     assert (features.name, features.dimension, features.size) == ("inception-192", 192, 299)
     assert features.file == "inception_fid_to_mixed7a.pth"
@@ -324,7 +324,7 @@ def unbuilt(monkeypatch):
 
 
 @pytest.mark.usefixtures("unbuilt")
-def test_auto_takes_the_best_at_hand(files, monkeypatch, tmp_path):
+def test_auto_takes_the_best_available(files, monkeypatch, tmp_path):
     assert choose("auto", CPU).name == "random"
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
     assert choose("auto", CPU).name == "random"
@@ -336,7 +336,7 @@ def test_auto_takes_the_best_at_hand(files, monkeypatch, tmp_path):
     assert choose("auto", CPU, files["whole"]).name == "inception"
 
 
-def test_an_explicit_request_that_cannot_be_met_says_how_to_go_on():
+def test_an_explicit_request_that_cannot_be_met_says_what_to_do():
     with pytest.raises(WeightsError) as raised:
         choose("inception", CPU)
     for said in (
@@ -358,7 +358,7 @@ def test_unknown_features_are_refused(name):
 
 
 @pytest.mark.usefixtures("unbuilt")
-def test_a_request_to_download_does(files, monkeypatch, tmp_path):
+def test_missing_weights_are_downloaded_on_request(files, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr("gan_nst.core.weights.fetch", lambda wanted: asked.append(wanted))
     choose("inception-64", CPU, files["part"], download=True)
@@ -392,7 +392,7 @@ def test_legacy_fid_of_photographs_against_paintings(pretrained_weights, test_da
         b"",
     ],
 )
-def test_what_is_remembered_is_used_only_where_it_can_be_of_these_images(tmp_path, remembered):
+def test_cached_features_are_used_only_if_they_fit_the_images(tmp_path, remembered):
     images = [np.random.default_rng(n).integers(0, 256, (9, 8, 3), np.uint8) for n in range(3)]
     random = choose("random", CPU)
     found = extract_cached(random, images, "clean", tmp_path)
@@ -403,7 +403,7 @@ def test_what_is_remembered_is_used_only_where_it_can_be_of_these_images(tmp_pat
     assert torch.equal(load_file(path)["features"].double(), found)
 
 
-def test_a_pickle_among_what_is_remembered_is_not_loaded(tmp_path):
+def test_a_pickle_in_the_cache_is_not_loaded(tmp_path):
     class Touch:
         def __reduce__(self):
             return Path.touch, (canary,)
@@ -421,7 +421,7 @@ def test_a_pickle_among_what_is_remembered_is_not_loaded(tmp_path):
     assert not canary.exists()
 
 
-def test_a_pipe_among_what_is_remembered_is_not_waited_for(tmp_path):
+def test_a_pipe_in_the_cache_does_not_block(tmp_path):
     images = [np.zeros((9, 8, 3), np.uint8)] * 2
     random = choose("random", CPU)
     found = extract_cached(random, images, "clean", tmp_path)

@@ -1,4 +1,4 @@
-"""LPIPS against ten lines in float64, with random weights; against its published heads where they lie here."""
+"""LPIPS against ten lines in float64 and torchmetrics, with random weights; against its published heads if found."""
 
 import hashlib
 
@@ -62,13 +62,13 @@ def lpips(x, y, weights):
     ("x", "y"),
     [(noise(seed=1), noise(seed=2)), (smooth(), noise(seed=3)), (smooth(33, 200), smooth(33, 200) // 2)],
 )
-def test_the_distance_is_that_of_ten_lines_in_float64(file, weights, x, y):
+def test_the_distance_equals_ten_lines_in_float64(file, weights, x, y):
     found = Lpips.load(file, CPU)(x, y)
     assert found > 0
     assert found == pytest.approx(lpips(x, y, weights), rel=1e-4)
 
 
-def test_the_distance_is_that_of_torchmetrics(file, weights):
+def test_the_distance_equals_torchmetrics(file, weights):
     with torch.random.fork_rng(devices=[]):
         other = library._LPIPS(net="squeeze", pnet_rand=True)
     layers = {f"slices.{i}.{n}" for i, s in enumerate(other.net.slices) for n, _ in s.named_parameters()}
@@ -79,7 +79,7 @@ def test_the_distance_is_that_of_torchmetrics(file, weights):
     assert Lpips.load(file, CPU)(x, y) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_equal_images_are_at_no_distance_and_worse_ones_further(file):
+def test_the_distance_is_0_for_equal_images_and_grows(file):
     metric = Lpips.load(file, CPU)
     x = smooth()
     assert metric(x, x.copy()) == 0
@@ -91,13 +91,13 @@ def test_equal_images_are_at_no_distance_and_worse_ones_further(file):
     assert metric(worse[1], x) == pytest.approx(distances[1], rel=1e-6)
 
 
-def test_what_file_it_was_is_told(file):
+def test_the_metric_names_its_file(file):
     metric = Lpips.load(file, CPU)
     assert metric.file == "squeezenet1_1.pth"
     assert metric.digest == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_it_is_found_in_the_folder_named_for_weights(file, monkeypatch):
+def test_weights_are_found_in_the_named_folder(file, monkeypatch):
     assert Lpips.find(CPU) is None
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(file.parent))
     assert Lpips.find(CPU).file == "squeezenet1_1.pth"
@@ -109,7 +109,7 @@ def test_loading_leaves_the_random_state_alone(file):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_nothing_is_random_nor_trained(file):
+def test_nothing_is_random_or_trained(file):
     first, second = Lpips.load(file, CPU), Lpips.load(file, CPU)
     assert first(noise(seed=1), smooth()) == second(noise(seed=1), smooth())
     assert not any(p.requires_grad for p in first.network.parameters())
@@ -145,7 +145,7 @@ def test_the_bundled_heads_are_the_published_ones(pretrained_weights):
         torch.testing.assert_close(found.data, head, rtol=1e-6, atol=0)
 
 
-def test_the_published_network_gives_the_same_as_ten_lines(pretrained_weights):
+def test_the_published_network_equals_ten_lines(pretrained_weights):
     path = pretrained_weights / "squeezenet1_1.pth"
     weights = torch.load(path, weights_only=True, map_location="cpu")
     x, y = smooth(), np.clip(smooth() + 40 * (noise() / 255 - 0.5), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Scores against the truth, each beside an independent computation."""
+"""Scores against the truth, each compared with an independent computation."""
 
 import numpy as np
 import pytest
@@ -55,14 +55,14 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_scores_are_those_computed_by_hand(pair):
+def test_scores_equal_those_computed_by_hand(pair):
     x, y = PAIRS[pair]
     assert absolute_error(x, y) == pytest.approx(np.abs(x.astype(float) - y).mean() / 255, abs=1e-12)
     assert structural_similarity(x, y) == pytest.approx(ssim(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_similarity_is_that_of_torchmetrics(pair):
+def test_similarity_equals_torchmetrics(pair):
     x, y = (torch.from_numpy(p.transpose(2, 0, 1)[None] / 255.0) for p in PAIRS[pair])
     expected = structural_similarity_index_measure(x, y, sigma=1.5, kernel_size=11, data_range=1.0)
     assert structural_similarity(*PAIRS[pair]) == pytest.approx(float(expected), abs=1e-6)
@@ -87,7 +87,7 @@ def test_worse_images_score_worse():
 
 
 @pytest.mark.parametrize("score", [absolute_error, structural_similarity])
-def test_what_does_not_match_is_refused(score):
+def test_images_of_different_sizes_are_refused(score):
     with pytest.raises(ValueError, match="has a truth of shape"):
         score(noise(20, 20), noise(20, 21))
 
@@ -116,13 +116,13 @@ def test_mapped_colours_have_the_targets_mean_and_deviation():
     assert np.abs(target.deviation - source.deviation).max() > 3 / 255
 
 
-def test_colours_mapped_to_their_own_statistics_stay():
+def test_colours_mapped_to_their_own_statistics_do_not_change():
     image = noise()
     statistics = colour_statistics([image])
     np.testing.assert_array_equal(map_colours(image, statistics, statistics), image)
 
 
-def test_a_channel_without_deviation_is_moved_alone():
+def test_a_channel_without_deviation_is_only_shifted():
     gray = np.full((8, 8, 3), 100, np.uint8)
     mapped = map_colours(gray, colour_statistics([gray]), colour_statistics([gray + 50]))
     np.testing.assert_array_equal(mapped, gray + 50)

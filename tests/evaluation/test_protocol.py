@@ -1,4 +1,4 @@
-"""The two ways to a feature network's input, each beside an independent computation."""
+"""The two ways to prepare a feature network's input, each compared with an independent computation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def noise(height, width, seed=0):
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size", [16, 64, 299])
-def test_clean_is_pillows_float_bicubic_clipped(height, width, size):
+def test_clean_equals_pillows_float_bicubic_clipped(height, width, size):
     image = noise(height, width)
     expected = np.empty((3, size, size), np.float32)
     for channel in range(3):
@@ -30,7 +30,7 @@ def test_clean_is_pillows_float_bicubic_clipped(height, width, size):
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size", [16, 64, 299])
-def test_legacy_is_what_pytorch_fid_does(height, width, size):
+def test_legacy_equals_pytorch_fid(height, width, size):
     """ToTensor, then bilinear without anti-aliasing, then 2 x - 1."""
     image = noise(height, width)
     x = torch.tensor(image).permute(2, 0, 1).float().div(255)
@@ -38,7 +38,7 @@ def test_legacy_is_what_pytorch_fid_does(height, width, size):
     torch.testing.assert_close(prepare(image, size, "legacy"), 2 * x[0] - 1, rtol=0, atol=1e-6)
 
 
-def test_clean_is_neither_rounded_nor_left_beyond_white():
+def test_clean_is_clipped_but_not_rounded():
     """What Pillow's resizing of 8-bit images, and of floats without clipping, would give."""
     stripes = np.zeros((90, 90, 3), np.uint8)
     stripes[:, ::7] = 255
@@ -54,7 +54,7 @@ def test_clean_is_neither_rounded_nor_left_beyond_white():
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
 @pytest.mark.parametrize("size", [8, 299])
-def test_inputs_are_float_squares_about_minus_one_to_one(protocol, size):
+def test_inputs_are_float_squares_from_about_minus_one_to_one(protocol, size):
     for image in (noise(20, 30), np.zeros((5, 9, 3), np.uint8), np.full((9, 5, 3), 255, np.uint8)):
         x = prepare(image, size, protocol)
         assert x.shape == (3, size, size)
@@ -66,7 +66,7 @@ def test_inputs_are_float_squares_about_minus_one_to_one(protocol, size):
 
 
 @pytest.mark.parametrize("protocol", DESCRIPTIONS)
-def test_channels_and_directions_stay(protocol):
+def test_channels_and_directions_are_kept(protocol):
     image = np.zeros((64, 64, 3), np.uint8)
     image[:32, :, 0] = 255  # the upper half is red
     image[:, 32:, 2] = 255  # the right half is blue
@@ -78,20 +78,20 @@ def test_channels_and_directions_stay(protocol):
     assert (x[1] < -0.9).all()
 
 
-def test_they_differ_where_a_image_has_details():
+def test_the_protocols_differ_where_an_image_has_detail():
     """Shrunk eightfold, noise becomes gray by anti-aliasing, and stays noise without."""
     clean, legacy = (prepare(noise(256, 256), 32, protocol) for protocol in ("clean", "legacy"))
     assert clean.std() < 0.5 * legacy.std()
     assert (clean - legacy).abs().mean() > 0.2
 
 
-def test_they_agree_on_a_image_of_one_colour_but_for_the_scale():
+def test_the_protocols_agree_on_a_flat_image_except_for_the_scale():
     image = np.full((50, 40, 3), (10, 128, 250), np.uint8)
     clean, legacy = (prepare(image, 20, protocol) for protocol in ("clean", "legacy"))
     torch.testing.assert_close(clean * 128 + 128, (legacy + 1) * 127.5, rtol=0, atol=1e-4)
 
 
-def test_the_image_is_left_alone():
+def test_the_image_is_not_modified():
     image = noise(20, 20)
     image.flags.writeable = False
     for protocol in DESCRIPTIONS:

@@ -1,4 +1,4 @@
-"""The report of a run: complete, escaped, one file; and what a browser makes of it."""
+"""The report of a run: complete, escaped, a single file; and how a browser shows it."""
 
 import base64
 import copy
@@ -142,7 +142,7 @@ def test_every_score_is_in_the_table_with_its_interval():
     assert seen == 2 * (4 * 7 + 2)
 
 
-def test_the_exported_column_is_marked_and_so_is_the_score_that_chooses():
+def test_the_exported_column_and_the_chosen_score_are_marked():
     for table, exported in zip(Page(render(report())).tables, ("best", "last"), strict=True):
         marked = [head.split()[0] for head in table[0] if "exported" in head]
         assert marked == [exported]
@@ -151,7 +151,7 @@ def test_the_exported_column_is_marked_and_so_is_the_score_that_chooses():
     assert not [row for row in ba if "picks the best" in row[0]]
 
 
-def test_arrows_say_what_is_better():
+def test_arrows_show_which_values_are_better():
     (ab, _) = Page(render(report())).tables
     arrows = {re.sub(r"[↑↓].*", "", row[0], flags=re.S).strip(): row[0] for row in ab[1:]}
     assert "↓" in arrows["FID-768"]
@@ -177,7 +177,7 @@ def test_arrows_say_what_is_better():
         ((3, None), (3, None), "the same as the untouched input (3.000)"),
     ],
 )
-def test_the_verdict_calls_clear_only_what_the_intervals_tell_apart(ours, theirs, words):
+def test_the_verdict_is_clear_only_where_the_intervals_are_apart(ours, theirs, words):
     best, untouched = (
         {"fid_768": value, "error": 1, "intervals": {"fid_768": interval} if interval else {}}
         for value, interval in (ours, theirs)
@@ -195,7 +195,7 @@ def test_more_is_better_for_some_scores():
     assert "SSIM of 0.4000: clearly better than the untouched input" in Page(render(only(ab=ab))).text
 
 
-def test_the_verdict_speaks_of_the_chosen_score_and_the_exported_step():
+def test_the_verdict_uses_the_chosen_score_at_the_exported_step():
     text = Page(render(report(score="ab/error"))).text
     assert "error of 0.1196 at step 2,500: clearly better" in text
     assert "error of 0.1256 at step 3,000: clearly better" in text
@@ -229,11 +229,11 @@ def test_names_and_texts_are_escaped():
 
 
 def parts():
-    """The evaluation with each one entry left out, or set to null, at any depth."""
+    """The evaluation with one entry missing, or set to null, at any depth."""
 
     def without(value, path):
         for key in value:
-            yield {k: v for k, v in value.items() if k != key}, f"{path}{key} left out"
+            yield {k: v for k, v in value.items() if k != key}, f"{path}{key} missing"
             yield {**value, key: None}, f"{path}{key} null"
             if isinstance(value[key], dict):
                 for less, name in without(value[key], f"{path}{key}."):
@@ -296,19 +296,19 @@ def test_rows_and_columns_without_data_disappear():
     assert [[cell.strip() for cell in row[1:]] for row in table[1:]] == [["0.1000", NONE], [NONE, "2.000"]]
 
 
-def test_warnings_are_shown_even_where_no_score_is():
+def test_warnings_are_shown_even_without_scores():
     page = Page(render(only(ab={"warnings": ["too few images"]})))
     assert "Too few images." in page.text
     assert not page.tables
 
 
-def test_nothing_at_all_is_still_a_page():
+def test_an_empty_report_is_still_a_page():
     page = Page(render(EMPTY))
     assert page.headings == ["Findings"]
     assert "none of the known failures" not in page.text
 
 
-def test_failures_are_called_absent_only_where_there_are_curves():
+def test_failures_are_called_absent_only_if_there_are_curves():
     assert "none of the known failures" in Page(render(report(findings=[]))).text
     text = Page(render(report(findings=[], curves=None))).text
     assert "none of the known failures" not in text
@@ -332,7 +332,7 @@ def test_the_protocol_names_its_weights_and_libraries():
     assert "60 generated images, 61 real images, 59 pairs" in page.text
 
 
-def test_costs_are_told_in_units():
+def test_costs_have_units():
     text = Page(render(report())).text
     for words in ("88,092", "67.6 million", "22.52 ms for an image of 48 by 48 pixels", "6 min 40 s", "2 %"):
         assert words in text
@@ -351,7 +351,7 @@ def test_the_samples_say_how_they_were_chosen(score, words):
     assert words in Page(render(report(evaluation=evaluation))).text
 
 
-def test_images_are_inside_unchanged():
+def test_images_are_embedded_unchanged():
     files = [png(1), png(2, (30, 70))]
     page = Page(render(report(sheets=[Sheet("one", files[0]), Sheet("two", files[1])])))
     images = page.all("img")
@@ -364,15 +364,15 @@ def test_images_are_inside_unchanged():
     ]
 
 
-@pytest.mark.parametrize("what", [report(), EMPTY], ids=["whole", "empty"])
-def test_nothing_comes_from_outside_and_nothing_runs(what):
+@pytest.mark.parametrize("what", [report(), EMPTY], ids=["full", "empty"])
+def test_the_page_loads_nothing_and_runs_nothing(what):
     html = render(what)
     page = Page(html)
     assert not outside(page)
     assert "default-src 'none'" in page.all("meta")[2]["content"]
 
 
-def test_what_comes_from_outside_would_be_found():
+def test_outside_content_would_be_found():
     for evil in (
         '<script src="x.js"></script>',
         '<img src="http://example.invalid/x.png">',
@@ -391,7 +391,7 @@ def test_wrong_nesting_would_be_found(wrong):
         Page(wrong)
 
 
-def test_who_cannot_see_can_read_it():
+def test_the_page_is_accessible():
     page = Page(render(report()))
     assert page.all("html")[0]["lang"] == "en"
     assert all(image["alt"] for image in page.all("img"))
@@ -401,7 +401,7 @@ def test_who_cannot_see_can_read_it():
 
 
 @needs_browser
-def test_a_browser_shows_the_report_and_asks_nobody(tmp_path):
+def test_a_browser_shows_the_report_without_requests(tmp_path):
     hosts, console, pixels = browse(render(report()), tmp_path)
     assert hosts == []
     assert console == []
@@ -410,7 +410,7 @@ def test_a_browser_shows_the_report_and_asks_nobody(tmp_path):
 
 
 @needs_browser
-def test_a_page_that_asks_somebody_is_caught_in_the_browser(tmp_path):
+def test_a_page_with_requests_would_be_caught(tmp_path):
     html = "<img src=http://example.invalid/x.png><img src=https://127.0.0.1:8443/y><script>console.error('no')</script>"
     hosts, console, pixels = browse(html, tmp_path)
     assert {"example.invalid", "127.0.0.1:8443"} <= set(hosts)

@@ -41,7 +41,7 @@ def test_the_interval_of_a_mean_contains_the_truth_19_times_in_20():
     assert 0.92 < hits / 1000 < 0.97
 
 
-def test_an_interval_keeps_to_the_range_of_its_values():
+def test_an_interval_is_clipped_to_the_range_of_its_values():
     assert Score(0.9, 0.7, 1.1).within(0, 1) == Score(0.9, 0.7, 1)
     assert Score(0.1, -0.2, 0.4).within(0, 1) == Score(0.1, 0, 0.4)
     assert Score(0.5).within(0, 1) == Score(0.5)
@@ -67,12 +67,12 @@ LABELS = {
 
 
 @pytest.mark.parametrize("key", LABELS)
-def test_scores_are_named_as_people_read_them(key):
+def test_scores_have_readable_names(key):
     assert label(key) == LABELS[key]
     assert is_score(key)
 
 
-def test_every_feature_network_has_names_of_its_own():
+def test_every_feature_network_has_its_own_names():
     keys = [
         score_key(name, metric)
         for name in FEATURE_NAMES
@@ -100,11 +100,11 @@ def test_every_feature_network_has_names_of_its_own():
         "",
     ],
 )
-def test_numbers_beside_the_scores_are_no_scores(key):
+def test_numbers_that_belong_to_scores_are_not_scores(key):
     assert not is_score(key)
 
 
-def test_more_is_better_of_some():
+def test_more_is_better_for_some_scores():
     better = {key for key in LABELS if more_is_better(key)}
     assert better == {"precision", "recall_192", "precision_random", "ssim"}
 
@@ -121,7 +121,7 @@ RESULT = {
 }
 
 
-def test_the_table_has_a_row_a_score_and_a_column_a_rival():
+def test_the_table_has_scores_as_rows_and_baselines_as_columns():
     lines = as_text(RESULT).splitlines()
     assert len(lines) == 4
     head, *rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
@@ -133,7 +133,7 @@ def test_the_table_has_a_row_a_score_and_a_column_a_rival():
     ]
 
 
-def test_the_columns_of_the_table_stand_under_each_other():
+def test_the_columns_of_the_table_are_aligned():
     lines = as_text(RESULT).splitlines()
     for title, cells in {"last": ("120.0", "-", "0.5000"), "untouched": ("150.0", "0.1000", "-")}.items():
         column = lines[0].index(title)
@@ -143,7 +143,7 @@ def test_the_columns_of_the_table_stand_under_each_other():
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_a_result_of_a_bare_generator_and_one_of_nothing_have_a_table():
+def test_results_of_a_single_generator_and_of_nothing_have_a_table():
     assert as_text({"given": {"change": 0.25}, "exported": "given"}).split() == [
         *("given", "*"),
         *("change", "of", "the", "input", "0.2500"),
