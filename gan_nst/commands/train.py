@@ -450,7 +450,7 @@ def _train_in(run: Path, prepared: Prepared, payload: dict[str, Any] | None) -> 
     with explained(trainer, settings, run):
         if payload is not None:
             trainer.restore(payload)
-        trainer.at_interval = _intervals(trainer, prepared, run)
+        trainer.interval_actions = _intervals(trainer, prepared, run)
         if distributed.rank() != 0:
             trainer.run(prepared.until)
             return

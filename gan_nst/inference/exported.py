@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, SettingsError, cannot_write, format_value, reason, shorten
 from gan_nst.core.files import atomic_write
+from gan_nst.core.legacy import upgrade_description
 from gan_nst.core.options import Resize
 from gan_nst.core.settings import Section, validate
 from gan_nst.networks import build
@@ -63,7 +64,9 @@ D = TypeVar("D", bound=Description)
 def told(kind: type[D], text: str, path: Path) -> D:
     """What a file says of itself. Raises CheckpointError when that is no such description."""
     try:
-        return validate(kind, json.loads(text))
+        plain = json.loads(text)
+        upgrade_description(plain)
+        return validate(kind, plain)
     except (ValueError, RecursionError, SettingsError) as error:
         raise CheckpointError(
             f"{path}: what it says of itself is no description of a generator ({shorten(str(error))})"

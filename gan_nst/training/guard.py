@@ -1,8 +1,8 @@
-"""What becomes of the steps whose losses or gradients were not finite: the run ends, or they are left out and told."""
+"""Losses and gradients that are not finite: kept from the weights, and reported with the images that caused them."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,27 +14,44 @@ from gan_nst.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
-
-_REMEMBERED = 8  # failures of each update between two readings; more are counted
+_REMEMBERED = 8  # failures of each update between two readings; the others are only counted
+_REPORTED_STEPS, _REPORTED_FILES = 3, 3  # in a message; files of each stream
+_FEWEST_STEPS, _LARGEST_SHARE = 10, 0.5  # of at least so many steps, at most this share may be skipped
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A step, from 0, that went wrong in this process, and the values that were not finite, in the order of the
-    losses; the gradient's norm is the last.
+    """A step, from 0, with values that were not finite.
+
+    terms: names of the values, in the order of the losses; the gradient's norm comes last.
+    images: the step's files by stream.
     """
 
     step: int
     terms: tuple[str, ...]
+    images: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The terms that are losses."""
+        return tuple(term for term in self.terms if not term.startswith("gradient_norm/"))
+
+    def __str__(self) -> str:
+        # If a loss is not finite, the gradient is not either.
+        terms = _listed(self.losses or self.terms, "and")
+        files = dict.fromkeys(_first(files) for files in self.images.values())
+        return f"step {self.step + 1}: {terms} not finite" + (
+            f", with the images {', '.join(files)}" if files else ""
+        )
 
 
 class Guard:
-    """A flag on the device: from the update whose value is not finite on, optimizer steps are skipped.
+    """A flag on the device that is closed by a value that is not finite: optimizer steps are then skipped.
 
-    `closed` is 0.0 or 1.0 on the device, in the form that fused optimizers take as `found_inf`. The host
-    reads it only in `take`.
+    `closed` is 0.0 or 1.0 on the device, in the form that fused optimizers take as `found_inf`. Nothing waits for
+    the device but `take`.
 
-    lasting: skipped are all steps to come; else the updates that are left of that step alone.
+    lasting: whether it stays closed; if not, the next step opens it.
     """
 
     def __init__(self, device: torch.device, lasting: bool = True) -> None:
@@ -42,23 +59,23 @@ class Guard:
         self._lasting = lasting
         self._skipped = torch.zeros((), device=device)
         self._rows = torch.arange(_REMEMBERED, device=device)
-        self._found: dict[tuple[str, ...], tuple[Tensor, Tensor, Tensor]] = {}
+        self._failures: dict[tuple[str, ...], tuple[Tensor, Tensor, Tensor]] = {}  # steps, terms, count
 
     def begin(self) -> None:
-        """Opens it for a new step, unless it lasts."""
+        """Starts a step."""
         if not self._lasting:
             self.closed = torch.zeros_like(self.closed)
 
     def check(self, step: int, names: tuple[str, ...], values: Tensor) -> None:
-        """Closes when one of the values, as many as there are names, is not finite, and remembers which and when."""
+        """Closes if one of the values is not finite, and remembers which and when."""
         bad = ~torch.isfinite(values)
-        if names not in self._found:
-            self._found[names] = (
+        if names not in self._failures:
+            self._failures[names] = (
                 torch.zeros_like(self._rows),
                 torch.zeros((_REMEMBERED, len(names)), dtype=torch.bool, device=bad.device),
                 torch.zeros((), dtype=torch.int64, device=bad.device),
             )
-        steps, terms, count = self._found[names]
+        steps, terms, count = self._failures[names]
         first = bad.any() & (self.closed == 0)
         row = (self._rows == count) & first
         steps.copy_(torch.where(row, step, steps))
@@ -69,52 +86,37 @@ class Guard:
         distributed.all_reduce_max(self.closed)
         self._skipped = self._skipped + self.closed - before
 
-    def take_back(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-        """Gives tensors the values they had before, where it is closed."""
+    def undo(self, tensors: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+        """Gives tensors their earlier values if it is closed."""
         for tensor, value in zip(tensors, before, strict=True):
             tensor.copy_(torch.where(self.closed > 0, value, tensor))
 
     def take(self) -> tuple[int, list[Failure]]:
-        """How many steps were skipped in all processes since the last time, or whether it closed for good, and the
-        first of the failures that this process met, by step; it waits for the device.
+        """Returns how many steps all processes skipped since the last call (1 if it closed for good), and the first
+        failures of this process by step. Waits for the device.
         """
         skipped = int(self._skipped.item())
         if not skipped:
             return 0, []
         failures = [
             Failure(step, tuple(name for name, bad in zip(names, row, strict=True) if bad))
-            for names, (steps, terms, _) in self._found.items()
+            for names, (steps, terms, _) in self._failures.items()
             for step, row in zip(steps.tolist(), terms.tolist(), strict=True)
             if any(row)
         ]
-        self._found = {}
+        self._failures = {}
         self._skipped = torch.zeros_like(self._skipped)
         return skipped, sorted(failures, key=lambda failure: failure.step)
 
 
 ImagesOf = Callable[[int], Mapping[str, Sequence[Path]]]
-"""The files of this process's images at a step, by stream."""
-
-_TOLD_STEPS, _TOLD_FILES = 3, 3  # in a message, the files for each stream
-_FEWEST, _TOO_MANY = 10, 0.5  # of so many steps or more, at most this share may be left out
+"""Returns the files of this process's images at a step, by stream."""
 
 
-@dataclass(frozen=True)
-class _Told:
-    """A failure as its process tells it: step, values, and the files by stream."""
+class FailureReporter:
+    """Reads the guard when the run logs or saves: ends the run, or warns of the skipped steps.
 
-    failure: Failure
-    images: dict[str, list[str]]
-
-    @property
-    def in_a_loss(self) -> bool:
-        return not self.failure.terms[0].startswith("gradient_norm/")
-
-
-class NonFinite:
-    """Reads the guard when the run logs or saves, and says which values went wrong, when, and with which images.
-
-    images_of: recomputes them from the sampler. checkpoints: the run's folder of them.
+    checkpoints: the run's folder of them. images_of: finds a step's images again.
     """
 
     def __init__(
@@ -131,106 +133,86 @@ class NonFinite:
         self._checkpoints = checkpoints
         self._images_of = images_of
         self._precision = precision
-        self._recent = (0, 0)  # steps, and how many of them were left out
-        self._example: _Told | None = None  # of those
+        self._recent = (0, 0)  # steps, and how many of them were skipped
+        self._latest: Failure | None = None
 
     def raise_if_stopped(self) -> None:
-        """Raises TrainingError where a value that is not finite ends the run; it waits for the device."""
+        """Raises TrainingError if a value was not finite and that ends the run. Waits for the device."""
         if self._stops:
             self._read()
 
     def report(self, steps: int) -> dict[str, float]:
-        """Scalars to log about the steps since the last report, so many; it waits for the device.
+        """Returns scalars to log, and warns of steps that were skipped. Waits for the device.
 
-        Warns of those left out. Raises TrainingError where they end the run, or when there were too many.
+        steps: how many there were since the last report. Raises TrainingError if the run ends here, or if too many
+        steps were skipped.
         """
         skipped, failures = self._read()
         if self._stops:
             return {}
         if skipped:
-            log.warning(
-                f"{counted(skipped, 'step')} left out, as a value was not finite: {_list(failures, skipped)}"
+            reported = failures[:_REPORTED_STEPS]
+            rest = skipped - len(reported)
+            more = [f"and {counted(rest, 'more step')}"] if rest else []
+            log.warning(f"{counted(skipped, 'step')} skipped: {'; '.join([*map(str, reported), *more])}")
+            self._latest = failures[-1]
+        total, bad = self._recent[0] + steps, self._recent[1] + skipped
+        if total >= _FEWEST_STEPS and bad > _LARGEST_SHARE * total:
+            raise TrainingError(
+                f"{bad} of the last {total} steps were skipped, the latest at {self._latest}; training on would "
+                f"achieve next to nothing. {self._advice()}"
             )
-            self._example = failures[-1]
-        self._recent = (self._recent[0] + steps, self._recent[1] + skipped)
-        if self._recent[0] >= _FEWEST:
-            self._refuse_too_many()
-            self._recent = (0, 0)
+        self._recent = (0, 0) if total >= _FEWEST_STEPS else (total, bad)
         return {"skipped/steps": float(skipped)}
 
-    def _read(self) -> tuple[int, list[_Told]]:
-        skipped, met = self._guard.take()
-        if not skipped:  # in every process alike
+    def _read(self) -> tuple[int, list[Failure]]:
+        """Returns how many steps were skipped, and the first failures of all processes. Raises if the run stops."""
+        skipped, failures = self._guard.take()
+        if not skipped:  # in all processes alike
             return 0, []
-        told = [_Told(failure, self._images(failure.step)) for failure in met[:_TOLD_STEPS]]
-        failures = _together([one for those in distributed.gather(told) for one in those])
-        if not self._stops:
-            return skipped, failures
-        first = failures[0]
-        raise TrainingError(f"step {_one(first)}; it never reached the weights. {self._advice()}")
+        own = [replace(failure, images=self._files(failure.step)) for failure in failures[:_REPORTED_STEPS]]
+        failures = _merged(failure for rank in distributed.gather(own) for failure in rank)
+        if self._stops:
+            raise TrainingError(f"{failures[0]}; it never reached the weights. {self._advice()}")
+        return skipped, failures
 
-    def _images(self, step: int) -> dict[str, list[str]]:
-        files = {} if self._images_of is None else self._images_of(step)
-        return {stream: [str(path) for path in paths] for stream, paths in files.items()}
-
-    def _refuse_too_many(self) -> None:
-        steps, skipped = self._recent
-        if skipped <= _TOO_MANY * steps or self._example is None:
-            return
-        raise TrainingError(
-            f"{skipped} of the last {steps} steps were left out for a value that was not finite, as in step "
-            f"{_one(self._example)}; going on would learn next to nothing. {self._advice()}"
-        )
+    def _files(self, step: int) -> dict[str, list[str]]:
+        images = {} if self._images_of is None else self._images_of(step)
+        return {stream: [str(path) for path in paths] for stream, paths in images.items()}
 
     def _advice(self) -> str:
-        """Where to go on from, and with what. Images are always finite: what grew is the weights or a gradient."""
+        """From which checkpoint to resume, and what to change. Images are finite; weights or gradients grew."""
         run = self._checkpoints.parent
         changes = ["a lower learning rate"]
         changes += [] if self._clips else ["training.gradient_clip=1"]
         changes += ["precision=float32"] if self._precision != "float32" else []
         newest = next(iter(checkpoint.newest_first(self._checkpoints)), None)
-        before = f"{newest} is from before: " if newest else ""
-        leave = (
-            f"gan-nst train --resume {run} training.on_nonfinite=skip leaves such steps out; or "
+        intact = f"{newest} is from before. " if newest else ""
+        skip = (
+            f"To skip such steps: gan-nst train --resume {run} training.on_nonfinite=skip; or"
             if self._stops
-            else ""
+            else "To"
         )
-        return f"{before}{leave}start a new run with training.init_from={run} and {_listed(changes, 'or')}"
+        return f"{intact}{skip} start a new run with training.init_from={run} and {_listed(changes, 'or')}"
 
 
-def _together(told: Iterable[_Told]) -> list[_Told]:
-    """One a step. Where a process met it in a loss, the others, which met it in the average of the gradients, have
-    nothing to do with it.
+def _merged(failures: Iterable[Failure]) -> list[Failure]:
+    """Returns the failures of all processes, one a step. If some met it in a loss, the others only met it in the
+    averaged gradient, and their images have nothing to do with it.
     """
-    by_step: dict[int, list[_Told]] = {}
-    for one in told:
-        by_step.setdefault(one.failure.step, []).append(one)
-    found = []
-    for step, those in sorted(by_step.items()):
-        those = [one for one in those if one.in_a_loss] or those
-        terms = tuple(dict.fromkeys(term for one in those for term in one.failure.terms))
-        streams = dict.fromkeys(stream for one in those for stream in one.images)
-        images = {
-            stream: [file for one in those for file in one.images.get(stream, [])] for stream in streams
-        }
-        found.append(_Told(Failure(step, terms), images))
-    return found
-
-
-def _list(failures: Sequence[_Told], skipped: int) -> str:
-    told = failures[:_TOLD_STEPS]
-    more = f"; and {counted(skipped - len(told), 'more step')}" if skipped > len(told) else ""
-    return "; ".join(f"step {_one(failure)}" for failure in told) + more
-
-
-def _one(told: _Told) -> str:
-    """ "14: generator/cycle_a and generator/cycle_b not finite, with the images x.png, y.png"."""
-    terms = told.failure.terms
-    if told.in_a_loss:  # of which the gradient is a consequence
-        terms = tuple(term for term in terms if not term.startswith("gradient_norm/"))
-    files = dict.fromkeys(_shortened(files) for files in told.images.values())
-    images = f", with the images {', '.join(files)}" if files else ""
-    return f"{told.failure.step + 1}: {_listed(terms, 'and')} not finite{images}"
+    by_step: dict[int, list[Failure]] = {}
+    for failure in failures:
+        by_step.setdefault(failure.step, []).append(failure)
+    merged = []
+    for step, same in sorted(by_step.items()):
+        causes = [failure for failure in same if failure.losses] or same
+        images: dict[str, list[str]] = {}
+        for failure in causes:
+            for stream, files in failure.images.items():
+                images.setdefault(stream, []).extend(files)
+        terms = dict.fromkeys(term for failure in causes for term in failure.terms)
+        merged.append(Failure(step, tuple(terms), images))
+    return merged
 
 
 def _listed(words: Sequence[str], word: str) -> str:
@@ -238,6 +220,6 @@ def _listed(words: Sequence[str], word: str) -> str:
     return f"{', '.join(others)} {word} {last}" if others else last
 
 
-def _shortened(files: Sequence[str]) -> str:
-    more = len(files) - _TOLD_FILES
-    return ", ".join(files[:_TOLD_FILES]) + (f" and {more} more" if more > 0 else "")
+def _first(files: Sequence[str]) -> str:
+    more = len(files) - _REPORTED_FILES
+    return ", ".join(files[:_REPORTED_FILES]) + (f" and {more} more" if more > 0 else "")

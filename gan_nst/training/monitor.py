@@ -1,4 +1,4 @@
-"""What a run shows while it goes: TensorBoard events, metrics.jsonl, and a progress line."""
+"""What a run reports while it trains: metrics.jsonl, TensorBoard events, and a progress line."""
 
 import io
 import json
@@ -11,17 +11,88 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_nst.core import terminal as progress
+from gan_nst.core.errors import format_duration
 from gan_nst.core.files import OptionalOutput, append_atomically, atomic_write
+from gan_nst.core.terminal import progress_shown
 from gan_nst.images.arrays import ImageArray
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 log = logging.getLogger(__name__)
 
+_ALL_IMAGES = 64  # so many images are all written as events, and half as many of every doubling after them
+
+
+class Monitor:
+    """Writes a run's metrics into its folder and shows its progress.
+
+    `metrics.jsonl` and TensorBoard get the same scalars. A resumed run continues both: what was written after its
+    checkpoint is dropped. What cannot be written is skipped with a warning.
+
+    folder: the run's. start: the step it resumes from. until: the last step of this session.
+    """
+
+    def __init__(self, folder: Path, start: int, until: int) -> None:
+        self._metrics = folder / "metrics.jsonl"
+        self._output = OptionalOutput(self._metrics)
+        with self._output.attempt():
+            _drop_after(self._metrics, start)
+        self._events = Events(folder, start)
+        self._start, self._until = start, until
+        self._timed_from = (start, time.perf_counter())
+        self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress_shown() else None
+        self._losses = ""
+
+    def advance(self, step: int) -> None:
+        """Moves the progress line."""
+        if self._timed_from[0] == self._start:  # the first step may compile the networks: it is not typical
+            self._timed_from = (step, time.perf_counter())
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, completed=step, losses=self._losses)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes scalars, which the part of their names before the slash groups."""
+        line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
+        self._events.scalars(step, scalars)
+        with self._output.attempt():
+            append_atomically(self._metrics, f"{line}\n".encode())
+        self._losses = _sums_by_role(scalars)
+        if self._bar is None:
+            first, since = self._timed_from
+            left = (time.perf_counter() - since) / max(step - first, 1) * max(self._until - step, 0)
+            speed = scalars.get("speed/images_per_second", 0.0)
+            log.info(
+                f"step {step}/{self._until}  {format_duration(round(left))} left  {speed:.1f} images/s  {self._losses}"
+            )
+        self.advance(step)
+
+    def image(self, step: int, name: str, image: ImageArray, number: int) -> None:
+        """Adds an image, RGB uint8 (h, w, 3), to TensorBoard.
+
+        number: how many there were before. Of many images fewer and fewer are added, so that the events of a long run
+        can still be read.
+        """
+        if number % max(1, 2 ** (number.bit_length() - _ALL_IMAGES.bit_length() + 1)) == 0:
+            self._events.image(step, name, image)
+
+    def text(self, name: str, text: str) -> None:
+        """Adds preformatted text to TensorBoard."""
+        self._events.text(name, text)
+
+    def close(self) -> None:
+        """Ends the progress line."""
+        if self._bar is not None:
+            self._bar[0].stop()
+
 
 class Events:
-    """Writes events into a run's folder; where it cannot, it says so once and leaves them out.
+    """Writes TensorBoard events into a run's folder.
 
-    start: the step the run goes on from; events of later steps, from before it was stopped, are dropped.
+    Not torch's SummaryWriter: that one writes in a thread, which a full disk ends without a word to the training.
+
+    start: the step the run resumes from; TensorBoard drops earlier files' events of later steps.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -29,122 +100,41 @@ class Events:
         self._file = folder / name
         self._start = start
         self._begun = False
-        self._effort = OptionalOutput(self._file)
+        self._output = OptionalOutput(self._file)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds numbers, grouped by the part of their names before the slash."""
         from torch.utils.tensorboard.summary import scalar
 
         self._add(step, [scalar(name, value) for name, value in values.items()])
 
     def image(self, step: int, name: str, image: ImageArray) -> None:
-        """Adds an image, RGB uint8 (h, w, 3)."""
         from torch.utils.tensorboard.summary import image as image_summary
 
         self._add(step, [image_summary(name, image, dataformats="HWC")])
 
     def text(self, name: str, text: str) -> None:
-        """Adds text, shown as it is."""
-        from torch.utils.tensorboard.summary import text as summary
+        from torch.utils.tensorboard.summary import text as text_summary
 
-        self._add(0, [summary(name, "    " + text.replace("\n", "\n    "))])
+        self._add(0, [text_summary(name, "    " + text.replace("\n", "\n    "))])
 
     def _add(self, step: int, summaries: list[Any]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        events = [] if self._begun else self._beginning()
-        events += [Event(wall_time=time.time(), step=step, summary=summary) for summary in summaries]
+        now, events = time.time(), []
+        if not self._begun:
+            events.append(Event(wall_time=now, file_version="brain.Event:2"))
+            if self._start:
+                restart = SessionLog(status=SessionLog.START)
+                events.append(Event(wall_time=now, step=self._start + 1, session_log=restart))
+        events += [Event(wall_time=now, step=step, summary=summary) for summary in summaries]
         content = io.BytesIO()
         writer = RecordWriter(content)
         for event in events:
             writer.write(event.SerializeToString())
-        with self._effort.attempt():
+        with self._output.attempt():
             append_atomically(self._file, content.getvalue())
             self._begun = True
-
-    def _beginning(self) -> list[Any]:
-        """What a file of events begins with, and what drops those of later steps in earlier files."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        begins = [Event(wall_time=time.time(), file_version="brain.Event:2")]
-        if self._start:
-            log = SessionLog(status=SessionLog.START)
-            begins.append(Event(wall_time=time.time(), step=self._start + 1, session_log=log))
-        return begins
-
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-
-_EACH = 64  # so many grids are all among the events, and half as many of every doubling after them
-
-
-class Monitor:
-    """Writes a run's metrics into its folder and shows how far it is.
-
-    The scalars of `metrics.jsonl` and of TensorBoard are the same. A run that is resumed continues both: what
-    was written after its checkpoint is dropped. What cannot be written is told and left out.
-
-    folder: of the run. start: the step it goes on from. until: the step this session ends at.
-    """
-
-    def __init__(self, folder: Path, start: int, until: int) -> None:
-        self._metrics = folder / "metrics.jsonl"
-        self._effort = OptionalOutput(self._metrics)
-        with self._effort.attempt():
-            _drop_after(self._metrics, start)
-        self._events = Events(folder, start)
-        self._start, self._until = start, until
-        self._began = (start, time.perf_counter())
-        self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress.progress_shown() else None
-        self._losses = ""
-
-    def advance(self, step: int) -> None:
-        """Moves the progress line."""
-        if self._began[0] == self._start:
-            # The first step, which may compile the networks, says nothing of the others.
-            self._began = (step, time.perf_counter())
-        if self._bar is not None:
-            bar, task = self._bar
-            bar.update(task, completed=step, losses=self._losses)
-
-    def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars, grouped by the part of their names before the slash."""
-        line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
-        self._events.scalars(step, scalars)
-        with self._effort.attempt():
-            append_atomically(self._metrics, f"{line}\n".encode())
-        self._losses = _main_losses(scalars)
-        if self._bar is None:
-            speed = scalars.get("speed/images_per_second", 0.0)
-            log.info(
-                f"step {step}/{self._until}  {self._time_left(step)} left  {speed:.1f} images/s  {self._losses}"
-            )
-        self.advance(step)
-
-    def image(self, step: int, name: str, image: ImageArray, number: int) -> None:
-        """Adds an image, RGB uint8 (h, w, 3), to TensorBoard. number: how many there were before; of many, fewer and
-        fewer are added, so that the events of a long run can still be read.
-        """
-        if number % max(1, 2 ** (number.bit_length() - _EACH.bit_length() + 1)) == 0:
-            self._events.image(step, name, image)
-
-    def text(self, name: str, text: str) -> None:
-        """Adds text to TensorBoard, shown as it is."""
-        self._events.text(name, text)
-
-    def close(self) -> None:
-        """Finishes the progress line."""
-        if self._bar is not None:
-            self._bar[0].stop()
-
-    def _time_left(self, step: int) -> str:
-        first, since = self._began
-        seconds = round((time.perf_counter() - since) / max(step - first, 1) * max(self._until - step, 0))
-        hours, minutes = seconds // 3600, seconds % 3600 // 60
-        return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds % 60:02d}s"
 
 
 def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":
@@ -163,8 +153,8 @@ def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":
     return bar, bar.add_task("training", total=until, completed=start, losses="")
 
 
-def _main_losses(scalars: Mapping[str, float]) -> str:
-    """The sum of each role's terms, "generator 2.31  discriminator 0.42"; a role is what has a learning rate."""
+def _sums_by_role(scalars: Mapping[str, float]) -> str:
+    """Returns the sum of each role's terms, "generator 2.31  discriminator 0.42". Roles have a learning rate."""
     roles = {name.partition("/")[2] for name in scalars if name.startswith("learning_rate/")}
     sums: dict[str, float] = {}
     for name, value in scalars.items():
@@ -175,10 +165,10 @@ def _main_losses(scalars: Mapping[str, float]) -> str:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines of steps after `step`, and a line that a crash left unfinished."""
+    """Removes the lines of later steps, and a line that a crash left incomplete."""
     if not path.is_file():
         return
-    with open(path, "rb") as lines, atomic_write(path) as unfinished, open(unfinished, "wb") as kept:
+    with open(path, "rb") as lines, atomic_write(path) as temporary, open(temporary, "wb") as kept:
         kept.writelines(line for line in lines if _is_until(line, step))
 
 

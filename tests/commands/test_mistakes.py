@@ -286,7 +286,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_keeps_the_one_before(gan_ns
         result,
         "step-0000006.pt",
         "No space left",
-        "step-0000004.pt is whole",
+        "step-0000004.pt is intact",
         "free space on that disk (old runs or",
     )
     monkeypatch.undo()

@@ -64,4 +64,4 @@ def test_a_rate_far_too_high_is_one_line(tiny, tmp_path):
     code, _, err = run(*arguments, "training.on_nonfinite=skip", "--output", tmp_path / "skipping")
     assert code == 2
     assert "Traceback" not in err
-    assert "of the last 10 steps were left out" in err.strip().splitlines()[-1]
+    assert "of the last 10 steps were skipped" in err.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, checked when read, and never run."""
+"""Checkpoints: complete or absent, checked when read, and never executed."""
 
 import builtins
 import errno
@@ -44,7 +44,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path, caplog, how):
     data = bytearray(newest.read_bytes())
     if how == "cut":
         data = data[: len(data) // 2]
-    elif how == "flipped":  # inside the tensor, where nothing but the checksum tells
+    elif how == "flipped":  # inside the tensor, where only the checksum reveals it
         at = data.index(torch.full((8,), 2.0).numpy().tobytes()) + 40
         data[at] ^= 1
     else:
@@ -54,10 +54,10 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path, caplog, how):
     assert path.name == "step-0000001.pt"
     assert loaded["step"] == 1
     assert "step-0000002.pt" in caplog.text
-    assert "going on with step-0000001.pt" in caplog.text
+    assert "using step-0000001.pt instead" in caplog.text
 
 
-def test_none_at_all_and_none_whole(tmp_path):
+def test_no_checkpoint_at_all_and_none_intact(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints"):
         checkpoint.load_newest(tmp_path)
     (tmp_path / "step-0000001.pt").write_bytes(b"x")
@@ -65,7 +65,7 @@ def test_none_at_all_and_none_whole(tmp_path):
         checkpoint.load_newest(tmp_path)
 
 
-def test_another_format_and_another_thing_are_named(tmp_path):
+def test_another_format_and_other_files_are_refused(tmp_path):
     path = checkpoint.save(tmp_path, payload(1), kept=2)
     torch.save({"format": 99}, path)
     with pytest.raises(CheckpointError, match="format 99"):
@@ -74,7 +74,7 @@ def test_another_format_and_another_thing_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="not a gan_nst checkpoint"):
         checkpoint.load(path)
     torch.save({"format": checkpoint.FORMAT}, path)
-    with pytest.raises(CheckpointError, match="incomplete"):
+    with pytest.raises(CheckpointError, match=r"not a gan_nst checkpoint \(method: missing\)"):
         checkpoint.load(path)
 
 
@@ -123,15 +123,15 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
     before = old.read_bytes()
     monkeypatch.setattr(checkpoint, "open", lambda *a: _FullDisk(builtins.open(*a), room), raising=False)  # noqa: SIM115
     with pytest.raises(
-        CheckpointError, match=r"step-0000002\.pt: could not be written .*step-0000001\.pt is whole"
+        CheckpointError, match=r"step-0000002\.pt: could not be written .*step-0000001\.pt is intact"
     ):
         checkpoint.save(tmp_path, payload(2, 5000), kept=2)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == before
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_is_told_and_no_failure(tmp_path, monkeypatch, caplog):
-    """Its folder may be marked append-only, or the disk read-only from then on, which the next write tells."""
+def test_an_old_checkpoint_that_cannot_be_removed_is_only_a_warning(tmp_path, monkeypatch, caplog):
+    """Its folder may be append-only; if the disk became read-only, the next write fails."""
     whole = Path.unlink
 
     def unlink(path, missing_ok=False):
@@ -150,8 +150,8 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_told_and_no_failure(tmp_pat
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_checkpoint_kept_under_a_name_outlives_the_numbered_ones(tmp_path, monkeypatch, links):
-    """As a second name of the file, or as a copy where the system has no such names."""
+def test_a_checkpoint_kept_under_a_name_outlives_numbered_ones(tmp_path, monkeypatch, links):
+    """As a hard link, or as a copy where the system has none."""
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
@@ -168,8 +168,8 @@ def test_a_checkpoint_kept_under_a_name_outlives_the_numbered_ones(tmp_path, mon
     assert checkpoint.load(tmp_path / "best.pt")["step"] == 4
 
 
-def test_whatever_the_newest_checkpoint_notes_as_kept_is_kept(tmp_path, monkeypatch):
-    """Killed before a numbered checkpoint has its name, the kept one is there already, never the other way round."""
+def test_the_kept_checkpoint_gets_its_name_first(tmp_path, monkeypatch):
+    """A numbered checkpoint may note that it is kept: killed in between, it must not be the only one."""
     whole, seen = os.replace, []
     monkeypatch.setattr("os.replace", lambda a, b: (seen.append(os.path.basename(b)), whole(a, b)))
     checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
@@ -194,6 +194,9 @@ def refusal(path):
             {"step": -1},
             {"step": True},
             {"step": 1.5},
+            {"step": torch.zeros(2)},
+            {"format": torch.zeros(2)},
+            {"method": torch.zeros(2)},
             {"method": 3},
             {"settings": []},
             {"data": None},
@@ -211,38 +214,22 @@ def refusal(path):
             {"random": [{"cpu": 1}]},
             {"notes": []},
         ),
-        *({"state": torch.zeros(3)}, {"settings": {1: 2}}, {"ema": {"a\nb" * 1000: "c\n" * 1000}}),
+        *({"state": torch.zeros(3)}, {"ema": {"a\nb" * 1000: "c\n" * 1000}}),
     ],
 )
-def test_what_is_not_of_its_type_is_refused(tmp_path, changes):
+def test_parts_of_another_type_are_refused(tmp_path, changes):
     path = checkpoint.save(tmp_path, payload(1), kept=2)
     torch.save({"format": checkpoint.FORMAT, **payload(1), **changes}, path)
     assert "not a gan_nst checkpoint" in refusal(path)
 
 
-def repacked(path, change, packing=zipfile.ZIP_STORED):
-    """The archive again, each member as `change(name, content)` has it; its checksums are right."""
+def repacked(path, change):
+    """Writes the archive again with each member changed by `change(name, content)` and with correct checksums."""
     with zipfile.ZipFile(path) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
-    with zipfile.ZipFile(path, "w", packing) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in members:
             archive.writestr(name, change(name, content))
-
-
-@pytest.mark.timeout(20)
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    path = checkpoint.save(tmp_path, payload(1), kept=2)
-    repacked(path, lambda name, content: bytes(10**8) if "data/" in name else content, zipfile.ZIP_DEFLATED)
-    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda *_: pytest.fail("unpacked"))
-    assert "packed" in refusal(path)
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_members_of_one_name_are_refused(tmp_path):
-    path = checkpoint.save(tmp_path, payload(1), kept=2)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(archive.namelist()[0], b"\x80\x02}.")
-    assert "twice" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -259,68 +246,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     assert "not a file" in refusal(tmp_path / "step-0000001.pt")
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"format": torch.zeros(2)},
-        {"settings": {"seed": torch.zeros(2)}},
-        {"settings": {"training": {"epochs": torch.zeros(2, 2)}}},
-        {"settings": {"data": [torch.zeros(2)]}},
-        {"step": torch.zeros(2)},
-        {"method": torch.zeros(2)},
-    ],
-)
-def test_numbers_where_plain_settings_belong_are_refused_in_one_line(tmp_path, odd):
-    path = tmp_path / "step-0000001.pt"
-    torch.save({"format": checkpoint.FORMAT, **payload(1), **odd}, path)
-    with pytest.raises(CheckpointError) as refusal:
-        checkpoint.load(path)
-    assert str(refusal.value).startswith(f"{path}: ")
-    assert "\n" not in str(refusal.value)
-
-
-def holding_itself():
-    own = []
-    own.append(own)
-    return own
-
-
-def doubled(times):
-    """A few lists that stand for two to the power of `times` values."""
-    own = ["x"]
-    for _ in range(times):
-        own = [own, own]
-    return own
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("place", ["state", "settings", "notes", "optimizers", "ema"])
-@pytest.mark.parametrize("odd", [holding_itself(), doubled(25), doubled(60)])
-def test_what_holds_itself_or_stands_for_very_much_is_refused(tmp_path, place, odd):
-    path = tmp_path / "step-0000001.pt"
-    torch.save({"format": checkpoint.FORMAT, **payload(1), place: {"x": odd}}, path)
-    assert "nested" in refusal(path)
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        torch.zeros(1).expand(10**12),
-        torch.zeros(2, 2).to_sparse(),
-        torch.zeros(2, device="meta"),
-    ],
-)
-def test_tensors_that_stand_for_more_than_their_bytes_are_refused(tmp_path, odd):
-    """Somewhere deep, where the types say nothing: copied, the first would take 4 TB."""
-    whole = payload(1)
-    whole["optimizers"] = {"generator": {"state": {0: {"exp_avg": odd}}, "param_groups": []}}
-    path = tmp_path / "step-0000001.pt"
-    torch.save({"format": checkpoint.FORMAT, **whole}, path)
-    with pytest.raises(CheckpointError, match=r"step-0000001\.pt: (not a gan_nst checkpoint|damaged or)"):
-        checkpoint.load(path)
-
-
-def test_tensors_in_other_layouts_are_plain(tmp_path):
+def test_tensors_keep_their_layout(tmp_path):
     kept = {"last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last), "none": torch.zeros(0)}
     path = checkpoint.save(
         tmp_path, {**payload(1), "state": {**kept, "part": torch.rand(4, 4)[1:, :2]}}, kept=2

@@ -1,4 +1,4 @@
-"""training.on_nonfinite: what is said of the steps that are left out, when they are too many, and who says it."""
+"""training.on_nonfinite: what is reported about skipped steps, by which process, and when they are too many."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def to_nan(loss):
 
 
 def with_nan(loss):
-    """Its gradient stays finite, so that the average of the gradients tells the other processes nothing."""
+    """Its gradient stays finite, so that the averaged gradient reveals nothing to the other processes."""
     return loss + NAN
 
 
@@ -36,7 +36,7 @@ def images(step, count=1):
     return {"x": [f"a/{step}-{number}.png" for number in range(count)]}
 
 
-def test_skipped_steps_are_counted_and_told(tmp_path, caplog):
+def test_skipped_steps_are_counted_and_reported(tmp_path, caplog):
     trainer = skipping(tmp_path, {2, 12, 14}, images_of=images)
     trainer.monitor = Monitor(tmp_path, 0, 30)
     trainer.run(30)
@@ -44,10 +44,10 @@ def test_skipped_steps_are_counted_and_told(tmp_path, caplog):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped/steps"] for line in lines] == [1, 2, 0]
     assert all(isinstance(value, float) for line in lines for key, value in line.items() if key != "step")
-    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == [
-        "1 step left out, as a value was not finite: step 3: generator/bad not finite, with the images a/2-0.png",
-        "2 steps left out, as a value was not finite: step 13: generator/bad not finite, with the images a/12-0.png; "
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "1 step skipped: step 3: generator/bad not finite, with the images a/2-0.png",
+        "2 steps skipped: step 13: generator/bad not finite, with the images a/12-0.png; "
         "step 15: generator/bad not finite, with the images a/14-0.png",
     ]
 
@@ -60,19 +60,19 @@ def test_a_run_that_stops_logs_no_count(tmp_path):
     assert "skipped/steps" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_what_is_told_is_bounded(tmp_path, caplog):
+def test_what_is_reported_is_bounded(tmp_path, caplog):
     def many(step):
         return images(step, 500)
 
     trainer = skipping(tmp_path, set(range(0, 100, 2)), images_of=many, log_every=100)
     trainer.run(100)
-    (told,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert told.startswith("50 steps left out")
-    assert told.endswith("a/4-0.png, a/4-1.png, a/4-2.png and 497 more; and 47 more steps")
-    assert len(told) < 500
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("50 steps skipped")
+    assert warning.endswith("a/4-0.png, a/4-1.png, a/4-2.png and 497 more; and 47 more steps")
+    assert len(warning) < 500
 
 
-def test_means_leave_skipped_steps_out():
+def test_means_exclude_skipped_steps():
     means = Means()
     for value, skipped in ((1.0, 0.0), (NAN, 1.0), (3.0, 0.0)):
         means.add(("g/x",), torch.tensor([value]), torch.tensor(skipped))
@@ -88,7 +88,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
     with pytest.raises(TrainingError) as raised:
         trainer.run(100)
     message = str(raised.value)
-    assert "steps were left out" in message
+    assert "steps were skipped" in message
     assert "generator/bad not finite, with the images" in message
     assert "training.init_from=" in message
     assert "on_nonfinite=skip" not in message
@@ -98,9 +98,9 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
 
 
 def test_too_many_skipped_steps_end_the_run_at_a_report_without_one(tmp_path):
-    """Nine of nine, too few to judge, are not forgotten when the tenth is sound."""
+    """Nine of nine are too few to judge, but still count when the tenth step is sound."""
     with pytest.raises(
-        TrainingError, match=r"9 of the last 10 steps were left out .*, as in step 3: generator/bad"
+        TrainingError, match=r"9 of the last 10 steps were skipped, the latest at step 3: generator/bad"
     ):
         skipping(tmp_path, set(range(9)), log_every=9).run(10)
 
@@ -110,7 +110,7 @@ def test_half_of_the_steps_may_be_skipped(tmp_path, log_every):
     skipping(tmp_path, set(range(0, 100, 2)), log_every=log_every).run(100)
 
 
-def test_a_run_that_skips_resumes_bit_by_bit(tmp_path):
+def test_a_run_that_skips_resumes_bit_exactly(tmp_path):
     bad = {3, 7, 12}
     whole, first = skipping(tmp_path / "whole", bad), skipping(tmp_path / "first", bad, checkpoint_every=8)
     for trainer, until in ((whole, 20), (first, 8)):
@@ -127,7 +127,7 @@ def test_a_run_that_skips_resumes_bit_by_bit(tmp_path):
     assert not torch.equal(next(sound.method.parameters()), next(whole.method.parameters()))
 
 
-def test_the_message_names_a_bounded_number_of_images_and_fits_the_settings(tmp_path):
+def test_the_message_names_a_few_images_and_fits_the_settings(tmp_path):
     poison = ({3}, to_nan)
     trainer = make_trainer(tmp_path, poison, images_of=lambda step: images(step, 8), gradient_clip=1.0)
     with pytest.raises(TrainingError) as raised:
@@ -135,12 +135,12 @@ def test_the_message_names_a_bounded_number_of_images_and_fits_the_settings(tmp_
     newest = tmp_path / "checkpoints" / "step-0000000.pt"
     assert str(raised.value) == (
         "step 4: generator/bad not finite, with the images a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
-        f"reached the weights. {newest} is from before: gan-nst train --resume {tmp_path} training.on_nonfinite=skip "
-        f"leaves such steps out; or start a new run with training.init_from={tmp_path} and a lower learning rate"
+        f"reached the weights. {newest} is from before. To skip such steps: gan-nst train --resume {tmp_path} "
+        f"training.on_nonfinite=skip; or start a new run with training.init_from={tmp_path} and a lower learning rate"
     )
 
 
-def test_a_skipped_step_leaves_the_counts_of_the_optimizer(tmp_path):
+def test_a_skipped_step_does_not_count_for_the_optimizer(tmp_path):
     trainer = skipping(tmp_path, {5, 6})
     trainer.run(10)
     ((_, moments),) = trainer.optimizers["generator"].state.items()
@@ -172,7 +172,7 @@ class Normed(Toy):
 
 
 @pytest.mark.parametrize("choice", ["stop", "skip"])
-def test_running_statistics_and_clipped_weights_stay(tmp_path, choice):
+def test_running_statistics_and_clipped_weights_are_undone(tmp_path, choice):
     trainer = make_trainer(tmp_path, method=Normed({4}), on_nonfinite=choice)
     stream = batches(0)
     for _ in range(4):
@@ -185,9 +185,8 @@ def test_running_statistics_and_clipped_weights_stay(tmp_path, choice):
         assert torch.equal(value, before[key]), key
     trainer.step += 1
     trainer.train_step(next(stream))
-    stays = choice == "stop"
     for key, value in discriminator.state_dict().items():
-        assert torch.equal(value, before[key]) == stays, key
+        assert torch.equal(value, before[key]) == (choice == "stop"), key
 
 
 def test_the_guard_remembers_the_first_failures_and_counts_all():
@@ -195,7 +194,7 @@ def test_the_guard_remembers_the_first_failures_and_counts_all():
     for step in range(40):
         guard.begin()
         guard.check(step, ("g/x", "g/y"), torch.tensor([1.0, NAN if step % 2 else 1.0]))
-        guard.check(step, ("d/x",), torch.tensor([NAN]))  # in even steps alone it is the first
+        guard.check(step, ("d/x",), torch.tensor([NAN]))  # in even steps only, it is the first
     skipped, failures = guard.take()
     assert skipped == 40
     assert [(failure.step, failure.terms) for failure in failures] == [
@@ -206,19 +205,19 @@ def test_the_guard_remembers_the_first_failures_and_counts_all():
 
 @pytest.mark.parametrize("spoil", [to_nan, with_nan])
 @pytest.mark.parametrize("choice", ["stop", "skip"])
-def test_processes_skip_together_and_the_one_that_met_it_names_its_images(tmp_path, choice, spoil):
+def test_processes_skip_together_and_name_the_images_of_the_one_that_failed(tmp_path, choice, spoil):
     first, second = in_two_processes(tmp_path, _one_of_two, tmp_path, choice, spoil)
     assert first == second
-    told, weights = first
-    assert "step 4: generator/bad not finite, with the images a/of-1-3.png" in told
-    assert "of-0" not in told
+    messages, weights = first
+    assert "step 4: generator/bad not finite, with the images a/of-1-3.png" in messages
+    assert "of-0" not in messages
     assert weights
 
 
 def _one_of_two(rank, tmp_path, choice, spoil):
-    told = []
+    messages = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger("gan_nst").addHandler(handler)
     trainer = make_trainer(
         tmp_path / "run",
@@ -229,7 +228,7 @@ def _one_of_two(rank, tmp_path, choice, spoil):
     try:
         trainer.run(10)
     except TrainingError as error:
-        told.append(str(error))
+        messages.append(str(error))
     weights = trainer.method.generators["ab"].weight
     assert torch.isfinite(weights).all()
-    return "; ".join(told), weights.tolist()
+    return "; ".join(messages), weights.tolist()

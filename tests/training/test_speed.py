@@ -304,4 +304,4 @@ def test_the_time_left_leaves_out_the_first_step(monkeypatch, tmp_path, caplog):
         watching.advance(step)
     watching.log(11, {})
     watching.close()
-    assert "step 11/61  0m50s left" in caplog.text
+    assert "step 11/61  50 s left" in caplog.text

@@ -107,7 +107,7 @@ def test_gradient_clip_bounds_the_norm(tmp_path):
 def test_intervals_act_at_their_steps(tmp_path):
     seen = []
     trainer = make_trainer(tmp_path)
-    trainer.at_interval = [IntervalAction(4, seen.append)]
+    trainer.interval_actions = [IntervalAction(4, seen.append)]
     trainer.run(13)
     assert seen == [4, 8, 12]
 
@@ -195,13 +195,13 @@ def _one_of_two(rank, tmp_path):
         (KeyError("unforeseen"), "unforeseen", 0),  # as a kill: nothing is saved then
         (
             DataError("b/7.png: no such file"),
-            "b/7.png: no such file; step 7 is saved, go on with: .*--resume",
+            "b/7.png: no such file; step 7 is saved, resume with: .*--resume",
             7,
         ),
     ],
     ids=["killed before a checkpoint was due", "no more images"],
 )
-def test_a_run_goes_on_from_its_very_start_or_from_where_images_failed(tmp_path, failure, told, saved):
+def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path, failure, told, saved):
     def breaks(step):
         for number, found in enumerate(batches(step), step):
             if number == 7:
