@@ -218,10 +218,12 @@ def _checked_path(name: str) -> PurePosixPath:
         problem = "it leads out of the folder"
     elif "\\" in name or one_line(text) != text:
         problem = "it contains a backslash or a control character"
-    elif len(parts) > _MAX_DEPTH:
-        problem = f"it is nested deeper than {_MAX_DEPTH} folders"
-    elif max(map(len, map(os.fsencode, parts)), default=0) > _MAX_PART or len(os.fsencode(name)) > _MAX_PATH:
-        problem = "it is too long"
+    elif (
+        len(parts) > _MAX_DEPTH
+        or len(os.fsencode(name)) > _MAX_PATH
+        or any(len(os.fsencode(part)) > _MAX_PART for part in parts)
+    ):
+        problem = "it is too long or too deeply nested"
     if problem is not None:
         raise ArchiveRefused(f"the name {name[:100]}: {problem}")
     return PurePosixPath(*parts)
@@ -238,7 +240,9 @@ def _write(member: _Member, path: Path) -> None:
         with open(path, "xb") as file:
             file.writelines(member.data())
     except (FileExistsError, NotADirectoryError):
-        raise ArchiveRefused(f"{member.name} is in it twice, or in upper and lower case") from None
+        raise ArchiveRefused(
+            f"{member.name} appears twice, or differs from another name only in case"
+        ) from None
     except OSError as error:
         if not _is_environmental(error):
             raise

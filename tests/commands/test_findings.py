@@ -1,4 +1,4 @@
-"""Runs that are really broken, each found out by what it logged; a sound one raises no alarm."""
+"""Runs that are really broken are diagnosed from their logs; a sound one raises no alarm."""
 
 import dataclasses
 import logging
@@ -23,7 +23,7 @@ QUICK = ["training.log_every=2", "training.checkpoint_every=1000", "training.sam
 
 @pytest.fixture
 def findings(datasets, tmp_path):
-    """Trains with the given settings and returns what is found, by kind."""
+    """Trains with the given settings and returns the findings by kind."""
 
     def train_and_diagnose(*overrides, root=datasets):
         run = train(
@@ -60,24 +60,24 @@ def test_a_constant_generator_has_collapsed(findings, monkeypatch):
     assert "collapse" in kinds(findings("training.steps=6", "evaluation.every=2"))
 
 
-def test_an_alarm_is_told_once_while_the_run_is_trained(findings, monkeypatch, caplog):
+def test_an_alarm_is_reported_once_during_training(findings, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     generator_that(monkeypatch, lambda x, y: 0 * y + 0.3)
     findings("training.steps=12", "evaluation.every=2", "training.sample_every=2")
-    told = [message for message in caplog.messages if message.startswith("collapse, step ")]
-    assert len(told) == 1
-    assert told[0].endswith("Try: method.cycle_weight=4 instead of 2")
-    assert caplog.messages.index(told[0]) < next(
+    reported = [message for message in caplog.messages if message.startswith("collapse, step ")]
+    assert len(reported) == 1
+    assert reported[0].endswith("Try: method.cycle_weight=4 instead of 2")
+    assert caplog.messages.index(reported[0]) < next(
         number for number, message in enumerate(caplog.messages) if message.startswith("step 8/12 ")
     )
 
 
-def test_an_inverting_generator_is_found_out(findings, monkeypatch):
+def test_an_inverting_generator_is_detected(findings, monkeypatch):
     generator_that(monkeypatch, lambda x, y: 0 * y - x)
     assert "inverted" in kinds(findings("training.steps=6", "evaluation.every=2"))
 
 
-def test_a_checkerboard_is_seen(findings, monkeypatch):
+def test_a_checkerboard_is_detected(findings, monkeypatch):
     board = torch.from_numpy(1 - 2.0 * (np.indices((64, 64)).sum(0) % 2)).float()
     generator_that(
         monkeypatch, lambda x, y: 0 * y + 0.9 * x + 0.08 * board[: y.shape[2], : y.shape[3]].to(y.device)
@@ -86,7 +86,7 @@ def test_a_checkerboard_is_seen(findings, monkeypatch):
 
 
 def test_an_overpowering_discriminator_is_saturated(findings):
-    """The generators are held to the input by huge cycle and identity weights, so that it learns undisturbed."""
+    """Huge cycle and identity weights hold the generators to the input, so that it learns undisturbed."""
     found = findings(
         "method.generator.start_from=image",
         *("method.cycle_weight=500", "method.identity_weight=500", "method.discriminator.width=16"),
@@ -114,7 +114,7 @@ def test_a_discriminator_of_constant_scores_is_idle(findings, monkeypatch):
     assert "idle discriminator" in kinds(found)
 
 
-def test_a_sound_discriminator_is_not(findings):
+def test_a_sound_discriminator_raises_no_alarm(findings):
     found = findings("training.steps=200", "evaluation.every=1000")
     assert not kinds(found) & {"idle discriminator", "saturated discriminator"}
     assert "loss spike" not in found
@@ -141,7 +141,7 @@ def test_a_loss_that_jumps_is_a_spike(findings, monkeypatch):
     assert 230 <= found["loss spike"].step <= 240
 
 
-def test_a_non_finite_value_in_what_a_run_logged_is_found(findings, datasets, tmp_path):
+def test_a_logged_value_that_is_not_finite_is_found(findings, datasets, tmp_path):
     findings("training.steps=6", "evaluation.every=2")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text(
@@ -159,8 +159,8 @@ def translated_world(root, datasets, truth, splits):
             write_image(truth(read_image(path)), root / "photo2cartoon" / f"{split}B" / path.name)
 
 
-def test_training_past_the_best_step_is_found_out(findings, datasets, tmp_path):
-    """Validation says that nothing is to be changed, training changes more and more."""
+def test_training_past_the_best_step_is_detected(findings, datasets, tmp_path):
+    """Validation asks for no change at all, while training changes more and more."""
     translated_world(tmp_path, datasets, lambda image: image, ["val"])
     found = findings(
         *("method.generator.start_from=image", "method.learning_rate=1e-3", "method.cycle_weight=1"),
@@ -173,8 +173,8 @@ def test_training_past_the_best_step_is_found_out(findings, datasets, tmp_path):
     assert f"step {read_run(tmp_path / 'run').series['validation/ab/error'].steps[1]:.0f}" in finding.evidence
 
 
-def test_a_run_that_still_gains_is_told_to_go_on(findings, datasets, tmp_path):
-    """The target is the photograph made dark, which a generator that starts from the image nears step by step."""
+def test_a_run_that_still_improves_should_continue(findings, datasets, tmp_path):
+    """The target is a darkened photograph, which a generator that starts from the image approaches step by step."""
     translated_world(tmp_path, datasets, lambda image: image // 3, ["train", "val"])
     found = findings(
         *("method.generator.start_from=image", "method.learning_rate=1e-3", "method.cycle_weight=1"),
