@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN ?= runs/$(DOMAIN)/$(METHOD)/latest
 
-.PHONY: help install train translate app export evaluate curves tensorboard data get check-data bench test campaign lint clean
+.PHONY: help install train translate app export evaluate curves tensorboard data get check-data bench gpu-check test campaign lint clean
 
 help:
 	@echo "make train DOMAIN=photo2cartoon [METHOD=cyclegan] [ARGS=\"training.stop_at=500 ...\"]"
@@ -19,6 +19,7 @@ help:
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make get DOMAIN=horse2zebra    (a known data set; without DOMAIN: the list)    make check-data DOMAIN=..."
+	@echo "make gpu-check [OUTPUT=folder] [ARGS=\"eager translate ...\"]    (a first quarter of an hour on a GPU)"
 	@echo "make install    make test    make campaign    make lint    make clean"
 
 install: $(STAMP)
@@ -64,6 +65,9 @@ check-data: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/gan-nst bench $(ARGS)
+
+gpu-check: $(STAMP)
+	@$(BIN)/python -m gan_nst.bench.gpu_check "$(or $(OUTPUT),runs/gpu-check)" $(ARGS)
 
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

@@ -1,16 +1,5 @@
 """Sizes at which the whole benchmark takes seconds."""
 
-from gan_nst.bench.loading import LoaderSizes
 from gan_nst.commands.bench import Sizes
 
-TOY = Sizes(
-    step=32,
-    width=4,
-    blocks=1,
-    channels=8,
-    side=16,
-    matrix=64,
-    translated=32,
-    images=2,
-    loader=LoaderSizes(stored=40, load=36, crop=32, count=4, seconds=0.05),
-)
+TOY = Sizes(step=32, width=4, blocks=1, channels=8, side=16, matrix=64, image=32, images=2, seconds=0.05)

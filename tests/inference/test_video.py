@@ -315,7 +315,7 @@ def test_a_start_far_inside_is_sought(tmp_path, monkeypatch):
     frames = [np.roll(clouds(), 4 * (n % 16), 1) for n in range(120)]
     source = write_clip(tmp_path / "in.mp4", frames, gop_size=5)
     network = Same()
-    monkeypatch.setattr("gan_nst.images.files.video._LEAD", 0.5)
+    monkeypatch.setattr("gan_nst.images.video._LEAD", 0.5)
     translate(source, tmp_path / "out.mp4", network, start=9.0, end=9.3)
     assert_alike(read_clip(tmp_path / "out.mp4").frames, read_clip(source).frames[90:93])
     assert len(network.seen) == 3
