@@ -1,1 +1,1 @@
-"""One file a method; each reads like its paper. `base` holds what they share."""
+"""Ways to train translators: `base` says what a method is, and every other module is one method, named by its file."""

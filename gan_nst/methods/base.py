@@ -1,4 +1,4 @@
-"""What a method is: a list of updates, each moving one role's networks down its losses."""
+"""A method is a list of updates, each of which moves one role's networks down its losses."""
 
 import importlib
 import pkgutil
@@ -17,21 +17,19 @@ from gan_nst.objectives.augment import Augmentation, augment
 from gan_nst.objectives.losses import together
 
 Batch = dict[str, Tensor]
-"""One step's tensors by name: images (n, 3, h, w) in [-1, 1]; an update may leave detached fakes for a
-later one.
-"""
+"""One step's tensors by name: images (n, 3, h, w) in [-1, 1]. An update may leave detached fakes for a later one."""
 
 Losses = dict[str, Tensor]
-"""Weighted scalar terms by name: their sum is minimised, each one is logged."""
+"""Weighted scalar terms by name. Their sum is minimised, and each one is logged."""
 
 
 @dataclass(frozen=True)
 class Stream:
     """One input of a method, as plain data.
 
-    domain: "a", "b", or a name among many.
-    view: what of the image is delivered; "image" is the image itself.
-    tied_to: the batch key of a stream with the same image, crop and flip.
+    domain: "a" or "b".
+    view: "image" for the image itself, else a view of it: "smoothed", for example.
+    tied_to: the batch key of a stream whose image, crop and flip it shares.
     """
 
     domain: str
@@ -43,7 +41,7 @@ class Stream:
 class Role:
     """Networks that share one Adam optimizer.
 
-    learning_rate: a pure function of the step, so nothing of it needs saving.
+    learning_rate: a pure function of the step, so that it has no state to save.
     """
 
     networks: nn.Module
@@ -54,9 +52,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: `role`'s networks move down `losses`; `after` may then clip a parameter to its
-    range.
-    """
+    """One optimizer step: `role`'s networks move down `losses`. `after` may then clip a parameter to its range."""
 
     role: str
     losses: Callable[[Batch], Losses]
@@ -65,9 +61,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Translation:
-    """What a user may ask for: images of `source` through `generator`, which looks like images of
-    `target`.
-    """
+    """A translation that users can ask for: images of `source`, through `generator`, become like those of `target`."""
 
     generator: str
     source: str
@@ -76,7 +70,7 @@ class Translation:
 
 @dataclass(frozen=True)
 class Plan:
-    """The planned length of a run, which schedules follow, and the seed of the method's own random draws."""
+    """The planned length of a run, which schedules follow, and the seed of the method's own random numbers."""
 
     steps: int
     steps_per_epoch: int
@@ -84,15 +78,15 @@ class Plan:
 
 
 class MethodSettings(Section):
-    """The settings that every method has."""
+    """Settings of every method."""
 
     differentiable_augmentation: tuple[Augmentation, ...] = Field(
-        (), description="what discriminators see is varied by: colour, translation, cutout; for small sets"
+        (), description="of what discriminators see: colour, translation, cutout; for small data sets"
     )
 
 
 class Method(nn.Module, ABC):
-    """A way to train translators. The trainer calls `updates` at every step and knows nothing else of it."""
+    """A way to train translators. The trainer only calls `updates` at every step."""
 
     Settings: ClassVar[type[MethodSettings]]
     paper: ClassVar[str]
@@ -106,35 +100,35 @@ class Method(nn.Module, ABC):
         self._augmentations = settings.differentiable_augmentation
 
     def judge(self, discriminator: nn.Module, *images: Tensor) -> Sequence[Tensor]:
-        """A discriminator's scores of several inputs of shape (n, 3, h, w), differentiably augmented, in one pass."""
+        """Returns a discriminator's scores for several inputs of shape (n, 3, h, w), augmented, in one pass."""
         return together(discriminator, *(augment(x, self._augmentations) for x in images))
 
     @classmethod
     def resolve(cls, settings: MethodSettings) -> MethodSettings:
-        """The method's settings with every `auto` of theirs resolved by what lies on this machine."""
+        """Returns the method's settings with every `auto` resolved for this machine."""
         return settings
 
     @abstractmethod
     def roles(self) -> dict[str, Role]:
-        """The roles by name; together they hold every trained network, each once."""
+        """Returns the roles by name. Every trained network belongs to exactly one."""
 
     @abstractmethod
     def updates(self, step: int) -> list[Update]:
-        """What this step does, in order."""
+        """Returns the updates of a step, in order."""
 
     @abstractmethod
     def translations(self) -> dict[str, Translation]:
-        """The translations by name, "ab" for example; the first is the one a user gets without asking."""
+        """Returns the translations by name, "ab" for example. The first is the default."""
 
 
 def names() -> list[str]:
-    """The names of all methods: the other modules of this package."""
+    """Returns the names of all methods, which are the other modules of this package."""
     package = importlib.import_module("gan_nst.methods")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
 
 
 def find(name: Any) -> type[Method]:
-    """The one method that `gan_nst.methods.<name>` defines. Raises SettingsError for a name that is none."""
+    """Returns the method that `gan_nst.methods.<name>` defines. Raises SettingsError for an unknown name."""
     if name not in names():
         given = format_value(name)
         close = get_close_matches(given.strip("'"), names(), 1)

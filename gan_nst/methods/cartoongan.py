@@ -1,9 +1,9 @@
 """CartoonGAN: photographs into cartoons, in one direction (Chen, Lai and Liu 2018, CVPR, pages 9465 to 9474).
 
-The discriminator must tell cartoons from translated photographs and also from cartoons whose edges were smoothed, so
-that clear edges are what it asks for. What the photograph shows is kept by a content loss, on which alone the generator
-warms up. The original training code was never published; order and details follow the paper and, where it is silent,
-znxlwm/pytorch-CartoonGAN: discriminator first, its three terms summed, the rate divided by ten twice.
+The discriminator learns to tell cartoons from translated photographs and from cartoons with smoothed edges, so that it
+demands clear edges. A content loss preserves what the photograph shows; in the warm-up the generator minimises only
+that. The original training code was never published. Order and details follow the paper and, where it is silent,
+znxlwm/pytorch-CartoonGAN: discriminator first, its three terms summed, the learning rate divided by ten twice.
 """
 
 from functools import partial
@@ -33,23 +33,23 @@ from gan_nst.objectives.losses import ADVERSARIAL, l1
 
 
 class CartoonGeneratorSpec(ResnetSpec):
-    """The published generator: 8 blocks, two convolutions a resampling, reflection everywhere."""
+    """The published generator: 8 blocks, two convolutions at every resampling, reflection padding everywhere."""
 
     blocks: int = Field(8, ge=1, le=100, description="residual blocks")
     convolutions: Literal[1, 2] = Field(2, description="convolutions at every down- and up-sampling")
-    padding: Padding = Field("reflect", description="of the convolutions that CycleGAN's pads with zeros")
+    padding: Padding = Field("reflect", description="of the convolutions that CycleGAN pads with zeros")
 
 
 class CartoonGanSettings(MethodSettings):
-    """The settings of CartoonGAN, with the published values as defaults where they carry over."""
+    """The settings of CartoonGAN. Defaults are the published values where those carry over."""
 
     name: Literal["cartoongan"] = "cartoongan"
     generator: CartoonGeneratorSpec = CartoonGeneratorSpec()
     discriminator: CartoonDiscriminatorSpec = CartoonDiscriminatorSpec()
-    features: FeatureSettings = Field(FeatureSettings(), description="what the content loss looks through")
+    features: FeatureSettings = Field(FeatureSettings(), description="of the content loss")
     adversarial: Literal["lsgan", "bce"] = Field("bce", description="adversarial loss")
     content_weight: float = Field(1.0, ge=0, description="of the difference between features of ab(a) and a")
-    warm_up: float = Field(1 / 11, ge=0, le=1, description="share of the steps on content alone")
+    warm_up: float = Field(1 / 11, ge=0, le=1, description="share of the steps with the content loss only")
     learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
     decay_at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
@@ -58,12 +58,12 @@ class CartoonGanSettings(MethodSettings):
 
 
 class CartoonGan(Method):
-    """One generator, one discriminator; one update a step in the warm-up, two after it."""
+    """One generator and one discriminator; one update per step in the warm-up, two after it."""
 
     Settings = CartoonGanSettings
     paper = "Chen et al. 2018, CartoonGAN: Generative Adversarial Networks for Photo Cartoonization"
-    # A cartoon and its smoothed self share crop and flip, so that within a step they differ in nothing but edges. The
-    # paper draws them apart (its sum over S(e)); znxlwm/pytorch-CartoonGAN stores each beside its cartoon, as here.
+    # A cartoon and its smoothed version share crop and flip, so that within a step they differ only in their edges. The
+    # paper draws them independently (its sum over S(e)); znxlwm/pytorch-CartoonGAN pairs them, as here.
     streams: ClassVar = {
         "real_a": Stream("a"),
         "real_b": Stream("b"),
@@ -105,12 +105,12 @@ class CartoonGan(Method):
         return {"ab": Translation("ab", "a", "b")}
 
     def content_losses(self, batch: Batch) -> Losses:
-        """The content term alone (equation 4 and section 3.3)."""
+        """The content term (equation 4 and section 3.3)."""
         real = batch["real_a"]
         return {"content": self._content(self.generators["ab"](real), real)}
 
     def generator_losses(self, batch: Batch) -> Losses:
-        """The generator's part of the edge-promoting adversarial term (equation 3), and content."""
+        """The generator's part of the edge-promoting adversarial loss (equation 3), and the content term."""
         fake = self.generators["ab"](batch["real_a"])
         (scores,) = self.judge(self.discriminators["b"], fake)
         return {
@@ -119,7 +119,7 @@ class CartoonGan(Method):
         }
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """The edge-promoting adversarial loss (equation 3): cartoons against smoothed ones and translations."""
+        """The edge-promoting adversarial loss (equation 3): cartoons against smoothed cartoons and translations."""
         fake = self.generators["ab"](batch["real_a"]).detach()
         images = batch["real_b"], batch["b_smoothed"], fake
         real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *images)
@@ -136,12 +136,12 @@ class CartoonGan(Method):
 
 
 def warm_up_steps(settings: CartoonGanSettings, plan: Plan) -> int:
-    """How many steps go by on content alone."""
+    """Returns the number of steps with the content loss only."""
     return round(settings.warm_up * plan.steps)
 
 
 def learning_rate(settings: CartoonGanSettings, plan: Plan, step: int) -> float:
-    """The rate at a step: a tenth, then a hundredth, from given shares of the steps after the warm-up."""
+    """Returns the rate at a step: a tenth, then a hundredth, from given shares of the steps after the warm-up."""
     start = warm_up_steps(settings, plan)
     share = (step - start) / max(1, plan.steps - start)
     return settings.learning_rate * 0.1 ** sum(share >= at for at in settings.decay_at)

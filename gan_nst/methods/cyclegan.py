@@ -1,8 +1,8 @@
 """CycleGAN: unpaired translation through cycle consistency (Zhu et al. 2017, arXiv:1703.10593).
 
-The order and the weights of the published code: the generators move first, on fresh fakes; the discriminators
-move second, on fakes from the replay buffer, with half their loss. Identity weights are absolute here: the
-published "lambda_identity 0.5" multiplies the cycle weight of 10 and is 5.
+Order and weights are those of the published code: first the generators, on fresh fakes; then the discriminators, on
+fakes from the replay buffer, with half their loss. Identity weights are absolute here: the published
+"lambda_identity 0.5" multiplies the cycle weight of 10, which gives 5.
 """
 
 from functools import partial
@@ -30,14 +30,16 @@ from gan_nst.objectives.replay import ReplayBuffer
 
 
 class CycleGanSettings(MethodSettings):
-    """The settings of CycleGAN, with the published values as defaults."""
+    """The settings of CycleGAN. Defaults are the published values."""
 
     name: Literal["cyclegan"] = "cyclegan"
     generator: ResnetSpec = Field(ResnetSpec(), description="both generators")
     discriminator: PatchGanSpec = Field(PatchGanSpec(), description="both discriminators")
     adversarial: Literal["lsgan", "bce"] = Field("lsgan", description="adversarial loss")
     cycle_weight: float = Field(10.0, ge=0, description="of |ba(ab(a)) - a| and |ab(ba(b)) - b|")
-    identity_weight: float = Field(5.0, ge=0, description="of |ba(a) - a| and |ab(b) - b|; 0 leaves them out")
+    identity_weight: float = Field(
+        5.0, ge=0, description="of |ba(a) - a| and |ab(b) - b|; 0: without these terms"
+    )
     replay: int = Field(50, ge=0, description="images in each replay buffer; 0: none")
     learning_rate: float = Field(2e-4, gt=0, description="of both optimizers, before the decay")
     betas: tuple[float, float] = Field((0.5, 0.999), description="Adam's moment decays")
@@ -45,12 +47,12 @@ class CycleGanSettings(MethodSettings):
         0.5, ge=0, le=1, description="share of the steps after which the rate falls to zero"
     )
     decay_by: Literal["step", "epoch"] = Field(
-        "step", description="how the rate falls: smoothly, or once an epoch"
+        "step", description="how the rate falls: every step, or every epoch"
     )
 
 
 class CycleGan(Method):
-    """Two generators, two discriminators, two updates a step."""
+    """Two generators and two discriminators; two updates per step."""
 
     Settings = CycleGanSettings
     paper = "Zhu et al. 2017, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks"
@@ -108,9 +110,7 @@ class CycleGan(Method):
         return losses
 
     def discriminator_losses(self, batch: Batch) -> Losses:
-        """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section
-        7.1).
-        """
+        """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section 7.1)."""
         return {f"discriminator_{domain}": self._judge(domain, batch) for domain in ("a", "b")}
 
     def _judge(self, domain: str, batch: Batch) -> Tensor:
@@ -120,12 +120,11 @@ class CycleGan(Method):
 
 
 def learning_rate(settings: CycleGanSettings, plan: Plan, step: int) -> float:
-    """The rate at a step: constant, then falling linearly, by the step to zero or by the epoch as published."""
+    """Returns the rate at a step: constant, then falling linearly, every step to zero or every epoch as published."""
     if settings.decay_by == "step":
         start = round(settings.decay_from * plan.steps)
         return settings.learning_rate * (1 - max(0, step - start) / max(1, plan.steps - start))
-    # Published: with n constant and m decaying epochs, epoch e (from 1) has factor 1 - max(0, e - n) / (m +
-    # 1).
+    # Published: with n constant and m decaying epochs, epoch e (from 1) has the factor 1 - max(0, e - n) / (m + 1).
     epoch, epochs = step // plan.steps_per_epoch + 1, -(-plan.steps // plan.steps_per_epoch)
     constant = round(settings.decay_from * epochs)
     return settings.learning_rate * (1 - max(0, epoch - constant) / (epochs - constant + 1))

@@ -1,14 +1,17 @@
-"""Networks, and `build`: any of them from plain data."""
+"""Every nn.Module of the project. `build` makes any of them from plain data.
+
+`resnet` (generators in segments), `patchgan` and `cartoon` (discriminators), `norm` (the instance norm), `features`
+(frozen networks for content losses).
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from gan_nst.core.errors import SettingsError
+from gan_nst.core.errors import SettingsError, format_value
 from gan_nst.core.settings import Section, validate
 from gan_nst.networks.cartoon import CartoonDiscriminator, CartoonDiscriminatorSpec
-from gan_nst.networks.initialise import initialise
 from gan_nst.networks.patchgan import PatchGan, PatchGanSpec
 from gan_nst.networks.resnet import ResnetGenerator, ResnetSpec
 
@@ -20,16 +23,15 @@ _NETWORKS: dict[str, tuple[type[Section], type[nn.Module]]] = {
 
 
 def build(spec: Section | Mapping[str, Any]) -> nn.Module:
-    """The network that `spec` describes, initialised; `{"name": "resnet", "width": 64, ...}` for example.
+    """Returns the network that `spec` describes, initialised; `{"name": "resnet", "width": 64, ...}` for example.
 
-    Raises SettingsError for an unknown name or a spec that does not fit it.
+    Raises SettingsError for an unknown name or a spec that does not fit the network.
     """
     plain = spec.model_dump() if isinstance(spec, Section) else dict(spec)
     name = plain.get("name")
     if not isinstance(name, str) or name not in _NETWORKS:
-        raise SettingsError(f"network {name!r} is unknown; there are {', '.join(sorted(_NETWORKS))}")
+        raise SettingsError(
+            f"network: expected one of {', '.join(sorted(_NETWORKS))}, got {format_value(name)}"
+        )
     spec_type, network_type = _NETWORKS[name]
     return network_type(validate(spec_type, plain, where=f"network {name}"))
-
-
-__all__ = ["build", "initialise"]

@@ -11,7 +11,7 @@ from gan_nst.networks.norm import InstanceNorm
 
 
 class CartoonDiscriminatorSpec(Section):
-    """What a CartoonGAN discriminator is built from."""
+    """The spec of a CartoonGAN discriminator."""
 
     name: Literal["cartoon"] = "cartoon"
     width: int = Field(32, ge=1, le=1024, description="channels of the first layer")
@@ -23,9 +23,9 @@ class CartoonDiscriminatorSpec(Section):
 class CartoonDiscriminator(nn.Module):
     """Scores every patch of an image: (n, 3, h, w) in [-1, 1] to (n, 1, h', w'), without a sigmoid.
 
-    A flat convolution, then for every down-sampling one with stride 2 and one without, then one more: each followed by
-    an instance norm but the first and those with stride 2. Weights start as torch draws them: from the other networks'
-    deviation of 0.02, the layers without a norm pass on next to nothing, and on photographs it stayed at chance.
+    A convolution, then for every down-sampling one with stride 2 and one without, then one more. All but the first and
+    those with stride 2 are followed by an instance norm. Weights keep torch's initialisation: with the other networks'
+    deviation of 0.02, layers without a norm pass on next to nothing, and on photographs it never beat chance.
     """
 
     def __init__(self, spec: CartoonDiscriminatorSpec) -> None:
@@ -51,7 +51,7 @@ class CartoonDiscriminator(nn.Module):
         return scores
 
     def _append(self, convolution: nn.Conv2d) -> None:
-        """The convolution, and a norm after it where it has no bias."""
+        """Adds a convolution, and a norm after it if it has no bias."""
         normed = convolution.bias is None
         norm = InstanceNorm(convolution.out_channels) if normed else nn.Identity()
         self.convolutions.append(nn.Sequential(convolution, norm))

@@ -1,11 +1,11 @@
-"""Frozen networks whose features tell what an image shows, whatever its style: for content losses.
+"""Frozen networks whose features show the content of an image rather than its style: for content losses.
 
-One convention for all of them: images enter as RGB in [-1, 1] and are normalised by ImageNet's mean and deviation;
-features leave in units of their own mean absolute value over a few fixed images. So the content loss, their mean
-absolute difference, is of much the same size for the layers that are used: 0.5 to 1.1 between photographs and their
-cartoons from SqueezeNet's conv1 to fire7 and the normalised VGG-19's conv1_1 to conv3_1, whose raw features differ
-twentyfold. Its gradient still differs by the layer, about fourfold, and a weight by as much.
-(Published weights belong to other conventions: raw features of images in [0, 1], or of 0 to 255 less a mean.)
+They share one convention: images are RGB in [-1, 1] and are normalised by ImageNet's mean and deviation; features are
+in units of their mean absolute value over a few fixed images. This makes the content loss, their mean absolute
+difference, similar for all useful layers: 0.5 to 1.1 between photographs and their cartoons from SqueezeNet's conv1
+to fire7 and the normalised VGG-19's conv1_1 to conv3_1, whose raw features differ twentyfold. Its gradient still
+differs about fourfold between layers, and so does a suitable weight. (Published weights are for other conventions: raw
+features of images in [0, 1], or of 0 to 255 minus a mean.)
 """
 
 import logging
@@ -45,10 +45,10 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet'
 
 
 class FeatureSettings(Section):
-    """Which frozen network a content loss looks through."""
+    """The frozen network and layer of a content loss."""
 
     network: Literal["vgg19", "squeezenet1_1", "vgg19_normalised", "random"] = Field(
-        "vgg19", description="random: three convolutions with fixed random weights, which need no file"
+        "vgg19", description="random: three convolutions with fixed random weights, without a file"
     )
     layer: str | None = Field(
         None,
@@ -56,26 +56,26 @@ class FeatureSettings(Section):
     )
     weights: Path | Literal["auto", "download"] | None = Field(
         None,
-        description="a file; null: it must lie where weights are looked for; download: fetched if it does not; auto: "
-        "random features if it does not",
+        description="a file; null: it must be found where weights are looked for; download: fetched if not found; "
+        "auto: random features if not found",
     )
     sha256: str | None = Field(
-        None, description="of the weights' file; a run notes it, and goes on with no other file"
+        None, description="of the weights' file; saved by a run, which resumes with no other file"
     )
 
     @model_validator(mode="after")
     def _fits(self) -> "FeatureSettings":
         file = _KINDS[self.network].file
         if file is None and isinstance(self.weights, Path):
-            raise ValueError("weights: random features take no file; choose another network, or give none")
+            raise ValueError("weights: random features need no file; choose another network, or leave it out")
         if self.weights == "download" and (file is None or file.url is None):
-            raise ValueError(f"weights: {self.network} has no address to download from; give a file")
+            raise ValueError(f"weights: {self.network} cannot be downloaded; give a file")
         return self
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A network: its file, its layers before they have weights, and where each named layer ends."""
+    """A network: its file, its default layer, where each named layer ends, and its layers without weights."""
 
     file: Pretrained | None
     layer: str
@@ -86,8 +86,8 @@ class _Kind:
 class FrozenFeatures(nn.Module):
     """Maps images, (n, 3, h, w) in [-1, 1], to the features of one layer, (n, c, h', w'), of mean size about 1.
 
-    It learns nothing and belongs to no role: its weights are no parameters, and no checkpoint holds them. Raises
-    WeightsError when its weights cannot be had, SettingsError for a layer it does not have.
+    It is not trained and belongs to no role: its weights are buffers, which checkpoints do not contain. Raises
+    WeightsError if its weights are not found, SettingsError for an unknown layer.
     """
 
     mean: Tensor
@@ -110,17 +110,17 @@ class FrozenFeatures(nn.Module):
             _draw(layers)
         else:
             if settings.sha256 is not None and settings.sha256 != pretrained.digest(path):
-                raise WeightsError(f"{path}: not the file that the run began with; give that one")
+                raise WeightsError(f"{path}: not the file that the run started with; give that one")
             _load(layers, path, settings.network)
         self.layers = _without_parameters(layers)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
         self.register_buffer("unit", torch.ones(()), persistent=False)
         with torch.no_grad():
-            # Three digits, so that it is nearly always the same number however a machine adds up.
+            # Three digits, so that machines that add up differently nearly always agree.
             unit = float(f"{self(_fixed_images()).abs().mean().item():.3g}")
         if not 0 < unit < math.inf:
-            raise WeightsError(f"{path}: the features of {layer} are {unit} whatever the image")
+            raise WeightsError(f"{path}: the features of {layer} have size {unit}; the weights are unusable")
         self.unit.fill_(unit)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,8 +129,8 @@ class FrozenFeatures(nn.Module):
 
 
 def resolve(settings: FeatureSettings) -> FeatureSettings:
-    """The settings as a run saves them: with the hash of the weights, and with `weights: auto` resolved to the network
-    where its weights lie, else to random features, with a warning. Raises WeightsError for missing weights.
+    """Returns the settings as a run saves them: with the hash of the weights, and `weights: auto` resolved to the
+    network if its weights are found, else to random features, with a warning. Raises WeightsError for missing weights.
     """
     file = _KINDS[settings.network].file
     if file is None:
@@ -140,10 +140,10 @@ def resolve(settings: FeatureSettings) -> FeatureSettings:
         path = _path(file, settings)
         digest = settings.sha256 or pretrained.digest(path)
         return settings.model_copy(update={"weights": weights, "sha256": digest})
-    fetch = " (method.features.weights=download fetches the file)" if file.url else ""
+    fetch = " (method.features.weights=download fetches it)" if file.url else ""
     log.warning(
-        f"{file.what}: no {' or '.join(file.names)} here; the content loss looks through random features, good enough "
-        f"to see that everything runs, not for results{fetch}"
+        f"{file.what}: no {' or '.join(file.names)} found; using random features for the content loss: fine for a "
+        f"smoke test, not for results{fetch}"
     )
     return FeatureSettings(network="random")
 
@@ -153,15 +153,15 @@ def _path(file: Pretrained, settings: FeatureSettings) -> Path:
         return pretrained.fetch(file)
     given = settings.weights if isinstance(settings.weights, Path) else None
     ways = "give its path (method.features.weights=FILE)"
-    ways += ", or let method.features.weights=download fetch it" if file.url else ""
-    ways += ", or take method.features.network=squeezenet1_1" if settings.network == "vgg19" else ""
+    ways += ", or download it (method.features.weights=download)" if file.url else ""
+    ways += ", or use method.features.network=squeezenet1_1" if settings.network == "vgg19" else ""
     return pretrained.require(file, given, ways)
 
 
 def _load(layers: nn.Sequential, path: Path, network: str) -> None:
-    """Gives the layers their weights from a file of the whole network or of its lower part."""
+    """Loads the layers' weights from a file of the network or of its lower part."""
     weights = {name.removeprefix("features."): weight for name, weight in pretrained.load(path).items()}
-    pretrained.fill(layers, weights, path, f"{network} up to the layer asked for")
+    pretrained.fill(layers, weights, path, f"{network} up to the requested layer")
     if network == "vgg19_normalised":
         first = cast(nn.Conv2d, layers[0])
         assert first.bias is not None
@@ -169,8 +169,8 @@ def _load(layers: nn.Sequential, path: Path, network: str) -> None:
 
 
 def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer of the normalised VGG-19 for normalised images; its file takes RGB in [0, 1] to BGR of 0 to 255
-    less a mean.
+    """Returns the first layer of the normalised VGG-19 for normalised images. The file's maps RGB in [0, 1] to BGR of 0
+    to 255 minus a mean.
     """
     mean, deviation = (torch.tensor(values, dtype=torch.float64) for values in (_MEAN, _DEVIATION))
     folded = (weight.double() * deviation[None, :, None, None]).float()
@@ -178,11 +178,11 @@ def _fold(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw(layers: nn.Sequential) -> None:
-    """Fixed random weights, the same on every machine."""
+    """Draws fixed random weights, the same on every machine."""
     source = torch.Generator().manual_seed(20181206)
     drawn = {}
     for name, weight in layers.state_dict().items():
-        # Uniform in float64, which is the same on every processor; normal numbers differ in their last bits.
+        # Uniform numbers in float64 are the same on every processor; normal ones differ in their last bits.
         reach = math.sqrt(6 / weight[0].numel()) if weight.ndim == 4 else 0.0
         draw = torch.rand(weight.shape, generator=source, dtype=torch.float64)
         drawn[name] = ((2 * draw - 1) * reach).float()
@@ -190,7 +190,7 @@ def _draw(layers: nn.Sequential) -> None:
 
 
 def _without_parameters(network: nn.Sequential) -> nn.Sequential:
-    """The network with its weights as buffers that no checkpoint holds."""
+    """Returns the network with its weights as buffers that are not saved."""
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             delattr(module, name)
@@ -199,7 +199,7 @@ def _without_parameters(network: nn.Sequential) -> nn.Sequential:
 
 
 def _fixed_images() -> Tensor:
-    """Four images of 128 pixels with the spectrum of natural ones, more contrast the coarser: in [-1, 1]."""
+    """Returns four images of 128 pixels in [-1, 1] with a natural spectrum: more contrast at coarse scales."""
     source = torch.Generator().manual_seed(20140904)
     images = torch.zeros(4, 3, 128, 128)
     for cells in (2, 4, 8, 16, 32, 64, 128):
@@ -209,14 +209,14 @@ def _fixed_images() -> Tensor:
 
 
 def _vgg19() -> nn.Sequential:
-    from torchvision.models.vgg import cfgs, make_layers  # seconds, which a method without it need not spend
+    from torchvision.models.vgg import cfgs, make_layers  # takes seconds
 
     layers: nn.Sequential = make_layers(cfgs["E"])
     return layers
 
 
 def _vgg19_normalised() -> nn.Sequential:
-    """A VGG-19 whose features were scaled to mean 1 (Gatys et al. 2016), with reflection at the border."""
+    """Returns a VGG-19 whose features were scaled to mean 1 (Gatys et al. 2016), with reflection padding."""
     layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
     for layer in _vgg19():
         if isinstance(layer, nn.Conv2d):
@@ -241,7 +241,7 @@ def _random() -> nn.Sequential:
 
 
 def _vgg_ends(first: int, a_convolution: int) -> dict[str, int]:
-    """Where "conv1_1" (before its ReLU), "relu1_1", ... end among the layers."""
+    """Returns where "conv1_1" (before its ReLU), "relu1_1", ... end among the layers."""
     ends, position = {}, first
     for block, convolutions in enumerate((2, 2, 4, 4, 4), start=1):
         for number in range(1, convolutions + 1):

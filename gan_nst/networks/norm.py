@@ -1,5 +1,6 @@
-"""The one instance norm of the project: published weights need its eps and affine, tiling hands statistics
-in, and speed needs it fast where an image's channels lie side by side in memory.
+"""The project's only instance norm, and the initial weights of networks that use it.
+
+Published weights need its eps and affine, tiling passes statistics in, and it is fast in the channels-last layout.
 """
 
 from typing import Any
@@ -12,10 +13,9 @@ from gan_nst.core.device import full_precision
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each channel of each image to mean 0 and variance 1 (Ulyanov et al. 2016,
-    arXiv:1607.08022).
+    """Normalises each channel of each image to mean 0 and variance 1 (Ulyanov et al. 2016, arXiv:1607.08022).
 
-    channels: the number of channels c of the input, of shape (n, c, h, w).
+    channels: c of the input's shape (n, c, h, w).
     eps: added to the biased variance.
     affine: whether a learned scale and shift per channel follow.
     """
@@ -28,9 +28,9 @@ class InstanceNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: Tensor, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """The normalised input, same shape, type and layout.
+        """Returns the normalised input, of the same shape, type and layout.
 
-        statistics: mean and biased variance, each of shape (n, c), to use instead of the input's own; a part
+        statistics: mean and biased variance, each of shape (n, c), to use instead of the input's own, so that a part
         of an image is normalised as the whole image would be.
         """
         if statistics is None:
@@ -49,21 +49,21 @@ class InstanceNorm(nn.Module):
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the biased variance of each channel of each image, both (n, c), in float32 or better."""
+    """Returns the mean and the biased variance of each channel of each image, both (n, c), in float32 or better."""
     full = full_precision(x)
     rough = _mean(full)
     apart = full - rough
-    rest = _mean(apart)  # what a long sum in float32 has lost
+    rest = _mean(apart)  # what a long sum in float32 lost
     variance = _mean(apart.square_()) - rest.square()
     return (rough + rest)[:, :, 0, 0], variance.clamp_min_(0)[:, :, 0, 0]
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
-    """x, (n, c, h, w), with mean 0 and variance 1 in each channel of each image; same type and layout.
+    """Returns x, (n, c, h, w), with mean 0 and variance 1 in each channel of each image, of the same type and layout.
 
-    Not torch's instance norm: on the CPU its gradient is wrong for a single image in the channels-last layout (seen
-    with torch 2.15), and it is slow for several. On the CPU, channels that hold one value (`flat_below`) become 0 in
-    inference mode alone, and in the layout that it has there, channels last.
+    Not torch's instance norm: on the CPU, its gradient is wrong for a single image in the channels-last layout (seen
+    with torch 2.15), and it is slow for several. On the CPU, channels of a single value (`flat_below`) become 0 only
+    in inference mode and in the channels-last layout, which is the one used there.
     """
     if torch.compiler.is_compiling():
         return _by_formula(x, eps)[0]
@@ -74,9 +74,9 @@ def normalise(x: Tensor, eps: float) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """The norm with a gradient of its own, which needs no more than the result to be kept.
+    """The norm with its own gradient, for which only the result is kept.
 
-    It returns the norm and, so that a gradient of its gradient is right too, the inverse deviation, (n, c, 1, 1).
+    Returns the norm and the inverse deviation, (n, c, 1, 1), which makes second derivatives correct too.
     """
 
     @staticmethod
@@ -101,7 +101,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _by_formula(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The norm and the inverse deviation, (n, c, 1, 1), in float32 or better until the end."""
+    """Returns the norm and the inverse deviation, (n, c, 1, 1), computed in float32 or better."""
     full = full_precision(x)
     variance, mean = torch.var_mean(full, (2, 3), correction=0, keepdim=True)
     inverse = torch.rsqrt(variance + eps).masked_fill(variance <= flat_below(mean, eps), 0)
@@ -109,31 +109,33 @@ def _by_formula(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _by_kernel(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The same of a channels-last tensor on the CPU, by a kernel ten times as fast as the formula."""
+    """Does the same for a channels-last tensor on the CPU, with a kernel ten times as fast as the formula."""
     n, c, h, w = x.shape
     full = full_precision(x)
-    # The kernel's variance is E[x^2] - E[x]^2, which cancels where the mean is large; so it is taken out first.
+    # The kernel's variance is E[x^2] - E[x]^2, which cancels where the mean is large: it is subtracted first.
     mean = _mean(full)
     y, _, inverse = torch.native_group_norm(full - mean, None, None, n, c, h * w, c, eps)
     inverse = inverse.view(n, c, 1, 1)
-    if torch.is_inference_mode_enabled():  # a training would wait for the answer, at every norm
+    if torch.is_inference_mode_enabled():  # training would wait for the answer at every norm
         flat = inverse**-2 - eps <= flat_below(mean, eps)
         y = y.masked_fill_(flat, 0) if flat.any() else y
     return y.to(x.dtype), inverse
 
 
 def flat_below(mean: Tensor, eps: float) -> Tensor:
-    """The variance up to which a channel of this mean holds one value and rounding.
+    """Returns the variance up to which a channel of this mean is a single value with rounding errors.
 
-    A norm makes 0 of such channels: their rounding, 1 / sqrt(eps) times as large after every norm, would otherwise
-    decide what becomes of an image of one colour, of black frames above all.
+    The norm of such channels is 0. Otherwise their rounding, amplified 1 / sqrt(eps) times by every norm, would decide
+    how images of one colour, such as black frames, are translated.
     """
     return mean.square() * 1e-12 + eps * 1e-6
 
 
 def _mean(x: Tensor) -> Tensor:
-    """The mean over the pixels, (n, c, 1, 1); on the CPU, of a channels-last tensor, as matrix products, as torch's
-    own mean takes ten times as long there; row by row, as the sum of a million in float32 loses four digits.
+    """Returns the mean over the pixels, (n, c, 1, 1).
+
+    On the CPU, as matrix products of a channels-last tensor, which take a tenth of the time of torch's own mean there,
+    and row by row, as the float32 sum of a million values loses four digits.
     """
     if x.device.type != "cpu":
         return x.mean((2, 3), keepdim=True)
@@ -141,3 +143,12 @@ def _mean(x: Tensor) -> Tensor:
     rows = x.permute(0, 2, 3, 1).reshape(n * h, w, c)
     means = torch.bmm(rows.new_full((1, 1, w), 1 / w).expand(n * h, 1, w), rows)
     return means.view(n, h, c).mean(1).view(n, c, 1, 1)
+
+
+def initialise(network: nn.Module, deviation: float = 0.02) -> None:
+    """Draws convolution weights from N(0, deviation) and sets biases to 0 (Zhu et al. 2017, appendix 7.1)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from gan_nst.core.errors import SettingsError
 from gan_nst.core.settings import Section
-from gan_nst.networks.initialise import initialise
-from gan_nst.networks.norm import InstanceNorm
+from gan_nst.networks.norm import InstanceNorm, initialise
 
 
 class PatchGanSpec(Section):
-    """What a PatchGAN discriminator is built from."""
+    """The spec of a PatchGAN discriminator."""
 
     name: Literal["patchgan"] = "patchgan"
     width: int = Field(
-        64, ge=1, le=1024, description="channels of the first layer; doubled a layer, up to eight times"
+        64, ge=1, le=1024, description="channels of the first layer; doubled every layer, up to eight times"
     )
     layers: int = Field(
         3, ge=1, le=8, description="stride-2 layers; 3 judge patches of 70x70 pixels, 2 of 34x34"

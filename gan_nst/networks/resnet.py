@@ -12,15 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from gan_nst.core.device import full_precision
 from gan_nst.core.settings import Section
-from gan_nst.networks.initialise import initialise
-from gan_nst.networks.norm import InstanceNorm
+from gan_nst.networks.norm import InstanceNorm, initialise
 
 Padding = Literal["zeros", "reflect"]
 Entry = Literal["image", "relu", "add", "add-resize", "relu-resize", "relu-start"]
 
 
 class ResnetSpec(Section):
-    """What a ResNet generator is built from."""
+    """The spec of a ResNet generator."""
 
     name: Literal["resnet"] = "resnet"
     width: int = Field(
@@ -39,13 +38,13 @@ class ResnetSpec(Section):
     )
     padding: Padding = Field(
         "zeros",
-        description="of the convolutions at down-samplings and of those after a transposed one; all others reflect",
+        description="of the convolutions at down-samplings and after transposed convolutions; all others reflect",
     )
     affine: bool = Field(False, description="a learned scale and shift after every instance norm")
     eps: float = Field(1e-5, gt=0, lt=1, description="added to the variance in every instance norm")
     start_from: Literal["nothing", "image", "smoothed"] = Field(
         "nothing",
-        description="what the output is added to, in the tanh's own space, so that the untrained generator returns it; "
+        description="what the output is added to before the tanh, so that the untrained generator returns it; "
         "smoothed: the image at the resolution of the residual blocks",
     )
 
@@ -53,13 +52,13 @@ class ResnetSpec(Section):
 class Segment(nn.Module):
     """The part of a generator between two instance norms: an entry, its convolutions, then (outside) the norm.
 
-    entry: what turns the normalised result of the previous segment into this one's input.
-        "image": nothing, it is the image; "relu": a ReLU; "add": add the residual branch to the trunk;
-        "...-resize": the same, then nearest up-sampling by 2; "relu-start": a ReLU, with the start beside it.
-    keep: remembers the convolutions' input as the trunk that a later "add" adds to.
-    norm: follows the convolutions; its statistics are the whole image's. None after the last segment.
-    scale: the resolution of its result, as a share of the image's.
-    halo: pixels of its input, beyond a part's border, that the part's result depends on.
+    entry: turns the normalised result of the previous segment into the input of this one.
+        "image": nothing, the input is the image; "relu": a ReLU; "add": adds the residual branch to the trunk;
+        "...-resize": the same, then nearest up-sampling by 2; "relu-start": a ReLU, then the start as more channels.
+    keep: the convolutions' input becomes the trunk to which a later "add" adds.
+    norm: follows the convolutions; its statistics are of the whole image. None after the last segment.
+    scale: the resolution of the result, as a share of the image's.
+    halo: pixels of the input, beyond a part's border, on which the part's result depends.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Segment(nn.Module):
     def forward(
         self, x: Tensor, trunk: Tensor | None, start: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The result before its norm, and the trunk."""
+        """Returns the result before its norm, and the trunk."""
         if self.entry.startswith("relu"):
             x = F.relu(x)
         elif self.entry.startswith("add"):
@@ -99,22 +98,19 @@ class Segment(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Maps images to images, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w multiples of
-    `multiple`.
+    """Maps images to images, (n, 3, h, w) to (n, 3, h, w), both in [-1, 1]; h and w are multiples of `multiple`.
 
-    The layers are CycleGAN's but for four things, each chosen by the spec but the first: convolutions before
-    an instance norm have no bias (the norm subtracts it, so it would only drift), the up-sampling may resize
-    before a plain convolution, a second convolution may follow every down- and up-sampling without a norm between,
-    as CartoonGAN has it, and the output may be added to a start in the tanh's own space, so that the untrained
-    generator returns the image, or the smoothed image.
+    The layers are CycleGAN's, except that convolutions before an instance norm have no bias (the norm subtracts it,
+    so it would only drift), and as the spec says: the up-sampling may resize before a plain convolution; a second
+    convolution, without a norm between, may follow every down- and up-sampling, as in CartoonGAN; and the output may
+    be added to a start before the tanh, so that the untrained generator returns the image, or the smoothed image.
     """
 
     def __init__(self, spec: ResnetSpec) -> None:
         super().__init__()
         self.spec = spec
         self.multiple = 2**spec.downsamplings
-        # Whether only what each of its parts is given is kept, and the rest computed again.
-        self.activation_checkpointing = False
+        self.activation_checkpointing = False  # keep only the inputs of its parts and recompute the rest
         self.segments = nn.ModuleDict()
         width, scale = spec.width, 1.0
         self._append("stem", _convolution(3, width, 7), "image", scale, halo=3)
@@ -153,12 +149,12 @@ class ResnetGenerator(nn.Module):
 
     @staticmethod
     def finish(x: Tensor, start: Tensor | None) -> Tensor:
-        """The translation, from the last segment's result and the start."""
+        """Returns the translation, from the last segment's result and the start."""
         x = full_precision(x)
         return torch.tanh(x if start is None else x + start)
 
     def _parts(self) -> list[list[Segment]]:
-        """The segments of the way down, of each residual block, and of the way up: what lies between is small."""
+        """Returns the segments of the way down, of each residual block, and of the way up."""
         parts: list[list[Segment]] = [[]]
         for segment in self.segments.values():
             assert isinstance(segment, Segment)
@@ -168,12 +164,12 @@ class ResnetGenerator(nn.Module):
         return parts
 
     def start(self, image: Tensor) -> Tensor | None:
-        """What the output is added to, before the tanh: the image, or what of it survives the down-samplings.
-        A part's rows depend on at most 2 * `multiple` rows beyond them.
+        """Returns the tensor to which the output is added before the tanh: the image, or what survives of it at the
+        resolution of the residual blocks. A part's rows depend on at most 2 * `multiple` rows beyond them.
 
-        Instance norms forget how colourful an image is; the start remembers, and the tail sees it too, so that
-        colours can be strengthened in proportion. Whoever starts from the whole image must first learn to cancel
-        its texture; whoever starts from the smoothed one draws every line anew.
+        Instance norms forget how colourful an image is. The start keeps it, and the tail sees the start too, so that
+        colours can be strengthened in proportion. A generator that starts from the image must first learn to cancel
+        its texture; one that starts from the smoothed image draws every line itself.
         """
         if self.spec.start_from == "nothing":
             return None
@@ -189,19 +185,19 @@ class ResnetGenerator(nn.Module):
 
     @property
     def _bias(self) -> bool:
-        """Whether the first of two convolutions has a bias that the norm after the second does not undo: where zeros
-        at the border make the difference.
+        """Whether the first of two convolutions has a bias, which the norm after the second does not undo where zeros
+        pad the border.
         """
         return not self._single and self.spec.padding == "zeros"
 
     def _down(self, width: int) -> nn.Module:
-        """From half as many channels to `width`, at half the resolution."""
+        """Returns convolutions from half as many channels to `width`, to half the resolution."""
         padding = self.spec.padding
         down = _convolution(width // 2, width, 3, padding, stride=2, bias=self._bias)
         return down if self._single else nn.Sequential(down, _convolution(width, width, 3, padding))
 
     def _up(self, width: int) -> nn.Module:
-        """From twice as many channels to `width`, at twice the resolution where the entry has not resized."""
+        """Returns convolutions from twice as many channels to `width`, to twice the resolution."""
         if self.spec.upsampling == "resize":
             up: nn.Module = _convolution(2 * width, width, 3)
             return up if self._single else nn.Sequential(up, _convolution(width, width, 3))
@@ -221,7 +217,7 @@ class ResnetGenerator(nn.Module):
 def _run(
     segments: list[Segment], x: Tensor, trunk: Tensor | None, start: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The segments one after the other, each with its norm: the result and the trunk."""
+    """Applies segments one after the other, each with its norm. Returns the result and the trunk."""
     for segment in segments:
         x, trunk = segment(x, trunk, start)
         if segment.norm is not None:
@@ -232,5 +228,5 @@ def _run(
 def _convolution(
     inputs: int, outputs: int, size: int, padding: Padding = "reflect", stride: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution of size x size pixels that keeps the resolution, or divides it by the stride."""
+    """Returns a convolution of size x size pixels that keeps the resolution, or divides it by the stride."""
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, padding_mode=padding, bias=bias)

@@ -10,17 +10,13 @@ from gan_nst.core.device import full_precision
 
 
 def lsgan(scores: Tensor, real: bool) -> Tensor:
-    """Least-squares adversarial loss: mean of (score - 1)^2 for real, score^2 for fake (Mao et al. 2017, eq.
-    2).
-    """
+    """Least-squares adversarial loss: mean of (score - 1)^2 for real, score^2 for fake (Mao et al. 2017, eq. 2)."""
     scores = full_precision(scores)
     return ((scores - 1) if real else scores).square().mean()
 
 
 def bce(scores: Tensor, real: bool) -> Tensor:
-    """Cross-entropy adversarial loss on raw scores (Goodfellow et al. 2014, non-saturating for the
-    generator).
-    """
+    """Cross-entropy adversarial loss on raw scores (Goodfellow et al. 2014, non-saturating for the generator)."""
     scores = full_precision(scores)
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(real)))
 
@@ -34,8 +30,8 @@ ADVERSARIAL: dict[str, Callable[[Tensor, bool], Tensor]] = {"lsgan": lsgan, "bce
 
 
 def together(network: Callable[[Tensor], Tensor], *inputs: Tensor) -> Sequence[Tensor]:
-    """The network's outputs for several inputs of shape (n, c, h, w), in one pass instead of one each.
+    """Returns the network's outputs for several inputs of shape (n, c, h, w), in one pass instead of one each.
 
-    It changes no number as long as the network treats every image by itself, as instance norm does.
+    The numbers are the same as long as the network processes images independently, as with instance norm.
     """
     return torch.split(network(torch.cat(inputs)), [len(x) for x in inputs])

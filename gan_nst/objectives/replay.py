@@ -8,17 +8,14 @@ from torch import Tensor, nn
 
 
 class ReplayBuffer(nn.Module):
-    """Mixes earlier fakes into what a discriminator sees (Shrivastava et al. 2017, section 2.3, as CycleGAN
-    uses it).
+    """Mixes earlier fakes into the input of a discriminator (Shrivastava et al. 2017, section 2.3, as CycleGAN does).
 
-    Its images and its random generator are saved state, so a resumed run draws what the uninterrupted one
-    would.
+    Its images and its random generator are saved state, so that a resumed run draws what the uninterrupted one would.
+    An image that is not finite is never stored: the old image stays in its place, or, while the buffer fills up, the
+    image before it is stored again (gray, if it is the first).
 
-    An image that is not finite is never kept: its place holds what was there, while it fills the image before it
-    once more, or at the very first gray.
-
-    capacity: images kept; 0 returns every input unchanged.
-    seed: of its own random draws.
+    capacity: images stored; 0 returns every input unchanged.
+    seed: of its random numbers.
     """
 
     def __init__(self, capacity: int, seed: int = 0) -> None:
@@ -29,16 +26,16 @@ class ReplayBuffer(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """As many images as given, (n, c, h, w), each the given one or, half the time once full, an earlier
+        """Returns as many images as given, (n, c, h, w): each is the given one or, half the time once full, an earlier
         one.
 
-        Images pass one by one, so two batches of 2 give what one batch of 4 gives. In a distributed run
-        every process holds the same buffer, fed with all processes' images, and gets back its own share.
+        Images are exchanged one by one, so two batches of 2 give the same as one batch of 4. In a distributed run,
+        every process has the same buffer, fed with the images of all processes, and returns its own share.
         """
         if self.capacity == 0:
             return images
-        everyones, first = _gather(images)
-        returned = torch.stack([self._exchange(image) for image in everyones])
+        gathered, first = _gather(images)
+        returned = torch.stack([self._exchange(image) for image in gathered])
         return returned[first : first + len(images)]
 
     def _exchange(self, image: Tensor) -> Tensor:
@@ -60,7 +57,9 @@ class ReplayBuffer(nn.Module):
         images = state["images"]
         one_shape = isinstance(images, list) and len({x.shape for x in images}) <= 1
         if not one_shape or len(images) > self.capacity or any(x.dim() != 3 for x in images):
-            raise ValueError(f"a replay buffer holds other than {self.capacity} images of one size")
+            raise ValueError(
+                f"a replay buffer has more than {self.capacity} images, or images of several sizes"
+            )
         self.images = list(images)
         self.random.set_state(state["random"].cpu())
 
@@ -71,15 +70,15 @@ class ReplayBuffer(nn.Module):
 
 
 def _finite_or(instead: Tensor, image: Tensor) -> Tensor:
-    """A copy of the image, or of the other one where it is not finite, without asking the device which."""
+    """Returns a copy of the image, or of the other one if it is not finite, without waiting for the device."""
     return torch.where(torch.isfinite(image).all(), image, instead)
 
 
 def _gather(images: Tensor) -> tuple[Tensor, int]:
-    """All processes' images in the order of their ranks, and where this process's own begin."""
+    """Returns the images of all processes by rank, and the index of this process's first one."""
     if not (dist.is_available() and dist.is_initialized()):
         return images, 0
-    images = images.contiguous()  # what is sent lies in memory as what is received does
+    images = images.contiguous()  # what is sent must have the layout of what is received
     parts = [torch.empty_like(images) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, images)
     return torch.cat(parts), dist.get_rank() * len(images)

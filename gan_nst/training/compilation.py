@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory, told from its own first steps."""
+"""What a run will cost: its operations, whether compiling pays, and a forecast from its first steps."""
 
 import copy
 import logging
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def step_operations(method: Method, step: int, batch_size: int, crop_size: int) -> int:
-    """Floating-point operations of the convolutions and matrix products of one micro-batch's step, forward and
-    backward.
+    """Returns the floating-point operations of the convolutions and matrix products of one micro-batch's step, forward
+    and backward.
 
-    It runs on torch's meta device, without data: it takes neither memory nor, but for milliseconds, time. Raises
-    SettingsError when the networks cannot take crops of that many pixels.
+    It runs on torch's meta device, without data, within milliseconds. Raises SettingsError if the networks cannot take
+    crops of that many pixels.
     """
     trial = copy.deepcopy(method).to("meta")
     trial.requires_grad_(False)
@@ -40,7 +40,7 @@ def step_operations(method: Method, step: int, batch_size: int, crop_size: int) 
 
 
 def _take(method: Method, step: int, batch: Batch) -> None:
-    """The step as the trainer takes it, without the optimizers."""
+    """Takes a step as the trainer does, without the optimizers."""
     roles = method.roles()
     for update in method.updates(step):
         networks = roles[update.role].networks
@@ -51,33 +51,33 @@ def _take(method: Method, step: int, batch: Batch) -> None:
         networks.requires_grad_(False)
 
 
-# Floating-point operations of a run on a GPU, above which compiling its networks, which takes a minute or two, should
-# be won back: 10,000 steps of the published CycleGAN at 256 pixels. On a CPU it never is: convolutions take nine tenths
-# of a step there, and compiled networks were 1.02 times as fast as plain ones.
-_WORTH = 2e16
+# Floating-point operations of a run on a GPU from which compilation, which takes a minute or two, should pay off:
+# 10,000 steps of the published CycleGAN at 256 pixels. On a CPU it never does: convolutions take nine tenths of a step
+# there, and compiled networks were only 1.02 times as fast.
+_PAYS_OFF = 2e16
 
 
 def resolve_compile(choice: str, device: torch.device, operations: float) -> str:
-    """What `compile: auto` means, "always" or "never", for a run of that many floating-point operations.
+    """Resolves `compile: auto` to "always" or "never" for a run of that many floating-point operations.
 
-    Raises SettingsError when "always" was asked for and no compiler works here.
+    Raises SettingsError for "always" if torch.compile is unavailable.
     """
-    worth = device.type == "cuda" and operations > _WORTH
-    if choice == "never" or (choice == "auto" and not worth):
+    pays_off = device.type == "cuda" and operations > _PAYS_OFF
+    if choice == "never" or (choice == "auto" and not pays_off):
         return "never"
-    reason = _why_not(device)
+    reason = _why_unavailable(device)
     if reason is None:
         return "always"
     if choice == "always":
-        raise SettingsError(f"compile: always, but torch's compiler does not work here ({reason}); say never")
-    log.info(f"not compiled: torch's compiler does not work here ({reason})")
+        raise SettingsError(f"compile=always, but torch.compile is unavailable ({reason}); set compile=never")
+    log.info(f"not compiling: torch.compile is unavailable ({reason})")
     return "never"
 
 
 def compile_networks(method: Method, backend: str = "inductor") -> None:
-    """Has every trained network compiled at its first call, for each size of batch anew.
+    """Compiles every trained network at its first call with each batch size.
 
-    Copies of the networks, the moving average for example, stay as they were written, and so do their weights' names.
+    Copies of the networks, such as the moving average, are not compiled, and names of weights do not change.
     """
     for role in method.roles().values():
         networks = role.networks.values() if isinstance(role.networks, nn.ModuleDict) else [role.networks]
@@ -85,29 +85,28 @@ def compile_networks(method: Method, backend: str = "inductor") -> None:
             network.compile(dynamic=False, backend=backend)
 
 
-def _why_not(device: torch.device) -> str | None:
-    """Compiles a trifle; what went wrong, in a line."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(
-        logging.ERROR
-    )  # it warns of a CUDA that is not needed
+def _why_unavailable(device: torch.device) -> str | None:
+    """Compiles a tiny function. Returns what went wrong, in one line, or None."""
+    # It warns of a missing CUDA that is not needed.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
-        torch.compile(_trifle, dynamic=False)(torch.zeros(8, device=device))
-    except Exception as error:  # compilers fail in many ways, all of which mean: not here
+        torch.compile(_tiny, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # compilers fail in many ways
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return None
 
 
-def _trifle(x: torch.Tensor) -> torch.Tensor:
+def _tiny(x: torch.Tensor) -> torch.Tensor:
     return x.sin() + 1
 
 
-_STEPS = 4  # timed after the first one, which sets everything up
+_STEPS = 4  # timed after the first step, which sets everything up
 
 
 class Forecast:
-    """Watches the first steps of a session, from step `start` to step `until`.
+    """Times the first steps of a session from step `start` to step `until`.
 
-    growth: how many times as long as these the steps after a warm-up take.
+    growth: how many times longer steps take after a warm-up.
     """
 
     def __init__(self, device: torch.device, start: int, until: int, growth: float = 1.0) -> None:
@@ -116,9 +115,9 @@ class Forecast:
         self._times: list[float] = []
 
     def after(self, step: int) -> str | None:
-        """To be called after every step; a line about the whole session, once, when enough steps were timed.
+        """Call it after every step. Returns a line about the session once, when enough steps were timed.
 
-        Until then it waits for the device, as nothing else would tell when a step ended.
+        Until then it waits for the device at every step, which is the only way to time one.
         """
         if step - self._start > 1 + _STEPS or step >= self._until:
             return None
@@ -127,7 +126,7 @@ class Forecast:
         self._times.append(time.perf_counter())
         if len(self._times) <= _STEPS:
             return None
-        # The median, as what else the machine does for a moment says nothing of the whole.
+        # The median, as a moment's other work on the machine is not typical.
         seconds = median(b - a for a, b in pairwise(self._times)) * self._growth
         steps = self._until - self._start
         total = seconds * steps  # a forecast: seconds no longer matter after minutes

@@ -1,4 +1,4 @@
-"""Several processes, one run: rank, world size, and averages over all of them. Alone, everything is a no-op."""
+"""Several processes that train one run. With a single process, every function is a no-op."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @contextmanager
 def session(device_type: str) -> Iterator[None]:
-    """Joins the processes that torchrun started, for the time of the context."""
+    """Joins the processes that torchrun started, within the context."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # gloo carries what the processes tell each other from the host, so that no GPU is waited for.
+    # gloo carries messages between hosts, so that they do not wait for a GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
     try:
         yield
@@ -25,17 +25,17 @@ def session(device_type: str) -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number, from 0; 0 alone writes files."""
+    """Returns this process's rank. Only rank 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replaces every gradient by its mean over the processes, in one message."""
+    """Replaces every gradient with its mean over the processes, in one message."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -47,7 +47,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value, in every process."""
+    """Returns rank 0's value in every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -56,7 +56,7 @@ def broadcast(value: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's value by rank, in every process."""
+    """Returns the values of all processes by rank, in every process."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -65,6 +65,6 @@ def gather(value: Any) -> list[Any]:
 
 
 def all_reduce_max(value: Tensor) -> None:
-    """Replaces a tensor by its maximum over the processes."""
+    """Replaces a tensor with its maximum over the processes."""
     if world_size() > 1:
         dist.all_reduce(value, dist.ReduceOp.MAX)

@@ -1,4 +1,4 @@
-"""The exponential moving average of the generators' weights: what is sampled, exported and translated with."""
+"""Adam, and the moving average of the generators, which is what samples, exports and translations use."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from gan_nst.methods.base import Role
 
 
 def make_optimizer(role: Role) -> torch.optim.Adam:
-    """The role's Adam; its learning rate is set anew at every step."""
+    """Returns the role's Adam. The trainer sets its learning rate at every step."""
     return torch.optim.Adam(
         role.networks.parameters(),
         role.learning_rate(0),
@@ -21,28 +21,27 @@ def make_optimizer(role: Role) -> torch.optim.Adam:
 
 
 def restore_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Loads the saved moments, each in the layout of its weight; betas and the like stay the settings' own.
+    """Loads the saved moments, each in its weight's layout. Betas and the like stay as the settings have them.
 
-    A fused step pairs them by their places in memory, and a checkpoint of another device or an older version may have
-    them otherwise. Raises an Exception when the state is of other weights, or none.
+    A fused step pairs moments and weights by their order in memory, which may differ in a checkpoint of another device
+    or an older version. Raises an exception if the state does not belong to the weights.
     """
     groups = optimizer.state_dict()["param_groups"]
     if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
-        raise ValueError("an optimizer's weights are others")
+        raise ValueError("the state of an optimizer belongs to other weights")
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     for parameter, moments in optimizer.state.items():
         shapes = {name: tuple(value.shape) for name, value in moments.items()}
         if shapes != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
-            raise ValueError("an optimizer's moments are of other weights")
+            raise ValueError("the moments of an optimizer belong to other weights")
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
 class Ema:
-    """Follows `source`; `networks` is the averaged copy, frozen.
+    """An exponential moving average of `source`: `networks` is the averaged copy, frozen.
 
-    decay: of the average, reached gradually: at step t it is at most (1 + t) / (10 + t), so that the
-    untrained weights are soon forgotten.
+    decay: at step t at most (1 + t) / (10 + t), so that the untrained weights are soon forgotten.
     """
 
     def __init__(self, source: nn.ModuleDict, decay: float) -> None:
@@ -54,7 +53,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int, closed: Tensor) -> None:
-        """Moves the average towards the source; where `closed` is 1.0 it stays."""
+        """Moves the average towards the source, unless `closed` is 1.0."""
         weight = (1 - min(self._decay, (1 + step) / (10 + step))) * (1 - closed)
         differences = torch._foreach_sub(self._followed, self._averaged)
         torch._foreach_mul_(differences, weight)

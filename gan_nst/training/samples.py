@@ -1,4 +1,4 @@
-"""Sample grids: fixed images of both domains and what the generators make of them, with captions."""
+"""Sample grids: fixed images of both domains and their translations, with captions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,10 +20,10 @@ def sample_grid(
     images: Mapping[str, Tensor],
     device: torch.device,
 ) -> ImageArray:
-    """One row an image; for each translation its real, translated, reconstructed and identity images.
+    """Returns a grid: a row per image and, for each translation, real, fake, reconstructed and identity images.
 
-    images: by domain, uint8 of shape (count, 3, h, w), the same count and size for all. "Reconstructed"
-    needs the translation back and is left out where the method has none.
+    images: by domain, uint8 of shape (count, 3, h, w), with the same count and size for all. There is no reconstructed
+    image if the method does not translate back.
     """
     columns: list[tuple[str, Tensor]] = []
     for translation in translations.values():
@@ -48,7 +48,7 @@ def sample_grid(
 
 
 def image_grid(columns: Sequence[tuple[str, Sequence[ImageArray]]]) -> ImageArray:
-    """Columns of images of one size under their captions; small images are enlarged so that captions fit."""
+    """Returns columns of images of one size under their captions. Small images are enlarged so that captions fit."""
     height, width = columns[0][1][0].shape[:2]
     zoom = max(1, round(128 / width))
     height, width = height * zoom, width * zoom
@@ -67,5 +67,5 @@ def image_grid(columns: Sequence[tuple[str, Sequence[ImageArray]]]) -> ImageArra
 
 
 def _through(generator: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """One by one, so that a large grid needs no more memory than a small one."""
+    """Translates images one by one, so that a large grid needs no more memory than a small one."""
     return torch.cat([to_uint8(generator(to_float(x[None]).to(device))).cpu() for x in images])

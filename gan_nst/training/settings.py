@@ -1,4 +1,4 @@
-"""The settings of the training loop, whatever the method."""
+"""The settings of the training loop, which are the same for every method."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,33 +9,33 @@ from gan_nst.core.settings import Section
 
 
 class TrainingSettings(Section):
-    """How long, how large, and what is written when."""
+    """How long to train, with how many images, and what to write when."""
 
     epochs: float | None = Field(200, gt=0, description="planned length in passes over the larger domain")
     steps: int | None = Field(
         None, ge=1, description="planned length in steps; schedules follow it; replaces epochs"
     )
     stop_at: int | None = Field(
-        None, ge=1, description="end this session at that step, without changing the plan"
+        None, ge=1, description="end this session at that step without changing the plan"
     )
     batch_size: int = Field(1, ge=1, description="images of each domain in a micro-batch")
     accumulation: int = Field(1, ge=1, description="micro-batches whose gradients are averaged in a step")
     ema: float = Field(
-        0.999, ge=0, lt=1, description="decay of the generators' moving average; 0: their last weights"
+        0.999, ge=0, lt=1, description="decay of the generators' moving average; 0: the current weights"
     )
     gradient_clip: float | None = Field(
         None, gt=0, description="largest gradient norm of an update; null: no limit"
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
-        description="at a loss or gradient that is not finite: end the run, or leave that step out and go on",
+        description="at a loss or gradient that is not finite: end the run, or skip that step",
     )
     activation_checkpointing: bool = Field(
         False,
-        description="compute the generators' inner results again instead of keeping them: less memory, more time",
+        description="recompute the generators' activations instead of storing them: less memory, more time",
     )
     init_from: Path | None = Field(
-        None, description="run or exported generator whose weights the generators start from"
+        None, description="run or exported generator to take the generators' initial weights from"
     )
     log_every: int = Field(50, ge=1, description="steps between lines of metrics")
     sample_every: int = Field(500, ge=1, description="steps between sample grids")

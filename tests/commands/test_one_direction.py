@@ -67,7 +67,7 @@ def alone(datasets, tmp_path_factory):
 
 
 def test_without_weights_the_small_job_falls_to_random_features_with_a_warning(run, told):
-    assert sum("looks through random features" in message for message in told) == 1
+    assert sum("using random features for the content loss" in message for message in told) == 1
     saved = checkpoint.load_newest(run / "checkpoints")[1]["settings"]["method"]
     assert saved["features"] == {"network": "random", "layer": None, "weights": None, "sha256": None}
 

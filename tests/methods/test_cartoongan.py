@@ -337,7 +337,7 @@ def test_a_run_goes_on_with_the_same_weights_alone(tmp_path, monkeypatch):
     CartoonGan(at_new_place, PLAN)
     weights = torch.load(moved, weights_only=True)
     torch.save({name: w + 1e-3 for name, w in weights.items()}, moved)
-    with pytest.raises(WeightsError, match="not the file that the run began with"):
+    with pytest.raises(WeightsError, match="not the file that the run started with"):
         CartoonGan(at_new_place, PLAN)
 
 

@@ -263,7 +263,7 @@ def test_the_lower_part_of_a_network_will_do_up_to_where_it_goes(weights, tmp_pa
     path = tmp_path / "squeezenet1_1.pth"
     torch.save({k: w for k, w in weights["squeezenet1_1"].items() if k < "features.4"}, path)
     assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", layer="relu1", weights=path)).unit > 0
-    refused("squeezenet1_1", path, "squeezenet1_1 up to the layer asked for (it lacks 4.squeeze.weight)")
+    refused("squeezenet1_1", path, "squeezenet1_1 up to the requested layer (it lacks 4.squeeze.weight)")
 
 
 @pytest.mark.parametrize(

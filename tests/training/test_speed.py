@@ -178,8 +178,8 @@ def test_few_graphs_are_compiled_and_all_at_the_first_step():
 
 @_LOOKS
 def test_compiled_networks_compute_what_the_others_do():
-    if compilation._why_not(CPU) is not None:
-        pytest.skip("torch's compiler does not work here")
+    if compilation._why_unavailable(CPU) is not None:
+        pytest.skip("torch.compile is unavailable")
     plain, fast = make(), make(compiled=True)
     losses = []
     for trainer in (plain, fast):
@@ -206,7 +206,7 @@ def test_compiled_networks_compute_what_the_others_do():
 def test_networks_are_compiled_where_it_pays(
     monkeypatch, caplog, choice, device, operations, works, resolved
 ):
-    monkeypatch.setattr(compilation, "_why_not", lambda device: None if works else "no g++")
+    monkeypatch.setattr(compilation, "_why_unavailable", lambda device: None if works else "no g++")
     caplog.set_level(logging.INFO)
     assert compilation.resolve_compile(choice, torch.device(device), operations) == resolved
     assert ("no g++" in caplog.text) == (not works)
@@ -214,7 +214,7 @@ def test_networks_are_compiled_where_it_pays(
 
 def test_asking_for_a_compiler_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(compilation.torch, "compile", lambda f, dynamic: _fails)
-    with pytest.raises(SettingsError, match=r"^compile: always, .*no compiler.*never$"):
+    with pytest.raises(SettingsError, match=r"^compile=always, .*no compiler.*never$"):
         compilation.resolve_compile("always", CPU, 1)
 
 
