@@ -1,23 +1,226 @@
-"""The command line: parses, calls a command, prints, exits. Torch is imported by the commands, not here."""
+"""The command line: parses, calls a command, prints, exits.
+
+Each function below is a command, and its signature the command's arguments: `Annotated` parameters are typed as they
+are (keyword-only ones as --flags), and those of a class in gan_nst.core.options bring all of its fields. Its docstring
+is the help. Torch is imported by the commands, not here, so that help is quick.
+"""
 
 import argparse
+import inspect
 import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from gan_nst.core import options as o
 from gan_nst.core.errors import GanNstError, one_line
+from gan_nst.core.options import Declared, Option
 from gan_nst.core.terminal import configure_logging, show_progress
 from gan_nst.core.version import __version__
 
-Given = TypeVar("Given", bound=o.Options)
+Generator = Annotated[
+    Path, Option("run, checkpoint, or .safetensors, .onnx or .pt2 file", metavar="RUN|FILE")
+]
+Overrides = Annotated[
+    Sequence[str],
+    Option("a settings file, then overrides of its settings", metavar="CONFIG.yaml|section.key=value"),
+]
+Folder = Annotated[Path | None, Option("data set, or a plain folder of images", metavar="DIR")]
 
-_SOURCE = "run, checkpoint, or .safetensors, .onnx or .pt2 file"
-_OVERRIDES = "CONFIG.yaml|section.key=value"
+
+def _train(options: o.TrainOptions, arguments: Overrides = ()) -> None:
+    """train a translator, or resume training"""
+    from gan_nst.commands.train import train
+
+    train(*_split(arguments), options)
+
+
+def _translate(
+    given: Namespace,
+    options: o.TranslateOptions,
+    source: Generator,
+    input: Annotated[Path, Option("image, video or folder", metavar="INPUT")],
+    *,
+    output: Annotated[
+        Path,
+        Option(
+            "folder, which gets the same tree; for an image or a video also a file (.mp4 .mov .mkv .webm .avi)",
+            metavar="OUT",
+        ),
+    ],
+) -> int:
+    """translate an image, a video, or a folder of images"""
+    from gan_nst.commands.translate import check_options, translate
+
+    check_options(input, output, options, vars(given))
+    outcome = translate(source, input, output, options)
+    if outcome.failures:
+        print(f"gan-nst: {outcome.trouble}", file=sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def _evaluate(
+    options: o.EvaluateOptions,
+    source: Annotated[Path | None, Option("what to judge", metavar="RUN|FILE.safetensors")] = None,
+) -> None:
+    """measure how good a run, a generator or a folder of images is"""
+    from gan_nst.commands.evaluate import evaluate
+
+    _results(options, lambda options: evaluate(source, options))
+
+
+def _import(
+    options: o.ImportOptions,
+    source: Annotated[
+        Path,
+        Option(
+            "weights of a CartoonGAN generator, or of a ResNet generator of pytorch-CycleGAN-and-pix2pix "
+            "(*_net_G*.pth)",
+            metavar="SOURCE",
+        ),
+    ],
+    output: Annotated[Path, Option("a new file", metavar="OUT.safetensors")],
+) -> None:
+    """convert a generator that another project published"""
+    from gan_nst.commands.importing import import_generator
+
+    import_generator(source, output, options)
+
+
+def _export(
+    options: o.ExportOptions,
+    source: Generator,
+    *,
+    output: Annotated[Path, Option("with the format's suffix", metavar="FILE")],
+) -> None:
+    """write a generator to a file that other programs run, and verify it
+
+    Writes a generator to a file that other programs run, for images of any size from 1x1, runs the file, and compares
+    it with `translate`: in float32 no value may differ by more than 1/255. Available are onnx in float32, float16 and
+    int8, pt2 (a torch.export program) in float32 and float16, and safetensors (weights for gan-nst itself) in float32
+    and float16. For pt2 and safetensors, float16 only halves the file.
+    """
+    from gan_nst.commands.export import export
+
+    export(source, output, options)
+
+
+def _curves(
+    runs: Annotated[Sequence[Path], Option("drawn into one figure", metavar="RUN")],
+    *,
+    output: Annotated[Path | None, Option("default: curves.png in the first run", metavar="FILE.png")] = None,
+) -> None:
+    """draw the curves of runs, and diagnose them"""
+    from gan_nst.commands.curves import curves
+
+    curves(runs, output)
+
+
+def _app(
+    options: o.AppOptions,
+    runs: Annotated[
+        Sequence[Path],
+        Option(
+            "runs, checkpoints and generators to choose from, or folders of them, for example runs/DOMAIN",
+            metavar="RUN|FILE|DIR",
+        ),
+    ],
+) -> None:
+    """serve a page in the browser to try translators on images"""
+    from gan_nst.web.server import app
+
+    app(runs, options)
+
+
+def _bench(options: o.BenchOptions, arguments: Overrides = ()) -> None:
+    """measure how fast this machine trains, loads and translates
+
+    With a settings file or overrides, the step of that training is measured too.
+    """
+    from gan_nst.commands.bench import benchmark
+
+    _results(options, lambda options: benchmark(*_split(arguments), options))
+
+
+def _data_check(options: o.CheckOptions, folder: Folder = None) -> int:
+    """look at every image before training does: broken or small ones, duplicates, leaks, colours
+
+    Looks at every image before training does. The exit code is 1 when something is wrong: unreadable folders, broken
+    files, images smaller than the crop, test images that are trained on, one image in both domains.
+    """
+    from gan_nst.commands.data_check import data_check
+
+    return 0 if _results(options, lambda options: data_check(folder, options))["ok"] else 1
+
+
+def _data_demo(
+    options: o.DemoOptions, folder: Annotated[Path | None, Option("a new folder", metavar="DIR")] = None
+) -> None:
+    """draw the demo world: photographs and cartoons of made-up scenes"""
+    from gan_nst.commands.data import data_demo
+
+    data_demo(folder, options)
+
+
+def _data_get(
+    options: o.GetOptions,
+    source: Annotated[
+        str | None,
+        Option(
+            "a known set, or the http(s) address or path of a zip or tar (default: list the known sets)",
+            metavar="NAME|ADDRESS|FILE",
+        ),
+    ] = None,
+) -> None:
+    """fetch a data set: a well-known one by its name, or any archive"""
+    from gan_nst.commands.data_get import data_get
+    from gan_nst.data.download import describe_known
+
+    if source is None:
+        print(describe_known())
+    else:
+        data_get(source, options)
+
+
+def _data_frames(
+    options: o.FramesOptions,
+    video: Annotated[Path, Option("video file", metavar="VIDEO")],
+    folder: Annotated[Path, Option("where the stills go; it may hold others", metavar="DIR")],
+) -> None:
+    """take stills from a video, without duplicates, black and credits"""
+    from gan_nst.commands.data import data_frames
+
+    data_frames(video, folder, options)
+
+
+def _data_smooth(
+    options: o.SmoothOptions,
+    folder: Annotated[Path, Option("image or folder", metavar="DIR")],
+    output: Annotated[Path, Option("folder; the same tree, as PNG", metavar="OUT")],
+) -> None:
+    """write edge-smoothed images, CartoonGAN's negatives, for inspection"""
+    from gan_nst.commands.data import data_smooth
+
+    data_smooth(folder, output, options)
+
+
+def _methods() -> None:
+    """list the methods, their papers and all settings"""
+    from gan_nst.commands.methods import describe_methods
+
+    print(describe_methods())
+
+
+Run = Callable[..., int | None]
+
+COMMANDS: tuple[Run, ...] = (
+    *(_train, _translate, _evaluate, _import, _export, _curves, _app, _bench),
+    *(_data_check, _data_demo, _data_get, _data_frames, _data_smooth, _methods),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         given.arguments += rest
-    configure_logging(given.quiet or _prints_json(given))
+    configure_logging(given.quiet or str(getattr(given, "json", None)) == "-")
     show_progress(not given.quiet)
     try:
-        return int(given.run(given) or 0)
+        return _call(given) or 0
     except GanNstError as error:
         print(f"gan-nst: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -50,195 +253,58 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gan-nst {__version__}")
     parser.add_argument("--quiet", action="store_true", help="only warnings and errors")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    train = _add(commands, "train", _train, o.TrainOptions, "train a translator, or resume training")
-    train.add_argument(
-        "arguments", nargs="*", metavar=_OVERRIDES, help="a settings file, then overrides of its settings"
-    )
-
-    translate = _add(
-        commands,
-        "translate",
-        _translate,
-        o.TranslateOptions,
-        "translate an image, a video, or a folder of images",
-    )
-    translate.add_argument("source", type=Path, metavar="RUN|FILE", help=_SOURCE)
-    translate.add_argument("input", type=Path, metavar="INPUT", help="image, video or folder")
-    translate.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="OUT",
-        help="folder, which gets the same tree; for one image or a video also a file (.mp4 .mov .mkv .webm .avi)",
-    )
-
-    evaluate = _add(
-        commands,
-        "evaluate",
-        _evaluate,
-        o.EvaluateOptions,
-        "measure how good a run, generator or folder of images is",
-    )
-    evaluate.add_argument("source", type=Path, nargs="?", default=None, metavar="RUN|FILE.safetensors")
-
-    import_ = _add(
-        commands, "import", _import, o.ImportOptions, "convert a generator published by another project"
-    )
-    import_.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="weights of a CartoonGAN generator, or of a ResNet generator of pytorch-CycleGAN-and-pix2pix "
-        "(*_net_G*.pth)",
-    )
-    import_.add_argument("output", type=Path, metavar="OUT.safetensors")
-
-    export = _add(
-        commands,
-        "export",
-        _export,
-        o.ExportOptions,
-        "write a generator to a file that other programs run, and verify it",
-        "Writes a generator to a file that other programs run, for images of any size from 1x1, runs the file, and "
-        "compares it with `translate`: in float32 no value may differ by more than 1/255. Available are onnx in "
-        "float32, float16 and int8, pt2 (a torch.export program) in float32 and float16, and safetensors (weights for "
-        "gan-nst itself) in float32 and float16. For pt2 and safetensors, float16 only halves the file.",
-    )
-    export.add_argument("source", type=Path, metavar="RUN|FILE", help=_SOURCE)
-    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="with the format's suffix")
-
-    curves = _add(commands, "curves", _curves, o.Options, "draw the curves of runs, and diagnose them")
-    curves.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    curves.add_argument(
-        "--output", type=Path, default=None, metavar="FILE.png", help="default: curves.png in the first run"
-    )
-
-    app = _add(
-        commands, "app", _app, o.AppOptions, "serve a page in the browser to try translators on images"
-    )
-    app.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN|FILE|DIR",
-        help="runs, checkpoints and generators to choose from, or folders of them, for example runs/DOMAIN",
-    )
-
-    bench = _add(
-        commands,
-        "bench",
-        _bench,
-        o.BenchOptions,
-        "measure how fast this machine trains, loads and translates",
-    )
-    bench.add_argument(
-        "arguments",
-        nargs="*",
-        metavar=_OVERRIDES,
-        help="also measure the step of this training: a settings file, then overrides of its settings",
-    )
-
-    _add(commands, "methods", _methods, o.Options, "list the methods, their papers and all settings")
-
-    data = commands.add_parser("data", help="make and check data sets").add_subparsers(
-        title="commands", required=True, metavar="COMMAND"
-    )
-
-    check = _add(
-        data,
-        "check",
-        _data_check,
-        o.CheckOptions,
-        "look at every image before training does: broken or small ones, duplicates, leaks, colours",
-        "Looks at every image before training does. The exit code is 1 when something is wrong: unreadable folders, "
-        "broken files, images smaller than the crop, test images that are trained on, one image in both domains.",
-    )
-    check.add_argument(
-        "folder",
-        type=Path,
-        nargs="?",
-        default=None,
-        metavar="DIR",
-        help="data set, or a plain folder of images",
-    )
-
-    demo = _add(
-        data,
-        "demo",
-        _data_demo,
-        o.DemoOptions,
-        "draw the demo world: photographs and cartoons of made-up scenes",
-    )
-    demo.add_argument("folder", type=Path, nargs="?", default=None, metavar="DIR")
-
-    get = _add(
-        data, "get", _data_get, o.GetOptions, "fetch a data set: a well-known one by its name, or any archive"
-    )
-    get.add_argument(
-        "source",
-        nargs="?",
-        default=None,
-        metavar="NAME|ADDRESS|FILE",
-        help="a known set, or the http(s) address or path of a zip or tar (default: list the known sets)",
-    )
-
-    frames = _add(
-        data,
-        "frames",
-        _data_frames,
-        o.FramesOptions,
-        "take stills from a video, without duplicates, black and credits",
-    )
-    frames.add_argument("video", type=Path, metavar="VIDEO")
-    frames.add_argument("folder", type=Path, metavar="DIR", help="where the stills go; it may hold others")
-
-    smooth = _add(
-        data,
-        "smooth",
-        _data_smooth,
-        o.SmoothOptions,
-        "write edge-smoothed images, CartoonGAN's negatives, for inspection",
-    )
-    smooth.add_argument("folder", type=Path, metavar="DIR", help="image or folder")
-    smooth.add_argument("output", type=Path, metavar="OUT", help="folder; the same tree, as PNG")
+    places = {"": commands}
+    for run in COMMANDS:
+        above, _, name = run.__name__.removeprefix("_").rpartition("_")
+        if above not in places:
+            group = commands.add_parser(above, help="make and check data sets")
+            places[above] = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+        summary, _, about = (run.__doc__ or "").partition("\n\n")
+        command = places[above].add_parser(
+            name, help=summary, description=about or None, argument_default=argparse.SUPPRESS
+        )
+        command.set_defaults(run=run)
+        groups: dict[str | None, Any] = {None: command}
+        for one, is_positional in _arguments(run):
+            if one.group not in groups:
+                groups[one.group] = command.add_argument_group(one.group)
+            _add(groups[one.group], one, is_positional)
     return parser
 
 
-def _add(
-    commands: "argparse._SubParsersAction[ArgumentParser]",
-    name: str,
-    run: Callable[[Namespace], int | None],
-    options: type[o.Options],
-    help: str,
-    about: str | None = None,
-) -> ArgumentParser:
-    """Adds a command with its options; what has no option is left to the caller."""
-    command = commands.add_parser(name, help=help, description=about, argument_default=argparse.SUPPRESS)
-    _add_options(command, options)
-    command.set_defaults(run=run)
-    return command
+def _arguments(run: Run) -> Iterator[tuple[Declared, bool]]:
+    """A command's arguments, and whether they are positional."""
+    hints = get_type_hints(run, include_extras=True)
+    for name, parameter in inspect.signature(run).parameters.items():
+        if isinstance(hints[name], type) and issubclass(hints[name], o.Options):
+            yield from ((one, False) for one in o.declared_in(hints[name]).values())
+        elif name != "given":
+            one = o.declare(
+                name, hints[name], parameter.default, required=parameter.default is parameter.empty
+            )
+            yield one, parameter.kind is not parameter.KEYWORD_ONLY
 
 
-def _add_options(parser: ArgumentParser, options: type[o.Options]) -> None:
-    """Adds an argument for every field. Those that were not typed are missing from what is parsed."""
-    groups: dict[str | None, Any] = {None: parser}
-    for one in o.declared_in(options).values():
-        option = one.option
-        how: dict[str, Any] = {"help": option.help + _default(one), "required": one.required}
-        if option.flag is not None:
-            how |= {"action": "store_const", "const": option.flag}
-        elif bool in one.types:
-            how["action"] = argparse.BooleanOptionalAction if type(None) in one.types else "store_true"
-        else:
-            how |= {"type": _reader(one), "choices": one.choices or None, "metavar": option.metavar}
-        if one.group not in groups:
-            groups[one.group] = parser.add_argument_group(one.group)
-        groups[one.group].add_argument(o.flag(one.name), dest=one.name, **how)
+def _add(parser: Any, one: Declared, is_positional: bool) -> None:
+    """Adds an argument. Options that are not typed are missing from what is parsed."""
+    option = one.option
+    how: dict[str, Any] = {"help": option.help + _default(one)}
+    if option.flag is not None:
+        how |= {"action": "store_const", "const": option.flag}
+    elif bool in one.types:
+        how["action"] = argparse.BooleanOptionalAction if type(None) in one.types else "store_true"
+    else:
+        how |= {"type": _reader(one), "choices": one.choices or None, "metavar": option.metavar}
+    if not is_positional:
+        parser.add_argument(o.flag(one.name), dest=one.name, required=one.required, **how)
+    elif one.is_list:
+        parser.add_argument(one.name, nargs="+" if one.required else "*", default=[], **how)
+    else:
+        parser.add_argument(one.name, nargs=None if one.required else "?", default=None, **how)
 
 
-def _reader(one: o.Declared) -> Callable[[str], Any]:
-    """What makes an option's value of a text, for argparse."""
+def _reader(one: Declared) -> Callable[[str], Any]:
+    """What turns text into an option's value, for argparse."""
     kind = one.option.kind
     if kind is None:
         return Path if Path in one.types else str
@@ -252,7 +318,7 @@ def _reader(one: o.Declared) -> Callable[[str], Any]:
     return read
 
 
-def _default(one: o.Declared) -> str:
+def _default(one: Declared) -> str:
     """What a help text ends with, where the default is not described in it."""
     if one.required or not one.default or one.default == math.inf:
         return ""
@@ -260,9 +326,19 @@ def _default(one: o.Declared) -> str:
     return f" (default: {kind.show(one.default) if kind else one.default})"
 
 
-def _options(kind: type[Given], given: Namespace) -> Given:
-    """A command's options, of those that were typed."""
-    return kind(**{name: value for name, value in vars(given).items() if name in o.declared_in(kind)})
+def _call(given: Namespace) -> int | None:
+    """Calls the command with what was typed."""
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(given.run).items():
+        if hint is Namespace:
+            values[name] = given
+        elif isinstance(hint, type) and issubclass(hint, o.Options):
+            known = o.declared_in(hint)
+            values[name] = hint(**{key: value for key, value in vars(given).items() if key in known})
+        elif name in given:
+            values[name] = getattr(given, name)
+    code: int | None = given.run(**values)
+    return code
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -272,114 +348,13 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, list(arguments)
 
 
-def _prints_json(given: Namespace) -> bool:
-    """Whether standard output is for a command's results as JSON, and for nothing else."""
-    return str(getattr(given, "json", None)) == "-"
+R = TypeVar("R", bound=o.Results)
 
 
-def _with_json(
-    kind: type[Given], given: Namespace, command: Callable[[Given], dict[str, Any]]
-) -> dict[str, Any]:
-    """Runs a command that writes its results to a JSON file, or prints them instead."""
-    printed = _prints_json(given)
-    if printed:
-        del given.json
-    result = command(_options(kind, given))
-    if printed:
-        print(json.dumps(result, indent=2, default=str), flush=True)
+def _results(options: R, command: Callable[[R], dict[str, Any]]) -> dict[str, Any]:
+    """Runs a command that writes its results to a JSON file, or, for `--json -`, prints them instead."""
+    if str(options.json) != "-":
+        return command(options)
+    result = command(replace(options, json=None))
+    print(json.dumps(result, indent=2, default=str), flush=True)
     return result
-
-
-def _train(given: Namespace) -> None:
-    from gan_nst.commands.train import train
-
-    train(*_split(given.arguments), _options(o.TrainOptions, given))
-
-
-def _translate(given: Namespace) -> int:
-    from gan_nst.commands.translate import check_options, translate
-
-    options = _options(o.TranslateOptions, given)
-    check_options(given.input, given.output, options, vars(given))
-    outcome = translate(given.source, given.input, given.output, options)
-    if outcome.failures:
-        print(f"gan-nst: {outcome.trouble}", file=sys.stderr)
-    return 1 if outcome.failures else 0
-
-
-def _evaluate(given: Namespace) -> None:
-    from gan_nst.commands.evaluate import evaluate
-
-    _with_json(o.EvaluateOptions, given, lambda options: evaluate(given.source, options))
-
-
-def _import(given: Namespace) -> None:
-    from gan_nst.commands.importing import import_generator
-
-    import_generator(given.source, given.output, _options(o.ImportOptions, given))
-
-
-def _export(given: Namespace) -> None:
-    from gan_nst.commands.export import export
-
-    export(given.source, given.output, _options(o.ExportOptions, given))
-
-
-def _curves(given: Namespace) -> None:
-    from gan_nst.commands.curves import curves
-
-    curves(given.runs, given.output)
-
-
-def _app(given: Namespace) -> None:
-    from gan_nst.web.server import app
-
-    app(given.runs, _options(o.AppOptions, given))
-
-
-def _bench(given: Namespace) -> None:
-    from gan_nst.commands.bench import benchmark
-
-    _with_json(o.BenchOptions, given, lambda options: benchmark(*_split(given.arguments), options))
-
-
-def _methods(given: Namespace) -> None:
-    from gan_nst.commands.methods import describe_methods
-
-    print(describe_methods())
-
-
-def _data_check(given: Namespace) -> int:
-    from gan_nst.commands.data_check import data_check
-
-    result = _with_json(o.CheckOptions, given, lambda options: data_check(given.folder, options))
-    return 0 if result["ok"] else 1
-
-
-def _data_demo(given: Namespace) -> None:
-    from gan_nst.commands.data import data_demo
-
-    data_demo(given.folder, _options(o.DemoOptions, given))
-
-
-def _data_get(given: Namespace) -> None:
-    if given.source is None:
-        from gan_nst.data.download import describe_known
-
-        print(describe_known())
-        return
-    from gan_nst.commands.data_get import data_get
-
-    data_get(given.source, _options(o.GetOptions, given))
-
-
-def _data_frames(given: Namespace) -> None:
-    from gan_nst.commands.data import data_frames
-
-    data_frames(given.video, given.folder, _options(o.FramesOptions, given))
-
-
-def _data_smooth(given: Namespace) -> None:
-    from gan_nst.commands.data import data_smooth
-
-    data_smooth(given.folder, given.output, _options(o.SmoothOptions, given))

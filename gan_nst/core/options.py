@@ -8,7 +8,7 @@ groups they need: `TranslateOptions` is a `Finish`, an `Encoding`, a `Naming`, a
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -107,17 +107,19 @@ class Option:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option as it was declared. group: the heading it is listed under. choices: the only values, if any."""
+    """An option as it was declared. types: the members of its union. group: the heading it is listed under."""
 
     name: str
     option: Option
     types: tuple[Any, ...]
     default: Any
     required: bool
+    is_list: bool
     group: str | None
 
     @property
     def choices(self) -> tuple[str, ...]:
+        """The only values, if there are only some."""
         return next((get_args(one) for one in self.types if get_origin(one) is Literal), ())
 
     def check(self, value: Any) -> None:
@@ -128,6 +130,14 @@ class Declared:
         if (choices and value not in choices) or (kind is not None and not kind.allows(value)):
             expected = f"one of {', '.join(choices)}" if kind is None else kind.expected
             raise SettingsError(f"{flag(self.name)}: expected {expected}, got {value!r}")
+
+
+def declare(name: str, hint: Any, default: Any, *, required: bool, group: str | None = None) -> Declared:
+    """An option by its annotation, Annotated[type, Option(...)]."""
+    kind, option = get_args(hint)
+    is_list = get_origin(kind) is Sequence
+    types = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
+    return Declared(name, option, types, default, required, is_list, group)
 
 
 def flag(name: str) -> str:
@@ -153,15 +163,13 @@ class Options:
                 object.__setattr__(self, declared.name, Path(value))
 
 
-def declared_in(options: type[Options]) -> Mapping[str, Declared]:
+def declared_in(options: type[Options]) -> dict[str, Declared]:
     """The options of a class by name, those of its bases first."""
     hints, found = get_type_hints(options, include_extras=True), {}
     for one in fields(options):
-        hint, option = get_args(hints[one.name])
-        types = (hint,) if get_origin(hint) is Literal else (get_args(hint) or (hint,))
         owner = next(base for base in options.__mro__ if one.name in inspect.get_annotations(base))
-        group = owner.__dict__.get("group")
-        found[one.name] = Declared(one.name, option, types, one.default, one.default is MISSING, group)
+        group, required = owner.__dict__.get("group"), one.default is MISSING
+        found[one.name] = declare(one.name, hints[one.name], one.default, required=required, group=group)
     return found
 
 
