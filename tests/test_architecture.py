@@ -14,7 +14,7 @@ import pytest
 import gan_nst
 from gan_nst.cli import make_parser
 from gan_nst.methods import base
-from gan_nst.runs.settings import _FREE, load_settings
+from gan_nst.runs.settings import RESUMABLE, load_settings
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "gan_nst"
@@ -212,7 +212,7 @@ def test_the_readme_names_what_a_resume_accepts():
     patterns = set(re.findall("`([^`]*)`", told)) - {"--resume"}
     methods = [base.find(name) for name in base.names()]
     accepted = (
-        _FREE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.resumable}
+        RESUMABLE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.resumable}
     )
     assert {
         name for name in accepted if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Run folders: `runs/<domain>/<method>/<time>/`, and what lies in them."""
+"""Run folders, `runs/<domain>/<method>/<time>/`: making and finding them, and locking them against other processes."""
 
 import os
 import shutil
@@ -19,14 +19,12 @@ _LOCK = ".lock"
 _EVALUATION = ".evaluation"
 
 
-def new_run(domain: str, method: str, out: Path | None) -> Path:
-    """A new, empty run folder that no other run shares; `latest` beside it points to it unless `out` names
-    it.
-    """
-    if out is not None:
-        refuse_used(out)
-        _make(out)
-        return out
+def new_run(domain: str, method: str, output: Path | None) -> Path:
+    """A new run folder, which no other run shares: `output`, or one that the link `latest` next to it points to."""
+    if output is not None:
+        check_unused(output)
+        _make(output)
+        return output
     parent = RUNS / domain / method
     _clean_killed(parent)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -41,32 +39,33 @@ def new_run(domain: str, method: str, out: Path | None) -> Path:
     raise CheckpointError(f"{parent}: no free folder name")
 
 
-def refuse_used(out: Path) -> None:
-    """Raises CheckpointError when a folder that a run shall begin in holds anything but a run's lock."""
-    if out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
-        raise CheckpointError(f"{out}: not empty; give another --output, or resume it with --resume {out}")
+def check_unused(folder: Path) -> None:
+    """Raises CheckpointError when the folder for a new run holds anything but a run's lock."""
+    if folder.exists() and (not folder.is_dir() or any(path.name != _LOCK for path in folder.iterdir())):
+        raise CheckpointError(
+            f"{folder}: not empty; give another --output, or resume it with --resume {folder}"
+        )
 
 
 @contextmanager
 def training_in(run: Path) -> Iterator[None]:
-    """Keeps other trainings out of a run for the time of the context, and removes what one that was killed there left
-    unfinished.
+    """Keeps other trainings out of a run within the context, and removes what a killed one left unfinished.
 
     Raises CheckpointError when another process trains there, or the folder cannot be written.
     """
-    with _alone(run / _LOCK, f"{run}: another process is training there; wait for it, or stop it"):
+    with _alone(run / _LOCK, f"{run}: another process is training this run; wait for it, or stop it"):
         _remove_unfinished(run)
         yield
 
 
 @contextmanager
 def evaluating_in(run: Path) -> Iterator[Path]:
-    """Keeps other evaluations out of a run for the time of the context, which gets a folder there to complete files in.
+    """Keeps other evaluations out of a run within the context, and yields a folder in it to complete files in.
 
     Raises CheckpointError when another process evaluates the run, or the folder cannot be written.
     """
     staged = run / f"{_EVALUATION}.part"
-    with _alone(run / f"{_EVALUATION}.lock", f"{run}: is being evaluated by another process; wait for it"):
+    with _alone(run / f"{_EVALUATION}.lock", f"{run}: another process is evaluating this run; wait for it"):
         if staged.is_symlink():  # which could lead anywhere
             staged.unlink()
         shutil.rmtree(staged, ignore_errors=True)
@@ -77,12 +76,10 @@ def evaluating_in(run: Path) -> Iterator[Path]:
 
 
 def find_run(path: Path) -> Path:
-    """The run folder a user named. Raises CheckpointError when it holds no checkpoints."""
+    """The run folder that a path names, itself or as a link. Raises CheckpointError when it holds no checkpoints."""
     run = path.resolve() if path.is_symlink() else path
     if run.is_file():
-        raise CheckpointError(
-            f"{path}: neither a run's folder, nor a checkpoint (.pt) or generator (.safetensors)"
-        )
+        raise CheckpointError(f"{path}: not a run's folder, a checkpoint (.pt) or a generator (.safetensors)")
     if not run.is_dir():
         raise CheckpointError(f"{path}: no such run")
     if not (run / "checkpoints").is_dir():
@@ -102,7 +99,7 @@ def exported_path(run: Path, translation: str, first: str) -> Path:
 
 
 def feature_cache(data: DataSettings) -> Path | None:
-    """Where the features of a run's reference images are remembered: beside its decoded images."""
+    """Where the features of a run's reference images are cached: with its decoded images."""
     if data.cache == "never":
         return None
     return data.root / ".cache" if data.cache == "auto" else Path(data.cache)
@@ -110,9 +107,9 @@ def feature_cache(data: DataSettings) -> Path | None:
 
 @contextmanager
 def _alone(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock in a file for the time of the context. A process that is killed holds none; its file stays.
+    """Holds the lock in a file within the context. A killed process no longer holds it, though its file stays.
 
-    Raises CheckpointError, with `refusal` where another process holds it.
+    Raises CheckpointError, with `refusal` when another process holds it.
     """
     lock = FileLock(path, timeout=0)
     try:
@@ -130,19 +127,19 @@ def _alone(path: Path, refusal: str) -> Iterator[None]:
 
 
 def _remove_unfinished(run: Path) -> None:
-    """Removes what a training or an evaluation that was killed left unfinished in a run's folder."""
+    """Removes what a killed training or evaluation left unfinished in a run's folder."""
     if (run / f"{_EVALUATION}.part").exists():
-        with suppress(CheckpointError), evaluating_in(run):  # unless an evaluation is at work there
+        with suppress(CheckpointError), evaluating_in(run):  # unless an evaluation is running
             pass
     for folder in (run, run / "checkpoints", run / "samples"):
         remove_temporaries(folder)
 
 
 def _clean_killed(parent: Path) -> None:
-    """Removes what killed trainings left unfinished in runs beside a new one."""
+    """Removes what killed trainings left unfinished in the other runs of a new run's folder."""
     for lock in parent.glob(f"*/{_LOCK}"):
         if not lock.parent.is_symlink():
-            with suppress(CheckpointError), training_in(lock.parent):  # unless it is at work
+            with suppress(CheckpointError), training_in(lock.parent):  # unless it is running
                 pass
 
 
@@ -156,13 +153,13 @@ def _make(folder: Path, shared: bool = True) -> None:
 
 
 def _point_latest(parent: Path, run: Path) -> None:
-    """Replaces the link in one step; where links cannot be made there is none."""
-    link, unfinished = parent / "latest", parent / f".latest-{os.getpid()}"
+    """Replaces the link atomically; where links cannot be made, there is none."""
+    link, temporary = parent / "latest", parent / f".latest-{os.getpid()}"
     try:
-        for left in parent.glob(".latest-*"):  # by a process that was killed
+        for left in parent.glob(".latest-*"):  # of a killed process
             left.unlink(missing_ok=True)
-        unfinished.symlink_to(run.name, target_is_directory=True)
-        os.replace(unfinished, link)
+        temporary.symlink_to(run.name, target_is_directory=True)
+        os.replace(temporary, link)
     except OSError:
         with suppress(OSError):
-            unfinished.unlink()
+            temporary.unlink()

@@ -1,4 +1,4 @@
-"""The generators in a run, a checkpoint or an exported file."""
+"""Loading the generators of a run, a checkpoint or an exported file."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.core.options import TranslatorOptions
 from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
 from gan_nst.inference.translator import Translator
-from gan_nst.runs.folder import exported_path, find_run
+from gan_nst.runs.folder import find_run
 from gan_nst.tiling.segments import fold_resizes
 from gan_nst.training import checkpoint
 
@@ -24,8 +24,7 @@ FILES = (".safetensors", ".onnx", ".pt2")  # of exported generators
 def load_translator(source: Path | str, options: TranslatorOptions = TranslatorOptions()) -> Translator:
     """A translator, to be called with an image: from a run, a checkpoint, or an exported generator's file.
 
-    A finished run gives its exported generator; one that goes on, the moving average in its newest
-    checkpoint.
+    A finished run gives its exported generator; an unfinished one, the moving average in its newest checkpoint.
     """
     if options.scratch is not None and not options.scratch.is_dir():
         raise SettingsError(f"--scratch {options.scratch}: no such folder")
@@ -57,23 +56,17 @@ def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Desc
         generator, description = _load_file(source)
         if direction not in (None, description.translation):
             raise CheckpointError(
-                f"{source}: translates {description.translation}, not {direction}; leave --direction out"
+                f"{source}: translates {description.translation}, not {direction}; omit --direction"
             )
         return generator, description
     if source.suffix != ".pt":
         run = find_run(source)
-        exported = exported_path(run, direction or "first", "first")
-        if exported.exists():
-            generator, description = load_exported(exported)
-            if direction in (None, description.translation):
-                return generator, description
-        first = run / "generator.safetensors"
-        if (
-            direction is not None
-            and first.exists()
-            and (loaded := load_exported(first))[1].translation == direction
-        ):
-            return loaded
+        names = ["generator"] if direction is None else [f"generator_{direction}", "generator"]
+        for file in (run / f"{name}.safetensors" for name in names):
+            if file.exists():
+                generator, description = load_exported(file)
+                if direction in (None, description.translation):
+                    return generator, description
     payload = _payload(source)
     known = payload["translations"]
     name = direction or next(iter(known), "ab")
@@ -92,8 +85,8 @@ def _load_file(source: Path) -> tuple[nn.Module, Description]:
 
 
 def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tuple[nn.Module, Description]:
-    """The moving average of a translation's generator in a checkpoint, and what it says of itself. where: the run or
-    the file, for errors. Raises CheckpointError when its parts do not fit each other.
+    """The moving average of a translation's generator in a checkpoint, and its description. where: the run or the
+    file, for errors. Raises CheckpointError when its parts do not fit each other.
     """
     try:
         description = describe(payload["translations"][name]["network"], name, payload["settings"])
@@ -103,7 +96,7 @@ def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tu
 
 
 def describe(network: dict[str, Any], translation: str, settings: Mapping[str, Any]) -> Description:
-    """What a generator of a run says of itself. settings: the run's, as plain data."""
+    """The description of a run's generator. settings: the run's, as plain data."""
     data = settings["data"]
     scale = TrainingScale(load_size=data["load_size"], crop_size=data["crop_size"], resize=data["resize"])
     return Description(

@@ -1,10 +1,10 @@
-"""Everything that can go wrong before a run begins: its data, its settings and its method, opened and checked."""
+"""What a run is made of, opened and checked before it begins: its data, its settings and its method."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,23 +30,23 @@ DEMO_DOMAIN = "photo2cartoon"
 
 
 def draw_if_missing(data: DataSettings) -> bool:
-    """Draws the demo images, at the size training loads, when that is the domain and it has none; whether
-    it did.
+    """Draws the demo images, at the size that training loads, if they are the domain's and missing; returns whether it
+    did.
     """
     folder = data.root / data.domain
     if data.a is not None or data.domain != DEMO_DOMAIN or has_images(data):
         return False
-    log.info(f"{folder}: no images; drawing the demo world there, at {data.load_size} pixels")
+    log.info(f"{folder}: no images found; drawing the demo world there, at {data.load_size} pixels")
     try:
         make_demo(folder, size=data.load_size)
     except DataError:
-        if not has_images(data):  # another run has drawn them meanwhile
+        if not has_images(data):  # another run has drawn them in the meantime
             raise
     return True
 
 
 def refuse_small_demo(data: DataSettings) -> None:
-    """Raises DataError when the demo was drawn for a smaller job, on a machine without a GPU for example."""
+    """Raises DataError when the demo was drawn for a smaller job, for example on a machine without a GPU."""
     folder = data.root / data.domain
     drawn = folder / "trainA" / "photo-00000.png"
     if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
@@ -54,19 +54,19 @@ def refuse_small_demo(data: DataSettings) -> None:
     if (size := min(read_image(drawn).shape[:2])) < data.crop_size:
         raise DataError(
             f"{folder}: its demo images were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
-            "remove the folder, and they are drawn anew"
+            "remove the folder, and they will be drawn again"
         )
 
 
-_SHOWN = 20  # images of a view that are compared with the images themselves
+_COMPARED = 20  # images of a view that are compared with the images themselves
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is made of; settings have their `auto` and their length resolved.
+    """What a run is made of; its settings have every `auto` and the length resolved.
 
-    features: the network that validation compares images through; None when there is none. until: the last step of
-    this session. growth: how many times as much a step computes in the end as in the beginning, with its warm-up.
+    features: the network whose features validation compares, if any. until: the last step of this session. growth: the
+    computation of the last step over that of the first, which a warm-up makes smaller.
     """
 
     settings: RunSettings
@@ -81,7 +81,7 @@ class Prepared:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What every checkpoint says of the run, as plain data."""
+        """What every checkpoint says about its run, as plain data."""
         generators = self.method.generators
         return {
             "method": self.settings.method_name,
@@ -102,7 +102,7 @@ class Prepared:
 def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any] | None) -> Prepared:
     """Opens the data, builds the method and checks that they fit each other.
 
-    saved: the checkpoint a run goes on from. Raises GanNstError, one line, for whatever does not fit.
+    saved: the checkpoint that a run is resumed from. Raises GanNstError, one line, for what does not fit.
     """
     if distributed.rank() == 0:
         draw_if_missing(settings.data)
@@ -126,7 +126,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
         _init_generators(method, training.init_from)
     views = _open_views(method, data_set, settings, images)
     samples = Samples(views, method.streams, settings.data, settings.seed)
-    samples[0]  # what the augmentations cannot do, they shall say now
+    samples[0]  # what the augmentations cannot do is reported now
     batches = Batches(
         samples,
         training.batch_size,
@@ -149,93 +149,85 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
 
 
 def _prepare_validation(
-    settings: RunSettings, device: torch.device, data_set: DataSet, method: base.Method, goes_on: bool
+    settings: RunSettings, device: torch.device, data_set: DataSet, method: base.Method, resumes: bool
 ) -> tuple[RunSettings, Features | None]:
-    """The settings with those of the evaluation resolved, and the feature network, which rank 0 alone needs.
+    """The settings with those of the evaluation resolved, and the feature network, which only rank 0 needs.
 
-    A run that goes on where its weights or its validation images are missing is validated by what there is.
+    A run that is resumed where its weights or its validation images are missing is validated by what there is.
     """
-    paired, translations = bool(data_set.pairs("validation")), method.translations()
+
+    def resolved(settings: RunSettings) -> tuple[RunSettings, Features | None]:
+        paired = bool(data_set.pairs("validation"))
+        settings = resolve_evaluation(settings, device, paired, method.translations())
+        wanted, weights = settings.evaluation.features, settings.evaluation.weights
+        needed = wanted != "none" and distributed.rank() == 0
+        return settings, choose(wanted, device, weights) if needed else None
+
     try:
-        resolved = resolve_evaluation(settings, device, paired, translations)
-        wanted = resolved.evaluation.features
-        if wanted == "none" or distributed.rank() != 0:
-            return resolved, None
-        return resolved, choose(wanted, device, resolved.evaluation.weights)
+        return resolved(settings)
     except (SettingsError, WeightsError) as error:
-        if not goes_on:
+        if not resumes:
             raise
-        log.warning(f"{error}; the run goes on with what there is to validate by")
+        log.warning(f"{error}; resuming with what is available for validation")
     plain = settings.evaluation.model_copy(update={"features": "auto", "score": "auto", "weights": None})
-    resolved = resolve_evaluation(
-        settings.model_copy(update={"evaluation": plain}), device, paired, translations
-    )
-    wanted = resolved.evaluation.features
-    return resolved, None if wanted == "none" else choose(wanted, device)
+    return resolved(settings.model_copy(update={"evaluation": plain}))
 
 
 def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[DataSet, dict[str, Images]]:
     """The data set without the files that cannot be used, and the training images by domain.
 
-    saved: the checkpoint of the run that goes on or is looked at. Raises DataError.
+    saved: the checkpoint of a run that is resumed or evaluated. Raises DataError.
     """
-    return _open(_locate(settings, saved), settings)
+    data_set = _locate(settings, saved)
+    images: dict[str, Images] = {}
+    opened: dict[str, dict[str, Folder]] = {}
+    # Training comes last: splits of one folder share a cache, and what is built last is there to stay.
+    order: tuple[Literal["test", "validation", "training"], ...] = ("test", "validation", "training")
+    for split in order:
+        folders: Mapping[str, Folder] = getattr(data_set, split)
+        rules = settings.data.model_copy(update={"upscale": True}) if split == "test" else settings.data
+        opened[split] = dict(folders)
+        for d, folder in folders.items():
+            if folder.paths:
+                images[d], opened[split][d] = open_images(folder, rules, f"domain {d}, {split}")
+        if split != "training" and data_set.pairs(split):  # an image is of use only with its counterpart
+            common = set.intersection(*(set(folder.names) for folder in opened[split].values()))
+            opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
+    training, validation, test = opened["training"], opened["validation"], opened["test"]
+    return replace(data_set, training=training, validation=validation, test=test), images
 
 
 def _locate(settings: RunSettings, saved: Mapping[str, Any] | None) -> DataSet:
-    """The data set; for a run that goes on, the one it began with, wherever it lies now."""
+    """The data set; for a run that is resumed, the one it began with, wherever it is now."""
     data_set = locate(settings.data)
     if saved is None or saved["data"] == fingerprint(data_set):
         return data_set
-    # The training folder alone may have been given anew: then nothing is cut from it, as its splits lay beside it.
+    # Perhaps only the training folder was moved, without the splits next to it: then nothing is held out of it.
     uncut = locate(settings.data.model_copy(update={"held_out": 0.0}))
     if saved["data"] == fingerprint(uncut):
         return uncut
-    log.warning("the training images are not those the run began with; it goes on, but not as it would have")
+    log.warning(
+        "the training images are not those that the run began with; resuming, but the result will differ from the "
+        "original run"
+    )
     return data_set
-
-
-def _open(data_set: DataSet, settings: RunSettings) -> tuple[DataSet, dict[str, Images]]:
-    """The training images by domain, and the data set without the files that cannot be used."""
-    paired = {split: bool(data_set.pairs(split)) for split in ("validation", "test")}
-    images, opened = {}, {}
-    # Training comes last: splits cut from one folder share a cache, and what is built last is there to stay.
-    for word, folders in (
-        ("test", data_set.test),
-        ("validation", data_set.validation),
-        ("training", data_set.training),
-    ):
-        opened[word] = dict(folders)
-        for d in DOMAINS:
-            if folders[d].paths:
-                rules = (
-                    settings.data if word != "test" else settings.data.model_copy(update={"upscale": True})
-                )
-                images[d], opened[word][d] = open_images(folders[d], rules, f"domain {d}, {word}")
-    for split, were in paired.items():
-        if were:  # an image without its counterpart is of no use to them
-            common = set(opened[split]["a"].names) & set(opened[split]["b"].names)
-            opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
-    return replace(
-        data_set, training=opened["training"], validation=opened["validation"], test=opened["test"]
-    ), images
 
 
 def _open_views(
     method: base.Method, data_set: DataSet, settings: RunSettings, images: Mapping[str, Images]
 ) -> dict[tuple[str, str], Images]:
-    """The training images by domain and view; warns of smoothed ones that are no other than the images."""
+    """The training images by domain and view; warns of smoothed images that equal the originals."""
     views = {(d, "image"): images[d] for d in DOMAINS}
     for d, view in sorted({(s.domain, s.view) for s in method.streams.values()} - views.keys()):
         folder = data_set.training[d]
         views[d, view] = open_images(folder, settings.data, f"domain {d}, {view}", view)[0]
         if view == "smoothed":
-            shown = np.linspace(0, len(folder.paths) - 1, _SHOWN).astype(int)
-            shares = [share_smoothed(images[d][i], views[d, view][i]) for i in shown]
+            indices = np.linspace(0, len(folder.paths) - 1, _COMPARED).astype(int)
+            shares = [share_smoothed(images[d][i], views[d, view][i]) for i in indices]
             if np.median(shares) <= SOFT:
                 log.warning(
-                    f"{folder.root}: has hardly an edge that could be smoothed, so the discriminator is told that the "
-                    f"same images are both right and wrong; look: gan-nst data smooth {folder.root} SMOOTHED"
+                    f"{folder.root}: hardly any edges to smooth, so the discriminator sees the same images as both "
+                    f"real and fake; inspect them with: gan-nst data smooth {folder.root} SMOOTHED"
                 )
     return views
 
@@ -245,8 +237,8 @@ def _only(folder: Folder, names: set[str]) -> Folder:
 
 
 def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:
-    """Floating-point operations of a micro-batch, in one process: at a step, and at the last one, as a warm-up may
-    leave networks out. Raises SettingsError when the networks cannot take the crops.
+    """Floating-point operations of a micro-batch, in one process: at a step, and at the last one, which may use more
+    networks than a warm-up. Raises SettingsError when the networks cannot process the crops.
     """
     training, crop = settings.training, settings.data.crop_size
     assert training.steps is not None
@@ -264,7 +256,7 @@ def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[
 
 
 def _init_generators(method: base.Method, source: Path) -> None:
-    """Copies the trained generators that `source` has; raises CheckpointError when none fits."""
+    """Copies the trained generators in `source`; raises CheckpointError when none fits."""
     copied = []
     for name, translation in method.translations().items():
         weights = load_weights(source, name)

@@ -1,4 +1,4 @@
-"""A run's settings: all sections together, from a YAML file and overrides, or from a run that goes on."""
+"""A run's settings: all sections together, from a YAML file and overrides, or from a run that is resumed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -42,8 +42,8 @@ class RunSettings(Section):
         return str(self.method.name)  # type: ignore[attr-defined]
 
 
-# What a run may be resumed with: nothing of it changes what is learned.
-_FREE = {
+# What may change when a run is resumed: none of it changes what is learned.
+RESUMABLE = {
     "device",
     "compile",
     "data.root",
@@ -85,7 +85,7 @@ def load_settings(path: Path, overrides: Sequence[str]) -> tuple[RunSettings, to
     name = _method_name(plain, overrides)
     model = settings_model(base.find(name))
     over = read_overrides(model, list(overrides))
-    for layers in ([plain], [plain, on_cpu]):  # a mistake in a block is told on every machine
+    for layers in ([plain], [plain, on_cpu]):  # mistakes in the block are reported on every machine
         validate(model, _stack(layers), where=str(path))
     device = choose_device(str(_stack([plain, over]).get("device", "auto")))
     small = device.type == "cpu" and bool(on_cpu)
@@ -95,30 +95,32 @@ def load_settings(path: Path, overrides: Sequence[str]) -> tuple[RunSettings, to
 def resume_settings(
     saved: Mapping[str, Any], overrides: Sequence[str], where: Path
 ) -> tuple[RunSettings, RunSettings]:
-    """A run's saved settings, and the same under overrides that do not change what it learns. where: the run's.
+    """A run's saved settings, and the same under overrides that do not change what it learns. where: their file.
 
-    Raises CheckpointError for settings that are none, and SettingsError naming every override that would.
+    Raises CheckpointError for saved settings that are invalid, and SettingsError for overrides that would.
     """
     try:
         method = base.find(_method_name(saved, ()))
         model = settings_model(method)
         before = validate(model, _stack([saved]))
     except SettingsError as error:
-        raise CheckpointError(f"{where}: the settings in its checkpoint are none here: {error}") from None
-    free = _FREE | {f"method.{name}" for name in method.resumable}
+        raise CheckpointError(
+            f"{where}: the settings in its checkpoint are not valid here: {error}"
+        ) from None
+    resumable = RESUMABLE | {f"method.{name}" for name in method.resumable}
     over = read_overrides(model, list(overrides))
     after = validate(model, _stack([saved, over]))
     refused = []
     for path, _ in setting_paths(model):
         old, new = _value(before, path), _value(after, path)
-        if old == new or isinstance(new, Section) or path in free:
+        if old == new or isinstance(new, Section) or path in resumable:
             continue
         if path == "training.steps" and new is not None and old is not None and new > old:
             continue
         refused.append(f"{path} ({old} in the run, {new} given)")
     if refused:
         raise SettingsError(
-            f"--resume cannot change {', '.join(refused)}: it would change what is learned; start a new run"
+            f"--resume cannot change {', '.join(refused)}, as that would change what is learned; start a new run"
         )
     return before, after
 
@@ -146,14 +148,14 @@ def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -
 def resolve_evaluation(
     settings: RunSettings, device: torch.device, paired: bool, translations: Collection[str]
 ) -> RunSettings:
-    """The settings with the evaluation's `auto` resolved, by what lies on this machine and whether the validation
-    images are paired. Raises SettingsError for a score that there will not be.
+    """The settings with the evaluation's `auto` resolved, by what is available on this machine and whether the
+    validation images are paired. Raises SettingsError for a score that will not be computed.
     """
     evaluation = settings.evaluation
     features = evaluation.features
     if features == "auto":
         here = best_available(evaluation.weights)
-        # On the CPU Inception would take longer than the small trainings that are done there.
+        # On the CPU, Inception would take longer than the small trainings there.
         affordable = here == "inception" and device.type != "cpu"
         asked_for = evaluation.weights is not None
         features = here if affordable or asked_for else "none" if paired else "random"
@@ -182,7 +184,7 @@ def find_config(domain: str, method: str) -> Path:
         path = Path("experiments", folder, f"{method}.yaml")
         if path.is_file():
             return path
-    base.find(method)  # a misspelt method has a message of its own
+    base.find(method)  # has its own message for a misspelt method
     raise SettingsError(
         f"experiments/{domain}/{method}.yaml: no such file, nor experiments/default/{method}.yaml"
     )
