@@ -29,7 +29,6 @@ from gan_nst.bench.steps import (
     reference_step,
     trainer_step,
 )
-from gan_nst.commands.evaluate import to_json
 from gan_nst.core.device import (
     autocast,
     choose_device,
@@ -51,6 +50,7 @@ from gan_nst.inference.folder import translate_folder
 from gan_nst.inference.translator import Translator
 from gan_nst.methods import base
 from gan_nst.networks import build
+from gan_nst.runs.assessment import to_json
 from gan_nst.runs.settings import find_config, load_settings
 from gan_nst.training.compilation import resolve_compile
 

@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,18 @@ from torch import Tensor, nn
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.core.options import ExportFormat, ExportOptions, ExportPrecision
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
-from gan_nst.data.domains import locate
+from gan_nst.data.domains import DataSettings, locate
 from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
 from gan_nst.images.files import LOOKED_FOR, find_images, read_image
 from gan_nst.inference import exported
-from gan_nst.inference.exported import Description, PortableDescription, TrainingScale, load_exported, written
+from gan_nst.inference.exported import Description, PortableDescription, load_exported, written
 from gan_nst.inference.portable.check import Agreement, compare
 from gan_nst.inference.portable.onnx import Session, Whole, as_half, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import find_run
 from gan_nst.runs.generators import load_generator
-from gan_nst.runs.subjects import settings_of
+from gan_nst.runs.subjects import saved_settings
 from gan_nst.tiling.segments import fold_resizes
 from gan_nst.training import checkpoint
 
@@ -62,13 +63,13 @@ def export(
             f"{source}: cannot be exported again; give the run or the file that it was made from"
         )
     plain = Description(**description.model_dump(include=set(Description.model_fields)))
-    told = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
-    images = _Images(source, told)
+    described = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
+    images = _Images(source, described)
     examples = images.calibration(options.calibrate) if precision == "int8" else []
     translator = Translator(fold_resizes(copy.deepcopy(generator)), plain, "cpu", "float32")
     real = images.real()
     with written(output) as unfinished:
-        run = _write(generator, plain, told, to, unfinished, examples)
+        run = _write(generator, plain, described, to, unfinished, examples)
         try:
             agreement = compare(run, translator, real, pixels)
             if to == "onnx" and precision == "float16":
@@ -76,7 +77,15 @@ def export(
                 agreement = min(agreement, compare(on_a_gpu, translator, real, pixels), key=lambda a: a.psnr)
         except CheckpointError as error:
             raise CheckpointError(f"{output}: not written, as the file does not work: it {error}") from None
-        _judge(output, agreement, precision)
+        if precision == "float32" and agreement.largest > _FURTHEST:
+            raise CheckpointError(
+                f"{output}: not written, as it does not agree with the translator: {agreement}"
+            )
+        if precision != "float32" and not agreement.psnr >= _LEAST[precision]:
+            raise CheckpointError(
+                f"{output}: not written, as {precision} is too inaccurate for this generator: {agreement}, below the "
+                f"minimum of {_LEAST[precision]:.0f} dB; use float32"
+            )
         size = unfinished.stat().st_size
     log.info(f"{output}: {size / 1e6:.1f} MB, {precision}; compared with the translator: {agreement}")
     return agreement
@@ -108,19 +117,19 @@ def _check_options(source: Path, output: Path, options: ExportOptions) -> None:
 def _write(
     generator: nn.Module,
     description: Description,
-    told: PortableDescription,
+    described: PortableDescription,
     to: str,
     path: Path,
     examples: Sequence[ImageArray],
 ) -> Callable[[Tensor], Tensor]:
-    """Writes the file, and returns what runs it."""
+    """Writes the file; returns a function that runs it."""
     if to == "onnx":
-        write_onnx(generator, told, path, examples)
+        write_onnx(generator, described, path, examples)
         return Session(path).run
     if to == "pt2":
-        write_program(generator, told, path)
+        write_program(generator, described, path)
         return run_program(path)
-    exported.export(generator, description, path, getattr(torch, told.precision))
+    exported.export(generator, description, path, getattr(torch, described.precision))
     translator = Translator(load_exported(path)[0], description, "cpu", "float32")
 
     def run(batch: Tensor) -> Tensor:
@@ -130,27 +139,19 @@ def _write(
     return run
 
 
-def _judge(out: Path, agreement: Agreement, precision: str) -> None:
-    """Raises CheckpointError for a file that is too far from the translator."""
-    if precision == "float32" and agreement.largest > _FURTHEST:
-        raise CheckpointError(f"{out}: not written, as it does not agree with the translator: {agreement}")
-    if precision != "float32" and not agreement.psnr >= _LEAST[precision]:
-        raise CheckpointError(
-            f"{out}: not written, as {precision} is too inaccurate for this generator: {agreement}, below the minimum "
-            f"of {_LEAST[precision]:.0f} dB; use float32"
-        )
-
-
 class _Images:
-    """The images of a generator's input domain: of its run, or of the demo world where those are not at hand."""
+    """Images of a generator's input domain: of its run, or of the demo world where those are not available."""
 
     def __init__(self, source: Path, description: Description) -> None:
-        self.scale: TrainingScale = description.training_scale
-        self.domain = description.translation[0]
-        self._source, self._payload = source, _payload(source)
-        if self._payload is not None:
-            translation: dict[str, Any] = self._payload["translations"].get(description.translation, {})
-            self.domain = translation.get("source", self.domain)
+        self._scale = description.training_scale
+        self._domain = description.translation[0]
+        self._data: DataSettings | None = None
+        payload = _payload(source)
+        if payload is not None:
+            translation: dict[str, Any] = payload["translations"].get(description.translation, {})
+            self._domain = translation.get("source", self._domain)
+            with suppress(CheckpointError):
+                self._data = saved_settings(payload, source).data
 
     def real(self) -> list[ImageArray]:
         """A few that no calibration has seen."""
@@ -161,21 +162,19 @@ class _Images:
         if folder is None:
             found = self._of_run("training", _CALIBRATED)
             log.info(f"calibrating on {'the training' if found else 'the demo world'}'s images")
-            return found or self._drawn("train", _CALIBRATED)
+            return found or self._drawn(f"train-{self._domain}", _CALIBRATED)
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        files = find_images(folder)
-        found = self._read(files, _CALIBRATED)
+        found = self._read(find_images(folder), _CALIBRATED)
         if not found:
-            raise DataError(f"{folder}: no images that can be read (looked for {LOOKED_FOR})")
+            raise DataError(f"{folder}: no readable images (looked for {LOOKED_FOR})")
         return found
 
     def _of_run(self, split: str, count: int) -> list[ImageArray]:
-        if self._payload is None:
+        if self._data is None:
             return []
         try:
-            folders = getattr(locate(settings_of(self._payload, self._source).data), split)
-            return self._read(folders[self.domain].files, count)
+            return self._read(getattr(locate(self._data), split)[self._domain].files, count)
         except (GanNstError, KeyError):  # the run's data may be gone
             return []
 
@@ -188,26 +187,25 @@ class _Images:
             except DataError as error:
                 log.warning(f"{error}; skipped")
                 continue
-            size = min(self.scale.load_size, _LARGEST, *image.shape[:2])
+            size = min(self._scale.load_size, _LARGEST, *image.shape[:2])
             found.append(resize_image(image, size, "short_side"))
         return found
 
     def _drawn(self, split: str, count: int) -> list[ImageArray]:
-        size = min(max(self.scale.load_size, 32), _LARGEST)
-        scenes = [
-            make_scene(0, f"train-{self.domain}" if split == "train" else split, n) for n in range(count)
-        ]
-        if self.domain == "a":
-            return [draw_photograph(scene, size, n) for n, scene in enumerate(scenes)]
+        size = min(max(self._scale.load_size, 32), _LARGEST)
+        scenes = [make_scene(0, split, number) for number in range(count)]
+        if self._domain == "a":
+            return [draw_photograph(scene, size, number) for number, scene in enumerate(scenes)]
         return [draw_cartoon(scene, size) for scene in scenes]
 
 
 def _payload(source: Path) -> dict[str, Any] | None:
-    """The checkpoint of the run that a generator is from; None where there is none that can be read."""
+    """The checkpoint of the run that a generator is from, if there is a readable one."""
     if source.suffix == ".pt":
         return checkpoint.load(source)
-    folder = source.parent if source.is_file() else source
     try:
-        return checkpoint.load_newest(find_run(folder) / "checkpoints")[1]
-    except CheckpointError:  # the generator is at hand all the same
+        return checkpoint.load_newest(
+            find_run(source.parent if source.is_file() else source) / "checkpoints"
+        )[1]
+    except CheckpointError:  # the generator is available all the same
         return None

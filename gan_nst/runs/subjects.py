@@ -17,6 +17,7 @@ from gan_nst.images.arrays import ImageArray, resize_image
 from gan_nst.images.files import read_image
 from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import Translator
+from gan_nst.runs.folder import find_run
 from gan_nst.runs.generators import averaged_generator
 from gan_nst.runs.prepare import open_data
 from gan_nst.runs.settings import RunSettings, resume_settings
@@ -67,9 +68,9 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Subject:
-    """One translation to be judged: its domains, and its generator at several steps, "best" and "last" for example.
+    """A translation to be judged: its domains, and its generator at several steps, for example "best" and "last".
 
-    exported: the one of them whose images are shown and kept.
+    exported: the one whose images are shown and kept.
     """
 
     source: str
@@ -79,13 +80,57 @@ class Subject:
     exported: str
 
 
+def open_subjects(
+    source: Path, data: Path | None, device: torch.device, precision: str
+) -> tuple[dict[str, Subject], HeldOut, RunSettings | None]:
+    """What a run, a checkpoint or an exported generator translates, by name; the test split, that of the data set in
+    the folder `data` or else the run's own; and the settings of the run, which an exported generator does not have.
+
+    precision: "auto" is that of the run, so that every machine finds the same numbers. Raises SettingsError where there
+    are no test images.
+    """
+    if source.suffix == ".safetensors":
+        generator, description = load_exported(source)
+        name, scale = description.translation, description.training_scale
+        if data is not None:
+            split = _split_in(data, scale.load_size, scale.resize)
+        elif (source.parent / "checkpoints").is_dir():
+            payload = checkpoint.load_newest(source.parent / "checkpoints")[1]
+            split = _split_of(payload, saved_settings(payload, source.parent))
+        else:
+            raise SettingsError(f"{source}: a generator outside its run has no test images; give --data DIR")
+        translator = Translator(generator, description, str(device), precision)
+        return {name: Subject(name[0], name[-1], {"given": translator}, {}, "given")}, split, None
+    run = None if source.suffix == ".pt" else find_run(source)
+    payload = checkpoint.load(source) if run is None else checkpoint.load_newest(run / "checkpoints")[1]
+    settings = saved_settings(payload, source)
+    if data is None:
+        split = _split_of(payload, settings)
+    else:
+        split = _split_in(data, settings.data.load_size, settings.data.resize)
+    precision = settings.precision if precision == "auto" else precision
+    if run is not None:
+        return subjects_of(run, payload, device, precision, settings.evaluation.export), split, settings
+    subjects = {
+        name: Subject(
+            translation["source"],
+            translation["target"],
+            {"given": _translator(payload, name, source, device, precision)},
+            {"given": int(payload["step"])},
+            "given",
+        )
+        for name, translation in payload["translations"].items()
+    }
+    return subjects, split, settings
+
+
 def subjects_of(
     run: Path, payload: Mapping[str, Any], device: torch.device, precision: str, export: str
 ) -> dict[str, Subject]:
     """A run's translations, each with the generators of its last and of its best checkpoint.
 
-    payload: the last checkpoint. export: which of them is the exported one at the end of the plan, "best" or "last";
-    before, it is the last, as the best of a few validations says little.
+    payload: the last checkpoint. export: which one is exported at the end of the plan, "best" or "last"; before, it is
+    the last, as the best of a few validations says little.
     """
     if payload["step"] < payload["settings"]["training"]["steps"]:
         export = "last"
@@ -99,53 +144,16 @@ def subjects_of(
             same = best["step"] == payload["step"]
             translators["best"] = last if same else _translator(best, name, run, device, precision)
         exported = export if export in translators else "last"
-        subjects[name] = Subject(*_domains(name, translation), translators, steps, exported)
+        subjects[name] = Subject(translation["source"], translation["target"], translators, steps, exported)
     return subjects
 
 
-def exported_subject(
-    file: Path, data: Path | None, device: torch.device, precision: str
-) -> tuple[dict[str, Subject], HeldOut]:
-    """An exported generator, and the test split of another data set or else of the run that the file lies in.
-
-    Raises SettingsError where there is neither.
-    """
-    generator, description = load_exported(file)
-    name, scale = description.translation, description.training_scale
-    if data is not None:
-        split = _other_split(data, scale.load_size, scale.resize)
-    elif (file.parent / "checkpoints").is_dir():
-        split = split_of(checkpoint.load_newest(file.parent / "checkpoints")[1], None, file.parent)
-    else:
-        raise SettingsError(f"{file}: a generator outside its run has no test images; give --data DIR")
-    translator = Translator(generator, description, str(device), precision)
-    return {name: Subject(*_domains(name), {"given": translator}, {}, "given")}, split
-
-
-def given_subject(
-    payload: Mapping[str, Any], name: str, file: Path, device: torch.device, precision: str
-) -> Subject:
-    """One translation of a checkpoint, which lies in a file."""
-    translators = {"given": _translator(payload, name, file, device, precision)}
-    domains = _domains(name, payload["translations"][name])
-    return Subject(*domains, translators, {"given": int(payload["step"])}, "given")
-
-
-def settings_of(payload: Mapping[str, Any], where: Path) -> RunSettings:
-    """The settings of the run that a checkpoint is of. where: the run or the file, for errors."""
+def saved_settings(payload: Mapping[str, Any], where: Path) -> RunSettings:
+    """The settings in a checkpoint. where: its run or file, for errors."""
     return resume_settings(payload["settings"], [], where)[1]
 
 
-def split_of(payload: Mapping[str, Any], data: Path | None, where: Path) -> HeldOut:
-    """The run's own test split, or that of another data set at the run's scale."""
-    settings = settings_of(payload, where)
-    if data is not None:
-        return _other_split(data, settings.data.load_size, settings.data.resize)
-    data_set, images = open_data(settings, payload)
-    return own_split(settings, data_set, images)
-
-
-def own_split(settings: RunSettings, data_set: DataSet, images: Mapping[str, Images]) -> HeldOut:
+def held_out(settings: RunSettings, data_set: DataSet, images: Mapping[str, Images]) -> HeldOut:
     """The test split of the data set that a run was trained on. Raises DataError when it has none."""
     for domain, folder in data_set.test.items():
         if not folder.files:
@@ -156,15 +164,13 @@ def own_split(settings: RunSettings, data_set: DataSet, images: Mapping[str, Ima
     return HeldOut(data_set.test, paired, settings.data.load_size, settings.data.resize, images)
 
 
-def _other_split(data: Path, load_size: int, resize: Resize) -> HeldOut:
+def _split_of(payload: Mapping[str, Any], settings: RunSettings) -> HeldOut:
+    return held_out(settings, *open_data(settings, payload))
+
+
+def _split_in(data: Path, load_size: int, resize: Resize) -> HeldOut:
     folders = locate_test(data)
     return HeldOut(folders, bool(pairs(folders)), load_size, resize, {})
-
-
-def _domains(name: str, translation: Mapping[str, Any] | None = None) -> tuple[str, str]:
-    """Source and target; where they are not told, "ab" says it."""
-    told = translation or {}
-    return told.get("source", name[0]), told.get("target", name[-1])
 
 
 def _translator(
@@ -182,5 +188,5 @@ def _best(run: Path, payload: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         return checkpoint.load(path)
     except CheckpointError as error:
-        log.warning(f"{error}; judging the last checkpoint alone")
+        log.warning(f"{error}; judging only the last checkpoint")
         return None

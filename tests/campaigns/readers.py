@@ -10,7 +10,7 @@ from fuzz_files import exported_files, image_files
 from fuzz_settings import override_texts, settings_files
 from hypothesis import strategies as st
 
-from gan_nst.commands.train import _go_on
+from gan_nst.commands.train import load_resumed
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
 from gan_nst.core.settings import dump_yaml, read_overrides, validate
 from gan_nst.images.files import read_image
@@ -42,10 +42,10 @@ def readers(folder: Path) -> list[Reader]:
     trainer._checkpoints = run  # which its errors name
 
     def go_on(file: Path) -> None:
-        start = _go_on(file.parent.parent, ["device=cpu"])
-        for name in start.payload["translations"]:
-            averaged_generator(start.payload, name, file)
-        trainer.restore(start.payload)
+        _, payload, _ = load_resumed(file.parent.parent, ["device=cpu"])
+        for name in payload["translations"]:
+            averaged_generator(payload, name, file)
+        trainer.restore(payload)
         trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
 
     # By itself it allows images that take more than an input may.

@@ -16,7 +16,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_nst.commands import evaluate as command
-from gan_nst.commands import evaluate as record
 from gan_nst.commands.train import train
 from gan_nst.core.files import write_file
 from gan_nst.core.options import EvaluateOptions, TrainOptions
@@ -24,6 +23,7 @@ from gan_nst.diagnosis import figure
 from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import ReferenceSet
 from gan_nst.images.files import find_images, read_image
+from gan_nst.runs import assessment
 from gan_nst.training import checkpoint
 
 
@@ -220,7 +220,7 @@ def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights
             ("x.pth", "no such"),
         ),
         (["--images", "a", "--reference", "a", "--device", "tpu"], ("tpu",)),
-        (["--images", "broken", "--reference", "a", "--json", "a"], ("a: not a file",)),
+        (["--images", "broken", "--reference", "a", "--json", "a"], ("a: not a regular file",)),
     ],
 )
 def test_mistakes_are_one_line(gan_nst, tmp_path, monkeypatch, arguments, parts):
@@ -269,7 +269,7 @@ def interrupt(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(ReferenceSet, "compare", 3), (report, "render", 1), (figure, "draw", 1), (record, "write_file", 1)],
+    [(ReferenceSet, "compare", 3), (report, "render", 1), (figure, "draw", 1), (assessment, "write_file", 1)],
 )
 def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
@@ -328,7 +328,7 @@ def test_namesakes_of_other_proportions_are_no_pairs(gan_nst, run, datasets, tmp
     Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(odd)
     code, out, err = gan_nst("evaluate", run, "--data", tmp_path / "data", "--json", tmp_path / "r.json")
     assert code == 0
-    assert "taken for unpaired" in err
+    assert "as unpaired" in err
     result = json.loads((tmp_path / "r.json").read_text())["ab"]
     assert result["pairs"] == 0
     assert "error" not in result["last"]

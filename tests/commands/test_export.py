@@ -187,7 +187,11 @@ def test_a_generator_too_large_for_float16_is_refused_though_the_cpu_would_run_i
             ["--format", "onnx", "--precision", "int8", "--calibrate", "none"],
             ["none", "no such folder"],
         ),
-        ("x.onnx", ["--format", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"], ["no images"]),
+        (
+            "x.onnx",
+            ["--format", "onnx", "--precision", "int8", "--calibrate", "folder.onnx"],
+            ["no readable images"],
+        ),
     ],
 )
 def test_mistakes(gan_nst, source, tmp_path, name, options, parts):

@@ -12,14 +12,14 @@ import torch
 from helpers_runs import CONFIG, ENVIRONMENT, TINY, metrics, one_line, same_state
 
 from gan_nst.commands import train
-from gan_nst.commands import train as finish
-from gan_nst.commands.train import dispensable
 from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import TrainingError
 from gan_nst.core.options import TrainOptions
 from gan_nst.data.batches import Samples
 from gan_nst.methods.cyclegan import CycleGan
+from gan_nst.runs.validation import Validation, skip_on_failure
 from gan_nst.training import checkpoint
+from gan_nst.training.trainer import Trainer
 
 SHORT = ["training.steps=6", "training.sample_every=3", "evaluation.every=3", "training.batch_size=2"]
 
@@ -45,10 +45,10 @@ RAN_OUT = [
 @pytest.mark.parametrize("error", RAN_OUT, ids=lambda error: type(error).__name__)
 def test_what_says_that_memory_ran_out_is_known(error, caplog):
     assert is_out_of_memory(error)
-    with dispensable("step 3: no sample grid"):
+    with skip_on_failure("step 3: no sample grid"):
         raise error
     (record,) = caplog.records
-    assert record.message.startswith("step 3: no sample grid, as memory ran out (")
+    assert record.message.startswith("step 3: no sample grid: out of memory (")
     assert "\n" not in record.message
     assert len(record.message) < 200
 
@@ -63,7 +63,7 @@ def test_what_says_that_memory_ran_out_is_known(error, caplog):
 )
 def test_other_errors_are_left_alone(error):
     assert not is_out_of_memory(error)
-    with pytest.raises(type(error)), dispensable("no sample grid"):
+    with pytest.raises(type(error)), skip_on_failure("no sample grid"):
         raise error
 
 
@@ -97,9 +97,7 @@ def test_memory_that_runs_out_in_a_step_leaves_a_run_to_go_on_with(error, whole,
     message = str(raised.value)
     newest = checkpoint.newest_first(run / "checkpoints")[0]
     assert message.startswith("out of memory on cpu after step ")
-    assert (
-        f"{newest} is whole; go on from it with: gan-nst train --resume {run} training.activation" in message
-    )
+    assert f"{newest} is intact; resume it with: gan-nst train --resume {run} training.activation" in message
     assert "training.batch_size=1 training.accumulation=2" in message
     assert "a data.crop_size below 32" in message
     assert "\n" not in message
@@ -125,10 +123,9 @@ def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     whole, tiny, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    failing(monkeypatch, train, "sample_grid", MemoryError(), {1})
-    failing(monkeypatch, train.Validation, "__call__", torch.OutOfMemoryError("CUDA out of memory"), {1})
-    failing(monkeypatch, finish, "_evaluate", MemoryError(), {1})
-    failing(monkeypatch, finish, "sample_grid", MemoryError(), {1})
+    failing(monkeypatch, train, "sample_grid", MemoryError(), {1, 3})
+    failing(monkeypatch, Validation, "__call__", torch.OutOfMemoryError("CUDA out of memory"), {1})
+    failing(monkeypatch, train, "_evaluate", MemoryError(), {1})
     run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
     for what in ("step 3: no sample grid", "step 3: no validation", "no evaluation", "no final sample grid"):
         assert f"{what}" in caplog.text
@@ -139,6 +136,20 @@ def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     a, b = (checkpoint.load_newest(folder / "checkpoints")[1]["state"] for folder in (run, whole))
     assert all(torch.equal(a[key], b[key]) for key in a if torch.is_tensor(a[key]))
     assert (run / "generator.safetensors").is_file()
+
+
+def test_gradient_shares_for_which_memory_does_not_suffice_cost_no_score(
+    whole, tiny, tmp_path, monkeypatch, caplog
+):
+    failing(monkeypatch, Trainer, "gradient_shares", torch.OutOfMemoryError("CUDA out of memory"), {1, 2})
+    run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
+    assert "step 3: no gradient shares: out of memory" in caplog.text
+    for step in (3, 6):
+        scores = {key: x for key, x in metrics(whole)[step].items() if key.startswith("validation/")}
+        assert scores
+        assert metrics(run)[step].items() >= scores.items()
+        assert not any(key.startswith("gradient_share/") for key in metrics(run)[step])
+    assert (run / "checkpoints" / "best.pt").is_file()
 
 
 LIMITED = """
@@ -172,6 +183,6 @@ def test_a_host_that_has_no_more_memory_to_give(tiny, tmp_path):
         env=ENVIRONMENT,
     )
     one_line(
-        (result.returncode, result.stdout, result.stderr), "out of memory on cpu after step 2", "is whole"
+        (result.returncode, result.stdout, result.stderr), "out of memory on cpu after step 2", "is intact"
     )
     assert checkpoint.load_newest(tmp_path / "run" / "checkpoints")[1]["step"] == 2

@@ -74,7 +74,9 @@ def test_a_folder_of_frames_is_one_video_when_said(translate, tmp_path, monkeypa
         write_image(clouds(seed=number), tmp_path / "in" / f"{number}.png")
     seen = []
     monkeypatch.setattr(
-        video_module, "log", type("Log", (), {"info": lambda self, line: seen.append("frame" in line)})()
+        video_module,
+        "log",
+        type("Log", (), {"info": lambda self, line: seen.append("frames translated" in line)})(),
     )
     code, _, _ = translate(tmp_path / "in", tmp_path / "out", "--frames")
     assert code == 0

@@ -272,7 +272,7 @@ def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch
     torch.save(payload, path)
     gan_nst.train(options=TrainOptions(resume=other))
     assert "inception-2015" in caplog.text
-    assert "goes on with what there is" in caplog.text
+    assert "resuming with what is available" in caplog.text
     assert list(validated(other)) == [2, 4, 6, 7]
     with pytest.raises(SettingsError, match=r"evaluation.score"):  # a new run is refused
         train(tiny, tmp_path / "new", "evaluation.score=ab/fid")
@@ -282,5 +282,5 @@ def test_a_run_goes_on_where_its_validation_images_are_missing(tiny, datasets, t
     other = train(tiny, tmp_path / "run", "training.stop_at=2")
     moved = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in "ab"]
     gan_nst.train(overrides=moved, options=TrainOptions(resume=other))
-    assert "goes on with what there is" in caplog.text
+    assert "resuming with what is available" in caplog.text
     assert checkpoint.load_newest(other / "checkpoints")[1]["step"] == 7

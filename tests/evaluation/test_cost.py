@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from gan_nst.commands.evaluate import generator_cost
 from gan_nst.networks import build
+from gan_nst.runs.assessment import generator_cost
 
 
 def cost(network, size, translate=lambda image: image, **options):
@@ -39,7 +39,7 @@ def test_cost_grows_with_the_pixels():
 
 
 def test_the_time_is_the_median_of_the_translations(monkeypatch):
-    from gan_nst.commands import evaluate as module
+    from gan_nst.runs import assessment as module
 
     ticks = iter([0, 0.5, 1, 1.01, 2, 2.02, 3, 3.03, 4, 4.5])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
