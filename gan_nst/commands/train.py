@@ -30,7 +30,7 @@ from gan_nst.core.files import OptionalOutput, write_file
 from gan_nst.core.options import TrainOptions
 from gan_nst.core.scores import is_score
 from gan_nst.core.settings import dump_yaml, merge
-from gan_nst.data.batches import died, fixed_images, mix
+from gan_nst.data.batches import fixed_images, mix
 from gan_nst.data.domains import Folder
 from gan_nst.diagnosis.curves import read_run
 from gan_nst.diagnosis.rules import diagnose
@@ -357,9 +357,7 @@ def _explained(trainer: Trainer, settings: RunSettings, run: Path | None = None)
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
             raise TrainingError(_out_of_memory(trainer, settings, run)) from None
-        # Torch reports a dead loader process wherever the main one is at that moment.
-        explanation = died(error) if isinstance(error, RuntimeError) else None
-        raise explanation or error from None
+        raise
 
 
 def _out_of_memory(trainer: Trainer, settings: RunSettings, run: Path | None) -> str:

@@ -1,29 +1,24 @@
-"""The few images that sample grids and validations show, the same ones every time."""
+"""Training batches as a function of the step: draws, augmentation and loader processes."""
 
 import contextlib
-import functools
 import hashlib
 import logging
-import multiprocessing
 import os
 import random
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.sharedctypes import RawArray
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
-from gan_nst.core.device import read_proc
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSettings, Folder
@@ -31,6 +26,14 @@ from gan_nst.images.arrays import ImageArray, resize_image, to_float, to_tensor
 from gan_nst.images.files import read_image
 
 log = logging.getLogger(__name__)
+
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # before its import, which would look for a newer version
+
+_DEATHS = 3  # of loader processes in a row, without a batch in between
+_POLL = 1.0  # seconds after which a loader process that died is noticed
+_LISTED = 4  # images named in a message
 
 
 def mix(*parts: int | str) -> int:
@@ -40,23 +43,14 @@ def mix(*parts: int | str) -> int:
 
 
 def image_index(seed: int, stream: str, draw: int, count: int) -> int:
-    """Which of `count` images the stream's draw number `draw` is: each once a round, in a new order every
-    round.
-    """
-    position = draw % count
-    return int(_order(seed, stream, draw // count, count)[position])
+    """Which of `count` images a stream's draw is: every image once a round, in a new order every round."""
+    return int(_order(seed, stream, draw // count, count)[draw % count])
 
 
-@functools.lru_cache(maxsize=8)
 def _order(seed: int, stream: str, round_number: int, count: int) -> NDArray[np.int32]:
     generator = torch.Generator().manual_seed(mix(seed, stream, round_number))
-    # A list would take eight times the memory, of which every loader process has its own.
+    # As an array: every loader process has its own, and a list would take eight times the memory.
     return torch.randperm(count, generator=generator).to(torch.int32).numpy()
-
-
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # before its import: it would ask a registry for its version
 
 
 class Augmentation:
@@ -76,29 +70,26 @@ class Augmentation:
             transform = getattr(albumentations, str(name), None)
             if not (isinstance(transform, type) and issubclass(transform, albumentations.BasicTransform)):
                 raise SettingsError(
-                    f"{where}: {name!r} is no albumentations transform (name: ColorJitter, for example)"
+                    f"{where}: {name!r} is not an albumentations transform (name: ColorJitter, for example)"
                 )
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # it only warns of options it does not know
+                    warnings.simplefilter("error")  # it merely warns about unknown options
                     steps.append(transform(**options))
-            except Exception as error:  # it raises what its validators raise
+            except Exception as error:  # of any kind, from its validators
                 raise SettingsError(f"{where}: {name}: {' '.join(str(error).split())}") from None
         self._pipeline = albumentations.Compose(steps)
         self._crop_size = settings.crop_size
 
     def __call__(self, image: ImageArray, seed: int) -> ImageArray:
-        """The augmented crop, always the same for the same image and seed: RGB uint8 (crop_size, crop_size,
-        3).
-        """
-        # One generator for all steps: seeded apart but alike, every step's first draw would be the same
-        # number.
+        """The augmented crop, a function of the image and the seed: RGB uint8 (crop_size, crop_size, 3)."""
+        # One generator for all steps: with one each, seeded alike, every step's first draw would be the same number.
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
             result: ImageArray = self._pipeline(image=image)["image"]
         except (
             Exception
-        ) as error:  # it raises what its transforms raise: a crop larger than the image, for example
+        ) as error:  # of any kind, from its transforms: a crop larger than the image, for example
             raise SettingsError(f"data.augmentations: {' '.join(str(error).split())}") from None
         if result.shape != (self._crop_size, self._crop_size, 3) or result.dtype != np.uint8:
             raise SettingsError(
@@ -107,218 +98,8 @@ class Augmentation:
         return result
 
 
-_LEAK = 1 << 30  # bytes of its own by which a process may grow after its first batches
-_LOOKED_EVERY = 60.0  # seconds
-_PATIENCE = 5.0  # seconds for a killed process to end; one that waits for its disk may not
-_SHOWN = 4  # images named in a message
-
-
-class Died(Exception):
-    """A loader process died; the message says how, and at which images."""
-
-
-class Drawn(Protocol):
-    """Samples by their draw, and the files that each is made of."""
-
-    def __getitem__(self, draw: int) -> dict[str, Tensor]: ...
-
-    def files(self, draw: int) -> dict[str, Path]: ...
-
-
-class Loading:
-    """Batches of samples, made in `workers` processes, or here where that is 0.
-
-    draws: of each batch. timeout: seconds that a batch may take; 0: any. `close` ends the processes, whatever they do.
-    """
-
-    def __init__(
-        self, samples: Drawn, draws: Iterator[list[int]], workers: int, *, pin_memory: bool, timeout: float
-    ) -> None:
-        self._samples, self._workers, self._timeout = samples, workers, timeout
-        self._noted = _Noted(samples, workers)
-        loader = DataLoader(
-            self._noted,
-            batch_sampler=draws,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            worker_init_fn=self._noted.begin,
-            timeout=timeout if workers else 0,
-            generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
-        )
-        before = set(multiprocessing.active_children())
-        self._iterator: Iterator[dict[str, Tensor]] | None = iter(loader)
-        self._processes = [child for child in multiprocessing.active_children() if child not in before]
-        _let_deaths_wait()
-        self._taken, self._looked, self._held = 0, 0.0, dict[int, int]()
-
-    def batch(self) -> dict[str, Tensor]:
-        """The next batch. Raises Died, and DataError or SettingsError for what cannot be loaded or does not come."""
-        assert self._iterator is not None
-        failure: Exception
-        try:
-            for process in self._processes:  # while nobody waited for a batch
-                if not process.is_alive():
-                    raise Died(self._how(process.exitcode, process.pid))
-            with _deaths_told(), self._told_late():
-                batch = next(self._iterator)
-            self._taken += 1
-            return batch
-        except (DataError, SettingsError) as error:
-            # A worker's error arrives with its traceback; its last line is the message.
-            message = str(error).strip().splitlines()[-1]
-            failure = type(error)(message.removeprefix(f"gan_nst.core.errors.{type(error).__name__}: "))
-            error.__traceback__ = None  # its frames would keep the loader, whose processes then end late
-        except RuntimeError as error:
-            if "DataLoader timed out" in str(error):
-                failure = DataError(
-                    f"no batch came for {self._timeout:g} s (data.timeout), and the loader processes are at "
-                    f"{self._images() or 'no image'}; see whether their disk answers, and resume"
-                )
-                self._kill_the_busy()
-            elif "DataLoader worker (pid" in str(error):
-                failure = Died(self._how_any())
-            else:
-                raise
-            error.__traceback__ = None
-        raise failure
-
-    def leak(self) -> str | None:
-        """What to say of a process that has come to hold more and more; None as long as none has."""
-        now = time.monotonic()
-        if self._taken < 2 * self._workers or now < self._looked + _LOOKED_EVERY:
-            return None
-        self._looked = now
-        held = {
-            p.pid: read_proc("status", "RssAnon", p.pid) or 0 for p in self._processes if p.pid is not None
-        }
-        self._held = self._held or held
-        for pid, size in held.items():
-            if size > self._held[pid] + _LEAK:
-                grown = f"{self._held[pid] / 2**20:.0f} to {size / 2**20:.0f} MiB"
-                return f"a loader process grew from {grown}: an augmentation may leak"
-        return None
-
-    def close(self) -> None:
-        """Ends the processes: torch asks them to, and those that do not answer are killed."""
-        self._iterator = None
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()
-            process.join(_PATIENCE)
-
-    def _images(self, pid: int | None = None) -> str:
-        """What the processes, or that one, are at."""
-        draws = [draw for process, draw in self._noted.at() if pid in (None, process)]
-        files = [str(file) for draw in draws for file in dict.fromkeys(self._samples.files(draw).values())]
-        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return ", ".join(files[:_SHOWN]) + more
-
-    def _how_any(self) -> str:
-        """How the process died of which torch tells."""
-        for _ in range(100):  # its end may be told before it can be waited for
-            for process in self._processes:
-                if not process.is_alive():
-                    return self._how(process.exitcode, process.pid)
-            time.sleep(0.01)
-        return "it is gone"
-
-    def _how(self, code: int | None, pid: int | None) -> str:
-        how = f"exit code {code}"
-        with contextlib.suppress(ValueError, TypeError):
-            how = f"killed by {signal.Signals(-(code or 0)).name}"
-        images = self._images(pid)
-        return f"{how} at {images}" if images else how
-
-    def _kill_the_busy(self) -> None:
-        """Kills the processes within a sample; whoever is not is left to torch, as it may hold a lock."""
-        for pid, _ in self._noted.at():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-    @contextlib.contextmanager
-    def _told_late(self) -> Iterator[None]:
-        """Without processes nothing can end a batch that does not come; a warning says what it waits for."""
-        if self._workers or not self._timeout:
-            yield
-            return
-        timer = threading.Timer(self._timeout, self._warn)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _warn(self) -> None:
-        log.warning(f"no batch came for {self._timeout:g} s (data.timeout); it waits for {self._images()}")
-
-
-class _Noted(Dataset[dict[str, Tensor]]):
-    """Samples, and which of them each process is at."""
-
-    def __init__(self, samples: Drawn, workers: int) -> None:
-        self._samples = samples
-        self._pids: Sequence[int] = RawArray("q", max(1, workers))
-        self._draws: Any = RawArray("q", [-1] * max(1, workers))
-
-    def __getitem__(self, draw: int) -> dict[str, Tensor]:
-        told = get_worker_info()
-        worker = 0 if told is None else told.id
-        self._draws[worker] = draw
-        sample = self._samples[draw]
-        self._draws[worker] = -1
-        return sample
-
-    def begin(self, worker: int) -> None:
-        """What a process begins with. Ctrl-C and a supervisor's SIGTERM reach every process of a group; the main one
-        alone decides when to stop.
-        """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self._pids[worker] = os.getpid()  # type: ignore[index]
-
-    def at(self) -> list[tuple[int, int]]:
-        """(process, draw) of those within a sample."""
-        return [(pid, draw) for pid, draw in zip(self._pids, self._draws, strict=True) if draw >= 0]
-
-
-class _Deaths:
-    """Torch's handler of SIGCHLD raises wherever the main process is, in the middle of a step too, which then cannot
-    be gone on with. This one calls it only while a batch is waited for; `Loading.batch` looks for other deaths itself.
-    """
-
-    waited_for = False
-
-    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
-        self._handler = handler
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if _Deaths.waited_for:
-            self._handler(number, frame)
-
-
-def _let_deaths_wait() -> None:
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return
-    handler = signal.getsignal(signal.SIGCHLD)
-    if callable(handler) and not isinstance(handler, _Deaths):
-        signal.signal(signal.SIGCHLD, _Deaths(handler))
-
-
-@contextlib.contextmanager
-def _deaths_told() -> Iterator[None]:
-    _Deaths.waited_for = True
-    try:
-        yield
-    finally:
-        _Deaths.waited_for = False
-
-
-_DEATHS = 3  # of loader processes one after the other, without a batch between them
-
-
 class StreamLike(Protocol):
-    """What the loader must know of a method's stream (`gan_nst.methods.base.Stream`)."""
+    """What the loader needs of a method's stream (`gan_nst.methods.base.Stream`)."""
 
     @property
     def domain(self) -> str: ...
@@ -343,6 +124,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         self._streams = streams
         self._augment = Augmentation(settings)
         self._seed = seed
+        self._orders = dict[str, tuple[int, NDArray[np.int32]]]()
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         sample = {}
@@ -361,10 +143,14 @@ class Samples(Dataset[dict[str, Tensor]]):
         return found
 
     def _drawn(self, key: str, draw: int) -> tuple[Images, int]:
-        """The images that a stream draws from, and the index of its draw among them."""
+        """The images that a stream draws from, and the index of its draw among them, which is `image_index`."""
         stream = self._streams[key]
         images = self._images[stream.domain, stream.view]
-        return images, image_index(self._seed, stream.tied_to or key, draw, len(images))
+        round_number, position = divmod(draw, len(images))
+        if self._orders.get(key, (-1,))[0] != round_number:
+            leader = stream.tied_to or key
+            self._orders[key] = round_number, _order(self._seed, leader, round_number, len(images))
+        return images, int(self._orders[key][1][position])
 
 
 class Batches:
@@ -387,7 +173,7 @@ class Batches:
         device: torch.device | None = None,
         timeout: float = 0.0,
     ) -> None:
-        """timeout: seconds after which a batch that does not come is told; 0: never."""
+        """timeout: seconds to wait for a batch; 0: no limit."""
         self._samples = samples
         self._batch_size = batch_size
         self._accumulation = accumulation
@@ -401,35 +187,86 @@ class Batches:
         """Endlessly, the micro-batches of step `step` and of the steps after it: float (n, 3, crop, crop) in
         [-1, 1].
 
-        Loader processes that die or leak are started anew, with a warning. Raises DataError when they die again and
+        When a loader process dies, all are restarted at the same step. Raises DataError when that happens again and
         again, when a batch takes longer than the timeout, and for images that cannot be read.
         """
         deaths = 0
         while True:
-            loading = Loading(
-                self._samples,
-                self._draws_from(step),
-                self._workers,
-                pin_memory=self._device.type == "cuda",
-                timeout=self._timeout,
-            )
-            again = (
-                None  # why the processes are started once more; at the same step they make the same batches
-            )
             try:
-                while again is None:
-                    yield [self._to_device(loading.batch()) for _ in range(self._accumulation)]
-                    step, deaths = step + 1, 0
-                    again = loading.leak()
-            except Died as error:
-                again, deaths = f"a loader process died ({error})", deaths + 1
-            finally:
-                loading.close()
-            if deaths == _DEATHS:
-                raise DataError(f"{again}; resume, with fewer data.workers if memory is short")
-            log.warning(
-                f"{again}; step {step}: the loader's processes are started anew, which changes no batch"
-            )
+                with self._loading(step) as loader:
+                    while True:
+                        yield [self._to_device(self._next(loader, step)) for _ in range(self._accumulation)]
+                        step, deaths = step + 1, 0
+            except _WorkerDied as error:
+                deaths += 1
+                if deaths == _DEATHS:
+                    raise DataError(
+                        f"step {step}: a loader process died {deaths} times in a row ({error}), loading "
+                        f"{self._listed(step)}; resume, with fewer data.workers if memory is short"
+                    ) from None
+                log.warning(f"step {step}: {error}; restarting the loader processes, which changes no batch")
+
+    @contextlib.contextmanager
+    def _loading(self, step: int) -> Iterator[Iterator[dict[str, Tensor]]]:
+        """Torch's loader from a step on; its processes end with the context."""
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=self._draws_from(step),
+            num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
+            worker_init_fn=_ignore_ctrl_c,
+            timeout=_POLL if self._workers else 0,
+            generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
+        )
+        handler = signal.getsignal(signal.SIGCHLD)
+        try:
+            with _worker_errors():
+                batches = iter(loader)
+        finally:  # torch's own handler would raise in the middle of a step, which then could not be repeated
+            if signal.getsignal(signal.SIGCHLD) is not handler:
+                signal.signal(signal.SIGCHLD, handler)
+        try:
+            yield batches
+        finally:
+            if self._workers:  # without this call they would live as long as the traceback of an error
+                batches._shutdown_workers()  # type: ignore[attr-defined]
+
+    def _next(self, batches: Iterator[dict[str, Tensor]], step: int) -> dict[str, Tensor]:
+        """The next batch, or an error that says why there is none."""
+        if not self._workers:
+            with self._warning(step):
+                return next(batches)
+        began = time.monotonic()
+        while not self._timeout or time.monotonic() < began + self._timeout:
+            with contextlib.suppress(_StillWaiting), _worker_errors():
+                return next(batches)
+        raise DataError(
+            f"step {step}: no batch within {self._timeout:g} s (data.timeout), loading {self._listed(step)}; "
+            "check that the disk responds, and resume"
+        )
+
+    @contextlib.contextmanager
+    def _warning(self, step: int) -> Iterator[None]:
+        """Without loader processes a batch that takes too long cannot be ended; a warning names its images."""
+
+        def warn() -> None:
+            late = f"step {step}: no batch within {self._timeout:g} s (data.timeout)"
+            log.warning(f"{late}; still loading {self._listed(step)}")
+
+        timer = threading.Timer(self._timeout, warn)
+        timer.daemon = True
+        if self._timeout:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _listed(self, step: int) -> str:
+        """The images of a step, for a message."""
+        files = list(dict.fromkeys(str(file) for stream in self.files(step).values() for file in stream))
+        more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+        return ", ".join(files[:_LISTED]) + more
 
     def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         cuda = self._device.type == "cuda"
@@ -456,12 +293,33 @@ class Batches:
             step += 1
 
 
-def died(error: RuntimeError) -> DataError | None:
-    """What to say of torch's error when it tells of a loader process that died as it started; None for any other."""
-    if "DataLoader worker (pid" not in str(error):
-        return None
-    reason = str(error).splitlines()[0]
-    return DataError(f"a loader process died ({reason}); resume, with fewer data.workers if memory is short")
+class _WorkerDied(Exception):
+    """A loader process died."""
+
+
+class _StillWaiting(Exception):
+    """No batch came for a moment, and all loader processes are alive."""
+
+
+@contextlib.contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Torch's errors of its loader processes by their kind, and those of the data as one line without a traceback."""
+    try:
+        yield
+    except (DataError, SettingsError) as error:  # the message is the last line of the process's traceback
+        message = str(error).strip().splitlines()[-1]
+        raise type(error)(message.removeprefix(f"gan_nst.core.errors.{type(error).__name__}: ")) from None
+    except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            raise _StillWaiting from None
+        if "DataLoader worker (pid" in str(error):
+            raise _WorkerDied(str(error).splitlines()[0]) from None
+        raise
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main process alone decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def fixed_images(folder: Folder, count: int, settings: DataSettings) -> Tensor:

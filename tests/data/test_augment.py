@@ -137,18 +137,18 @@ def test_the_image_itself_is_left_as_it_is():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"name": "Blurr"}, r"data\.augmentations\[1\]: 'Blurr' is no albumentations transform"),
-        ({"name": "Compose"}, "'Compose' is no albumentations transform"),
-        ({"name": "cv2"}, "'cv2' is no albumentations transform"),
-        ({"p": 0.5}, "None is no albumentations transform"),
-        ({"name": ["Blur"]}, "is no albumentations transform"),
+        ({"name": "Blurr"}, r"data\.augmentations\[1\]: 'Blurr' is not an albumentations transform"),
+        ({"name": "Compose"}, "'Compose' is not an albumentations transform"),
+        ({"name": "cv2"}, "'cv2' is not an albumentations transform"),
+        ({"p": 0.5}, "None is not an albumentations transform"),
+        ({"name": ["Blur"]}, "is not an albumentations transform"),
         ({"name": "Blur", "sigma": 3}, r"data\.augmentations\[1\]: Blur: .*sigma"),
         ({"name": "Blur", "p": 2}, r"data\.augmentations\[1\]: Blur: "),
         ({"name": "Blur", "blur_limit": "wide"}, r"data\.augmentations\[1\]: Blur: "),
         ({"name": "RandomCrop"}, r"data\.augmentations\[1\]: RandomCrop: "),
     ],
 )
-def test_an_augmentation_that_is_none_is_told_in_one_line(entry, message):
+def test_an_unknown_augmentation_is_reported_in_one_line(entry, message):
     with pytest.raises(SettingsError, match=message) as caught:
         augmentation(augmentations=[{"name": "HorizontalFlip"}, entry])
     assert "\n" not in str(caught.value)
