@@ -315,6 +315,8 @@ def _worker_errors() -> Iterator[None]:
         if "DataLoader worker (pid" in str(error):
             raise _WorkerDied(str(error).splitlines()[0]) from None
         raise
+    except (ConnectionError, EOFError) as error:  # a process died while it handed over a batch
+        raise _WorkerDied(f"a DataLoader worker broke off ({error})") from None
 
 
 def _ignore_ctrl_c(worker: int) -> None:
