@@ -206,7 +206,7 @@ def test_the_readmes_make_targets_exist():
     assert {"test", "lint", "clean"} <= targets
 
 
-def test_the_readme_names_what_a_resume_accepts():
+def test_the_readme_lists_the_settings_that_may_change_on_resume():
     text = (PROJECT / "README.md").read_text()
     told = re.search(r"^`--resume` takes its settings from the run.*?\n\n", text, re.M | re.S)[0]
     patterns = set(re.findall("`([^`]*)`", told)) - {"--resume"}

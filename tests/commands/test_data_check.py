@@ -280,7 +280,7 @@ def test_files_are_counted_once_with_held_out_splits_and_in_a_plain_folder(gan_n
     assert check(gan_nst, data / "trainA")[2]["left_out"] == counted
 
 
-def test_a_dash_writes_the_json_alone_to_standard_output(gan_nst, data):
+def test_a_dash_writes_only_the_json_to_standard_output(gan_nst, data):
     for split in ("testA", "testB"):  # so that more than the report is logged
         shutil.rmtree(data / split)
     before = set(data.parent.rglob("*"))

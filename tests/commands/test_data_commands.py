@@ -27,14 +27,14 @@ def test_smooth_writes_the_tree_at_the_asked_size(gan_nst, datasets, tmp_path):
     assert read_image(tmp_path / "own" / find_images(folder)[0].name).shape == (32, 32, 3)
 
 
-def test_smooth_writes_over_no_image(gan_nst, datasets):
+def test_smooth_overwrites_no_image(gan_nst, datasets):
     folder = datasets / "photo2cartoon" / "trainB"
     before = [file.read_bytes() for file in find_images(folder)]
     one_line(gan_nst("data", "smooth", folder, folder), "written over")
     assert [file.read_bytes() for file in find_images(folder)] == before
 
 
-def test_cartoons_without_edges_are_told_before_a_training(gan_nst, tmp_path):
+def test_cartoons_without_edges_are_reported_before_training(gan_nst, tmp_path):
     for split in ("trainA", "trainB"):
         for number in range(8):
             write_image(

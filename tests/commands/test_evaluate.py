@@ -52,7 +52,7 @@ def contents(run):
     return {path.relative_to(run): path.read_bytes() for path in files}
 
 
-def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
+def test_a_run_evaluated_again_gets_the_same_numbers(gan_nst, run, tmp_path):
     before = json.loads((run / "evaluation.json").read_text())
     for name in ("evaluation.json", "report.html"):
         (run / name).unlink()
@@ -66,7 +66,7 @@ def test_a_run_is_judged_anew_to_the_same_numbers(gan_nst, run, tmp_path):
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_the_report_is_whole_and_asks_for_nothing(trained):
+def test_the_report_is_complete_and_loads_nothing(trained):
     html = (trained / "report.html").read_text()
     page = Page(html)
     assert outside(page) == []
@@ -84,7 +84,7 @@ def test_a_browser_shows_the_report_of_a_run_and_asks_nobody(trained, tmp_path):
     assert inked(pixels) > 0.05
 
 
-def test_an_evaluation_says_what_it_is_of(trained):
+def test_an_evaluation_describes_itself(trained):
     evaluation = json.loads((trained / "evaluation.json").read_text())
     assert evaluation["split"] == "test"
     protocol = evaluation["protocol"]
@@ -104,7 +104,7 @@ def test_an_evaluation_says_what_it_is_of(trained):
     assert 0 < evaluation["training"]["validation_share"] < 1
 
 
-def test_the_scores_are_those_of_the_images_that_lie_in_translated(trained, datasets):
+def test_the_scores_are_those_of_the_images_in_translated(trained, datasets):
     evaluation = json.loads((trained / "evaluation.json").read_text())
     images = find_images(trained / "translated" / "ab")
     truths = find_images(datasets / "photo2cartoon" / "testB")
@@ -271,7 +271,7 @@ def interrupt(monkeypatch, owner, name, call):
     ("owner", "name", "call"),
     [(ReferenceSet, "compare", 3), (report, "render", 1), (figure, "draw", 1), (assessment, "write_file", 1)],
 )
-def test_an_interrupted_evaluation_leaves_what_was_there(gan_nst, run, monkeypatch, owner, name, call):
+def test_an_interrupted_evaluation_keeps_the_old_results(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
     interrupt(monkeypatch, owner, name, call)
     code, _, err = gan_nst("evaluate", run)
@@ -317,12 +317,12 @@ def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
     assert counted == [4]
 
 
-def test_two_evaluations_of_a_run_do_not_meet(gan_nst, run):
+def test_a_run_is_evaluated_by_one_process_at_a_time(gan_nst, run):
     with FileLock(run / ".evaluation.lock"):
         one_line(gan_nst("evaluate", run), "another process")
 
 
-def test_namesakes_of_other_proportions_are_no_pairs(gan_nst, run, datasets, tmp_path):
+def test_namesakes_of_other_proportions_are_not_pairs(gan_nst, run, datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "data")
     odd = sorted((tmp_path / "data" / "testB").iterdir())[1]
     Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(odd)
@@ -356,7 +356,7 @@ def test_damaged_similarity_weights_do_not_cost_a_training_its_generator(
     assert "squeezenet1_1.pth" in caplog.text
 
 
-def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):
+def test_curves_are_drawn_and_diagnosed(gan_nst, run, tmp_path):
     code, out, _ = gan_nst("curves", run)
     assert code == 0
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -366,7 +366,7 @@ def test_curves_are_drawn_and_say_something(gan_nst, run, tmp_path):
     assert b"<svg" in (tmp_path / "two.svg").read_bytes()
 
 
-def test_curves_refuse_what_is_no_run(gan_nst, run, tmp_path):
+def test_curves_refuse_a_folder_that_is_not_a_run(gan_nst, run, tmp_path):
     one_line(gan_nst("curves", tmp_path / "none"), "none")
     one_line(gan_nst("curves", tmp_path), str(tmp_path))
     one_line(gan_nst("curves", run, "--output", tmp_path / "x.doc"), "x.doc", ".png")
@@ -374,7 +374,7 @@ def test_curves_refuse_what_is_no_run(gan_nst, run, tmp_path):
     one_line(gan_nst("curves", run), "metrics")
 
 
-def test_a_link_in_the_place_of_unfinished_results_is_not_followed(gan_nst, run, tmp_path):
+def test_a_link_in_place_of_unfinished_results_is_not_followed(gan_nst, run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run / ".evaluation.part").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert gan_nst("evaluate", run)[0] == 0
@@ -419,7 +419,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused_by_name(gan_nst, run, tm
 
 
 @pytest.mark.parametrize("setting", ["x", None, {"name": ["cyclegan"]}])
-def test_a_run_of_settings_that_are_none_does_not_go_on(gan_nst, run, setting):
+def test_a_run_with_invalid_settings_does_not_resume(gan_nst, run, setting):
     path = spoilt(run, lambda payload: payload["settings"].update(method=setting))
     one_line(gan_nst("train", "--resume", run), path, "method")
     one_line(gan_nst("evaluate", run), run, "method")

@@ -125,7 +125,7 @@ def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tm
     }  # of the test split; the drawn ones have 36 pixels
 
 
-def test_a_file_that_does_not_agree_is_not_left(gan_nst, source, tmp_path, monkeypatch):
+def test_a_file_that_disagrees_with_the_translator_is_not_written(gan_nst, source, tmp_path, monkeypatch):
     other = load_exported(make(tmp_path / "other.safetensors", seed=1))[0]
     write = command.exported.export
     monkeypatch.setattr(command.exported, "export", lambda generator, *rest: write(other, *rest))
@@ -149,7 +149,7 @@ def test_a_program_becomes_the_file_that_it_was_made_from(gan_nst, source, tmp_p
 
 
 @pytest.mark.parametrize("left", [[], [b"damaged"]])
-def test_a_run_without_a_checkpoint_that_can_be_read_is_exported(gan_nst, source, tmp_path, left):
+def test_a_run_without_a_readable_checkpoint_is_exported(gan_nst, source, tmp_path, left):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     for content in left:

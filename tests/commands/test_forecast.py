@@ -11,7 +11,7 @@ ABOUT = re.compile(
 )
 
 
-def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(gan_nst, tiny, tmp_path):
+def test_a_dry_run_reports_time_and_memory_and_writes_nothing(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=30", "--output", folder, "--dry-run")
     assert code == 0
@@ -19,7 +19,7 @@ def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(gan_nst, tiny, tmp_p
     assert not folder.exists()
 
 
-def test_a_dry_run_of_a_resumed_run_tells_what_is_left(gan_nst, tiny, tmp_path):
+def test_a_dry_run_of_a_resumed_run_reports_what_is_left(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     steps = ["training.steps=30", "training.stop_at=10"]
     assert gan_nst("train", CONFIG, *tiny, *steps, "--output", folder)[0] == 0
@@ -36,7 +36,7 @@ def test_a_dry_run_too_short_to_forecast_says_nothing_of_time(gan_nst, tiny):
     assert not ABOUT.search(out)
 
 
-def test_a_training_tells_them_among_its_first_lines(gan_nst, tiny, tmp_path):
+def test_training_reports_them_in_its_first_lines(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     code, out, _ = gan_nst(
         "train", CONFIG, *tiny, "training.steps=12", "training.log_every=6", "--output", folder

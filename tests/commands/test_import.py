@@ -73,7 +73,7 @@ def test_translate_runs_it(source, output, tmp_path):
     assert np.array_equal(read_image(outcome.written[0]), load_translator(output, exact)(photo))
 
 
-def test_what_was_recognised_and_how_to_use_it_is_told(source, output, caplog):
+def test_what_was_recognised_and_how_to_use_it_is_reported(source, output, caplog):
     with caplog.at_level(logging.INFO, "gan_nst"):
         import_generator(source, output)
     assert caplog.messages == [
@@ -109,7 +109,7 @@ def test_the_direction_is_the_given_one_or_the_names(source, output, name, given
         ({"crop_size": 360, "resize": "none"}, (286, 360, "none")),
     ],
 )
-def test_the_training_scale_can_be_told(source, output, given, expected):
+def test_the_training_scale_can_be_given(source, output, given, expected):
     scale = import_generator(source, output, ImportOptions(**given)).training_scale
     assert (scale.load_size, scale.crop_size, scale.resize) == expected
 
@@ -149,7 +149,7 @@ def test_an_output_of_another_kind_is_refused(source, tmp_path, name):
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_an_output_that_is_there_is_not_written_over(source, output):
+def test_an_existing_output_is_not_overwritten(source, output):
     output.parent.mkdir()
     output.write_bytes(b"a generator of a week of training")
     with pytest.raises(CheckpointError, match="already exists") as raised:
@@ -158,7 +158,7 @@ def test_an_output_that_is_there_is_not_written_over(source, output):
     assert output.read_bytes() == b"a generator of a week of training"
 
 
-def test_an_output_in_no_folder_is_told(source, output):
+def test_an_output_in_a_missing_folder_is_reported(source, output):
     output.parent.write_text("a file")
     with pytest.raises(CheckpointError) as raised:
         import_generator(source, output)
@@ -186,7 +186,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
-def test_an_unknown_file_is_refused_and_told_what_was_expected(source, output, what):
+def test_an_unknown_file_is_refused_with_what_was_expected(source, output, what):
     torch.save(UNKNOWN[what], source)
     with pytest.raises(GanNstError) as raised:
         import_generator(source, output)
@@ -198,7 +198,7 @@ def test_an_unknown_file_is_refused_and_told_what_was_expected(source, output, w
     assert not output.parent.exists()
 
 
-def test_a_missing_file_and_a_folder_are_told(source, output):
+def test_a_missing_file_and_a_folder_are_reported(source, output):
     with pytest.raises(WeightsError, match="no such file"):
         import_generator(source.with_name("none.pth"), output)
     with pytest.raises(WeightsError, match="is a folder; give a file in it"):
@@ -246,7 +246,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_no_mistake_in_the_import_would_draw_them(hayao, pretrained_weights, test_data, mistake):
+def test_a_mistaken_import_would_not_draw_them(hayao, pretrained_weights, test_data, mistake):
     generator, told = load_exported(hayao)
     spec, swapped = MISTAKES[mistake]
     weights = generator.state_dict()

@@ -88,7 +88,7 @@ def test_make_train_draws_the_demo_and_leaves_a_whole_run(project, trained):
     assert "final.png" in out
 
 
-def test_the_evaluation_stands_beside_its_baselines(trained):
+def test_the_evaluation_includes_its_baselines(trained):
     _, run = trained
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["ab"]["pairs"] == 60

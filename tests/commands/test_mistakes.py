@@ -232,7 +232,7 @@ def test_a_refused_start_leaves_no_run(gan_nst, tiny, in_project):
     assert not (in_project / "runs").exists()
 
 
-def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst, tiny, tmp_path):
+def test_results_of_an_earlier_session_are_not_used_for_a_later_step(gan_nst, tiny, tmp_path):
     """Stopped, resumed, and stopped again before its end: the newest checkpoint translates, not the old export."""
     run, image = tmp_path / "run", tmp_path / "x.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 33, 3), np.uint8)).save(image)
@@ -248,7 +248,7 @@ def test_what_an_earlier_session_ended_with_is_not_used_for_a_later_step(gan_nst
     assert not np.array_equal(pixels(tmp_path / "two" / "x.png"), pixels(tmp_path / "later" / "x.png"))
 
 
-def test_a_broken_test_image_is_told_at_the_start(gan_nst, tiny, folders, tmp_path):
+def test_a_broken_test_image_is_reported_at_the_start(gan_nst, tiny, folders, tmp_path):
     a, b = folders
     for name in ("ta", "tb"):
         shutil.copytree(a, tmp_path / name)
@@ -260,14 +260,14 @@ def test_a_broken_test_image_is_told_at_the_start(gan_nst, tiny, folders, tmp_pa
     assert "5 images against 5 real ones (5 pairs)" in out
 
 
-def test_the_input_may_lie_in_the_output(gan_nst, finished, tmp_path):
+def test_the_input_may_be_inside_the_output(gan_nst, finished, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 33), "red").save(tmp_path / "photos" / "x.jpg")
     assert gan_nst("translate", finished, tmp_path / "photos", "--output", tmp_path)[0] == 0
     assert (tmp_path / "x.png").exists()
 
 
-def test_a_training_goes_on_without_metrics_that_cannot_be_written(gan_nst, finished):
+def test_training_continues_without_metrics_that_cannot_be_written(gan_nst, finished):
     (finished / "metrics.jsonl").unlink()
     (finished / "metrics.jsonl").mkdir()
     code, _, err = gan_nst("train", "--resume", finished, "training.steps=8")

@@ -38,7 +38,7 @@ def bad_step(monkeypatch):
     return seen
 
 
-def test_a_run_that_stopped_goes_on_and_leaves_the_step_out(bad_step, tiny, datasets, tmp_path):
+def test_a_run_that_stopped_resumes_and_skips_the_step(bad_step, tiny, datasets, tmp_path):
     tiny = [*tiny, *SHORT, "training.batch_size=2"]
     with pytest.raises(TrainingError) as raised:
         train(CONFIG, tiny, TrainOptions(output=tmp_path / "stopped"))

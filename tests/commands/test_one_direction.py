@@ -66,7 +66,7 @@ def alone(datasets, tmp_path_factory):
     return train_alone(datasets, tmp_path_factory.mktemp("alone") / "run")
 
 
-def test_without_weights_the_small_job_falls_to_random_features_with_a_warning(run, told):
+def test_without_weights_the_small_job_uses_random_features_with_a_warning(run, told):
     assert sum("using random features for the content loss" in message for message in told) == 1
     saved = checkpoint.load_newest(run / "checkpoints")[1]["settings"]["method"]
     assert saved["features"] == {"network": "random", "layer": None, "weights": None, "sha256": None}
@@ -123,7 +123,7 @@ def test_the_cache_and_its_absence_are_the_same_run(datasets, alone, tmp_path):
     assert same_state(alone, train_alone(datasets, tmp_path / "run", "data.cache=never"))
 
 
-def test_the_smoothed_view_is_cached_beside_the_images(datasets, tmp_path):
+def test_the_smoothed_view_is_cached_with_the_images(datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     train_alone(tmp_path, tmp_path / "run", "training.stop_at=1")
     with_view = set((tmp_path / ".cache").glob("*.bin"))
@@ -135,7 +135,7 @@ def test_the_smoothed_view_is_cached_beside_the_images(datasets, tmp_path):
     assert len(with_view) == len(set((tmp_path / ".cache").glob("*.bin"))) + 1
 
 
-def test_broken_cartoons_are_left_out_of_both_views(datasets, tmp_path, monkeypatch):
+def test_broken_cartoons_are_skipped_in_both_views(datasets, tmp_path, monkeypatch):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     files = find_images(tmp_path / "photo2cartoon" / "trainB")
     files[0].write_bytes(b"no image")

@@ -43,7 +43,7 @@ RAN_OUT = [
 
 
 @pytest.mark.parametrize("error", RAN_OUT, ids=lambda error: type(error).__name__)
-def test_what_says_that_memory_ran_out_is_known(error, caplog):
+def test_errors_that_mean_out_of_memory_are_recognised(error, caplog):
     assert is_out_of_memory(error)
     with skip_on_failure("step 3: no sample grid"):
         raise error
@@ -88,7 +88,7 @@ def failing(monkeypatch, owner, name, error, calls):
 
 
 @pytest.mark.parametrize("error", RAN_OUT[:4], ids=lambda error: type(error).__name__)
-def test_memory_that_runs_out_in_a_step_leaves_a_run_to_go_on_with(error, whole, tiny, tmp_path, monkeypatch):
+def test_memory_that_runs_out_in_a_step_leaves_a_run_to_resume(error, whole, tiny, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as during:
         failing(during, CycleGan, "discriminator_losses", error, {6})
@@ -119,7 +119,7 @@ def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
         train.train(CONFIG, [*tiny, *SHORT, "data.workers=1"], TrainOptions(output=tmp_path / "run"))
 
 
-def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
+def test_a_grid_and_a_validation_that_run_out_of_memory_are_skipped(
     whole, tiny, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
@@ -138,9 +138,7 @@ def test_a_grid_and_a_validation_for_which_memory_does_not_suffice_are_left_out(
     assert (run / "generator.safetensors").is_file()
 
 
-def test_gradient_shares_for_which_memory_does_not_suffice_cost_no_score(
-    whole, tiny, tmp_path, monkeypatch, caplog
-):
+def test_gradient_shares_that_run_out_of_memory_cost_no_score(whole, tiny, tmp_path, monkeypatch, caplog):
     failing(monkeypatch, Trainer, "gradient_shares", torch.OutOfMemoryError("CUDA out of memory"), {1, 2})
     run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
     assert "step 3: no gradient shares: out of memory" in caplog.text
@@ -172,7 +170,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_host_that_has_no_more_memory_to_give(tiny, tmp_path):
+def test_a_host_without_free_memory(tiny, tmp_path):
     """A limit of the system, at a step that needs far more."""
     arguments = ["train", CONFIG, *tiny, *SHORT, "--output", str(tmp_path / "run")]
     result = subprocess.run(

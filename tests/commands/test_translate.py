@@ -93,7 +93,7 @@ def test_what_is_not_typed_is_left_to_the_options():
         ("--preserve-color", "hue", "invalid choice"),
     ],
 )
-def test_options_that_make_no_sense(option, value, message, capsys):
+def test_values_out_of_range_are_refused(option, value, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         parsed(f"{option}={value}")
     assert stopped.value.code == 2
@@ -137,7 +137,7 @@ def test_every_option_reaches_its_place(gan_nst, generator, tmp_path, monkeypatc
     assert (options.resume, options.max_pixels, seen["share"]) == (True, 9000, (0, 1))
 
 
-def test_what_was_done_is_told(gan_nst, generator, tmp_path):
+def test_what_was_done_is_reported(gan_nst, generator, tmp_path):
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
     code, out, err = gan_nst("translate", generator, source, "--output", "out")
     assert (code, err) == (0, "")
@@ -170,7 +170,7 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["em\npty.png", "\x1b[31mred.png", "\u202egnp.png", "\udcff.png"])
-def test_whatever_a_file_is_called_a_message_is_one_line(gan_nst, generator, tmp_path, name):
+def test_a_message_is_one_line_for_any_file_name(gan_nst, generator, tmp_path, name):
     shown = name.encode("unicode_escape").decode()
     source = fill(tmp_path / "in", "good.png")
     (source / name).write_bytes(b"")
@@ -247,7 +247,7 @@ def test_processes_share_a_folder(generator, tmp_path):
         np.testing.assert_allclose(read_photo(path).pixels, read_photo(other).pixels, atol=1)
 
 
-def test_torchrun_ends_nobody_for_anothers_broken_image(generator, tmp_path):
+def test_a_broken_image_does_not_end_other_processes(generator, tmp_path):
     """One process's images are all broken, so that it is ready, and has failed, at once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(10)), size=(600, 600))
     for path in find_images(source)[::2]:
@@ -306,19 +306,19 @@ def test_each_process_takes_its_gpu(monkeypatch, device, count, gpus, found):
     assert processes.device_for_rank(device) == found
 
 
-def test_started_by_hand_nobody_is_waited_for(monkeypatch):
+def test_processes_started_by_hand_do_not_wait(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     processes.wait_for_all()
 
 
-def test_a_scratch_folder_that_is_none_is_told_at_once(generator):
+def test_a_missing_scratch_folder_is_reported_at_once(generator):
     with pytest.raises(SettingsError, match=r"^--scratch nowhere: no such folder$"):
         load_translator(generator, TranslatorOptions(scratch="nowhere"))
 
 
-def test_videos_among_images_are_told_of(generator, tmp_path, caplog):
+def test_videos_among_images_are_reported(generator, tmp_path, caplog):
     fill(tmp_path / "in", "a.png")
     (tmp_path / "in" / "b.mp4").touch()
     translate(generator, tmp_path / "in", tmp_path / "out")

@@ -69,7 +69,7 @@ def test_the_options_reach_the_video(translate, clip, tmp_path):
     assert float(read_clip(tmp_path / "video.mov").rate) == pytest.approx(23.976, abs=1e-3)
 
 
-def test_a_folder_of_frames_is_one_video_when_said(translate, tmp_path, monkeypatch):
+def test_a_folder_of_frames_is_a_video_with_the_frames_option(translate, tmp_path, monkeypatch):
     for number in range(3):
         write_image(clouds(seed=number), tmp_path / "in" / f"{number}.png")
     seen = []
@@ -166,7 +166,7 @@ def test_no_frame_has_more_pixels_than_are_allowed(translate, clip, tmp_path):
         ("in", "out", "--frames --resume", "frames of a video cannot be resumed"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(translate, clip, tmp_path, source, output, options, told):
+def test_options_without_effect_are_refused(translate, clip, tmp_path, source, output, options, told):
     fill(tmp_path / "in")
     source = clip if source == "clip" else tmp_path / source
     code, _, err = translate(source, tmp_path / output, *options.split())
@@ -185,7 +185,7 @@ def test_options_that_do_something_are_not_refused(translate, tmp_path):
     assert names(tmp_path / "b") == [f"{number}_x.png" for number in range(4)]
 
 
-def test_resume_leaves_a_finished_video(translate, clip, tmp_path):
+def test_resume_skips_a_finished_video(translate, clip, tmp_path):
     target = tmp_path / "out.mp4"
     assert translate(clip, target)[0] == 0
     before = target.stat().st_mtime_ns
@@ -228,7 +228,7 @@ def test_what_breaks_off_ends_with_1_and_what_is_wrong_with_2(translate, clip, t
         ("--crf", "60"),
     ],
 )
-def test_options_that_are_none_are_refused(translate, clip, tmp_path, option, capfd):
+def test_invalid_options_are_refused(translate, clip, tmp_path, option, capfd):
     with pytest.raises(SystemExit) as exit:
         translate(clip, tmp_path / "out.mp4", *option)
     assert exit.value.code == 2
@@ -243,7 +243,7 @@ def test_several_processes_do_not_share_a_video(translate, clip, tmp_path, monke
     assert "a video is translated by one process, not by 2" in err
 
 
-def test_videos_are_told_from_images(tmp_path):
+def test_videos_are_distinguished_from_images(tmp_path):
     (tmp_path / "a.mp4").mkdir()
     for source, output, frames, wanted in (
         ("a.png", "out", False, False),

@@ -145,7 +145,7 @@ def test_test_images_play_no_part(tiny, datasets, tmp_path, run):
     )
 
 
-def test_without_a_validation_split_one_is_cut_from_the_training_images(tiny, datasets, tmp_path):
+def test_without_a_validation_split_training_images_are_held_out(tiny, datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     for folder in ("valA", "valB"):
         shutil.rmtree(tmp_path / "photo2cartoon" / folder)
@@ -264,7 +264,7 @@ def test_scores_measured_otherwise_are_not_compared(tiny, tmp_path):
     assert first["by"] != second["by"]
 
 
-def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch, caplog):
+def test_a_run_resumes_where_its_weights_are_missing(tiny, tmp_path, monkeypatch, caplog):
     other = train(tiny, tmp_path / "run", "evaluation.features=random", "training.stop_at=2")
     path = checkpoint.newest_first(other / "checkpoints")[0]
     payload = checkpoint.load(path)
@@ -278,7 +278,7 @@ def test_a_run_goes_on_where_its_weights_are_missing(tiny, tmp_path, monkeypatch
         train(tiny, tmp_path / "new", "evaluation.score=ab/fid")
 
 
-def test_a_run_goes_on_where_its_validation_images_are_missing(tiny, datasets, tmp_path, caplog):
+def test_a_run_resumes_where_its_validation_images_are_missing(tiny, datasets, tmp_path, caplog):
     other = train(tiny, tmp_path / "run", "training.stop_at=2")
     moved = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in "ab"]
     gan_nst.train(overrides=moved, options=TrainOptions(resume=other))
