@@ -348,7 +348,7 @@ def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) ->
 
 @contextlib.contextmanager
 def _explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) -> Iterator[None]:
-    """Turns what torch raises, when memory runs out or a loader process dies, into one line that says what to do.
+    """Turns what torch raises when memory runs out into one line that says what to do.
 
     run: the folder that may hold a checkpoint to resume from.
     """

@@ -1,10 +1,10 @@
 """The demo world: drawn scenes, each rendered once as a photograph and once as a cartoon.
 
-It needs no download and no licence, and the truth is known: the test and validation splits keep both renderings
-of the same scene, while the two training domains come from different scenes, so training stays unpaired.
+It needs no download and no licence, and its truth is known: the test and validation splits hold both renderings of the
+same scene, while the two training domains show different scenes, so training is unpaired.
 
 The cartoon fills each shape with its flat colour and draws dark outlines. The photograph mutes the colour and adds
-what light, matter and a lens do: texture by material, shading, soft shadows, haze, a colour cast, blur and noise.
+the effects of light, material and lens: texture, shading, soft shadows, haze, a colour cast, blur and noise.
 """
 
 import os
@@ -51,7 +51,7 @@ class Shape:
 
 
 def make_scene(seed: int, split: str, index: int) -> list[Shape]:
-    """The scene number `index` of a split: always the same for the same arguments."""
+    """The scene number `index` of a split, a function of the arguments."""
     rng = np.random.default_rng([seed, *split.encode(), index])
     shapes = [Shape(_rectangle(-0.1, -0.1, 1.1, 1.1), _pick(rng, _SKIES), "sky", 0.6)]
     if rng.random() < 0.6:
@@ -253,13 +253,12 @@ def draw_photograph(scene: list[Shape], size: int, seed: int) -> NDArray[np.uint
 
 
 def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, held_out: int = 60) -> None:
-    """Writes the demo data set: trainA, trainB (unpaired), and testA/testB, valA/valB (the same scene, the
-    same name).
+    """Writes the demo data set: trainA and trainB (unpaired), and testA/testB, valA/valB (pairs of the same name).
 
-    `count` images a training domain and `held_out` a held-out split, `size` x `size` pixels, PNG. The folder appears
-    whole or not at all, but for one with hidden files in it and the current one: the drawn folders are moved into these
-    one by one. What a process that was killed left unfinished beside it is removed; of two that draw at once the second
-    waits. Raises DataError when `folder` holds something, or cannot be written.
+    count: images in each training domain. held_out: pairs in each held-out split. The images are PNG, `size` x `size`
+    pixels. The folder appears complete or not at all, unless it is the current folder or has hidden files: there the
+    drawn folders are moved in one by one. Leftovers of a process that was killed are removed; of two processes drawing
+    at once the second waits. Raises DataError when `folder` is not empty or cannot be written.
     """
     place = Path(os.path.realpath(folder))  # it may be a link to another disk
     building = place.with_name(f".{place.name}.part")
@@ -269,7 +268,7 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
         with lock:
             try:
                 if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-                    raise DataError(f"{folder}: not empty; give a new folder, or remove it first")
+                    raise DataError(f"{folder}: not empty; give a new folder, or remove this one first")
                 shutil.rmtree(building, ignore_errors=True)
                 _draw_all(building, size, count, seed, held_out)
                 _put(building, place)
@@ -290,7 +289,7 @@ def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> 
 
 
 def _drawn(split: str, domain: str, index: int, size: int, seed: int) -> bytes:
-    """A demo image as PNG; training's domains show different scenes, held-out splits render one scene twice."""
+    """A demo image as PNG; the training domains show different scenes, held-out splits render each scene twice."""
     scene = make_scene(seed, f"{split}-{domain}" if split == "train" else split, index)
     image = (
         draw_photograph(scene, size, seed * 1_000_003 + index) if domain == "a" else draw_cartoon(scene, size)
@@ -299,7 +298,7 @@ def _drawn(split: str, domain: str, index: int, size: int, seed: int) -> bytes:
 
 
 def _put(building: Path, folder: Path) -> None:
-    """Moves a whole data set to its place, where there may be hidden files."""
+    """Moves a finished data set to its place, which may have hidden files."""
     if folder.exists() and (any(folder.iterdir()) or folder.samefile(".")):
         for entry in building.iterdir():
             entry.rename(folder / entry.name)
@@ -316,13 +315,13 @@ def _plan(count: int, held_out: int) -> Iterator[tuple[str, str, int, str]]:
 
 
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matter is duller and darker than paint."""
+    """Real materials are duller and darker than paint."""
     gray = colour @ np.array([0.299, 0.587, 0.114], np.float32)
     return (0.05 + 0.66 * (gray + 0.8 * (colour - gray))).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture: _Texture) -> Field:
-    """Smooth noise of that shape in pixels, mean 0, deviation near 1."""
+    """Smooth noise of this shape in pixels, with mean 0 and a standard deviation near 1."""
     cells = [
         max(2, round(texture.cells * s * n / side)) for s, n in zip(texture.stretch[::-1], shape, strict=True)
     ]
@@ -333,7 +332,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], side: int, texture:
 
 
 def _window(points: Points, side: int) -> tuple[slice, slice] | None:
-    """The rows and columns that a shape and its shadow can touch; None when it lies outside the image."""
+    """The rows and columns that a shape and its shadow can touch; None when they are outside the image."""
     low = np.maximum(np.floor((points.min(0) - 0.07) * side), 0).astype(int)
     high = np.minimum(np.ceil((points.max(0) + 0.07) * side), side).astype(int)
     if (high - low < 2).any():
@@ -349,7 +348,7 @@ def _soft_shadow(mask: Field, light: NDArray[np.float32], side: int) -> Field:
 
 
 def _zoom(size: int) -> int:
-    """Images are drawn larger and reduced, so that edges are smooth."""
+    """How many times larger images are drawn before they are reduced, so that edges are smooth."""
     return 3 if size <= 96 else 2
 
 

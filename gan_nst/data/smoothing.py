@@ -1,4 +1,4 @@
-"""Edge-smoothed images: what a cartoon looks like without its clear edges (Chen et al. 2018, section 3.2.1)."""
+"""Edge-smoothed images: cartoons without their clear edges (Chen et al. 2018, section 3.2.1)."""
 
 import cv2
 import numpy as np
@@ -12,10 +12,10 @@ _LOW, _HIGH = 100, 200  # Canny's thresholds, likewise
 
 
 def smooth_edges(image: ImageArray) -> ImageArray:
-    """The image, RGB uint8 (h, w, 3), blurred along its edges and nowhere else.
+    """The image, RGB uint8 (h, w, 3), blurred along its edges only.
 
-    Edges are found by Canny on its gray values and dilated; there the image is replaced by its Gaussian, whose 5
-    weights OpenCV fixes at (1, 4, 6, 4, 1) / 16.
+    Edges are found by Canny on the gray values and dilated; there the image is replaced by its Gaussian blur, for which
+    OpenCV uses the weights (1, 4, 6, 4, 1) / 16.
     """
     edges = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _LOW, _HIGH)
     near = cv2.dilate(edges, np.ones((_KERNEL, _KERNEL), np.uint8)) > 0
@@ -24,5 +24,5 @@ def smooth_edges(image: ImageArray) -> ImageArray:
 
 
 def share_smoothed(image: ImageArray, smoothed: ImageArray) -> float:
-    """The share of the pixels that smoothing changed; at `SOFT` or less, it left an image as it was."""
+    """The share of pixels that smoothing changed; `SOFT` or less is practically unchanged."""
     return float((image != smoothed).any(-1).mean())

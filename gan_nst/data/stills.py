@@ -1,7 +1,7 @@
-"""Stills from a video, so that a video becomes a domain: one for each scene, more for long scenes, none twice.
+"""Frames from a video, which make it a domain: one for each scene, more for long scenes, no duplicates.
 
-Every frame is looked at once, as a thumbnail. Cuts divide the video into scenes and `every` divides scenes into
-spans; each span gives its steadiest frame, and only that one is looked at in full.
+Every frame is examined once, as a thumbnail. Cuts divide the video into scenes and `every` divides scenes into spans;
+each span gives its steadiest frame, and only that one is examined at full size.
 """
 
 import logging
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def shows_text(image: ImageArray) -> bool:
-    """Whether an image is a title or credits: letters in lines on a flat ground, and little else.
+    """Whether an image is a title or credits: letters in lines on a flat background, and little else.
 
-    Letters over a painted ground are not seen, nor are fewer than five.
+    Letters over a painted background are not detected, nor are fewer than five.
     """
     image = shrink_image(image, 288)
     colours = (image // 16).astype(np.int32) @ [256, 16, 1]
@@ -62,22 +62,22 @@ Field = NDArray[np.float32]
 Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
 
 _WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
-_REACH = 6  # frames looked at to either side of one: a quarter of a second of video
+_REACH = 6  # frames examined on either side of one: a quarter of a second of video
 _BLEND = 5.0  # difference across the reach that half of a half-blended frame has
 _LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
 _DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels
-_ALIKE = 10.0  # root mean square difference of two signatures below which stills are one image
-_BAR = 24  # the level that a bar stays below: black and what a codec adds to it
+_ALIKE = 10.0  # root mean square difference of two signatures below which two frames are the same image
+_BAR = 24  # bars stay below this level: black plus what a codec adds
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What became of a video.
+    """What was taken from a video.
 
     kept: the files written, by time; `shape` is their height and width in pixels.
-    scenes: how many show something; black and fades are none.
-    near_duplicates, blank, credits, blended: stills dropped, each under one reason.
-    seconds: the video as far as it could be read. bars: what was cropped.
+    scenes: how many show something, so not black or fades.
+    near_duplicates, blank, credits, blended: frames dropped, each for one reason.
+    seconds: of the video, as far as it could be read. bars: what was cropped.
     """
 
     video: Path
@@ -92,16 +92,16 @@ class Frames:
     bars: Bars
 
     def report(self) -> str:
-        """Two lines for the user: what was kept, and what was left out."""
+        """Two lines for the user: what was kept, and what was dropped."""
         size = " x ".join(map(str, self.shape[::-1]))
         bars = "bars of {} {} {} {} pixels (left, top, right, bottom) cropped".format(*self.bars)
         return (
-            f"{self.video}: kept {len(self.kept)} stills of {size} pixels, from {self.scenes} scenes in "
+            f"{self.video}: kept {len(self.kept)} frames of {size} pixels, from {self.scenes} scenes in "
             f"{stamp(self.seconds)[:-4]}\n{self.dropped()}; {bars if any(self.bars) else 'no bars'}"
         )
 
     def dropped(self) -> str:
-        """How many stills were dropped for what reason."""
+        """How many frames were dropped for which reason."""
         return (
             f"dropped {self.near_duplicates} near-duplicates, {self.blank} black or blank, "
             f"{self.credits} credits, {self.blended} half-blended"
@@ -109,19 +109,19 @@ class Frames:
 
 
 def take_frames(video: Path, folder: Path, *, every: float = 2.0, size: int | None = 256) -> Frames:
-    """Writes stills of a video into a folder as `VIDEO-HH-MM-SS.mmm.png`, and says what was dropped.
+    """Writes frames of a video into a folder as `VIDEO-HH-MM-SS.mmm.png`; returns what was kept and dropped.
 
-    every: a scene longer than so many seconds gives another still for each. size: the stills' shorter side in
-    pixels; a smaller video is not enlarged, None keeps the video's size. Bars are cropped, pixels made square.
+    every: a longer scene gives one frame for each so many seconds. size: the frames' shorter side in pixels; a smaller
+    video is not enlarged, and None keeps its size. Bars are cropped and pixels made square.
 
-    The folder may hold images, whose like is dropped, but no stills of a video of this name. A video that breaks
-    off is taken as far as it can be read, with a warning. Raises DataError, one line, when it cannot be read at
-    all, when everything is dropped, or when PyAV is missing.
+    Frames like an image that is already in the folder are dropped; frames of a video of this name must not be there. A
+    video that breaks off is used as far as it can be read, with a warning. Raises DataError, one line, when it cannot
+    be read at all, when everything is dropped, or when PyAV is missing.
     """
     if not every > 0 or (size is not None and size < 1):
         raise DataError(f"{video}: every {every} seconds, size {size}: both must be above 0")
     bars = _find_bars(video)
-    name = video.stem.lstrip(".") or "video"  # hidden files are no images
+    name = video.stem.lstrip(".") or "video"  # hidden files are not images
     seen = _signatures(folder, name)
     kept: list[Path] = []
     scenes, shape = 0, (0, 0)
@@ -146,15 +146,15 @@ def take_frames(video: Path, folder: Path, *, every: float = 2.0, size: int | No
             seen, shape = np.vstack([seen, signature]), image.shape[:2]
     frames = Frames(video, tuple(kept), shape, scenes, **dropped, seconds=reader.read, bars=bars)
     if not kept:
-        raise DataError(f"{video}: no still is worth keeping; {frames.dropped()}")
+        raise DataError(f"{video}: no frame is worth keeping; {frames.dropped()}")
     return frames
 
 
 class _Look(NamedTuple):
-    """A frame of the video, and what its neighbours tell of it.
+    """A frame of the video, and what follows from its neighbours.
 
     small, change: its thumbnail, and how far that is from the one before, of 255. motion: the largest change
-    around it. cut: it is the first of a scene. blank: it shows nothing. blended: it is half of two images.
+    around it. cut: it is the first of a scene. blank: it shows nothing. blended: it mixes two images.
     """
 
     time: float
@@ -172,7 +172,7 @@ class _Look(NamedTuple):
 
 
 def _look(reader: "Video", bars: Bars) -> Iterator[_Look]:
-    """Every frame of the video, judged; a few are held at a time."""
+    """Every frame of the video, classified; a few are held at a time."""
     left, top, right, bottom = bars
     rows = slice(math.ceil(top / reader.height * _HEIGHT), math.floor((1 - bottom / reader.height) * _HEIGHT))
     columns = slice(math.ceil(left / reader.width * _WIDTH), math.floor((1 - right / reader.width) * _WIDTH))
@@ -183,18 +183,18 @@ def _look(reader: "Video", bars: Bars) -> Iterator[_Look]:
         ahead.append(_Look(time, frame, small, _difference(small, ahead[-1].small) if ahead else 0.0))
         if len(ahead) > _REACH:
             before.append(ahead.popleft())
-            yield _judge(list(before), list(ahead))
+            yield _classify(list(before), list(ahead))
     while ahead:
         before.append(ahead.popleft())
-        yield _judge(list(before), list(ahead))
+        yield _classify(list(before), list(ahead))
 
 
-def _judge(before: list[_Look], after: list[_Look]) -> _Look:
+def _classify(before: list[_Look], after: list[_Look]) -> _Look:
     """The last look of `before`, judged by those before and after it."""
     now, before = before[-1], before[:-1]
     around = [look.change for look in before + after]
     cut = now.change > max(CUT, SPIKE * sum(around) / max(1, len(around)))
-    if cut:  # after a flash the image is what it was before
+    if cut:  # after a flash the image is the same as before
         pairs = (_difference(one.small, other.small) for one in before for other in [now, *after])
         cut = min(pairs) > 0.5 * now.change
     low, high = np.percentile(now.small.reshape(-1, 3), (2, 98), axis=0)
@@ -249,7 +249,7 @@ def _square_pixels(reader: "Video", frame: "VideoFrame", bars: Bars) -> ImageArr
 
 
 def _signature(image: ImageArray) -> Field:
-    """What a still is compared by, of shape (768,): so blurred that a pan by a hundredth changes little."""
+    """What a frame is compared by, of shape (768,): so blurred that a pan by a hundredth changes little."""
     return cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 
@@ -261,17 +261,17 @@ def _signatures(folder: Path, name: str) -> Field:
     ours = re.compile(re.escape(name) + r"-\d\d+-\d\d-\d\d\.\d{3}\.png")
     if earlier := [path.name for path in images if ours.fullmatch(path.name)]:
         raise DataError(
-            f"{folder}: has stills of {name} already ({earlier[0]}); remove them or give another folder"
+            f"{folder}: already has frames of {name} ({earlier[0]}); remove them or give another folder"
         )
-    found = [_signature(read_image(path)) for path in track(images, f"looking at what is in {folder}")]
+    found = [_signature(read_image(path)) for path in track(images, f"reading the images in {folder}")]
     return np.array(found, np.float32).reshape(-1, 768)
 
 
 def _find_bars(video: Path) -> Bars:
     """The dark bars at a video's edges; 0 where there is none.
 
-    A bar is dark in nine of ten frames. One that is more than a sliver has its like opposite, which a night sky
-    has not.
+    A bar is dark in nine of ten frames. One that is more than a sliver has a counterpart on the opposite side, unlike a
+    night sky.
     """
     edges = []
     with closing(Video(video)) as reader:

@@ -62,7 +62,7 @@ def test_frames_takes_its_options(gan_nst, tmp_path):
         "data", "frames", tmp_path / "video.mkv", tmp_path / "out", "--size", "48", "--every", "1m"
     )
     assert code == 0, err
-    assert "kept 2 stills of 64 x 48 pixels" in out
+    assert "kept 2 frames of 64 x 48 pixels" in out
     assert [read_image(file).shape for file in find_images(tmp_path / "out")] == [(48, 64, 3)] * 2
     one_line(gan_nst("data", "frames", tmp_path / "none.mkv", tmp_path / "more"), "none.mkv", "no such video")
     with pytest.raises(SystemExit):

@@ -155,7 +155,7 @@ def test_an_unknown_augmentation_is_reported_in_one_line(entry, message):
 
 
 @pytest.mark.parametrize("entry", [{"name": "RandomCrop", "height": 8, "width": 8}, {"name": "ToFloat"}])
-def test_an_augmentation_that_changes_the_kind_of_image_is_told(entry):
+def test_an_augmentation_that_changes_the_kind_of_image_is_an_error(entry):
     augment = augmentation(augmentations=[entry])
     with pytest.raises(SettingsError, match=r"data\.augmentations: they turn a crop of 32 pixels into"):
         augment(IMAGE, 0)
@@ -165,7 +165,7 @@ def test_an_augmentation_that_changes_the_kind_of_image_is_told(entry):
     "entry",
     [{"name": "RandomCrop", "height": 64, "width": 64}, {"name": "TextImage", "font_path": "none.ttf"}],
 )
-def test_an_augmentation_that_fails_is_told_in_one_line(entry):
+def test_a_failing_augmentation_is_reported_in_one_line(entry):
     with pytest.raises(SettingsError, match=r"data\.augmentations") as caught:
         augmentation(augmentations=[{**entry, "p": 1.0}])(IMAGE, 0)
     assert "\n" not in str(caught.value)

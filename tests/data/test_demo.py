@@ -153,7 +153,7 @@ def test_the_light_of_a_photograph_is_a_function_of_its_seed():
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, existing):
+def test_the_folder_appears_complete_or_not_at_all(tmp_path, monkeypatch, existing):
     folder = tmp_path / "world"
     if existing:
         folder.mkdir()
@@ -178,7 +178,7 @@ def test_the_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch, existing)
     assert os.listdir(tmp_path) == ["world"]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -199,7 +199,7 @@ def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["file", "file/world"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, name):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, name):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(DataError, match=r"could not be written \(.+\)"):
         make_demo(tmp_path / name, size=16, count=1, held_out=1)

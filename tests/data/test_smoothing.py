@@ -94,13 +94,13 @@ def test_nothing_changes_away_from_edges(size):
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
-def test_a_flat_image_stays_as_it_is(colour):
+def test_a_flat_image_is_unchanged(colour):
     image = np.full((20, 30, 3), colour, np.uint8)
     np.testing.assert_array_equal(smooth_edges(image), image)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_the_smallest_images_will_do(size):
+def test_the_smallest_images_are_accepted(size):
     assert smooth_edges(noise(size, size)).shape == (size, size, 3)
     assert smooth_edges(noise(size, 40)).shape == (size, 40, 3)
 

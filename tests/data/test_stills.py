@@ -94,7 +94,7 @@ def test_every_scene_gives_one_still_named_by_its_time(tmp_path):
         assert path.name.startswith("video-00-00-0")
         assert path.suffix == ".png"
     assert found.report().startswith(
-        f"{video}: kept 6 stills of 128 x 96 pixels, from 6 scenes in 00:00:06\n"
+        f"{video}: kept 6 frames of 128 x 96 pixels, from 6 scenes in 00:00:06\n"
     )
     assert "dropped 0 near-duplicates, 0 black or blank, 0 credits, 0 half-blended" in found.report()
 
@@ -213,7 +213,7 @@ def test_stars_a_face_and_birds_are_no_letters():
     assert not any(map(shows_text, (sky, face, birds, np.zeros((90, 160, 3), np.uint8))))
 
 
-def test_a_image_with_letters_in_it_is_a_image():
+def test_an_image_with_letters_in_it_is_not_credits():
     texture = cv2.resize(
         np.random.default_rng(0).uniform(0, 60, (45, 80)), (320, 180), interpolation=cv2.INTER_CUBIC
     )
@@ -301,15 +301,15 @@ def test_several_videos_make_one_domain_without_what_it_has(tmp_path):
     assert [scene_of(path) for path in found.kept] == [2]
     assert found.near_duplicates == 1
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(DataError, match=r"no still is worth keeping; dropped 2 near-duplicates, 0 black"):
+    with pytest.raises(DataError, match=r"no frame is worth keeping; dropped 2 near-duplicates, 0 black"):
         take_frames(first.rename(tmp_path / "three.mp4"), tmp_path / "out")
 
 
-def test_stills_of_a_video_of_that_name_are_not_mixed_with_others(tmp_path):
+def test_frames_of_two_videos_of_one_name_are_not_mixed(tmp_path):
     video = write_video(tmp_path / "video.mp4", still(0) + still(1))
     take_frames(video, tmp_path / "out")
     before = {path: path.read_bytes() for path in find_images(tmp_path / "out")}
-    with pytest.raises(DataError, match=r"has stills of video already \(video-00-00-00\.\d+\.png\)"):
+    with pytest.raises(DataError, match=r"already has frames of video \(video-00-00-00\.\d+\.png\)"):
         take_frames(video, tmp_path / "out", size=32)
     assert {path: path.read_bytes() for path in find_images(tmp_path / "out")} == before
     longer = write_video(tmp_path / "video-2.mp4", still(2))  # begins like the other
@@ -352,7 +352,7 @@ def test_damage_inside_a_video_is_passed_over(tmp_path, caplog, name, codec):
         ("words.txt", b"words " * 500, "has no moving images"),
     ],
 )
-def test_what_is_no_video_is_told_in_one_line(tmp_path, name, data, told):
+def test_a_file_that_is_not_a_video_is_reported_in_one_line(tmp_path, name, data, told):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=rf"{name}: {told}$"):
@@ -370,9 +370,9 @@ def test_sound_alone_is_no_video(tmp_path):
         take_frames(tmp_path / "song.wav", tmp_path / "out")
 
 
-def test_a_black_video_is_told_with_what_was_dropped(tmp_path):
+def test_the_error_for_a_black_video_says_what_was_dropped(tmp_path):
     with pytest.raises(
-        DataError, match="no still is worth keeping; dropped 0 near-duplicates, 2 black or blank"
+        DataError, match="no frame is worth keeping; dropped 0 near-duplicates, 2 black or blank"
     ):
         take_frames(write_video(tmp_path / "video.mp4", flat(0, 96)), tmp_path / "out")
 
@@ -395,7 +395,7 @@ def test_a_file_is_no_folder(tmp_path):
         take_frames(video, video)
 
 
-def test_an_interrupt_leaves_whole_files(tmp_path, monkeypatch):
+def test_an_interrupt_leaves_complete_files(tmp_path, monkeypatch):
     video = write_video(tmp_path / "video.mp4", stills(*range(4)))
 
     def interrupted(image, path):

@@ -150,7 +150,7 @@ def places(files, settings, crop):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_sample_is_a_cartoon_and_the_same_part_of_it_smoothed_as_a_whole(files, settings, workers):
+def test_a_sample_is_a_crop_of_a_cartoon_and_of_the_smoothed_cartoon(files, settings, workers):
     seen = set()
     for batch in drawn(files, settings, workers=workers):
         assert batch.keys() == {"real_a", "real_b", "b_smoothed"}
