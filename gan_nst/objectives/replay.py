@@ -57,9 +57,7 @@ class ReplayBuffer(nn.Module):
         images = state["images"]
         one_shape = isinstance(images, list) and len({x.shape for x in images}) <= 1
         if not one_shape or len(images) > self.capacity or any(x.dim() != 3 for x in images):
-            raise ValueError(
-                f"a replay buffer has more than {self.capacity} images, or images of several sizes"
-            )
+            raise ValueError(f"expected a replay buffer of at most {self.capacity} images of one size")
         self.images = list(images)
         self.random.set_state(state["random"].cpu())
 
@@ -76,7 +74,8 @@ def _finite_or(instead: Tensor, image: Tensor) -> Tensor:
 
 def _gather(images: Tensor) -> tuple[Tensor, int]:
     """Returns the images of all processes by rank, and the index of this process's first one."""
-    if not (dist.is_available() and dist.is_initialized()):
+    # Not every backend gathers meta tensors, with which operations are counted.
+    if images.is_meta or not (dist.is_available() and dist.is_initialized()):
         return images, 0
     images = images.contiguous()  # what is sent must have the layout of what is received
     parts = [torch.empty_like(images) for _ in range(dist.get_world_size())]

@@ -88,7 +88,7 @@ def test_other_errors_pass(tmp_path):
 
 
 @pytest.mark.parametrize("written", [0, 5])
-def test_a_line_that_cannot_be_written_leaves_no_half_behind(tmp_path, monkeypatch, caplog, written):
+def test_a_line_that_cannot_be_written_leaves_no_torn_line(tmp_path, monkeypatch, caplog, written):
     class Short:
         """A file on a disk that is full after some bytes."""
 
@@ -141,7 +141,7 @@ def test_events_continue_after_a_failure_and_start_where_a_run_resumes(tmp_path,
     assert caplog.text.count("could not be written") == 1
 
 
-def test_the_events_of_a_long_run_hold_ever_fewer_grids(tmp_path):
+def test_the_events_of_a_long_run_contain_fewer_and_fewer_grids(tmp_path):
     added = []
     monitor = Monitor(tmp_path, 0, 10)
     monitor._events.image = lambda step, name, image: added.append(step)

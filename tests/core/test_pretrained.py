@@ -1,4 +1,4 @@
-"""Where weights are found, how they are fetched from a server of our own, and what is never loaded."""
+"""Where weights are found, how they are fetched from a local server, and what is never loaded."""
 
 import hashlib
 import pickle
@@ -44,7 +44,7 @@ def put(folder, name, content=b"x"):
 THING = Pretrained("the thing", ("thing.pth", "other.pth"))
 
 
-def test_a_given_path_goes_before_the_named_folder_and_that_before_the_hub(named, hub, tmp_path):
+def test_a_given_path_precedes_the_named_folder_which_precedes_the_hub(named, hub, tmp_path):
     assert pretrained.find(THING) is None
     last = put(hub, "thing.pth")
     assert pretrained.find(THING) == last
@@ -66,7 +66,7 @@ def test_without_a_named_folder_the_hub_is_searched(monkeypatch, hub):
     assert pretrained.find(THING) == found
 
 
-def test_a_given_path_that_is_no_file_is_an_error_not_a_reason_to_look_elsewhere(named, tmp_path):
+def test_a_given_path_that_is_not_a_file_is_an_error(named, tmp_path):
     put(named, "thing.pth")
     for wrong in (tmp_path / "missing.pth", tmp_path):
         with pytest.raises(WeightsError, match="no such file") as raised:
@@ -140,7 +140,7 @@ def test_a_download_lands_in_the_hub_and_happens_once(monkeypatch, hub):
     assert pretrained.digest(path) == DIGEST
 
 
-def test_what_lies_somewhere_is_not_downloaded(monkeypatch, named):
+def test_a_file_that_is_found_is_not_downloaded(monkeypatch, named):
     there = put(named, "thing.pth")
     with serving(respond, monkeypatch) as (url, asked):
         assert pretrained.fetch(wanted(url)) == there
@@ -211,7 +211,7 @@ def test_a_hub_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
         assert not asked
 
 
-def test_tensors_are_loaded_whatever_their_type(tmp_path):
+def test_tensors_of_every_type_are_loaded(tmp_path):
     weights = {"a": torch.randn(3, 4), "b": torch.arange(3), "c": torch.ones(2).half()}
     for legacy in (False, True):
         path = tmp_path / "weights.pth"
@@ -274,7 +274,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, what):
+def test_anything_but_weights_is_refused_in_one_line(tmp_path, what):
     path = tmp_path / "file.pth"
     REFUSED[what](path)
     with pytest.raises(WeightsError) as raised:

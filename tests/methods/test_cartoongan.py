@@ -1,4 +1,4 @@
-"""CartoonGAN through the trainer equals the same thing written out as a plain loop, in float64."""
+"""CartoonGAN in the trainer equals a plain loop that is written out, in float64."""
 
 import copy
 import hashlib
@@ -138,7 +138,7 @@ def plain_loop(
 
 
 def trained(method, tmp_path):
-    """The same of our trainer."""
+    """Returns the same from our trainer."""
     trainer, logged = make_trainer(method, tmp_path), []
     for batch in batches():
         trainer.train_step([batch])
@@ -150,7 +150,7 @@ def trained(method, tmp_path):
 
 
 def apart(one, other):
-    """By how much losses, and weights, differ at most; losses that only one has count as infinitely apart."""
+    """Returns the largest difference of losses and of weights; losses that only one has differ infinitely."""
     losses = [
         max(abs(a.get(k, math.inf) - b.get(k, math.inf)) if k in a and k in b else math.inf for k in a | b)
         for a, b in zip(one[0], other[0], strict=True)
@@ -175,12 +175,12 @@ def test_training_equals_the_plain_loop(ours):
     [{"content": 1.6}, {"warm_up": 1}, {"warm_up": 3}, {"generator_first": True}, {"smoothed_real": True}],
 )
 def test_the_comparison_notices_a_difference(ours, change):
-    """Negative control: another rule on one side alone makes losses and weights part."""
+    """Negative control: another rule on one side makes losses and weights differ."""
     assert min(apart(ours, plain_loop(make_method(), **change))) > 1e-6
 
 
 def test_the_comparison_notices_a_mean_of_three_for_their_sum(ours):
-    """Adam divides a constant factor out again, so the losses tell."""
+    """Adam cancels a constant factor, so only the losses reveal it."""
     assert apart(ours, plain_loop(make_method(), average=True))[0] > 0.1
 
 
@@ -220,7 +220,7 @@ def test_every_term_equals_a_naive_one(adversarial, naive):
     assert (only[0], only[1].item()) == ("content", pytest.approx(content, rel=1e-9))
 
 
-def test_the_content_weight_scales_its_term_alone():
+def test_the_content_weight_scales_only_its_term():
     one, ten, none = (make_method(content_weight=w).generator_losses(dict(batches()[0])) for w in (1, 10, 0))
     assert ten["content"].item() == pytest.approx(10 * one["content"].item(), rel=1e-12)
     assert none["content"].item() == 0
@@ -305,7 +305,7 @@ def test_the_content_network_is_in_no_role_and_in_no_checkpoint():
     assert set(method.translations()) == {"ab"}
 
 
-def test_auto_weights_are_resolved_by_what_lies_here(tmp_path, monkeypatch, caplog):
+def test_auto_weights_are_resolved_by_what_is_found(tmp_path, monkeypatch, caplog):
     wanted = settings(features={"network": "squeezenet1_1", "layer": "fire3", "weights": "auto"})
     resolved = CartoonGan.resolve(wanted)
     assert resolved.features == FeatureSettings(network="random")
@@ -322,8 +322,8 @@ def test_auto_weights_are_resolved_by_what_lies_here(tmp_path, monkeypatch, capl
     assert not caplog.messages
 
 
-def test_a_run_goes_on_with_the_same_weights_alone(tmp_path, monkeypatch):
-    """What `auto` may mean is settled when a run begins: later it is that file, wherever it lies, or none."""
+def test_a_run_resumes_only_with_the_same_weights(tmp_path, monkeypatch):
+    """`auto` is resolved when a run starts: later it is that file, wherever it is, or an error."""
     with torch.random.fork_rng(devices=[]):
         torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1.pth")
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
@@ -349,12 +349,12 @@ def test_a_run_goes_on_with_the_same_weights_alone(tmp_path, monkeypatch):
         {"network": "random", "weights": "download"},
     ],
 )
-def test_weights_that_there_cannot_be_are_refused(features):
+def test_impossible_weights_are_refused(features):
     with pytest.raises(ValidationError, match="weights: "):
         settings(features=features)
 
 
-def test_missing_weights_are_told_with_every_way_on(tmp_path, monkeypatch):
+def test_missing_weights_are_reported_with_every_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError) as raised:
         CartoonGan.resolve(settings(features={}))

@@ -1,4 +1,4 @@
-"""What every method must keep, run over every file in the folder."""
+"""The contract of methods, tested for every file in the folder."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_translations_name_generators_and_streams_name_domains(name, tmp_path):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_update_moves_its_role_alone(name, tmp_path, step):
+def test_an_update_moves_only_its_role(name, tmp_path, step):
     trainer = make_trainer(name, tmp_path)
     batch = micro_batches(name)
     for update in trainer.method.updates(step):
@@ -40,7 +40,7 @@ def test_an_update_moves_its_role_alone(name, tmp_path, step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path, step):
+def test_terms_have_unique_names_and_are_finite(name, tmp_path, step):
     trainer = make_trainer(name, tmp_path)
     seen = set()
     batch = micro_batches(name)[0]
@@ -53,7 +53,7 @@ def test_terms_have_names_of_their_own_and_are_finite(name, tmp_path, step):
 
 
 def judged(name, augmented):
-    """What the discriminators are given in each update of a late step: one image a row, by role."""
+    """Returns the input of the discriminators in each update of a late step: one image per row, by role."""
     method, batch, seen = make_method(name, augmented), micro_batches(name)[0], {}
     for update in method.updates(PLAN.steps - 1):
         rows = seen.setdefault(update.role, [])
@@ -67,8 +67,8 @@ def judged(name, augmented):
     return seen, batch
 
 
-def test_discriminators_see_augmented_images_alone(name):
-    """A cut-out leaves zeros, which random images have none of; whoever is judged is cut, by draws of its own."""
+def test_discriminators_see_only_augmented_images(name):
+    """Cutout leaves zeros, which random images do not contain; every image is cut by its own random numbers."""
     plain, batch = judged(name, ())
     cut, _ = judged(name, ("cutout",))
     assert plain.keys() == cut.keys() == {"generator", "discriminator"}
@@ -110,7 +110,7 @@ def test_resume_is_bit_exact(name, tmp_path, augmented):
 
 @pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema", "random"])
 def test_resume_needs_every_part_of_the_checkpoint(name, tmp_path, forgotten):
-    """Negative controls: without one part of the saved state the resumed run is another run."""
+    """Negative controls: without one part of the saved state the resumed run differs."""
     augmented = EVERY_AUGMENTATION if forgotten == "random" else ()
     whole = make_trainer(name, tmp_path / "whole", endless(name), augmented, checkpoint_every=4)
     whole.run(9)

@@ -1,4 +1,4 @@
-"""CycleGAN through the trainer equals the same thing written out as a plain loop, in float64."""
+"""CycleGAN in the trainer equals a plain loop that is written out, in float64."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_training_equals_the_plain_loop(tmp_path):
     "change", [{"cycle_weight": 9.0}, {"identity_weight": 4.0}, {"replay": 3}, {"betas": (0.6, 0.999)}]
 )
 def test_the_comparison_notices_a_difference(tmp_path, change):
-    """Negative control: another setting on one side alone makes the weights part."""
+    """Negative control: another setting on one side makes the weights differ."""
     torch.manual_seed(0)
     method = CycleGan(settings(**change), PLAN)
     trainer = make_trainer(method, tmp_path)

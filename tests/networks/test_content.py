@@ -167,7 +167,7 @@ def test_images_are_normalised_as_rgb(open_network, weights):
 
 
 @pytest.mark.parametrize("network", [*NETWORKS, "random"])
-def test_features_leave_in_units_of_their_mean_size_to_three_digits(open_network, network):
+def test_features_are_in_units_of_their_mean_size_to_three_digits(open_network, network):
     ours = open_network(network)
     unit = ours.unit.item()
     assert unit > 0
@@ -202,7 +202,7 @@ def test_random_features_are_the_same_every_time_and_need_no_file():
 
 
 @pytest.mark.parametrize("network", [*NETWORKS, "random"])
-def test_building_one_leaves_the_random_state_alone_and_nothing_to_learn(open_network, network):
+def test_building_one_keeps_the_random_state_and_has_no_parameters(open_network, network):
     before = torch.get_rng_state()
     ours = open_network(network)
     assert torch.equal(torch.get_rng_state(), before)
@@ -259,7 +259,7 @@ def test_a_damaged_or_missing_file_is_refused_in_one_line(weights, tmp_path):
     assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", weights=path)).unit > 0
 
 
-def test_the_lower_part_of_a_network_will_do_up_to_where_it_goes(weights, tmp_path):
+def test_the_lower_part_of_a_network_suffices_for_its_layers(weights, tmp_path):
     path = tmp_path / "squeezenet1_1.pth"
     torch.save({k: w for k, w in weights["squeezenet1_1"].items() if k < "features.4"}, path)
     assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", layer="relu1", weights=path)).unit > 0
@@ -355,7 +355,7 @@ def test_published_weights_have_the_known_unit(pretrained_weights, network, unit
 
 
 @torch.no_grad()
-def test_losses_are_of_about_one_size_whatever_the_network(pretrained_weights, test_data):
+def test_losses_are_of_similar_size_for_all_networks(pretrained_weights, test_data):
     """From photographs to cartoons the losses are within a factor 2 of each other; of raw features they are not."""
     photographs, cartoons = (
         torch.stack([to_float(to_tensor(resize_image(read_image(p), 128, "squash"))) for p in files[:6]])

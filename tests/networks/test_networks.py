@@ -1,4 +1,4 @@
-"""The networks: sizes, counts and values as published, and that every image is treated by itself."""
+"""The networks: sizes, counts and values as published, and that images of a batch are independent."""
 
 import pytest
 import torch
@@ -64,14 +64,14 @@ def count(network):
 
 
 @pytest.mark.parametrize(("blocks", "published"), [(9, 11_378_179), (6, 7_837_699)])
-def test_the_published_generator_has_its_parameters_less_the_dead_biases(blocks, published):
+def test_the_published_generator_has_its_parameters_minus_the_dead_biases(blocks, published):
     with torch.device("meta"):
         network = build({"name": "resnet", "width": 64, "blocks": blocks, "upsampling": "transposed"})
     assert dead_biases(network) == 64 + 128 + 256 + 2 * blocks * 256 + 128 + 64
     assert count(network) == published - dead_biases(network)
 
 
-def test_the_published_discriminator_has_its_parameters_less_the_dead_biases():
+def test_the_published_discriminator_has_its_parameters_minus_the_dead_biases():
     with torch.device("meta"):
         network = build({"name": "patchgan", "width": 64, "layers": 3})
     assert dead_biases(network) == 128 + 256 + 512
@@ -127,7 +127,7 @@ def test_the_transposed_generator_computes_what_the_published_one_computes(block
     torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-11)
 
 
-def test_the_resize_generator_differs_from_it_in_the_upsampling_alone():
+def test_the_resize_generator_differs_from_it_only_in_the_upsampling():
     resize, transposed = (
         small(downsamplings=2, upsampling=how).state_dict() for how in ("resize", "transposed")
     )
@@ -183,7 +183,7 @@ def test_started_as_identity_a_generator_returns_its_input(upsampling):
 
 
 @pytest.mark.parametrize("downsamplings", [1, 2, 3])
-def test_started_from_the_smoothed_image_a_generator_returns_its_colours_alone(downsamplings):
+def test_started_from_the_smoothed_image_a_generator_returns_only_its_colours(downsamplings):
     network = small(start_from="smoothed", downsamplings=downsamplings)
     flat = images(2, 3, 1, 1).expand(2, 3, 16, 32)
     torch.testing.assert_close(network(flat), 0.99 * flat, rtol=0, atol=1e-6)

@@ -79,7 +79,7 @@ def test_statistics_from_outside_and_affine_weights_are_used():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_more_is_kept_for_the_gradient_than_the_result(dtype):
+def test_only_the_result_is_kept_for_the_gradient(dtype):
     x = torch.randn(2, 8, 16, 16).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
@@ -88,7 +88,7 @@ def test_no_more_is_kept_for_the_gradient_than_the_result(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_formula_of_gpus_gives_what_the_kernel_gives(dtype):
+def test_the_formula_for_gpus_agrees_with_the_kernel(dtype):
     x = (3 + torch.randn(2, 8, 16, 16)).to(dtype).to(memory_format=torch.channels_last)
     for one, other in zip(norm._by_formula(x, 1e-5), norm._by_kernel(x, 1e-5), strict=True):
         assert one.dtype == other.dtype
@@ -113,7 +113,7 @@ def test_moments_keep_what_long_sums_in_float32_lose(layout, mean, deviation):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_the_rounding_of_a_channel_of_one_value_is_not_made_large(given):
+def test_the_rounding_of_a_flat_channel_is_not_amplified(given):
     x = (0.7 + 1e-7 * torch.randn(1, 4, 12, 9)).to(memory_format=torch.channels_last)
     x[:, 2:] += torch.randn(1, 2, 12, 9)
     with torch.inference_mode():

@@ -44,7 +44,7 @@ def colour(image, brightness, saturation, contrast):
 
 
 def translation(image, down, right):
-    """Where a pixel lies beyond the image it is gray."""
+    """Pixels beyond the image are gray."""
     channels, height, width = image.shape
     reach = [math.floor(side / 8 + 0.5) for side in (height, width)]
     shift = [math.floor(draw * (2 * r + 1)) - r for draw, r in zip((down, right), reach, strict=True)]
@@ -58,7 +58,7 @@ def translation(image, down, right):
 
 
 def cutout(image, top, left):
-    """A rectangle of half the sides is gray; its middle lies anywhere in the image."""
+    """A rectangle of half the sides is gray; its centre is anywhere in the image."""
     result, corner, size = image.clone(), [], []
     for draw, side in zip((top, left), image.shape[1:], strict=True):
         cut = math.floor(side / 2 + 0.5)
@@ -76,7 +76,7 @@ NAIVE = {"colour": (colour, 3), "translation": (translation, 2), "cutout": (cuto
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_operation_equals_one_on_a_image_at_a_time(name, shape):
+def test_an_operation_equals_one_image_at_a_time(name, shape):
     naive, count = NAIVE[name]
     for seed in range(8):
         torch.manual_seed(seed)
@@ -87,7 +87,7 @@ def test_an_operation_equals_one_on_a_image_at_a_time(name, shape):
         assert not torch.equal(augment(x, (name,)), found)  # the next draws are others
 
 
-def test_they_follow_each_other_in_the_order_given():
+def test_operations_are_applied_in_the_given_order():
     x = images(2, 3, 12, 14)
     for how in (NAMES, NAMES[::-1], ("cutout", "cutout")):
         torch.manual_seed(3)
@@ -100,7 +100,7 @@ def test_they_follow_each_other_in_the_order_given():
     assert not torch.equal(augment(x, NAMES), one_by_one)
 
 
-def test_without_a_policy_it_is_the_images_themselves_and_draws_nothing():
+def test_without_operations_images_are_unchanged_and_nothing_is_drawn():
     state, x = torch.get_rng_state(), images(2, 3, 8, 8)
     assert augment(x, ()) is x
     assert torch.equal(torch.get_rng_state(), state)
@@ -155,7 +155,7 @@ def test_a_cut_is_a_rectangle_of_half_the_sides_whose_middle_is_in_the_image(hei
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_of_the_images_of_a_batch_are_their_own(name):
+def test_images_of_a_batch_have_their_own_random_numbers(name):
     torch.manual_seed(0)
     one = images(1, 3, 32, 32)
     found = augment(one.expand(16, 3, 32, 32), (name,))

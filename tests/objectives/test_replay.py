@@ -1,4 +1,4 @@
-"""The replay buffer: what comes out of it, how often it is old, and that nothing of it is lost or shared."""
+"""The replay buffer: what it returns, how often that is old, and that nothing is lost or shared."""
 
 import io
 
@@ -46,7 +46,7 @@ def test_once_full_half_of_what_it_returns_is_earlier():
     assert 18 < sum(earlier) / len(earlier) < 22
 
 
-def test_a_image_is_returned_once_at_most_beyond_its_own_turn():
+def test_an_image_is_returned_at_most_once_after_its_own_turn():
     buffer = ReplayBuffer(5, seed=1)
     returned = feed(buffer, 0, 1000)
     filling, later = returned[:5], returned[5:]
@@ -68,7 +68,7 @@ def test_two_batches_of_two_give_what_one_of_four_gives():
     assert numbers(small.images) == numbers(large.images)
 
 
-def test_the_seed_decides_and_torchs_own_generator_is_left_alone():
+def test_the_seed_decides_and_torchs_generator_is_not_touched():
     state = torch.random.get_rng_state()
     runs = [feed(ReplayBuffer(4, seed), 0, 60) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
@@ -91,7 +91,7 @@ def saved(buffer):
 
 
 @pytest.mark.parametrize("before", [2, 30])
-def test_a_restored_buffer_goes_on_as_the_saved_one(before):
+def test_a_restored_buffer_continues_like_the_saved_one(before):
     buffer = ReplayBuffer(4, seed=7)
     feed(buffer, 0, before)
     state = saved(buffer)
@@ -102,7 +102,7 @@ def test_a_restored_buffer_goes_on_as_the_saved_one(before):
 
 
 @pytest.mark.parametrize("lost", ["random", "images"])
-def test_without_a_part_of_its_state_it_goes_on_differently(lost):
+def test_without_a_part_of_its_state_it_continues_differently(lost):
     """The negative control of the test above."""
     buffer = ReplayBuffer(4, seed=7)
     feed(buffer, 0, 30)
@@ -162,8 +162,16 @@ def test_it_moves_with_its_module():
     ],
     ids=["no list", "too many", "of two sizes", "no image"],
 )
-def test_what_no_buffer_holds_is_not_restored(odd):
+def test_an_impossible_state_is_not_restored(odd):
     state = ReplayBuffer(4).state_dict()
     state["_extra_state"]["images"] = odd
     with pytest.raises(ValueError, match="4 images of one size"):
         ReplayBuffer(4).load_state_dict(state)
+
+
+def test_meta_tensors_are_not_gathered(monkeypatch):
+    """Operations are counted with them before a run of several processes starts."""
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_gather", lambda *_: pytest.fail("gathered"))
+    images = torch.zeros(2, 3, 4, 4, device="meta")
+    assert ReplayBuffer(1)(images).shape == images.shape

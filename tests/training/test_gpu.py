@@ -1,4 +1,4 @@
-"""What only a GPU shows; `pytest -m gpu` on a machine that has one."""
+"""What only a GPU can show: run with `pytest -m gpu`."""
 
 import json
 

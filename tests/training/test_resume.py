@@ -1,4 +1,4 @@
-"""A run that was stopped, ended or killed, and resumed, is the run that never was: bit by bit, with real
+"""A run that was stopped, interrupted or killed, then resumed, equals the uninterrupted run: bit by bit, with real
 processes.
 """
 
@@ -36,7 +36,7 @@ def resume(folder, *overrides):
 
 
 def losses(folder):
-    """What was logged of the training itself, not of speed and memory."""
+    """Returns what was logged, except speed and memory."""
     return {
         step: {key: value for key, value in line.items() if not key.startswith(("speed", "memory"))}
         for step, line in metrics(folder).items()

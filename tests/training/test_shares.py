@@ -1,4 +1,4 @@
-"""Shares of the gradient beside a naive computation, and that computing them leaves no trace."""
+"""Gradient shares against a naive computation, and that computing them leaves no trace."""
 
 import copy
 
@@ -42,7 +42,7 @@ def test_shares_are_those_of_each_terms_own_backward_pass(method, batch):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_is_touched(method, batch):
+def test_the_run_is_not_touched(method, batch):
     before, keys, state = copy.deepcopy(method.state_dict()), set(batch), torch.get_rng_state()
     gradient_shares(method, 0, batch, "float32", CPU)
     assert set(batch) == keys
@@ -55,6 +55,6 @@ def test_nothing_is_touched(method, batch):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_images_whose_gradient_is_not_finite_have_no_shares(method, batch, value):
-    """A step that was left out, for example: a share of 0 would be read as a term that decides nothing."""
+    """A skipped step, for example: shares of 0 would look like terms without influence."""
     batch["real_a"][0, 0, 0, 0] = value
     assert gradient_shares(method, 0, batch, "float32", CPU) == {}

@@ -49,7 +49,7 @@ def images(count=1, size=32):
 
 
 class Watch(TorchDispatchMode):
-    """Notes every operation that makes the host wait for the device's numbers."""
+    """Records every operation that makes the host wait for the device."""
 
     WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
 
@@ -65,7 +65,7 @@ class Watch(TorchDispatchMode):
 
 @pytest.fixture
 def watch(monkeypatch):
-    """On the CPU some ways to look at numbers are no operations; they are watched by name."""
+    """On the CPU, some ways to read numbers are not operations; they are watched by name."""
     watch = Watch()
 
     def watched(name, real):
@@ -105,7 +105,7 @@ def test_what_is_logged_is_pooled_over_a_change_of_terms():
     assert means.take() == {}
 
 
-def test_a_checkpoint_of_another_layout_goes_on_alike():
+def test_a_checkpoint_of_another_layout_resumes_alike():
     ours, other = make(), make()
     for trainer in (ours, other):
         trainer.train_step([images()])
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_layout_goes_on_alike():
         assert torch.equal(a, b)
 
 
-def test_every_convolution_sees_channels_side_by_side():
+def test_every_convolution_sees_channels_last():
     trainer = make()
     wrong = []
 
@@ -177,7 +177,7 @@ def test_few_graphs_are_compiled_and_all_at_the_first_step():
 
 
 @_LOOKS
-def test_compiled_networks_compute_what_the_others_do():
+def test_compiled_networks_compute_the_same():
     if compilation._why_unavailable(CPU) is not None:
         pytest.skip("torch.compile is unavailable")
     plain, fast = make(), make(compiled=True)
@@ -212,7 +212,7 @@ def test_networks_are_compiled_where_it_pays(
     assert ("no g++" in caplog.text) == (not works)
 
 
-def test_asking_for_a_compiler_that_is_not_there_is_refused(monkeypatch):
+def test_asking_for_an_unavailable_compiler_is_refused(monkeypatch):
     monkeypatch.setattr(compilation.torch, "compile", lambda f, dynamic: _fails)
     with pytest.raises(SettingsError, match=r"^compile=always, .*no compiler.*never$"):
         compilation.resolve_compile("always", CPU, 1)
@@ -222,7 +222,7 @@ def _fails(x):
     raise RuntimeError("no compiler\nand many lines")
 
 
-def test_activation_checkpointing_changes_no_number_and_keeps_less():
+def test_activation_checkpointing_changes_no_number_and_stores_less():
     kept = {}
     trainers = {choice: make(activation_checkpointing=choice) for choice in (False, True)}
     for choice, trainer in trainers.items():
@@ -287,7 +287,7 @@ def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
     assert told[4] == "about 8 min for 990 steps of 0.5 s, and validation; 1.5 GiB of memory"
 
 
-def test_a_forecast_made_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
+def test_a_forecast_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
     clock = iter([0.0, 0.5, 1.0, 1.5, 2.0])
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     watching = Forecast(CPU, 0, 100, growth=3.0)
@@ -295,7 +295,7 @@ def test_a_forecast_made_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
     assert told[-1].startswith("about 2 min for 100 steps of 1.5 s")
 
 
-def test_the_time_left_leaves_out_the_first_step(monkeypatch, tmp_path, caplog):
+def test_the_time_left_ignores_the_first_step(monkeypatch, tmp_path, caplog):
     clock = iter([0.0, 100.0, 110.0])  # the start, the end of a first step that compiles, ten steps later
     monkeypatch.setattr(monitor.time, "perf_counter", lambda: next(clock))
     caplog.set_level(logging.INFO)

@@ -132,7 +132,7 @@ def test_monitor_writes_the_same_scalars_to_both(tmp_path):
         )
 
 
-def test_monitor_drops_what_came_after_the_checkpoint(tmp_path):
+def test_monitor_drops_lines_after_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "x": 1}\n{"step": 2, "x": 1}\n{"step": 3, "x": 1}\n{"step": 4, "x"')
     Monitor(tmp_path, 2, 10).close()
@@ -153,7 +153,7 @@ def test_restoring_other_networks_is_one_line(tmp_path):
 
 
 def test_two_processes_equal_one(tmp_path):
-    """Two gloo processes with batches of 2 move as one process with a batch of 4."""
+    """Two gloo processes with batches of 2 train like one process with a batch of 4."""
     single = make_trainer(tmp_path / "single", stream=quiet_batches(0, 1))
     for _, batch in zip(range(5), quiet_batches(0, 1)(0), strict=False):
         single.train_step(batch)
@@ -165,7 +165,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 class quiet_batches:
-    """A share of the batch of 4, the same noise everywhere."""
+    """A process's share of the batch of 4, with the same noise everywhere."""
 
     def __init__(self, rank, processes):
         self.rank, self.processes = rank, processes
@@ -190,7 +190,7 @@ def _one_of_two(rank, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("failure", "told", "saved"),
+    ("failure", "message", "saved"),
     [
         (KeyError("unforeseen"), "unforeseen", 0),  # as a kill: nothing is saved then
         (
@@ -201,7 +201,7 @@ def _one_of_two(rank, tmp_path):
     ],
     ids=["killed before a checkpoint was due", "no more images"],
 )
-def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path, failure, told, saved):
+def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path, failure, message, saved):
     def breaks(step):
         for number, found in enumerate(batches(step), step):
             if number == 7:
@@ -212,7 +212,7 @@ def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path,
     torch.manual_seed(1)
     whole.run(12)
     torch.manual_seed(1)
-    with pytest.raises(type(failure), match=told):
+    with pytest.raises(type(failure), match=message):
         broken.run(12)
     resumed = make_trainer(tmp_path / "broken")
     resumed.restore(checkpoint.load_newest(tmp_path / "broken" / "checkpoints")[1])
@@ -253,7 +253,7 @@ def changed(payload, path, value):
         ("random", [{"cpu": torch.zeros(3, dtype=torch.uint8)}]),
     ],
 )
-def test_a_checkpoint_of_wrong_parts_is_refused(tmp_path, path, value):
+def test_a_checkpoint_with_wrong_parts_is_refused(tmp_path, path, value):
     trainer = make_trainer(tmp_path)
     trainer.run(2)
     payload = checkpoint.load_newest(tmp_path / "checkpoints")[1]
@@ -263,8 +263,8 @@ def test_a_checkpoint_of_wrong_parts_is_refused(tmp_path, path, value):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_optimizer_keeps_the_settings_own_numbers(tmp_path):
-    """Whatever a checkpoint says of them: a run goes on by its settings."""
+def test_an_optimizer_keeps_the_numbers_of_the_settings(tmp_path):
+    """A run resumes with its settings, not with the numbers in the checkpoint."""
     trainer = make_trainer(tmp_path)
     trainer.run(2)
     payload = checkpoint.load_newest(tmp_path / "checkpoints")[1]
