@@ -34,7 +34,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 # What cases would each take seconds to import.
 _LOADED = (
-    *("torchvision.models"),
+    "torchvision.models",
     *("torch_fidelity", "matplotlib.pyplot", "onnxruntime"),
     *("gan_nst.cli", "gan_nst.commands.train", "gan_nst.commands.evaluate", "gan_nst.commands.export"),
     *("gan_nst.commands.curves", "gan_nst.web.offer"),
