@@ -15,7 +15,7 @@ FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate, with full colours
 
 
 def clouds(height=48, width=64, seed=0):
-    """An image of soft colours that codecs keep, whose sides meet."""
+    """A tileable image of soft colours that codecs preserve."""
     few = np.random.default_rng(seed).uniform(40, 216, (max(2, height // 16), max(2, width // 16), 3))
     few = np.pad(few, ((2, 2), (2, 2), (0, 0)), mode="wrap")
     grown = cv2.resize(
@@ -33,7 +33,7 @@ def rolling(count=12, height=48, width=64):
 
 
 def tone(seconds, loud_from=0.0):
-    """A tone as int16, (1, samples), silent until a time."""
+    """A tone as int16, (1, samples), silent until a given time."""
     at = np.arange(round(SOUND_RATE * seconds)) / SOUND_RATE
     return (8000 * np.sin(2 * np.pi * 440 * at) * (at >= loud_from)).astype(np.int16)[None]
 
@@ -156,7 +156,7 @@ class Moving:
 
 
 def look_up(image, x, y):
-    """The image at places between its pixels."""
+    """The image sampled between its pixels."""
     x, y = x.astype(np.float32), y.astype(np.float32)
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 

@@ -15,10 +15,9 @@ ImageArray = NDArray[np.uint8]
 
 
 def resize_image(image: ImageArray, size: int, how: Resize) -> ImageArray:
-    """The image with its shorter side `size` pixels ("short_side"), `size` square ("squash"), or as it is
-    ("none").
+    """Resizes an image to a shorter side of `size` pixels ("short_side"), to a square ("squash"), or not ("none").
 
-    Bicubic with antialiasing (Pillow's), as the published recipes resize.
+    Bicubic with antialiasing (Pillow's), like the published recipes.
     """
     height, width = image.shape[:2]
     if how == "none":
@@ -34,13 +33,13 @@ def resize_image(image: ImageArray, size: int, how: Resize) -> ImageArray:
 
 
 def shrink_image(image: ImageArray, size: int | None) -> ImageArray:
-    """The image with its shorter side `size` pixels, or as it is where that is no smaller or `size` is None."""
+    """Shrinks an image to a shorter side of `size` pixels; unchanged if it is no larger or `size` is None."""
     short = min(image.shape[:2])
     return resize_image(image, min(size or short, short), "short_side")
 
 
 def bands(height: int, width: int, pixels: int = 1 << 19) -> Iterator[slice]:
-    """An image's rows in slices of about `pixels` pixels, for work whose memory must not grow with the image."""
+    """Yields slices of rows of about `pixels` pixels each, for work whose memory must not grow with the image."""
     rows = max(1, pixels // max(1, width))
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
@@ -67,8 +66,8 @@ def to_image(tensor: Tensor) -> ImageArray:
 
 
 def white_of(values: NDArray[np.generic]) -> int:
-    """What white is among values of more than 8 bits: 65535, or 1 or 255 where floats show it. Raises DataError for
-    values out of any range.
+    """Returns the value of white in an image of more than 8 bits: 65535, or 1 or 255 if floats suggest it. Raises
+    DataError for values outside every known range.
     """
     floats = values.dtype.kind == "f"
     if floats and not np.isfinite(values).all():

@@ -1,5 +1,5 @@
-"""Colour profiles: images of any ICC profile become sRGB, at 8 bits by LittleCMS and at 16 by the profile's own
-curves and matrix, for which Pillow's LittleCMS has no mode.
+"""Converts images with any ICC profile to sRGB: 8 bits with LittleCMS, 16 bits with the profile's curves and matrix,
+as Pillow's LittleCMS has no 16-bit mode.
 """
 
 import functools
@@ -17,13 +17,13 @@ from gan_nst.images.arrays import bands
 Floats = NDArray[np.float32]
 
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode: ICC's colour space
-_NODES = 52  # of a sampled table, a side: 5 levels apart
+_NODES = 52  # per side of a sampled table: 5 levels apart
 _WHITE = 65535
 
 
 class _Shaper(NamedTuple):
-    """A profile of curves and a matrix. curves: linear light of the 65536 values, (1 or 3, 65536). matrix: from that to
-    linear sRGB, (3, 3).
+    """A profile of curves and a matrix. curves: linear light of the 65536 values, (1 or 3, 65536). matrix: from there
+    to linear sRGB, (3, 3).
     """
 
     curves: Floats
@@ -32,7 +32,7 @@ class _Shaper(NamedTuple):
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """The sRGB profile that is written into images, always the same bytes: its date of creation is set."""
+    """The sRGB profile to embed in images; always the same bytes, as its creation date is fixed."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
     return bytes(profile)
@@ -53,10 +53,10 @@ def from_linear(linear: Floats) -> Floats:
 
 
 def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    """A Pillow image, RGB, L, CMYK or LAB, as RGB in sRGB. Raises DataError when the profile is broken or another
-    mode's.
+    """Converts a Pillow image, RGB, L, CMYK or LAB, to RGB in sRGB. Raises DataError when the profile is broken or does
+    not match the mode.
 
-    Relative colorimetric with black point compensation. A profile that is sRGB already changes nothing.
+    Relative colorimetric with black point compensation. A profile that is already sRGB changes nothing.
     """
     if image.mode == "L" and _space(icc) == "RGB":
         image = image.convert("RGB")
@@ -69,11 +69,11 @@ def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
 
 
 def to_srgb16(pixels: NDArray[np.uint16], icc: bytes, is_gray: bool) -> None:
-    """Converts RGB pixels of 16 bits, (h, w, 3), to sRGB where they lie; is_gray: they were gray in their file. Raises
+    """Converts 16-bit RGB pixels, (h, w, 3), to sRGB in place. is_gray: whether they are gray in their file. Raises
     DataError like `to_srgb`.
 
-    Exact but for rounding where the profile is curves and a matrix; for other RGB profiles by a table of `_NODES`^3
-    colours, which LittleCMS gives at 8 bits: off by less than an 8-bit level.
+    Exact up to rounding for profiles of curves and a matrix; for other RGB profiles by a table of `_NODES`^3 colours
+    that LittleCMS converts at 8 bits, with errors below one 8-bit level.
     """
     gray = is_gray and _space(icc) == "GRAY"
     if _transform(icc, "L" if gray else "RGB") is None:
@@ -105,7 +105,7 @@ def _space(icc: bytes) -> str:
 
 @functools.lru_cache(maxsize=32)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile and mode to sRGB; none where it would move no colour by more than a level: it is sRGB."""
+    """The transform to sRGB; None if it would move no colour by more than a level, as the profile is sRGB."""
     source, space = _open(icc), _space(icc)
     if space != _SPACES[mode]:
         raise DataError(f"its colour profile is for {space} images, its pixels are {mode}")
@@ -129,20 +129,20 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _cube(side: int) -> NDArray[np.uint8]:
-    """Colours on a grid over the whole range, red slowest: (side * side, side, 3)."""
+    """A grid of colours over the full range, red slowest: (side * side, side, 3)."""
     levels = np.rint(np.linspace(0, 255, side)).astype(np.uint8)
     return np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, side, 3)
 
 
 @functools.lru_cache(maxsize=8)
 def _sampled(icc: bytes) -> Floats:
-    """The profile's conversion as a table of sRGB, 0 to 1: (nodes, nodes, nodes, 3)."""
+    """The profile's conversion as a table of sRGB values, 0 to 1: (nodes, nodes, nodes, 3)."""
     converted = np.asarray(to_srgb(Image.fromarray(_cube(_NODES)), icc))
     return (converted.reshape(_NODES, _NODES, _NODES, 3) / 255).astype(np.float32)
 
 
 def _interpolate(table: Floats, band: NDArray[np.uint16]) -> Floats:
-    """The table's colours at 16-bit values, trilinear."""
+    """Looks up 16-bit values in the table, with trilinear interpolation."""
     place = band.astype(np.float32) * ((_NODES - 1) / _WHITE)
     low = np.minimum(place.astype(np.intp), _NODES - 2)
     share = place - low
@@ -155,7 +155,7 @@ def _interpolate(table: Floats, band: NDArray[np.uint16]) -> Floats:
 
 @functools.lru_cache(maxsize=8)
 def _shaper(icc: bytes) -> _Shaper | None:
-    """A profile's curves and matrix (ICC.1:2022, 10.6, 10.18, F.3); none where it has other tables."""
+    """A profile's curves and matrix (ICC.1:2022, 10.6, 10.18, F.3); None if it has other tables."""
     tags = _tags(icc)
     try:
         if "kTRC" in tags:
@@ -179,17 +179,17 @@ def _tags(icc: bytes) -> dict[str, bytes]:
 
 
 def _colorants(tags: dict[str, bytes]) -> NDArray[np.float64]:
-    """XYZ of red, green and blue, under D50, as columns."""
+    """The XYZ of red, green and blue under D50, as columns."""
     return np.stack([_fixed(tags[f"{c}XYZ"], 8, 3) for c in "rgb"], 1)
 
 
 def _fixed(data: bytes, start: int, count: int) -> NDArray[np.float64]:
-    """Numbers of 15 bits before the point and 16 after."""
+    """Reads s15Fixed16 numbers."""
     return np.frombuffer(data, ">i4", count, start) / 65536
 
 
 def _curve(data: bytes) -> Floats:
-    """Linear light, 0 to 1, of the 65536 values."""
+    """The linear light, 0 to 1, of the 65536 values."""
     x = np.arange(_WHITE + 1) / _WHITE
     if data[:4] == b"curv":
         (count,) = struct.unpack_from(">I", data, 8)
@@ -211,7 +211,7 @@ def _curve(data: bytes) -> Floats:
 
 
 def _parameters(kind: int, n: NDArray[np.float64]) -> tuple[float, ...]:
-    """The seven numbers of ICC.1's fullest parametric curve, (a x + b)^g + e from d on and c x + f below it."""
+    """The seven parameters of ICC.1's most general curve: (a x + b)^g + e from d on, c x + f below it."""
     if kind == 0:
         return n[0], 1, 0, 0, 0, 0, 0
     if kind in (1, 2):

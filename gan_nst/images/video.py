@@ -1,4 +1,4 @@
-"""A video's frames, or a folder's images, one after the other as photos with their times."""
+"""Reads the frames of a video, or of a folder, one after the other as photos with their times."""
 
 import logging
 import math
@@ -18,23 +18,32 @@ from gan_nst.core.terminal import track
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.photo import LARGEST, Photo, Pixels, read_photo
 
-log = logging.getLogger(__name__)
-
-
 if TYPE_CHECKING:
     from av import VideoFrame
 
+log = logging.getLogger(__name__)
 
-_LOOKS = 48  # frames of a sample
-_LEAD = 2.0  # seconds sought ahead of a start, as not every format is sought in exactly
-_SLACK = 0.0005  # seconds that times written in thousandths are off by
+Matrix = tuple[int, ...]
+
+CUT = 10.0  # mean difference of two thumbnails, of 255, above which there may be a cut
+SPIKE = 3.0  # ratio of a cut to the changes around it; animation on twos reaches 2
+
+_SAMPLED = 48  # frames
+_LEAD = 2.0  # seconds before the start to seek to, as seeking is inexact in some formats
+_SLACK = 0.0005  # rounding error, in seconds, of times in thousandths
+_FRAME_SLACK = 1e-6  # rounding error of decimal times, in seconds
+_BT709, _BT601 = 1, 6  # FFmpeg's numbers for colour matrices
+_SCALERS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # swscale's numbers for the same
+_FULL, _LIMITED = 2, 1
+_FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate rounding, full chroma interpolation
 
 
 class Video:
-    """A video file, read front to back. Raises DataError when it is none.
+    """A video file, read from front to back. Raises DataError when it is not a readable video.
 
-    container, stream: PyAV's own, of the moving images. start: when these begin, by the file's clock; all times here
-    count from it, in seconds. faults: a line for whatever could not be read, known once `frames` has ended.
+    container, stream: PyAV's, the latter of the video track. start: when the track begins by the file's clock; all
+    times here are relative to it, in seconds. faults: a line for each part that could not be read, complete once
+    `frames` has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,11 +59,11 @@ class Video:
             self.container = av.open(str(path.absolute()))
         except (av.FFmpegError, OSError) as error:
             raise DataError(f"{path}: not a readable video ({reason(error)})") from None
-        # FFmpeg takes a sound file's cover for video, and plain text too.
+        # FFmpeg mistakes cover images of audio files, and plain text, for video.
         streams = [s for s in self.container.streams.video if s.width and not s.disposition & 0x400]
         if not streams or self.container.format.name == "tty":
             self.close()
-            raise DataError(f"{path}: has no moving images")
+            raise DataError(f"{path}: has no video track")
         stream = self.stream = streams[0]
         stream.thread_type = "AUTO"
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -70,17 +79,16 @@ class Video:
         self.container.close()
 
     def frames(
-        self, start: float = 0.0, end: float = math.inf, shown: bool = True
+        self, start: float = 0.0, end: float = math.inf, progress: bool = True
     ) -> Iterator[tuple[float, "VideoFrame"]]:
-        """The frames of start <= time < end, with their times. What is damaged is left out, with a warning at the end.
-
-        shown: whether with a progress bar.
+        """Yields the frames of start <= time < end, with their times. Damaged frames are skipped, with a warning at the
+        end.
         """
         length = range(math.ceil(self.seconds))
-        bar = track(length, f"reading {self.path.name}") if shown else iter(length)
-        time, damaged, sound, why, passed = -self._step, 0, True, "no frame in it", 0
+        bar = track(length, f"reading {self.path.name}") if progress else iter(length)
+        time, damaged, intact, why, passed = -self._step, 0, True, "no frames", 0
         if start > _LEAD:
-            with suppress(self._errors):  # what cannot be sought in is read from its beginning
+            with suppress(self._errors):  # files that cannot be sought are read from the beginning
                 self.container.seek(int((self.start + start - _LEAD) * 1e6))
         packets = self.container.demux(self.stream)
         while time < end:
@@ -88,19 +96,19 @@ class Video:
                 decoded = next(packets).decode()
             except StopIteration:
                 break
-            except self._errors as error:  # of one piece; after one that reading cannot pass, iteration stops
-                damaged, sound, why = damaged + 1, False, reason(error)
+            except self._errors as error:  # of one packet; iteration stops after one that cannot be skipped
+                damaged, intact, why = damaged + 1, False, reason(error)
                 continue
             for frame in decoded:
-                told = time + self._step if frame.time is None else frame.time - self.start
-                time = max(told, time + 0.001)
-                sound = (sound or frame.key_frame) and not frame.is_corrupt
+                stored = time + self._step if frame.time is None else frame.time - self.start
+                time = max(stored, time + 0.001)
+                intact = (intact or frame.key_frame) and not frame.is_corrupt
                 if time >= end:
                     break
                 if time < start - _SLACK:
                     self.read = time + self._step
                     continue
-                if not sound:  # what builds on a damaged frame is smeared, up to the next that stands alone
+                if not intact:  # frames that depend on a damaged one are smeared, up to the next key frame
                     damaged += 1
                     continue
                 self.read = time + self._step
@@ -108,62 +116,51 @@ class Video:
             while passed < min(time, self.seconds):
                 next(bar, None)
                 passed += 1
-        for _ in bar:  # a bar that is gone does not cross the warnings
+        for _ in bar:  # ends the bar before the warnings
             pass
         if not self.read:
             raise DataError(f"{self.path}: not a readable video ({why})")
         if damaged:
-            self.faults.append(f"{self.path}: {damaged} damaged frames were left out")
+            self.faults.append(f"{self.path}: {damaged} damaged frames were skipped")
         if self.read < 0.95 * min(self.seconds, end) - 0.5:
-            self.faults.append(f"{self.path}: breaks off after {stamp(self.read)} of {stamp(self.seconds)}")
+            self.faults.append(f"{self.path}: ends early, after {stamp(self.read)} of {stamp(self.seconds)}")
         for fault in self.faults:
             log.warning(fault)
 
     def sample(self) -> Iterator["VideoFrame"]:
-        """About `_LOOKS` frames spread over the video, fewer where it is damaged."""
+        """Yields about `_SAMPLED` frames spread over the video, fewer if it is damaged."""
         with suppress(self._errors):
-            every = max(1, int(self.seconds / self._step / _LOOKS)) if self.seconds else 25
-            if self.seconds < 60:  # too short to have many frames that can be decoded by themselves
-                yield from islice(self.container.decode(self.stream), 0, every * _LOOKS, every)
+            every = max(1, int(self.seconds / self._step / _SAMPLED)) if self.seconds else 25
+            if self.seconds < 60:  # too short for many key frames
+                yield from islice(self.container.decode(self.stream), 0, every * _SAMPLED, every)
                 return
-            for number in range(_LOOKS):
-                self.container.seek(int((self.start + (number + 0.5) / _LOOKS * self.seconds) * 1e6))
+            for number in range(_SAMPLED):
+                self.container.seek(int((self.start + (number + 0.5) / _SAMPLED * self.seconds) * 1e6))
                 yield from islice(self.container.decode(self.stream), 1)
 
     def rgb(self, frame: "VideoFrame", width: int, height: int) -> ImageArray:
-        """A frame as RGB uint8 of shape (height, width, 3)."""
+        """Returns a frame as RGB uint8 of shape (height, width, 3)."""
         how = "AREA" if width < frame.width else "BICUBIC"
-        untold = frame.colorspace == 2 and frame.height >= 720  # HD that names no colours has HD's
-        colours = "ITU709" if untold else None
+        unspecified_hd = frame.colorspace == 2 and frame.height >= 720
+        colours = "ITU709" if unspecified_hd else None
         pixels = frame.reformat(width, height, "rgb24", colours, interpolation=how, threads=1).to_ndarray()
         return np.asarray(pixels, np.uint8)
 
 
 def stamp(seconds: float) -> str:
-    """The time as hours, minutes, seconds and thousandths: 00:01:23.480."""
+    """Formats a time as hours, minutes, seconds and thousandths: 00:01:23.480."""
     thousandths = round(seconds * 1000)
     minutes, rest = divmod(thousandths, 60_000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
 
 
-if TYPE_CHECKING:
-    from av import VideoFrame
-
-Matrix = tuple[int, ...]
-
-_BT709, _UNTOLD, _BT601 = 1, 2, 6  # FFmpeg's numbers of matrices
-_SCALERS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # swscale's numbers of the same
-_FULL, _LIMITED = 2, 1
-_FINE = 0x4 | 0x40000 | 0x2000  # bicubic, rounded accurately, colours interpolated in full
-
-
 @dataclass(frozen=True)
 class Form:
-    """width, height: as stored, before they are turned. chroma: "420", "422" or "444". deep: more than 8 bits.
+    """How a video's frames are stored.
 
-    space, range, primaries, transfer: what the file says of its colours, by FFmpeg's numbers; what it leaves open stays
-    open, and is taken as players do. turn: the display matrix. aspect: of a pixel. tick, rate: the unit of its times,
-    in seconds, and frames a second.
+    width, height: as stored, before rotation. chroma: "420", "422" or "444". deep: more than 8 bits. space, range,
+    primaries, transfer: the file's colour tags, by FFmpeg's numbers; unspecified ones stay so, and are interpreted like
+    players do. turn: the display matrix. aspect: of a pixel. tick: unit of times, in seconds. rate: frames per second.
     """
 
     width: int
@@ -180,7 +177,7 @@ class Form:
     aspect: Fraction | None = None
 
     def decode(self, frame: "VideoFrame") -> Pixels:
-        """A decoded frame as RGB, (h, w, 3), as stored."""
+        """Converts a decoded frame to RGB, (h, w, 3), as stored."""
         rgb = frame.format.is_rgb
         pixels: Pixels = frame.reformat(
             self.width,
@@ -194,7 +191,7 @@ class Form:
         return pixels
 
     def encode(self, pixels: Pixels, layout: str) -> "VideoFrame":
-        """A frame to encode, of a pixel layout of FFmpeg's. pixels: RGB as stored, (h, w, 3)."""
+        """Converts pixels, RGB as stored, (h, w, 3), to a frame in one of FFmpeg's pixel layouts."""
         from av import VideoFrame
 
         kind = "rgb48le" if pixels.dtype == np.uint16 else "rgb24"
@@ -210,7 +207,7 @@ class Form:
         return frame
 
     def upright(self) -> "Form":
-        """The form of the same images stored upright."""
+        """The form of the same frames stored upright."""
         if not _moves(self.turn)[0]:
             return replace(self, turn=None)
         aspect = 1 / self.aspect if self.aspect else None
@@ -218,7 +215,7 @@ class Form:
 
     @property
     def _scaler(self) -> int:
-        """The matrix, by swscale's number: BT.709 for HD that tells none, and BT.601 for smaller images."""
+        """The matrix, by swscale's number; if unspecified, BT.709 for HD and BT.601 for smaller frames."""
         return _SCALERS.get(self.space, 1 if self.height >= 720 else 5)
 
     @property
@@ -227,9 +224,9 @@ class Form:
 
 
 def form_of(video: Video, frame: "VideoFrame") -> Form:
-    """The form of a video. frame: its first, which tells more than the file's head."""
+    """The form of a video. frame: its first frame, which knows more than the file's header."""
     layout = frame.format
-    coloured = len(layout.components) >= 3  # gray is written with colours of half the size
+    coloured = len(layout.components) >= 3  # gray is written as 4:2:0
     chroma = "422" if coloured and layout.chroma_height(64) == 64 else "420"
     if coloured and layout.chroma_width(64) == 64:
         chroma = "444"
@@ -255,7 +252,7 @@ def form_of(video: Video, frame: "VideoFrame") -> Form:
 
 
 def upright(pixels: Pixels, turn: Matrix | None) -> Pixels:
-    """The image, (h, w, c), as a player shows it. turn: a display matrix; other than right angles turn nothing."""
+    """Rotates pixels, (h, w, c), as a player shows them. turn: a display matrix; only right angles are applied."""
     transposed, across, down = _moves(turn)
     pixels = pixels.swapaxes(0, 1) if transposed else pixels
     return cast(Pixels, np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1]))
@@ -277,7 +274,7 @@ def _turn(frame: "VideoFrame") -> Matrix | None:
 
 
 def _moves(turn: Matrix | None) -> tuple[bool, bool, bool]:
-    """What a display matrix does: whether it swaps rows and columns, then mirrors across, and down."""
+    """Decomposes a display matrix: whether it transposes, then mirrors horizontally, and vertically."""
     if turn is None:
         return False, False, False
     a, b, c, d = (round(turn[at] / 65536) for at in (0, 1, 3, 4))  # x' = a x + c y; y' = b x + d y
@@ -288,13 +285,9 @@ def _moves(turn: Matrix | None) -> tuple[bool, bool, bool]:
     return False, False, False
 
 
-_FRAME_SLACK = 1e-6  # seconds that decimal times are off by
-
-
 class Shot(NamedTuple):
-    """An image of a video, upright. pts, duration: in the form's ticks. share: of the work that is done with it.
-
-    file: where it was read from, if it was a file of its own.
+    """A frame of a video, upright. pts, duration: in the form's ticks. share: of the work done with this frame. file:
+    the frame's own file, if it has one.
     """
 
     photo: Photo
@@ -306,9 +299,9 @@ class Shot(NamedTuple):
 
 
 class Footage:
-    """Every `every`-th frame of a video, of those from `start` to before `end`, in seconds.
+    """Every `every`-th frame of a video, from `start` to before `end`, in seconds.
 
-    Raises DataError when the file is no video, and when the part has no frame.
+    Raises DataError when the file is not a video, and when there is no frame in that part.
     """
 
     def __init__(self, path: Path, every: int = 1, start: float = 0.0, end: float = math.inf) -> None:
@@ -322,7 +315,7 @@ class Footage:
     def shots(self) -> Iterator[Shot]:
         video, form, number = self.video, None, 0
         last = min(self._end, video.seconds or math.inf)
-        for time, frame in video.frames(self._start, self._end, shown=False):
+        for time, frame in video.frames(self._start, self._end, progress=False):
             number += 1
             if (number - 1) % self._every:
                 continue
@@ -341,11 +334,11 @@ class Footage:
 
 
 class Stills:
-    """The images of a folder, in the order that the numbers in their names have, as `rate` frames a second.
+    """The images of a folder as frames, ordered by the numbers in their names, `rate` per second.
 
-    every, start, end: see Footage. largest: pixels that an image may have. same: leave out images of other sizes
-    than the first. What is left out is a fault, and in a video the image before it is held. Raises DataError when
-    there is none.
+    every, start, end: see Footage. largest: pixels that an image may have. same: skip images whose size differs from
+    the first one's. A skipped image is a fault, and in a video the previous one is held. Raises DataError when there is
+    no image.
     """
 
     def __init__(
@@ -371,7 +364,7 @@ class Stills:
         ]
         self._files, self._rate, self._every, self._same = part[::every], rate, every, same
         if not part:
-            raise DataError(f"{folder}: no image from {stamp(start)}; its {len(files)} are shown until then")
+            raise DataError(f"{folder}: no image from {stamp(start)} on; its {len(files)} images end before")
 
     def close(self) -> None: ...
 
@@ -385,7 +378,7 @@ class Stills:
                     form = Form(width, height, tick=1 / self._rate, rate=self._rate / self._every)
                 elif self._same and (form.width, form.height) != (width, height):
                     size = f"{form.width}x{form.height}"
-                    raise DataError(f"{file}: is {width}x{height} pixels, the video {size}")
+                    raise DataError(f"{file}: has {width}x{height} pixels, but the video {size}")
             except DataError as error:
                 self.faults.append(str(error))
                 log.error(f"skipped: {error}")
@@ -397,12 +390,6 @@ class Stills:
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:
-    """What files are sorted by, so that 10 follows 9."""
+    """A sort key by which 10 follows 9."""
     parts = re.findall(r"(\D*)(\d*)", str(path))
     return [(text.lower(), int(number or -1)) for text, number in parts]
-
-
-CUT = 10.0  # mean difference of two thumbnails, of 255, from which there may be a cut
-
-
-SPIKE = 3.0  # by how much a cut exceeds the changes around it; figures drawn on twos make 2

@@ -324,7 +324,7 @@ def test_a_video_that_breaks_off_gives_what_it_has(tmp_path, caplog):
     assert 2 <= len(found.kept) < 8
     assert None not in [scene_of(path) for path in found.kept]
     assert found.seconds == pytest.approx(4, abs=1)
-    assert "part.mkv: breaks off after 00:00:0" in caplog.text
+    assert "part.mkv: ends early, after 00:00:0" in caplog.text
     caplog.clear()
     take_frames(whole, tmp_path / "whole")
     assert not caplog.text
@@ -340,7 +340,7 @@ def test_damage_inside_a_video_is_passed_over(tmp_path, caplog, name, codec):
     kept = [scene_of(path) for path in take_frames(video, tmp_path / "out").kept]
     assert None not in kept  # nothing smeared
     assert {0, 1, 7} <= set(kept)
-    assert re.search(rf"{name}: \d+ damaged frames were left out", caplog.text)
+    assert re.search(rf"{name}: \d+ damaged frames were skipped", caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_damage_inside_a_video_is_passed_over(tmp_path, caplog, name, codec):
         ("none.mp4", None, "no such video"),
         ("noise.mp4", b"\x00\x01video" * 500, r"not a readable video \(.+\)"),
         ("empty.mp4", b"", r"not a readable video \(.+\)"),
-        ("words.txt", b"words " * 500, "has no moving images"),
+        ("words.txt", b"words " * 500, "has no video track"),
     ],
 )
 def test_a_file_that_is_not_a_video_is_reported_in_one_line(tmp_path, name, data, told):
@@ -366,7 +366,7 @@ def test_sound_alone_is_no_video(tmp_path):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(DataError, match=r"song\.wav: has no moving images"):
+    with pytest.raises(DataError, match=r"song\.wav: has no video track"):
         take_frames(tmp_path / "song.wav", tmp_path / "out")
 
 

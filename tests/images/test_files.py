@@ -1,4 +1,4 @@
-"""Images of every kind come in as RGB uint8, upright and whole, or not at all."""
+"""Images of every kind are read as RGB uint8, upright and complete, or refused."""
 
 import os
 
@@ -67,7 +67,7 @@ def test_a_transparent_colour_is_white(tmp_path, mode, colour):
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_transparency_lies_over_white(tmp_path, mode):
+def test_transparency_is_composited_over_white(tmp_path, mode):
     alpha = np.array([[0, 255, 128], [128, 0, 255]], np.uint8)
     pil = Image.fromarray(GRAY).convert(mode)
     pil.putalpha(Image.fromarray(alpha))
@@ -87,7 +87,7 @@ def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(path), as_rgb(np.round(GRAY16 / 257)))
 
 
-def test_thirty_two_bit_integers_are_scaled_as_sixteen(tmp_path):
+def test_thirty_two_bit_integers_are_scaled_like_sixteen_bit_ones(tmp_path):
     path = save(Image.fromarray(GRAY16.astype(np.int32)), tmp_path / "x.tif")
     with Image.open(path) as pil:
         assert pil.mode == "I"
@@ -108,7 +108,7 @@ def test_sixteen_bit_colour_is_scaled(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("scale", [1, 255, 65535])
-def test_float_gray_is_scaled_by_the_range_it_shows(tmp_path, scale):
+def test_float_gray_is_scaled_by_its_range(tmp_path, scale):
     path = save(Image.fromarray((GRAY / 255 * scale).astype(np.float32)), tmp_path / "x.tif")
     np.testing.assert_array_equal(read_image(path), as_rgb(GRAY))
 
@@ -134,7 +134,7 @@ UPRIGHT = {  # what EXIF's orientation asks a viewer to do
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_images_stand_upright(tmp_path, orientation):
+def test_images_are_rotated_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(Image.fromarray(RGB), tmp_path / "x.png", exif=exif)
@@ -142,7 +142,7 @@ def test_images_stand_upright(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_an_orientation_that_is_none_is_ignored(tmp_path, orientation):
+def test_an_invalid_orientation_is_ignored(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(Image.fromarray(RGB), tmp_path / "x.png", exif=exif)
@@ -166,7 +166,7 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path, suffix, share):
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"<html>\n<body>not found</body>\n</html>\n", b"\x89PNG\r\n\x1a\n"]
 )
-def test_what_is_no_image_is_refused_in_one_line(tmp_path, content):
+def test_a_file_that_is_not_an_image_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"x\.png: not a readable image \(.+\)") as caught:
@@ -174,7 +174,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_missing_or_a_folder_is_told(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"none\.png: no such file"):
         read_image(tmp_path / "none.png")
     with pytest.raises(DataError):
@@ -188,7 +188,7 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_to_rgb_gives_pixels_of_its_own():
+def test_to_rgb_returns_a_copy():
     pil = Image.fromarray(RGB)
     to_rgb(pil)[:] = 0
     np.testing.assert_array_equal(np.asarray(pil), RGB)
@@ -232,7 +232,7 @@ def test_squash_makes_a_square_and_none_changes_nothing():
     np.testing.assert_array_equal(resize_image(RGB, 5, "short_side"), RGB)
 
 
-def test_resizing_averages_what_it_shrinks():
+def test_shrinking_averages():
     """Antialiased: a checkerboard of pixels becomes gray, not black or white."""
     board = as_rgb((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
     inner = resize_image(board, 16, "short_side")[2:-2, 2:-2]
@@ -248,7 +248,7 @@ def test_written_images_are_read_back(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("fault", ["save", "replace"])
-def test_a_image_is_written_whole_or_not_at_all(tmp_path, monkeypatch, fault):
+def test_an_image_is_written_atomically(tmp_path, monkeypatch, fault):
     path = tmp_path / "x.png"
     write_image(RGB, path)
 
@@ -270,13 +270,13 @@ def test_a_image_is_written_whole_or_not_at_all(tmp_path, monkeypatch, fault):
     np.testing.assert_array_equal(read_image(path), RGB)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="could not be written"):
         write_image(RGB, tmp_path / "file" / "x.png")
 
 
-def test_images_are_found_sorted_nested_and_without_the_hidden(tmp_path):
+def test_nested_images_are_found_sorted_without_hidden_ones(tmp_path):
     for name in (
         "b.png",
         "a.JPG",
@@ -312,7 +312,7 @@ def test_linked_folders_are_searched(tmp_path):
     assert find_images(tmp_path / "none") == []
 
 
-def test_links_that_lead_in_circles_end(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
     """Eight folders with links to each other: followed to the end they have 8! paths."""
     for name in "abcdefgh":
         (tmp_path / name).mkdir()
@@ -328,7 +328,7 @@ def test_links_that_lead_in_circles_end(tmp_path):
         read_image(tmp_path / "self.png")
 
 
-def test_the_order_is_that_of_the_paths(tmp_path):
+def test_images_are_ordered_by_path(tmp_path):
     for name in ("a/b.png", "a.png", "a-b/c.png", "a!.png", "a/b/c.png", "a b/0.png", "é.png", "a\n.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -337,7 +337,7 @@ def test_the_order_is_that_of_the_paths(tmp_path):
     assert len(found) == 8
 
 
-def test_a_folder_that_cannot_be_searched_is_told(tmp_path):
+def test_a_folder_that_cannot_be_searched_is_reported(tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "x.png").write_bytes(b"")
     (tmp_path / "shut").mkdir(mode=0)

@@ -1,4 +1,4 @@
-"""What is done to an image before and after the network changes what was asked for, and nothing else."""
+"""Finishing changes what was asked for, and nothing else."""
 
 import itertools
 
@@ -9,10 +9,7 @@ from PIL import Image
 
 from gan_nst.core.errors import SettingsError
 from gan_nst.core.options import Finish
-from gan_nst.images import finish as bandwise
-from gan_nst.images import finish as colours
-from gan_nst.images import finish as detail
-from gan_nst.images import finish as hidden
+from gan_nst.images import finish as module
 from gan_nst.images.arrays import bands
 from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, read_photo
@@ -22,7 +19,7 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 
 def smooth(kind, height=40, width=60, seed=0):
-    """An image of a few soft blobs of colour over the whole range but its ends."""
+    """An image of a few soft blobs of colour, over most of the range."""
     noise = np.random.default_rng(seed).random((5, 6, 3))
     planes = [
         np.asarray(
@@ -51,7 +48,7 @@ def ring(kind, height=40, width=60):
 
 
 def blur(pixels, radius=4):
-    """Stands for a network, which sees around a pixel and over the whole image."""
+    """Stands in for a network, which sees around a pixel and over the whole image."""
     padded = np.pad(pixels.astype(float), ((radius, radius), (radius, radius), (0, 0)), "edge")
     side = 2 * radius + 1
     total = sum(
@@ -71,15 +68,14 @@ def from_linear(values):
 
 @pytest.fixture(autouse=True)
 def _narrow_bands(monkeypatch):
-    """Bands of few rows, as large images have them."""
-    for module in (bandwise, colours, hidden):
-        monkeypatch.setattr(module, "bands", lambda height, width: bands(height, width, pixels=7 * width))
+    """Uses bands of a few rows, as for large images."""
+    monkeypatch.setattr(module, "bands", lambda height, width: bands(height, width, pixels=7 * width))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["none", "luma", "statistics"])
 @pytest.mark.parametrize("scale", [1, 0.5])
-def test_no_strength_is_the_image_bit_for_bit(kind, mode, scale):
+def test_strength_0_is_the_image_bit_for_bit(kind, mode, scale):
     photo = Photo(smooth(kind), ring(kind), b"exif")
     finish = Finish(mode, 0.0, scale)
     completed = complete(photo, invert(prepare(photo, finish)), finish)
@@ -89,7 +85,7 @@ def test_no_strength_is_the_image_bit_for_bit(kind, mode, scale):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_full_strength_is_the_translation_bit_for_bit(kind):
+def test_strength_1_is_the_translation_bit_for_bit(kind):
     photo = Photo(smooth(kind), None, b"exif")
     translated = smooth(kind, seed=1)
     completed = complete(photo, translated, Finish())
@@ -100,7 +96,7 @@ def test_full_strength_is_the_translation_bit_for_bit(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strength", [0.001, 0.3, 0.999])
-def test_strength_blends_light(kind, strength):
+def test_strength_blends_linear_light(kind, strength):
     photo, translated = Photo(smooth(kind)), smooth(kind, seed=1)
     white = np.iinfo(kind).max
     mixed = (1 - strength) * to_linear(photo.pixels / white) + strength * to_linear(translated / white)
@@ -145,7 +141,7 @@ def test_red_under_the_transparency_does_not_tint_the_edge(kind, scale):
     assert np.abs(completed.astype(float) - levels(kind, 0.4)).max() <= 1
 
 
-def test_hidden_pixels_take_the_colours_beside_them():
+def test_hidden_pixels_take_the_colours_around_them():
     left, right = [200, 40, 40], [40, 40, 200]
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, :8], pixels[:, -8:] = left, right
@@ -159,7 +155,7 @@ def test_hidden_pixels_take_the_colours_beside_them():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (13, 7)])
-def test_one_visible_pixel_colours_all_and_none_leaves_white(shape):
+def test_one_visible_pixel_colours_all_and_none_gives_white(shape):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     alpha = np.zeros(shape, np.uint8)
     assert (prepare(Photo(pixels, alpha), Finish()) == 255).all()
@@ -169,13 +165,13 @@ def test_one_visible_pixel_colours_all_and_none_leaves_white(shape):
 
 def test_large_images_are_filled_by_blocks(monkeypatch):
     alpha, pixels = ring(np.uint8), np.full((40, 60, 3), 90, np.uint8)
-    monkeypatch.setattr(hidden, "_BLOCKS", 100)  # of 5 x 5 pixels, which do not divide every side
+    monkeypatch.setattr(module, "_BLOCKS", 100)  # of 5 x 5 pixels, which do not divide every side
     pixels[alpha == 0] = 0
     assert (prepare(Photo(pixels[:, :58], alpha[:, :58]), Finish()) == 90).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_luma_is_the_translations_and_chroma_the_images(kind):
+def test_luma_comes_from_the_translation_and_chroma_from_the_image(kind):
     photo, translated = Photo(smooth(kind)), smooth(kind, seed=1)
     white = np.iinfo(kind).max
     completed = complete(photo, translated, Finish("luma")).pixels / white
@@ -202,7 +198,7 @@ def lab(values):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transparent", [False, True])
-def test_statistics_become_the_images_where_it_is_visible(kind, transparent):
+def test_statistics_match_the_visible_image(kind, transparent):
     white = np.iinfo(kind).max
     photo = Photo((smooth(kind) // 4 + white // 3).astype(kind), ring(kind) if transparent else None)
     translated = (smooth(kind, seed=1) // 3 + white // 4).astype(kind)
@@ -219,25 +215,25 @@ def test_statistics_become_the_images_where_it_is_visible(kind, transparent):
         assert abs(means[0] - means[1]) < 0.3
 
 
-def test_colours_that_srgb_lacks_keep_their_luminance():
-    """Where they are drawn towards gray, and not cut off channel by channel."""
+def test_colours_outside_srgb_keep_their_luminance():
+    """They are moved towards gray, not clipped channel by channel."""
     bright = lab(np.random.default_rng(0).random((30, 30, 3)))
     wide = bright * (1, 2, 2) + (16, 0, 0)  # the package counts L* from -16
-    found = lab(colours._from_lab(wide.astype(np.float32)).astype(float))
+    found = lab(module._from_lab(wide.astype(np.float32)).astype(float))
     np.testing.assert_allclose(found[..., 0], bright[..., 0], atol=0.2)
 
 
-def test_enlarging_is_bilinear_between_the_centres_of_pixels():
+def test_enlarging_is_bilinear_between_pixel_centres():
     pixels = smooth(np.uint8, 17, 30)
-    give = bandwise.enlarged(bandwise.in_floats(pixels), (17, 30), (41, 67))
+    give = module.enlarged(module.in_floats(pixels), (17, 30), (41, 67))
     wanted = cv2.resize(pixels.astype(np.float32) / 255, (67, 41), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(give(slice(0, 41)), wanted, atol=1e-5)
     np.testing.assert_allclose(give(slice(11, 24)), wanted[11:24], atol=1e-5)
 
 
-def test_reducing_is_the_mean_of_areas_of_any_size():
+def test_reducing_averages_areas_of_any_size():
     pixels = smooth(np.uint8, 41, 67)
-    give = bandwise.reduced(bandwise.in_floats(pixels), (41, 67), (17, 30))
+    give = module.reduced(module.in_floats(pixels), (41, 67), (17, 30))
     area = cv2.resize(pixels.astype(np.float32) / 255, (30, 17), interpolation=cv2.INTER_AREA)
     for height in (1, 4, 17):
         parts = [give(slice(start, min(start + height, 17))) for start in range(0, 17, height)]
@@ -246,14 +242,14 @@ def test_reducing_is_the_mean_of_areas_of_any_size():
 
 @pytest.mark.parametrize("mode", ["luma", "statistics"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_colours_change_nothing_where_nothing_was_translated(kind, mode):
+def test_preserving_colour_does_not_change_an_untranslated_image(kind, mode):
     noise = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (40, 60, 3)).astype(kind)
     completed = complete(Photo(noise), noise, Finish(mode)).pixels
     assert np.abs(completed.astype(int) - noise).max() <= (0 if kind == np.uint8 else 2)
 
 
 @pytest.mark.parametrize("flat", [0, 255])
-def test_statistics_of_a_flat_translation_are_the_mean(flat):
+def test_a_flat_translation_becomes_the_mean_colour(flat):
     photo = Photo(smooth(np.uint8))
     completed = complete(photo, np.full((40, 60, 3), flat, np.uint8), Finish("statistics")).pixels
     mean = lab(photo.pixels / 255).mean((0, 1))
@@ -261,7 +257,7 @@ def test_statistics_of_a_flat_translation_are_the_mean(flat):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_smaller_scale_works_on_means_of_areas(kind):
+def test_a_smaller_scale_averages_areas(kind):
     pixels = smooth(kind, 40, 60)
     given = prepare(Photo(pixels), Finish(scale=0.5))
     assert given.dtype == kind
@@ -272,8 +268,8 @@ def test_a_smaller_scale_works_on_means_of_areas(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [0.25, 0.5, 0.77])
-def test_detail_comes_back_with_a_scaled_translation(kind, scale):
-    """Lines one pixel wide, through a "network" that halves the contrast: near to it at full size."""
+def test_a_scaled_translation_regains_detail(kind, scale):
+    """Lines one pixel wide, through a "network" that halves the contrast: close to the full-size result."""
     pixels = smooth(kind, 60, 80)
     pixels[::7] //= 2
     pixels[:, ::9] //= 2
@@ -285,15 +281,15 @@ def test_detail_comes_back_with_a_scaled_translation(kind, scale):
     small = network(prepare(photo, finish))
     completed = complete(photo, small, finish).pixels
     white, wanted = np.iinfo(kind).max, network(pixels).astype(float)
-    enlarged = bandwise.enlarged(bandwise.in_floats(small), small.shape[:2], (60, 80))(slice(0, 60)) * white
+    enlarged = module.enlarged(module.in_floats(small), small.shape[:2], (60, 80))(slice(0, 60)) * white
     assert completed.shape == pixels.shape
     assert np.abs(completed - wanted).mean() < 0.5 * np.abs(enlarged - wanted).mean()
 
 
-def test_bands_of_any_height_give_the_same(monkeypatch):
+def test_the_height_of_bands_does_not_matter(monkeypatch):
     pixels, small = smooth(np.uint8, 61, 47), smooth(np.uint8, 23, 18)
-    floats = bandwise.in_floats(pixels), bandwise.in_floats(small)
-    give = detail.carried_detail(*floats, pixels.shape[:2], small.shape[:2])
+    floats = module.in_floats(pixels), module.in_floats(small)
+    give = module.carried_detail(*floats, pixels.shape[:2], small.shape[:2])
     whole = give(slice(0, 61))
     for height in (1, 5, 60):
         parts = [give(slice(start, min(start + height, 61))) for start in range(0, 61, height)]
@@ -310,7 +306,7 @@ def test_tiny_images_are_finished(shape, scale):
         assert complete(photo, prepare(photo, finish), finish).pixels.shape == pixels.shape
 
 
-def test_the_photo_is_left_as_it_was():
+def test_the_photo_is_not_modified():
     photo = Photo(smooth(np.uint8), ring(np.uint8))
     before = photo.pixels.copy(), photo.alpha.copy()
     for mode, scale in itertools.product(("none", "luma", "statistics"), (1, 0.5)):
@@ -335,20 +331,20 @@ def test_the_photo_is_left_as_it_was():
         ({"preserve_color": "hue"}, "--preserve-color: expected one of none, luma, statistics, got 'hue'"),
     ],
 )
-def test_values_that_are_none_are_refused_in_one_line(settings, says):
+def test_invalid_values_are_refused_in_one_line(settings, says):
     with pytest.raises(SettingsError) as caught:
         Finish(**settings)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
 
-def test_real_images_come_nearer_to_themselves_than_enlarged(test_data):
+def test_restored_detail_beats_enlarging_on_real_images(test_data):
     """Half size and back, nothing translated."""
     files = sorted((test_data / "photo2hayao" / "testA").iterdir())[:5]
     finish = Finish(scale=0.5)
     for photo in map(read_photo, files):
         small = prepare(photo, finish)
         completed = complete(photo, small, finish).pixels
-        enlarged = bandwise.enlarged(bandwise.in_floats(small), small.shape[:2], photo.pixels.shape[:2])
+        enlarged = module.enlarged(module.in_floats(small), small.shape[:2], photo.pixels.shape[:2])
         lost = np.abs(enlarged(slice(0, len(photo.pixels))) * 255 - photo.pixels).mean()
         assert np.abs(completed.astype(int) - photo.pixels).mean() < 0.2 * lost

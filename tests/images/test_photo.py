@@ -1,4 +1,4 @@
-"""Every awkward image is read for what it is, written in every format, and read again as the same."""
+"""Every awkward image is read correctly, written in every format, and read back unchanged."""
 
 import errno
 import io
@@ -75,7 +75,7 @@ def test_awkward_images_are_read(files, name, caplog, capfd):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in READABLE])
-def test_what_cannot_be_read_is_refused_in_one_line(files, name, capfd):
+def test_an_unreadable_image_is_refused_in_one_line(files, name, capfd):
     with pytest.raises(DataError) as caught:
         read_photo(files[name])
     message = str(caught.value)
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(files, name, capfd):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_every_image_survives_a_lossless_file(photos, tmp_path, suffix):
+def test_every_image_survives_a_lossless_round_trip(photos, tmp_path, suffix):
     for name, photo in photos.items():
         again = read_photo(written(photo, tmp_path / f"x{suffix}"))
         assert again.pixels.dtype == photo.pixels.dtype, name
@@ -97,7 +97,7 @@ def test_every_image_survives_a_lossless_file(photos, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif"])
-def test_every_image_is_recognised_in_a_lossy_file(photos, tmp_path, suffix):
+def test_every_image_survives_a_lossy_round_trip_approximately(photos, tmp_path, suffix):
     for name, photo in photos.items():
         again = read_photo(written(photo, tmp_path / f"x{suffix}", quality=100))
         assert again.pixels.dtype == np.uint8, name
@@ -117,7 +117,7 @@ def test_every_image_is_recognised_in_a_lossy_file(photos, tmp_path, suffix):
         assert np.median(error) <= 9 / 255, name
 
 
-def test_sixteen_bits_are_rounded_once_where_a_format_has_eight(tmp_path):
+def test_sixteen_bits_are_rounded_once_for_eight_bit_formats(tmp_path):
     colours = np.arange(0, 65536, 16).astype(np.uint16).reshape(64, 64)
     photo = Photo(np.stack([colours, colours, colours], -1))
     again = read_photo(written(photo, tmp_path / "x.jpg", quality=100))
@@ -128,7 +128,7 @@ def test_sixteen_bits_are_rounded_once_where_a_format_has_eight(tmp_path):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("photo", [WHOLE, DEEP], ids=["8 bits", "16 bits"])
-def test_files_say_srgb_keep_exif_and_are_the_same_each_time(tmp_path, suffix, photo):
+def test_files_have_an_srgb_profile_and_exif_and_are_reproducible(tmp_path, suffix, photo):
     (tmp_path / "a").mkdir()
     path = written(photo, tmp_path / "a" / f"x{suffix}")
     content = path.read_bytes()
@@ -152,12 +152,12 @@ def test_the_profile_has_the_same_bytes_in_every_process():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_other_programs_read_our_sixteen_bits(tmp_path, suffix):
+def test_other_programs_read_our_16_bit_files(tmp_path, suffix):
     values = cv2.imread(str(written(DEEP, tmp_path / f"x{suffix}")), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(values, np.dstack([RGB16[..., ::-1], awkward.ALPHA16]))
 
 
-def test_exif_is_kept_byte_for_byte_but_orientation_and_thumbnail(tmp_path):
+def test_exif_is_kept_except_orientation_and_thumbnail(tmp_path):
     thumbnail = saved(Image.new("RGB", (8, 8), "red"), "JPEG")
     path = tmp_path / "x.png"
     path.write_bytes(png(RGB, chunk(b"eXIf", exif(6, thumbnail))))
@@ -177,13 +177,13 @@ def test_a_thumbnail_before_other_data_is_blanked(tmp_path):
     assert thumbnail[:50] not in kept
 
 
-def test_exif_too_large_for_jpeg_is_left_out_with_a_warning(tmp_path, caplog):
+def test_exif_too_large_for_jpeg_is_omitted_with_a_warning(tmp_path, caplog):
     photo = Photo(RGB, exif=exif() + bytes(70_000))
     assert read_photo(written(photo, tmp_path / "x.jpg")).exif is None
     assert "without its EXIF" in caplog.text
 
 
-def test_a_tiff_keeps_what_its_directory_says_of_the_image(tmp_path):
+def test_a_tiff_keeps_its_descriptive_tags(tmp_path):
     given = Image.Exif()
     given.load(exif(6))
     Image.fromarray(RGB).save(tmp_path / "x.tif", exif=given)
@@ -196,7 +196,7 @@ def test_a_tiff_keeps_what_its_directory_says_of_the_image(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["x.jpg", "x.tif"])
-def test_a_tiff_keeps_its_resolution_and_what_its_pages_are_called(tmp_path, first):
+def test_a_tiff_keeps_its_resolution_and_page_names(tmp_path, first):
     told = {
         269: "A document",
         285: "Its page",
@@ -222,7 +222,7 @@ def test_an_srgb_profile_changes_no_pixel(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_a_profile_of_sixteen_bits_agrees_with_littlecms(tmp_path, kind):
+def test_sixteen_bit_conversion_agrees_with_littlecms(tmp_path, kind):
     """Over the whole range of colours, out of sRGB's too."""
     colours = np.random.default_rng(3).integers(0, 256, (60, 60, 3), np.uint8)
     image = ImageCms.profileToProfile(
@@ -238,7 +238,7 @@ def test_a_profile_of_sixteen_bits_agrees_with_littlecms(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("chroma", "sampling"), [("4:4:4", (1, 1)), ("4:2:2", (2, 1)), ("4:2:0", (2, 2))])
-def test_jpegs_have_the_chroma_and_quality_asked_for(tmp_path, chroma, sampling):
+def test_jpegs_have_the_given_chroma_and_quality(tmp_path, chroma, sampling):
     sizes = []
     for quality in (50, 95):
         with Image.open(written(WHOLE, tmp_path / "x.jpg", quality=quality, chroma=chroma)) as image:
@@ -248,8 +248,8 @@ def test_jpegs_have_the_chroma_and_quality_asked_for(tmp_path, chroma, sampling)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_noise_which_nothing_compresses_is_written_too(tmp_path, suffix):
-    """Pillow's JPEG encoder fails on it when it is asked to optimise."""
+def test_incompressible_noise_is_written(tmp_path, suffix):
+    """Pillow's JPEG encoder fails on it when optimising."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     write_photo(Photo(noise), tmp_path / f"noise{suffix}", Encoding(quality=100))
     found = read_photo(tmp_path / f"noise{suffix}").pixels
@@ -271,12 +271,12 @@ def test_quality_makes_files_larger(tmp_path, suffix):
         ({"chroma": "4:1:1"}, "--chroma: expected one of 4:4:4, 4:2:2, 4:2:0, got '4:1:1'"),
     ],
 )
-def test_an_encoding_that_is_none_is_refused(settings, says):
+def test_an_invalid_encoding_is_refused(settings, says):
     with pytest.raises(SettingsError, match=says):
         Encoding(**settings)
 
 
-def test_the_largest_size_is_a_choice(tmp_path, monkeypatch):
+def test_the_largest_size_can_be_set(tmp_path, monkeypatch):
     whole = np.tile(RGB, (40, 40, 1))
     (tmp_path / "x.png").write_bytes(png(whole))
     pixels = whole.shape[0] * whole.shape[1]
@@ -294,13 +294,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(files, monkeypatch):
             read_photo(files[name])
 
 
-def test_files_that_are_none_are_told(tmp_path):
+def test_special_files_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"none\.png: no such file"):
         read_photo(tmp_path / "none.png")
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
         read_photo(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match=r"pipe\.png: not a file, but a pipe"):
+    with pytest.raises(DataError, match=r"pipe\.png: not a file but a pipe"):
         read_photo(tmp_path / "pipe.png")
     (tmp_path / "x.png").write_bytes(png(RGB))
     (tmp_path / "x.png").chmod(0)
@@ -308,7 +308,7 @@ def test_files_that_are_none_are_told(tmp_path):
         read_photo(tmp_path / "x.png")
 
 
-def test_threads_read_at_once_and_leave_the_filters_of_warnings(files):
+def test_threads_read_at_once_without_changing_warning_filters(files):
     noisy = [files[name] for name in ("exif_is_garbage.jpg", "exif_is_garbage.png", "palette_half_clear.png")]
     filters = list(warnings.filters)
     start = threading.Barrier(4)
@@ -326,7 +326,7 @@ def test_threads_read_at_once_and_leave_the_filters_of_warnings(files):
 
 
 @pytest.mark.parametrize("name", ["x.bmp", "x", "x.xyz", "x.png.txt"])
-def test_a_suffix_of_no_format_is_told_with_those_there_are(tmp_path, name):
+def test_an_unknown_suffix_is_reported_with_the_known_ones(tmp_path, name):
     with pytest.raises(DataError, match=r"\.png \.jpg .*\.avif") as caught:
         write_photo(WHOLE, tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
@@ -335,7 +335,7 @@ def test_a_suffix_of_no_format_is_told_with_those_there_are(tmp_path, name):
 
 @pytest.mark.parametrize(("suffix", "side"), [(".jpg", 65_501), (".webp", 16_384), (".avif", 32_769)])
 @pytest.mark.parametrize("turn", [0, 1])
-def test_sides_too_long_for_a_format_are_told(tmp_path, suffix, side, turn):
+def test_sides_too_long_for_a_format_are_reported(tmp_path, suffix, side, turn):
     pixels = np.rot90(np.zeros((1, side, 3), np.uint8), turn)
     with pytest.raises(DataError, match=f"at most {side - 1} pixels a side, not"):
         write_photo(Photo(pixels), tmp_path / f"x{suffix}")
@@ -345,7 +345,7 @@ def test_sides_too_long_for_a_format_are_told(tmp_path, suffix, side, turn):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("photo", [WHOLE, DEEP], ids=["8 bits", "16 bits"])
-def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, suffix, photo):
+def test_a_full_disk_is_reported_and_keeps_the_old_file(tmp_path, suffix, photo):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(b"before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -363,7 +363,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, suffix, photo):
     assert path.read_bytes() == b"before"
 
 
-def test_ctrl_c_leaves_no_part(tmp_path, monkeypatch):
+def test_ctrl_c_leaves_no_partial_file(tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -373,7 +373,7 @@ def test_ctrl_c_leaves_no_part(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_places_that_cannot_be_written_are_told(tmp_path):
+def test_unwritable_paths_are_reported(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "x.png").mkdir()
     for path in (tmp_path / "file" / "x.png", tmp_path / "x.png", tmp_path / f"{'long' * 70}.png"):
@@ -383,13 +383,13 @@ def test_places_that_cannot_be_written_are_told(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "x.png"]
 
 
-def test_folders_are_made(tmp_path):
+def test_folders_are_created(tmp_path):
     write_photo(WHOLE, tmp_path / "a" / "b" / "x.PNG")
     np.testing.assert_array_equal(read_photo(tmp_path / "a" / "b" / "x.PNG").pixels, RGB)
 
 
-def test_a_tiff_of_several_strips_is_whole(tmp_path):
-    """More than the quarter of a megapixel that a strip has."""
+def test_a_tiff_of_several_strips_is_complete(tmp_path):
+    """More than the quarter megapixel of a strip."""
     noise = np.random.default_rng(0).integers(0, 65536, (700, 900, 3)).astype(np.uint16)
     path = written(Photo(noise), tmp_path / "x.tif")
     with Image.open(path) as image:
