@@ -10,7 +10,7 @@ from gan_nst.inference.translator import Translator
 
 
 class Shift(nn.Module):
-    """Returns the image moved towards white: every pixel by itself."""
+    """Moves every pixel towards white."""
 
     multiple = 8
 
@@ -49,7 +49,7 @@ def noise(height, width, seed=0):
 
 
 def refusal(load, path):
-    """What is said, in one line that names the file, of one that cannot be loaded."""
+    """The one-line message, naming the file, when it cannot be loaded."""
     with pytest.raises(CheckpointError) as caught:
         load(path)
     message = str(caught.value)

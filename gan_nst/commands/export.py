@@ -11,22 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError
+from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError, writing
+from gan_nst.core.files import atomic_write
 from gan_nst.core.options import ExportFormat, ExportOptions, ExportPrecision
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import DataSettings, locate
 from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
 from gan_nst.images.files import LOOKED_FOR, find_images, read_image
 from gan_nst.inference import exported
-from gan_nst.inference.exported import Description, PortableDescription, load_exported, written
+from gan_nst.inference.exported import Description, PortableDescription, load_exported
 from gan_nst.inference.portable.check import Agreement, compare
-from gan_nst.inference.portable.onnx import Session, Whole, as_half, require_packages, write_onnx
+from gan_nst.inference.portable.onnx import ImageModel, OnnxGenerator, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import find_run
 from gan_nst.runs.generators import load_generator
 from gan_nst.runs.subjects import saved_settings
-from gan_nst.tiling.segments import fold_resizes
+from gan_nst.tiling.segments import fuse_upsampling
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ PRECISIONS: dict[ExportFormat, tuple[ExportPrecision, ...]] = {
     "safetensors": ("float32", "float16"),
 }
 
-_FURTHEST = 1.0  # of 255, that a float32 file may be from the translator
-_LEAST = {"float16": 35.0, "int8": 20.0}  # dB, of the others
+_LARGEST_DIFFERENCE = 1.0  # of 255, between a float32 file and the translator
+_LOWEST_PSNR = {"float16": 35.0, "int8": 20.0}  # dB, of other precisions
 _COMPARED, _CALIBRATED = 4, 32  # images
-_LARGEST = 512  # pixels of their shorter side
+_LARGEST_SIDE = 512  # pixels of their shorter side
 
 
 def export(
@@ -66,25 +67,26 @@ def export(
     described = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
     images = _Images(source, described)
     examples = images.calibration(options.calibrate) if precision == "int8" else []
-    translator = Translator(fold_resizes(copy.deepcopy(generator)), plain, "cpu", "float32")
+    translator = Translator(fuse_upsampling(copy.deepcopy(generator)), plain, "cpu", "float32")
     real = images.real()
-    with written(output) as unfinished:
+    with writing(output), atomic_write(output, sync=True) as unfinished:
         run = _write(generator, plain, described, to, unfinished, examples)
         try:
             agreement = compare(run, translator, real, pixels)
             if to == "onnx" and precision == "float16":
-                on_a_gpu = Whole(as_half(generator), pixels).requires_grad_(False)
-                agreement = min(agreement, compare(on_a_gpu, translator, real, pixels), key=lambda a: a.psnr)
+                # onnxruntime computes in float32 on a CPU; torch overflows where a GPU would.
+                half = ImageModel(copy.deepcopy(generator).half(), pixels, torch.float16)
+                agreement = min(agreement, compare(half, translator, real, pixels), key=lambda a: a.psnr)
         except CheckpointError as error:
             raise CheckpointError(f"{output}: not written, as the file does not work: it {error}") from None
-        if precision == "float32" and agreement.largest > _FURTHEST:
+        if precision == "float32" and agreement.largest > _LARGEST_DIFFERENCE:
             raise CheckpointError(
                 f"{output}: not written, as it does not agree with the translator: {agreement}"
             )
-        if precision != "float32" and not agreement.psnr >= _LEAST[precision]:
+        if precision != "float32" and not agreement.psnr >= _LOWEST_PSNR[precision]:
             raise CheckpointError(
                 f"{output}: not written, as {precision} is too inaccurate for this generator: {agreement}, below the "
-                f"minimum of {_LEAST[precision]:.0f} dB; use float32"
+                f"minimum of {_LOWEST_PSNR[precision]:.0f} dB; use float32"
             )
         size = unfinished.stat().st_size
     log.info(f"{output}: {size / 1e6:.1f} MB, {precision}; compared with the translator: {agreement}")
@@ -125,7 +127,7 @@ def _write(
     """Writes the file; returns a function that runs it."""
     if to == "onnx":
         write_onnx(generator, described, path, examples)
-        return Session(path).run
+        return OnnxGenerator(path).run
     if to == "pt2":
         write_program(generator, described, path)
         return run_program(path)
@@ -187,12 +189,12 @@ class _Images:
             except DataError as error:
                 log.warning(f"{error}; skipped")
                 continue
-            size = min(self._scale.load_size, _LARGEST, *image.shape[:2])
+            size = min(self._scale.load_size, _LARGEST_SIDE, *image.shape[:2])
             found.append(resize_image(image, size, "short_side"))
         return found
 
     def _drawn(self, split: str, count: int) -> list[ImageArray]:
-        size = min(max(self._scale.load_size, 32), _LARGEST)
+        size = min(max(self._scale.load_size, 32), _LARGEST_SIDE)
         scenes = [make_scene(0, split, number) for number in range(count)]
         if self._domain == "a":
             return [draw_photograph(scene, size, number) for number, scene in enumerate(scenes)]

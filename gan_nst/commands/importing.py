@@ -45,7 +45,7 @@ def import_generator(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(cannot_write(output.parent, error, "cannot be made")) from None
+        raise CheckpointError(cannot_write(output.parent, error, "could not be created")) from None
     export(generator, description, output)
     width, blocks = foreign.network["width"], foreign.network["blocks"]
     log.info(f"{source}: {foreign.layout.name}, width {width}, {blocks} blocks")

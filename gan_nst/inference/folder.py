@@ -1,21 +1,26 @@
-"""An image or a folder tree in, the same tree of translated images out."""
+"""Translates an image or a folder tree into the same tree of translated images.
+
+Threads read ahead, the calling thread runs the network, and threads write, so that none of the three waits for the
+others. What is held in between is bounded in bytes, however many images there are.
+"""
 
 import errno
 import logging
-import os
+import math
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from queue import SimpleQueue
+from typing import TypeVar
 
 import torch
 
+from gan_nst.core.device import cpus
 from gan_nst.core.errors import DataError, GanNstError, counted
 from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
@@ -24,7 +29,7 @@ from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, Pixels, read_photo, write_photo
 from gan_nst.inference.outputs import (
     is_finished,
-    lie_among_inputs,
+    outputs_among_inputs,
     plan_outputs,
     remove_unfinished,
 )
@@ -32,179 +37,24 @@ from gan_nst.inference.translator import Translator
 
 log = logging.getLogger(__name__)
 
-
 T = TypeVar("T")
-
-_PIXELS_A_BATCH = 8 * 256 * 256
-_LARGEST_BATCH = 32
-
-
-def translate_stream(
-    translator: Translator, images: Iterable[tuple[Path, ImageArray]]
-) -> Iterator[tuple[Path, ImageArray]]:
-    """Named images of any sizes, translated; the order may change."""
-    for batch in batches(images, lambda named: named[1], translator.fits):
-        outputs = translator.translate([image for _, image in batch])
-        yield from zip([path for path, _ in batch], outputs, strict=True)
-
-
-def batches(
-    items: Iterable[T], pixels: Callable[[T], Pixels], fits: Callable[[int, int], int]
-) -> Iterator[list[T]]:
-    """Items whose pixels (h, w, c) have one size and type, together; the order may change.
-
-    fits: how many of a height and width pass together at most; at least one does. What waits for company is bounded,
-    whatever the number of sizes.
-    """
-    waiting: OrderedDict[tuple[object, ...], list[T]] = OrderedDict()
-    for item in items:
-        height, width, _ = pixels(item).shape
-        kind = (height, width, pixels(item).dtype)
-        group = waiting.setdefault(kind, [])
-        group.append(item)
-        most = min(-(-_PIXELS_A_BATCH // (height * width)), _LARGEST_BATCH, fits(height, width))
-        if len(group) >= most:
-            yield waiting.pop(kind)
-        elif sum(pixels(one).nbytes for group in waiting.values() for one in group) > 12 * _PIXELS_A_BATCH:
-            yield waiting.popitem(last=False)[1]
-    yield from waiting.values()
-
-
 R = TypeVar("R")
 
-_MOST = 64  # results that wait, however small they are
-_NONE = object()
-
-
-def ahead(
-    work: Callable[[T], R], items: Iterable[T], weigh: Callable[[R], int], threads: int, limit: int
-) -> Generator[R, None, None]:
-    """The results of `work` for every item, computed in threads while the caller is busy; their order may change.
-
-    No thread begins with an item while results of `limit` bytes, by `weigh`, wait for the caller. What `work` raises
-    is raised here. Close it (contextlib.closing), and the threads end after the items they are at.
-    """
-    shelf: _Shelf[R] = _Shelf(threads, limit)
-    left, turn = iter(items), threading.Lock()
-
-    def next_items() -> Iterator[T]:
-        while shelf.wait_for_room():
-            with turn:
-                item = next(left, _NONE)
-            if item is _NONE:
-                return
-            yield cast(T, item)
-
-    def run() -> None:
-        try:
-            for item in next_items():
-                result = work(item)
-                shelf.put(result, weigh(result))
-                del result  # or it is held while the thread waits for room
-            shelf.leave()
-        except BaseException as error:
-            shelf.leave(error)
-
-    workers = [threading.Thread(target=run, name="ahead") for _ in range(threads)]
-    try:
-        for worker in workers:
-            worker.start()
-        yield from shelf
-    finally:
-        shelf.close()
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join()
-
-
-def behind(
-    tasks: Iterable[tuple[Callable[[], R], int]], threads: int, limit: int
-) -> Generator[R, None, None]:
-    """The results of tasks, in order, each done in a thread while the caller makes the next.
-
-    A task comes with the bytes it holds; further ones are not asked for while those waiting hold `limit`. What a task
-    raises is raised here. Close it, and tasks that have not begun are dropped, those begun come to their end.
-    """
-    pending: deque[tuple[Future[R], int]] = deque()
-    held = 0
-    pool = ThreadPoolExecutor(threads, "behind")
-    try:
-        for task, size in tasks:
-            pending.append((pool.submit(task), size))
-            held += size
-            del task  # or what it holds lives on while the next one is made
-            while pending and (pending[0][0].done() or held > limit or len(pending) > _MOST):
-                future, size = pending.popleft()
-                held -= size
-                yield future.result()
-        while pending:
-            yield pending.popleft()[0].result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Shelf(Generic[R]):
-    """Where threads lay results of about `limit` bytes for one that takes them."""
-
-    def __init__(self, threads: int, limit: int) -> None:
-        self._results: deque[tuple[R, int]] = deque()
-        self._held, self._limit = 0, limit
-        self._threads = threads
-        self._error: BaseException | None = None
-        self._closed = False
-        self._change = threading.Condition()
-
-    def wait_for_room(self) -> bool:
-        """Whether to go on, said when there is room."""
-        with self._change:
-            self._change.wait_for(
-                lambda: self._closed or (self._held < self._limit and len(self._results) < _MOST)
-            )
-            return not self._closed
-
-    def put(self, result: R, size: int) -> None:
-        with self._change:
-            self._results.append((result, size))
-            self._held += size
-            self._change.notify_all()
-
-    def leave(self, error: BaseException | None = None) -> None:
-        """A thread's last word."""
-        with self._change:
-            self._threads -= 1
-            self._error = self._error or error
-            self._change.notify_all()
-
-    def close(self) -> None:
-        with self._change:
-            self._closed = True
-            self._results.clear()
-            self._change.notify_all()
-
-    def __iter__(self) -> Iterator[R]:
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._results or self._error or self._threads == 0)
-                if self._error is not None:
-                    raise self._error
-                if not self._results:
-                    return
-                result, size = self._results.popleft()
-                self._held -= size
-                self._change.notify_all()
-            yield result
-            del result
-
-
-_READ_AHEAD = 32 * 2**20  # bytes a thread, which a 12-megapixel photograph fills alone
+_BATCH_PIXELS = 8 * 256 * 256
+_LARGEST_BATCH = 32
+_READ_AHEAD = 32 * 2**20  # bytes for each thread; a single 12-megapixel photograph fills it
 _WRITE_BEHIND = 64 * 2**20
-_FAR = 2.0  # times larger or smaller than in training
+_MOST_AHEAD = 64  # items submitted for reading, however small they are
+_SMALLEST = 2**20  # bytes that any image counts for, so that the number of small ones is bounded too
+_FAR = 2.0  # times larger or smaller than the training scale
 
 
 @dataclass
 class Outcome:
-    """What became of a folder: the files written, one line for each image that could not be translated, how many
-    were finished earlier, and how many were not tried because the disk was full.
+    """The result of translating a folder.
+
+    written: the files. failures: one line for each image that could not be translated. finished: images that had been
+    translated before. untried: images left when the disk was full.
     """
 
     written: list[Path] = field(default_factory=list)
@@ -214,12 +64,12 @@ class Outcome:
 
     @property
     def trouble(self) -> str:
-        """What the failures come to, for the user."""
+        """A summary of the failures, for the user."""
         return f"{counted(len(self.failures), 'image')} could not be translated"
 
 
 def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
-    """The translated photo: of the same size and type, with the alpha and EXIF it had."""
+    """Returns the translated photo, with the size, type, alpha and EXIF of the original."""
     return complete(photo, translator.translate([prepare(photo, finish)])[0], finish)
 
 
@@ -232,23 +82,113 @@ def translate_folder(
 ) -> Outcome:
     """Translates an image, or every image under a folder, into `output`, keeping the tree.
 
-    share: this process's number, and how many there are, each of which takes another part of the images.
-    An image that cannot be read, translated or written is reported and skipped; a full disk ends the work. Raises
-    DataError when there is nothing to translate, or when an image would be written over.
+    share: this process's number and how many processes there are; each translates another part of the images. An
+    image that cannot be read, translated or written is reported and skipped; a full disk stops the work. Raises
+    DataError when there is nothing to translate, or when an input would be overwritten.
     """
     targets = plan_outputs(source, output, options)
     number, processes = share
-    if (options.resume or processes > 1) and lie_among_inputs(source, output, targets.values()):
-        who = "--resume" if options.resume else "a second process"
-        raise DataError(f"{output}: {who} would take outputs there for inputs; give another folder")
+    if (options.resume or processes > 1) and outputs_among_inputs(source, output, targets.values()):
+        cause = "--resume" if options.resume else "a second process"
+        raise DataError(f"{output}: {cause} would mistake outputs there for inputs; give another folder")
     own = dict(islice(targets.items(), number, None, processes))
     remove_unfinished(own.values())
     wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
     outcome = Outcome(finished=len(own) - len(wanted))
-    # One image's own progress is told by the translator, where it takes long.
+    # For a single image the translator itself draws a progress bar where it takes long.
     with progress_bar("translating") if number == 0 and len(wanted) > 1 else nullcontext() as report:
-        _Work(translator, wanted, options, outcome, report).run()
+        _FolderTranslation(translator, wanted, options, outcome, report).run()
     return outcome
+
+
+def translate_stream(
+    translator: Translator, images: Iterable[tuple[Path, ImageArray]]
+) -> Iterator[tuple[Path, ImageArray]]:
+    """Yields the translations of named images of any size; their order may change."""
+    for batch in batches(images, lambda named: named[1], translator.fits):
+        outputs = translator.translate([image for _, image in batch])
+        yield from zip([path for path, _ in batch], outputs, strict=True)
+
+
+def batches(
+    items: Iterable[T], pixels: Callable[[T], Pixels], fits: Callable[[int, int], int]
+) -> Iterator[list[T]]:
+    """Yields items in groups whose pixels (h, w, c) have the same size and type; their order may change.
+
+    fits: how many images of a height and width may be translated together; at least one is. The items that wait for
+    others of their size are bounded, however many sizes there are.
+    """
+    waiting: OrderedDict[tuple[object, ...], list[T]] = OrderedDict()
+    for item in items:
+        height, width, _ = pixels(item).shape
+        kind = (height, width, pixels(item).dtype)
+        group = waiting.setdefault(kind, [])
+        group.append(item)
+        most = min(-(-_BATCH_PIXELS // (height * width)), _LARGEST_BATCH, fits(height, width))
+        if len(group) >= most:
+            yield waiting.pop(kind)
+        elif sum(pixels(one).nbytes for group in waiting.values() for one in group) > 12 * _BATCH_PIXELS:
+            yield waiting.popitem(last=False)[1]
+    yield from waiting.values()
+
+
+class Budget:
+    """A semaphore of bytes: work starts while any are left, and may exceed them by what it then turns out to take."""
+
+    def __init__(self, size: int) -> None:
+        self._left: float = size
+        self._changed = threading.Condition()
+
+    def wait(self) -> None:
+        """Returns when any bytes are left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left > 0)
+
+    def take(self, size: int) -> None:
+        with self._changed:
+            self._left -= size
+
+    def give_back(self, size: float) -> None:
+        with self._changed:
+            self._left += size
+            self._changed.notify_all()
+
+
+def read_ahead(
+    read: Callable[[T], R], items: Iterable[T], size: Callable[[R], int], threads: int, limit: int
+) -> Generator[R, None, None]:
+    """Yields `read(item)` for every item, computed in threads ahead of the caller; with one thread in order.
+
+    No thread starts on an item while results of `limit` bytes, measured by `size`, wait for the caller. An exception
+    of `read` is raised here. Closing the generator ends the threads once they finish the items at hand.
+    """
+    budget, done, left = Budget(limit), SimpleQueue[Future[R]](), iter(items)
+
+    def work(item: T) -> R:
+        budget.wait()
+        result = read(item)
+        budget.take(size(result))
+        return result
+
+    pool = ThreadPoolExecutor(threads, "reader")
+
+    def submit(count: int) -> int:
+        futures = [pool.submit(work, item) for item in islice(left, count)]
+        for future in futures:
+            future.add_done_callback(done.put)
+        return len(futures)
+
+    try:
+        pending = submit(_MOST_AHEAD)
+        while pending:
+            result = done.get().result()
+            budget.give_back(size(result))
+            pending += submit(1) - 1
+            yield result
+            del result  # or it is kept while the next one is awaited
+    finally:
+        budget.give_back(math.inf)  # wakes the threads that wait
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -261,22 +201,13 @@ class _Job:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes held."""
         parts = (self.photo.pixels, self.photo.alpha, self.prepared)
-        return sum({id(part): part.nbytes for part in parts if part is not None}.values())
+        return max(_SMALLEST, sum({id(part): part.nbytes for part in parts if part is not None}.values()))
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """An image that could not be translated, and why. full: because the disk is."""
-
-    line: str
-    full: bool = False
-    size: int = 0
-
-
-class _Work:
-    """A folder's way: threads read and prepare, the caller's runs the network, threads complete and write."""
+class _FolderTranslation:
+    """One run over a folder: reader threads, the network in the calling thread, writer threads."""
 
     def __init__(
         self,
@@ -288,125 +219,145 @@ class _Work:
     ) -> None:
         self._translator, self._targets, self._options = translator, targets, options
         self._outcome, self._report = outcome, report
-        self._far: dict[Path, float] = {}
+        self._far: dict[
+            Path, float
+        ] = {}  # images far from the training scale, and how many times larger they are
+        self._recording = threading.Lock()
+        self._disk_full = False
 
     def run(self) -> None:
-        """Translates all that can be."""
-        # On the CPU the network wants the cores; a GPU leaves them to the files.
-        threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, (os.cpu_count() or 1) // 2))
-        read = ahead(self._read, self._targets, lambda result: result.size, threads, threads * _READ_AHEAD)
-        done = behind(self._network(self._jobs(read)), threads, threads * _WRITE_BEHIND)
+        # On the CPU the network needs the cores; beside a GPU they are free for the files.
+        threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, cpus() // 2))
+        self._writing = Budget(threads * _WRITE_BEHIND)
+        self._writers = ThreadPoolExecutor(threads, "writer")
+        jobs = read_ahead(
+            self._read, self._targets, lambda job: job.size if job else 0, threads, threads * _READ_AHEAD
+        )
         try:
-            with closing(read), closing(done):
-                for result in done:
-                    self._note(result)
-                    if isinstance(result, _Failed) and result.full:
+            with closing(jobs):
+                for batch in batches(self._readable(jobs), lambda job: job.prepared, self._translator.fits):
+                    self._translate(batch)
+                    if self._disk_full:
                         break
+            self._writers.shutdown()
         except KeyboardInterrupt:
-            log.info(
-                f"{len(self._outcome.written)} of {len(self._targets)} images are done; --resume goes on"
-            )
+            log.info(f"{self._progress}; resume with --resume")
             raise
-        self._outcome.untried = len(self._targets) - self._done
+        finally:
+            self._writers.shutdown(cancel_futures=True)
+        self._outcome.untried = len(self._targets) - self._tried
         if self._outcome.untried:
             log.error(
-                f"stopped: the disk is full; {len(self._outcome.written)} of {len(self._targets)} images are done; "
-                "free some space and go on with --resume"
+                f"stopped: the disk is full; {self._progress}; free some space and continue with --resume"
             )
         self._warn_of_scale()
 
-    def _read(self, path: Path) -> _Job | _Failed:
+    def _read(self, path: Path) -> _Job | None:
         try:
             photo = read_photo(path, self._options.max_pixels)
             return _Job(path, photo, prepare(photo, self._options))
         except Exception as error:
-            return _Failed(_reason(path, error))
+            self._record_failure(_failure(path, error))
+            return None
 
-    def _jobs(self, read: Iterable[_Job | _Failed]) -> Iterator[_Job]:
-        for result in read:
-            if isinstance(result, _Failed):
-                self._note(result)
-                continue
-            scale = self._translator.scale_of(*result.prepared.shape[:2])
-            if not 1 / _FAR <= scale <= _FAR:
-                self._far[result.path] = scale
-            yield result
+    def _readable(self, jobs: Iterable[_Job | None]) -> Iterator[_Job]:
+        for job in jobs:
+            if job is not None:
+                scale = self._translator.scale_of(*job.prepared.shape[:2])
+                if not 1 / _FAR <= scale <= _FAR:
+                    self._far[job.path] = scale
+                yield job
 
-    def _network(self, jobs: Iterable[_Job]) -> Iterator[tuple[Callable[[], Path | _Failed], int]]:
-        """What remains to be done for every image once the network has seen it, and the bytes that holds."""
-        for batch in batches(jobs, lambda job: job.prepared, self._translator.fits):
-            yield from self._pass(batch)
-
-    def _pass(self, batch: list[_Job]) -> Iterator[tuple[Callable[[], Path | _Failed], int]]:
-        failed = None
+    def _translate(self, batch: list[_Job]) -> None:
+        """Passes a batch through the network and on to the writers; image by image where together they fail."""
+        self._writing.wait()
+        failure: str | None = None
         try:
             outputs = self._translator.translate([job.prepared for job in batch])
-        except (
-            Exception
-        ) as error:  # its traceback is not kept: it holds the memory that there was too little of
-            failed = _Failed(_reason(batch[0].path, error))
-        if failed is None:
+        except Exception as error:  # not kept: its traceback holds the memory that ran out
+            failure = _failure(batch[0].path, error)
+        if failure is None:
             for job, output in zip(batch, outputs, strict=True):
-                yield partial(self._write, job.path, job.photo, output), job.size + output.nbytes
+                size = job.size + output.nbytes
+                self._writing.take(size)
+                self._writers.submit(self._write, job, output, size)
         elif len(batch) > 1:
             for job in batch:
-                yield from self._pass([job])
+                self._translate([job])
         else:
-            self._note(failed)
+            self._record_failure(failure)
 
-    def _write(self, path: Path, photo: Photo, translated: Pixels) -> Path | _Failed:
-        target = self._targets[path]
+    def _write(self, job: _Job, translated: Pixels, size: int) -> None:
+        target = self._targets[job.path]
         try:
-            write_photo(complete(photo, translated, self._options), target, self._options)
+            if self._disk_full:
+                return
+            photo = complete(job.photo, translated, self._options)
+            write_photo(photo, target, self._options)
         except Exception as error:
-            return _Failed(_reason(path, error), full=any(map(_is_of_full_disk, _with_causes(error))))
-        return target
+            self._record_failure(
+                _failure(job.path, error), disk_full=any(map(_is_full_disk, _with_causes(error)))
+            )
+        else:
+            with self._recording:
+                self._outcome.written.append(target)
+                self._show_progress()
+        finally:
+            self._writing.give_back(size)
+
+    def _record_failure(self, line: str, *, disk_full: bool = False) -> None:
+        with self._recording:
+            if self._disk_full:
+                return
+            self._disk_full = disk_full
+            self._outcome.failures.append(line)
+            log.error(f"skipped: {line}")
+            self._show_progress()
 
     @property
-    def _done(self) -> int:
+    def _tried(self) -> int:
         return len(self._outcome.written) + len(self._outcome.failures)
 
-    def _note(self, result: Path | _Failed) -> None:
-        if isinstance(result, Path):
-            self._outcome.written.append(result)
-        else:
-            self._outcome.failures.append(result.line)
-            log.error(f"skipped: {result.line}")
+    @property
+    def _progress(self) -> str:
+        return f"{len(self._outcome.written)} of {len(self._targets)} images translated"
+
+    def _show_progress(self) -> None:
         if self._report is not None:
-            self._report(self._done / len(self._targets))
+            self._report(self._tried / len(self._targets))
 
     def _warn_of_scale(self) -> None:
         known = self._translator.description.training_scale
-        if known.resize == "none" or not self._far:  # "none": it was trained on images of any scale
+        if known.resize == "none" or not self._far:  # "none": trained on images of any scale
             return
         path = max(self._far, key=lambda path: max(self._far[path], 1 / self._far[path]))
         log.warning(
             f"{len(self._far)} of {len(self._targets)} images are far from the training scale "
-            f"({path.name}: {self._far[path]:.2g} times); the generator knows shorter sides near "
+            f"({path.name}: {self._far[path]:.2g} times); the generator was trained on shorter sides near "
             f"{known.load_size} pixels"
-            + (f"; --scale {1 / self._far[path]:.2g} works there" if self._far[path] > 1 else "")
+            + (f"; try --scale {1 / self._far[path]:.2g}" if self._far[path] > 1 else "")
         )
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why an image could not be translated, in one line. What was not foreseen ends that image alone too."""
-    if any(map(_is_of_memory, _with_causes(error))):
+def _failure(path: Path, error: Exception) -> str:
+    """Why an image could not be translated, in one line. Even an unforeseen exception fails this image alone."""
+    if any(map(_is_out_of_memory, _with_causes(error))):
         return f"{path}: not enough memory; give less --memory, or --scale 0.5"
     if not isinstance(error, GanNstError):
-        log.debug(f"{path}: where it went wrong", exc_info=error)
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-        return f"{path}: could not be translated ({told})"
-    return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator knows no names
+        log.debug(f"{path}: traceback", exc_info=error)
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        return f"{path}: could not be translated ({detail})"
+    return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator does not know names
 
 
-def _is_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return known or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )  # torch's, on the CPU
 
 
-def _is_of_full_disk(error: BaseException) -> bool:
+def _is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

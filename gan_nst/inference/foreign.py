@@ -1,7 +1,7 @@
-"""Generators that other projects published: told by their tensors' names, and turned into ours.
+"""Recognises generators that other projects published by their tensors' names, and converts them to ours.
 
-A layout is a table, from our segments to the names of their tensors. It names every tensor of its files: a file with
-one more, one less, or one of another shape is something else, and refused.
+A layout is a table from our segments to the names of their tensors. It covers every tensor of its files: a file with
+one more, one fewer, or one of another shape is refused.
 """
 
 import re
@@ -18,17 +18,17 @@ from gan_nst.inference.exported import TrainingScale
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetSpec
 
-Row = tuple[str, tuple[str, ...], str]  # our segment; their names of its convolutions and of its norm
+Row = tuple[str, tuple[str, ...], str]  # our segment; their names for its convolutions and its norm
 
 
 @dataclass(frozen=True)
 class Layout:
     """A generator as another project publishes it.
 
-    expected: what its files are, for errors. sign: a tensor without which a file is not looked at further.
-    spec: what our network needs beside its width and its blocks. rows: the table, for a file with these names.
-    norm: what a norm may have. bgr: whether its images have their channels in that order.
-    Tensors that our network lacks count for nothing: a bias before an instance norm, statistics that no norm uses.
+    expected: describes its files, for errors. sign: the tensor that identifies it. spec: our network's spec, without
+    width and blocks. rows: returns the table for a file with these tensor names. norm: the tensors that a norm may
+    have. bgr: whether channels are in that order. Tensors without a counterpart in our network are ignored: a bias
+    before an instance norm, statistics that no norm uses.
     """
 
     name: str
@@ -44,10 +44,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a file of another project holds, as ours.
-
-    network: the spec that `networks.build` takes. weights: the state dict of what it builds.
-    """
+    """Another project's generator as ours. network: the spec for `networks.build`. weights: its state dict."""
 
     layout: Layout
     network: dict[str, Any]
@@ -55,25 +52,25 @@ class Foreign:
 
 
 def recognise(weights: Mapping[str, Tensor], where: str) -> Foreign:
-    """The generator that tensors of another project make. where: their source, for errors.
+    """Converts another project's tensors to a generator of ours. where: their source, for errors.
 
-    Raises WeightsError, which lists the layouts that are known, for tensors of anything else.
+    Raises WeightsError, which lists the known layouts, for any other tensors.
     """
-    if all(name.startswith("module.") for name in weights):  # saved from within torch's DataParallel
+    if all(name.startswith("module.") for name in weights):  # saved from torch's DataParallel
         weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     layout = next((layout for layout in LAYOUTS if layout.sign in weights), None)
     try:
         _refuse_relatives(weights)
         if layout is None:
             first = ", ".join(sorted(weights)[:3]) or "none"
-            raise _Unlike(f"holds no generator that is known here (its first tensors: {first})")
+            raise _Unlike(f"is not a known generator (its first tensors: {first})")
         return _convert(weights, layout)
     except _Unlike as reason:
         raise WeightsError(f"{where}: {reason}; expected {EXPECTED}") from None
 
 
 class _Unlike(Exception):
-    """Why tensors are no generator of a known layout."""
+    """The reason why tensors are not a generator of a known layout."""
 
 
 def _refuse_relatives(weights: Mapping[str, Tensor]) -> None:
@@ -96,7 +93,7 @@ def _convert(weights: Mapping[str, Tensor], layout: Layout) -> Foreign:
     names, converted = _names(layout, rows), {}
     for theirs, weight in weights.items():
         if theirs not in names:
-            raise _Unlike(f"looks like {layout.name}, but {theirs} is none of its tensors")
+            raise _Unlike(f"looks like {layout.name}, but {theirs} is not one of its tensors")
         ours = names[theirs]
         if ours not in wanted:
             continue
@@ -113,7 +110,7 @@ def _convert(weights: Mapping[str, Tensor], layout: Layout) -> Foreign:
 
 
 def _names(layout: Layout, rows: list[Row]) -> dict[str, str]:
-    """Ours for each name of theirs."""
+    """Our name for each of their tensor names."""
     names: dict[str, str] = {}
     for segment, convolutions, norm in rows:
         for number, theirs in enumerate(convolutions):
@@ -125,7 +122,7 @@ def _names(layout: Layout, rows: list[Row]) -> dict[str, str]:
 
 
 def _swap_red_and_blue(weights: dict[str, Tensor]) -> None:
-    """Of the images that go in, (64, 3, 7, 7), and of those that come out, (3, 64, 7, 7) and (3,)."""
+    """Swaps the input channels of the stem, (64, 3, 7, 7), and the output channels of the tail, (3, 64, 7, 7)."""
     weights["segments.stem.convolution.weight"] = weights["segments.stem.convolution.weight"].flip(1)
     for name in ("segments.tail.convolution.weight", "segments.tail.convolution.bias"):
         weights[name] = weights[name].flip(0)
@@ -149,7 +146,7 @@ def _cartoongan(names: Collection[str]) -> list[Row]:
 
 
 def _cyclegan(names: Collection[str]) -> list[Row]:
-    """Layers by their position; in the blocks, dropout moves the second convolution back by one."""
+    """Layers are named by position; within blocks, dropout shifts the second convolution by one."""
     blocks = sum(bool(re.fullmatch(r"model\.\d+\.conv_block\.1\.weight", name)) for name in names)
     second = 6 if "model.10.conv_block.6.weight" in names else 5
     body: list[Row] = []
@@ -175,8 +172,8 @@ LAYOUTS = (
         expected="CartoonGAN of CartoonGAN-Test-Pytorch-Torch (conv01_1.weight, in01_1.scale to deconv03_1.bias)",
         method="cartoongan",
         sign="conv01_1.weight",
-        # That project pads the strided and the second convolutions with zeros, which stains the images' borders. The
-        # images known to be drawn with the published weights are those of reflection everywhere.
+        # That project pads the strided and the second convolutions with zeros, which leaves stains at the borders.
+        # The images known to come from the published weights match reflection everywhere.
         spec={
             "convolutions": 2,
             "upsampling": "transposed",
@@ -197,17 +194,17 @@ LAYOUTS = (
         sign="model.1.weight",
         spec={"upsampling": "transposed"},
         rows=_cyclegan,
-        norm=("running_mean", "running_var", "num_batches_tracked"),  # PyTorch 0.3 kept them, and used none
+        norm=("running_mean", "running_var", "num_batches_tracked"),  # PyTorch 0.3 stored but never used them
         scale=TrainingScale(load_size=286, crop_size=256, resize="squash"),
     ),
 )
 
 EXPECTED = "; or ".join(layout.expected for layout in LAYOUTS)
 
-# Other networks of the same projects, by a tensor that only they have.
+# Other networks of the same projects, recognised by a tensor that only they have.
 RELATIVES = (
     (r"model\.model\..*", "a U-Net"),
-    (r"model\.0\.weight", "a PatchGAN, which judges images and makes none"),
+    (r"model\.0\.weight", "a PatchGAN, a discriminator"),
     (r"model\.\d+\.filt", "an anti-aliased ResNet, CUT's default"),
     (r"model\.2\.weight", "a ResNet with learned norms: batch norm, or affine instance norm"),
 )

@@ -1,4 +1,4 @@
-"""Which image becomes which file: names, folders, and what an earlier time left there."""
+"""Plans which image becomes which output file, and checks what earlier runs left there."""
 
 import os
 from collections import Counter
@@ -11,18 +11,18 @@ from gan_nst.core.options import Naming
 from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
 from gan_nst.images.photo import FORMATS
 
-_SUFFIXES: dict[str, list[str]] = {}  # of each format, the usual one first
+_SUFFIXES: dict[str, list[str]] = {}  # of each format, the usual suffix first
 for _suffix, _name in FORMATS.items():
     _SUFFIXES.setdefault(_name.lower(), []).append(_suffix)
 
 
 def output_name(path: Path, naming: Naming) -> Path:
-    """The output's name: a/b.jpg becomes a/b_cartoon.png."""
+    """The usual output name: a/b.jpg becomes a/b_cartoon.png."""
     return path.with_name(path.stem + naming.suffix + _ending(path, naming))
 
 
 def _long_name(path: Path, naming: Naming) -> Path:
-    """The name for images that would share their output's name: a/b.jpg becomes a/b.jpg_cartoon.png."""
+    """The name for images whose usual output names collide: a/b.jpg becomes a/b.jpg_cartoon.png."""
     return path.with_name(path.name + naming.suffix + _ending(path, naming))
 
 
@@ -33,19 +33,19 @@ def _ending(path: Path, naming: Naming) -> str:
 
 
 def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[Path, Path]:
-    """Which image becomes which file of the folder `output`, which is made; the tree is kept.
+    """Returns the output file for each image, keeping the tree below the folder `output`, which is created.
 
-    Where the source is one image, the output may also name the file. Raises DataError when there is no image, when
-    the folder cannot be written, when a link in it leads out of it, or when an image would be written over.
+    If the source is a single image, `output` may also name the file. Raises DataError when there is no image, when the
+    folder is not writable, when a link in it leads out of it, or when an input would be overwritten.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir() and (names_a_image(output) or _has_an_ending(output)):
-        _check_name(output, naming)
+    if not source.is_dir() and (names_an_image(output) or _has_a_suffix(output)):
+        _check_file_name(output, naming)
         make_folder(output.parent)
-        return _without_inputs({source: output})
+        return _refuse_overwriting({source: output})
     if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; --output names a folder")
+        raise DataError(f"{output}: is a file; --output must be a folder")
     root = source if source.is_dir() else source.parent
     files = inputs(source, output) if source.is_dir() else [source]
     make_folder(output)
@@ -56,44 +56,46 @@ def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[
     for file, path in zip(files, relative, strict=True):
         plain = output_name(path, naming)
         target = output / (plain if shared[plain] == 1 else _long_name(path, naming))
-        while target in taken:  # a.jpg beside a.png becomes a.jpg.png, which an input may be named too
+        while target in taken:  # a.jpg next to a.png becomes a.jpg.png, which may be another input's name
             target = target.with_name(target.name + target.suffix)
         taken.add(target)
         targets[file] = target
-    _stay_below(output, targets.values())
-    return _without_inputs(targets)
+    _refuse_links_out(output, targets.values())
+    return _refuse_overwriting(targets)
 
 
 def inputs(source: Path, output: Path) -> list[Path]:
-    """The images of a folder, but for those of an earlier output inside it. Raises DataError when there are none."""
+    """Returns the images of a folder, without those of an earlier output inside it. Raises DataError for none."""
     files = find_images(source)
-    if _real(source) in _real(output).parents:
-        files = [file for file in files if _real(output) not in _real(file).parents]
+    if _resolved(source) in _resolved(output).parents:
+        files = [file for file in files if _resolved(output) not in _resolved(file).parents]
     if not files:
         raise DataError(f"{source}: no images (looked for {LOOKED_FOR})")
     return files
 
 
-def _real(path: Path) -> Path:
-    """Where a path leads to; one that leads in a circle, which `Path.resolve` raises for, only to itself."""
+def _resolved(path: Path) -> Path:
+    """The path without links. `Path.resolve` would raise for a link that points to itself."""
     return Path(os.path.realpath(path))
 
 
-def names_a_image(output: Path) -> bool:
-    """Whether an output is the name of an image's file, and not of a folder."""
+def names_an_image(output: Path) -> bool:
+    """Whether an output names an image file rather than a folder."""
     return output.suffix.lower() in image_suffixes() | FORMATS.keys() and not output.is_dir()
 
 
-def lie_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
-    """Whether another listing of the source would take outputs for inputs."""
-    root = _real(source)
-    if not source.is_dir() or root in _real(output).parents:  # outputs inside the source are told apart
+def outputs_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
+    """Whether listing the source again would mistake outputs for inputs."""
+    root = _resolved(source)
+    if (
+        not source.is_dir() or root in _resolved(output).parents
+    ):  # an output folder inside the source is recognised
         return False
-    return any(root in _real(target).parents for target in targets)
+    return any(root in _resolved(target).parents for target in targets)
 
 
 def is_finished(source: Path, target: Path) -> bool:
-    """Whether an output is there and no older than its input."""
+    """Whether an output exists and is not older than its input."""
     try:
         done = target.stat()
         return done.st_size > 0 and done.st_mtime_ns >= source.stat().st_mtime_ns
@@ -102,7 +104,7 @@ def is_finished(source: Path, target: Path) -> bool:
 
 
 def remove_unfinished(targets: Iterable[Path]) -> None:
-    """Removes what a killed process left of these outputs."""
+    """Removes the partial files that a killed process left for these outputs."""
     names: dict[Path, set[str]] = {}
     for target in targets:
         names.setdefault(target.parent, set()).add(target.name)
@@ -110,45 +112,47 @@ def remove_unfinished(targets: Iterable[Path]) -> None:
         remove_temporaries(folder, own)
 
 
-def _has_an_ending(output: Path) -> bool:
-    """Whether an output looks like a file's name, of a format mistyped or unknown."""
+def _has_a_suffix(output: Path) -> bool:
+    """Whether an output looks like a file name, with a mistyped or unknown format."""
     return 3 <= len(output.suffix) <= 5 and output.suffix[1:].isalpha() and not output.is_dir()
 
 
-def _check_name(output: Path, naming: Naming) -> None:
+def _check_file_name(output: Path, naming: Naming) -> None:
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
         raise DataError(
-            f"{output}: images are written as {' '.join(FORMATS)}; if it is to be a folder, make it first"
+            f"{output}: images are written as {' '.join(FORMATS)}; if you mean a folder, create it first"
         )
     if naming.suffix:
-        raise SettingsError(f"{output}: names the file already; leave --suffix out, or give a folder")
+        raise SettingsError(f"{output}: is a file name; omit --suffix, or give a folder")
     if naming.format not in (None, "same") and suffix not in _SUFFIXES[naming.format]:
-        raise SettingsError(f"{output}: its name says {suffix}; leave --format {naming.format} out")
+        raise SettingsError(f"{output}: is named {suffix}; omit --format {naming.format}")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder that is not there. Raises DataError when it cannot be made or written into."""
+    """Creates a folder if necessary. Raises DataError when it cannot be created or is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(cannot_write(folder, error, "cannot be made")) from None
+        raise DataError(cannot_write(folder, error, "could not be created")) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: not writable")
 
 
-def _stay_below(output: Path, targets: Iterable[Path]) -> None:
-    """Raises DataError for a folder among the outputs that is a link to elsewhere; the output itself may be one."""
-    root = _real(output)
+def _refuse_links_out(output: Path, targets: Iterable[Path]) -> None:
+    """Raises DataError when a folder below the output links to elsewhere; the output itself may be a link."""
+    root = _resolved(output)
     for folder in dict.fromkeys(target.parent for target in targets):
-        if not _real(folder).is_relative_to(root):
-            raise DataError(f"{folder}: a link that leads out of {output}; remove it, or give another folder")
+        if not _resolved(folder).is_relative_to(root):
+            raise DataError(
+                f"{folder}: is a link that leads out of {output}; remove it, or give another folder"
+            )
 
 
-def _without_inputs(targets: dict[Path, Path]) -> dict[Path, Path]:
-    """The plan as it is. Raises DataError when an image would be written over."""
-    inputs = {_real(file) for file in targets}
+def _refuse_overwriting(targets: dict[Path, Path]) -> dict[Path, Path]:
+    """Returns the plan unchanged. Raises DataError when it would overwrite an input."""
+    inputs = {_resolved(file) for file in targets}
     for target in targets.values():
-        if _real(target) in inputs:
-            raise DataError(f"{target}: would be written over an input; give another folder")
+        if _resolved(target) in inputs:
+            raise DataError(f"{target}: would overwrite an input; give another folder")
     return targets

@@ -1,4 +1,4 @@
-"""A generator made usable: any image in, the translated image of the same size out."""
+"""Translates single images: any image in, the translated image of the same size out."""
 
 import functools
 import logging
@@ -23,16 +23,22 @@ from gan_nst.images.photo import Pixels
 from gan_nst.inference.exported import Description
 from gan_nst.networks import build
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.segments import Statistics, bytes_a_pixel, links, run_with
-from gan_nst.tiling.strips import Strips, missing, pad_to_multiple, padded_places, turned
+from gan_nst.tiling.segments import Statistics, bytes_a_pixel, run_with_statistics, stages
+from gan_nst.tiling.strips import (
+    Strips,
+    pad_to_multiple,
+    padded_indices,
+    padding_needed,
+    transposed_generator,
+)
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=Pixels)
 
-_TOGETHER = {"cpu": 256**2}  # pixels that pass the network at once; on the CPU more is slower, measured
-_TOGETHER_ELSEWHERE = 8 * 256**2
-_UNKNOWN = 2048.0  # bytes a pixel, of a network that is no generator of ours
+_BATCH_PIXELS = {"cpu": 256**2}  # on the CPU larger batches were measured to be slower
+_OTHER_BATCH_PIXELS = 8 * 256**2
+_UNKNOWN_BYTES_A_PIXEL = 2048.0  # of a network that is not one of our generators
 
 
 class Translator:
@@ -68,8 +74,8 @@ class Translator:
     @overload
     def __call__(self, image: P) -> P: ...
     def __call__(self, image: Image.Image | P) -> Image.Image | P:
-        """The translated image, as wide and high: a Pillow image for one, an RGB array (h, w, 3) of uint8 or uint16
-        for one.
+        """Returns the translated image, of the same size and kind: a Pillow image, or an RGB array (h, w, 3) of uint8
+        or uint16.
         """
         if isinstance(image, Image.Image):
             return Image.fromarray(self.translate([to_rgb(image)])[0])
@@ -77,17 +83,15 @@ class Translator:
 
     @property
     def takes_statistics(self) -> bool:
-        """Whether the generator can be normalised by other statistics than its images' own, and be computed in
-        strips.
-        """
+        """Whether the generator can be normalised by given statistics, and so be computed in strips."""
         return isinstance(self.generator, ResnetGenerator)
 
     @torch.inference_mode()
     def translate(self, images: Sequence[P], statistics: Statistics | None = None) -> list[P]:
-        """The translations of images of one size and type: RGB, (h, w, 3), uint8 or uint16, in and out.
+        """Translates images of the same size and type: RGB, (h, w, 3), uint8 or uint16, in and out.
 
-        statistics: what to normalise by instead of the images' own statistics. Raises DataError when an image does
-        not fit the memory, nor any part of it, or the disk not the scratch file.
+        statistics: returns what to normalise by instead of the images' own statistics. Raises DataError when not even
+        the smallest strip of an image fits in memory, or the scratch file does not fit on the disk.
         """
         for image in images:
             known = image.dtype in (np.uint8, np.uint16)
@@ -97,52 +101,52 @@ class Translator:
                 )
         if not images:
             return []
-        at_once = self.fits(*images[0].shape[:2])
-        found: list[Pixels] = []
-        if at_once == 0:
-            found += [self._in_parts(image, statistics) for image in images]
+        batch_size = self.fits(*images[0].shape[:2])
+        translated: list[Pixels] = []
+        if batch_size == 0:
+            translated += [self._in_strips(image, statistics) for image in images]
         else:
-            for first in range(0, len(images), at_once):
-                found += self._at_once(images[first : first + at_once], statistics)
-        return cast(list[P], found)
+            for first in range(0, len(images), batch_size):
+                translated += self._in_one_batch(images[first : first + batch_size], statistics)
+        return cast(list[P], translated)
 
     def fits(self, height: int, width: int) -> int:
-        """How many images of a size pass the network together best; 0 when one is too large to pass it whole."""
-        pixels = math.prod(length + missing(length, self._multiple) for length in (height, width))
-        together = max(1, _TOGETHER.get(self.device.type, _TOGETHER_ELSEWHERE) // pixels)
+        """The best batch size for images of a size; 0 when a single one does not fit in memory."""
+        pixels = math.prod(length + padding_needed(length, self._multiple) for length in (height, width))
+        together = max(1, _BATCH_PIXELS.get(self.device.type, _OTHER_BATCH_PIXELS) // pixels)
         return min(together, int(self.memory / (self._bytes_a_pixel * pixels)))
 
     def scale_of(self, height: int, width: int) -> float:
-        """How many times larger an image's shorter side is than those of the training."""
+        """How many times larger an image's shorter side is than the training images' was."""
         return min(height, width) / self.description.training_scale.load_size
 
-    def _at_once(self, images: Sequence[Pixels], statistics: Statistics | None) -> list[Pixels]:
+    def _in_one_batch(self, images: Sequence[Pixels], statistics: Statistics | None) -> list[Pixels]:
         batch = torch.stack([self._floats(image) for image in images])
         height, width = batch.shape[2:]
         padded = pad_to_multiple(batch, self._multiple)
         with autocast(self.precision, self.device):
-            output = self._pass(padded, statistics)
+            output = self._forward(padded, statistics)
         return [_to_pixels(x, images[0].dtype) for x in output[:, :, :height, :width]]
 
-    def _pass(self, batch: Tensor, statistics: Statistics | None) -> Tensor:
+    def _forward(self, batch: Tensor, statistics: Statistics | None) -> Tensor:
         if statistics is not None:
-            return run_with(self._resnet(), batch, statistics)
+            return run_with_statistics(self._resnet(), batch, statistics)
         output: Tensor = self.generator(batch)
         return output
 
-    def _in_parts(self, image: Pixels, statistics: Statistics | None) -> Pixels:
+    def _in_strips(self, image: Pixels, statistics: Statistics | None) -> Pixels:
         height, width = image.shape[:2]
         if not self.takes_statistics:
             needed = self._bytes_a_pixel * height * width / 2**30
             raise DataError(
-                f"{width}x{height} pixels take about {needed:.1f} GiB at once, and this file cannot translate in "
-                "parts; give the run or its .safetensors, a smaller --scale, or a larger --memory"
+                f"{width}x{height} pixels need about {needed:.1f} GiB, and this file cannot be translated in "
+                "strips; give the run or its .safetensors, a smaller --scale, or more --memory"
             )
         canvas = np.empty_like(image)
         source, target, generator = image, canvas, self._resnet()
         if width > height:
-            source, target, generator = image.swapaxes(0, 1), canvas.swapaxes(0, 1), self._turned
-        down, across = padded_places(source.shape[0], source.shape[1], self._multiple)
+            source, target, generator = image.swapaxes(0, 1), canvas.swapaxes(0, 1), self._transposed
+        down, across = padded_indices(source.shape[0], source.shape[1], self._multiple)
 
         def rows(span: range) -> Tensor:
             return self._floats(source[down[span.start : span.stop]][:, across])[None]
@@ -162,30 +166,30 @@ class Translator:
                 statistics=statistics,
             )
             log.info(
-                f"{width}x{height} pixels: in {len(strips.passes)} passes over strips, through "
-                f"{strips.needed / 1e9:.1f} GB of scratch in {self.scratch}"
+                f"{width}x{height} pixels: translating in strips, {len(strips.passes)} passes, with "
+                f"{strips.needed / 1e9:.1f} GB of scratch space in {self.scratch}"
             )
             strips.translate(sink, report)
         return canvas
 
     @functools.cached_property
-    def _turned(self) -> ResnetGenerator:
-        return turned(self._resnet())
+    def _transposed(self) -> ResnetGenerator:
+        return transposed_generator(self._resnet())
 
     def _resnet(self) -> ResnetGenerator:
         if not isinstance(self.generator, ResnetGenerator):
-            raise ValueError("this generator takes no statistics")
+            raise ValueError("this generator does not accept statistics")
         return self.generator
 
     def _floats(self, pixels: Pixels) -> Tensor:
-        """Pixels (h, w, 3) as float32 (3, h, w) in [-1, 1], on the device."""
+        """Pixels (h, w, 3) as float32 (3, h, w) in [-1, 1] on the device."""
         if pixels.dtype == np.uint8:
             return to_float(to_tensor(cast(ImageArray, pixels)).to(self.device))
         return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).to(self.device) / 32767.5 - 1
 
 
 def _to_pixels(x: Tensor, dtype: np.dtype[np.generic]) -> Pixels:
-    """Float (3, h, w) in [-1, 1] as pixels (h, w, 3), rounded; values outside the range are clipped."""
+    """Floats (3, h, w) in [-1, 1] as pixels (h, w, 3), rounded and clipped."""
     if dtype == np.uint8:
         return to_image(to_uint8(x))
     values = ((x + 1) * 32767.5).round().clamp(0, 65535)
@@ -194,10 +198,10 @@ def _to_pixels(x: Tensor, dtype: np.dtype[np.generic]) -> Pixels:
 
 def _bytes_a_pixel(generator: nn.Module, description: Description) -> float:
     if isinstance(generator, ResnetGenerator):
-        return bytes_a_pixel(links(generator))
+        return bytes_a_pixel(stages(generator))
     if description.network.get("name") != "resnet":
-        return _UNKNOWN
-    with torch.device("meta"):  # a file of another format still says what its network is
+        return _UNKNOWN_BYTES_A_PIXEL
+    with torch.device("meta"):  # a portable file still describes its network
         network = build(description.network)
     assert isinstance(network, ResnetGenerator)
-    return bytes_a_pixel(links(network))
+    return bytes_a_pixel(stages(network))

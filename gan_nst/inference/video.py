@@ -1,12 +1,13 @@
-"""A video in, the translated video out: with its sound, its times and its form, and without flicker."""
+"""Translates a video, keeping its sound, frame times and format, and reducing flicker."""
 
 import logging
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -19,20 +20,21 @@ from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import FORMATS, Photo, write_photo
 from gan_nst.images.video import Footage, Shot, Stills
 from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
-from gan_nst.inference.folder import Outcome, ahead
+from gan_nst.inference.folder import Outcome, read_ahead
 from gan_nst.inference.outputs import inputs, make_folder, output_name, plan_outputs
 from gan_nst.inference.translator import Translator
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.flow import Cuts, Smoother
-from gan_nst.tiling.segments import links
+from gan_nst.tiling.flow import CutDetector, Smoother
+from gan_nst.tiling.segments import stages
 
 log = logging.getLogger(__name__)
 
 
 class Window:
-    """Statistics, for Translator.translate, of each frame and the `length` - 1 before it; 1: of the frame alone.
+    """Shares a norm's statistics over a sliding window of frames; pass it to Translator.translate.
 
-    norm: the name of the one that shares them. The frames come in their order, any number at a time.
+    length: frames in the window, the current one included; 1 shares nothing. norm: the name of the norm. The frames
+    must come in order, any number at a time.
     """
 
     def __init__(self, length: int, norm: str) -> None:
@@ -40,13 +42,13 @@ class Window:
         self._kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=length)
 
     def reset(self) -> None:
-        """Forgets the frames so far: at a cut."""
+        """Forgets the frames so far; call it at a cut."""
         self._kept.clear()
 
     def __call__(self, name: str, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the biased variance of all pixels of each frame's window; (n, c) in and out.
+        """Returns the mean and biased variance over all pixels of each frame's window; (n, c) in and out.
 
-        name: of the norm. By the law of total variance: the mean of the frames' variances, and the variance of their
+        By the law of total variance, the variance is the mean of the frames' variances plus the variance of their
         means.
         """
         if name != self.norm:
@@ -70,17 +72,17 @@ _READ_AHEAD = 64 * 2**20  # bytes
 
 @dataclass
 class VideoOutcome(Outcome):
-    """What became of a video: `written` is the video, or its images; `failures` are parts that could not be read."""
+    """The result of translating a video. written: the video, or its frames. failures: parts that were unreadable."""
 
     frames: int = 0
 
     @property
     def trouble(self) -> str:
-        return f"not everything could be read, {counted(len(self.failures), 'fault')}"
+        return f"the video could only be read in part ({counted(len(self.failures), 'fault')})"
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is named like a video's file."""
+    """Whether a path has a video's suffix and is not a folder."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
@@ -90,11 +92,10 @@ def translate_video(
     output: Path,
     options: TranslateOptions = TranslateOptions(),
 ) -> VideoOutcome:
-    """Translates a video, or a folder of its frames, into a video, or a folder of frames named 000001.png and so on.
+    """Translates a video or a folder of frames into a video or a folder of frames (000001.png and so on).
 
-    What an output without a video's suffix names is a folder. A video that is damaged or breaks off is translated as
-    far as it can be read, and the outcome says so. Raises DataError, and leaves no video, when nothing can be read or
-    the output not be written.
+    An output without a suffix is a folder. A damaged or truncated video is translated as far as it can be read, and
+    the outcome reports it. Raises DataError, and leaves no video, when nothing can be read or written.
     """
     outcome = VideoOutcome()
     with (
@@ -102,13 +103,13 @@ def translate_video(
         _sink(video, output, options, outcome) as sink,
     ):
         if options.window > 1 and not translator.takes_statistics:
-            log.warning("this generator's statistics cannot be shared between frames; --window is left out")
+            log.warning("this generator cannot share statistics between frames; ignoring --window")
             options = replace(options, window=1)
         with (
             progress_bar(f"translating {source.name}") as report,
-            closing(ahead(_itself, video.shots(), _bytes, 1, _READ_AHEAD)) as shots,
+            closing(_decode_ahead(video)) as shots,
         ):
-            for shot, photo in stylize(translator, shots, options):
+            for shot, photo in translate_shots(translator, shots, options):
                 sink(shot, photo)
                 outcome.frames += 1
                 if report is not None:
@@ -117,10 +118,21 @@ def translate_video(
     return outcome
 
 
-def stylize(
+def _decode_ahead(video: Footage | Stills) -> Generator[Shot, None, None]:
+    """Yields the video's shots in order, decoded in a thread ahead of the caller."""
+    shots = video.shots()
+
+    def size(shot: Shot | None) -> int:
+        return 0 if shot is None else shot.photo.pixels.nbytes
+
+    with closing(read_ahead(lambda _: next(shots, None), repeat(None), size, 1, _READ_AHEAD)) as decoded:
+        yield from iter(lambda: next(decoded), None)
+
+
+def translate_shots(
     translator: Translator, shots: Iterable[Shot], options: TranslateOptions
 ) -> Iterator[tuple[Shot, Photo]]:
-    """The shots with their translations, in order; shared statistics and smoothing begin anew at every cut."""
+    """Yields the shots with their translations, in order; shared statistics and smoothing restart at every cut."""
     window = Window(options.window, _last_norm(translator)) if options.window > 1 else None
     smoother = Smoother(options.smooth) if options.smooth else None
     for batch, begins in _batches(shots, translator.fits):
@@ -137,8 +149,8 @@ def stylize(
 
 
 def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator[tuple[list[Shot], bool]]:
-    """Shots in a row that may pass the network together, and whether they begin a scene."""
-    cuts, batch, begins = Cuts(), list[Shot](), True
+    """Yields consecutive shots that may be translated together, and whether they begin a scene."""
+    cuts, batch, begins = CutDetector(), list[Shot](), True
     for shot in shots:
         pixels, cut = shot.photo.pixels, cuts(shot.photo.pixels)
         if batch:
@@ -157,11 +169,11 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
 def _sink(
     video: Footage | Stills, output: Path, options: TranslateOptions, outcome: VideoOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
-    """Where translations go: within the context, call it with each."""
+    """A context whose value is called with each shot and its translation, in order, to write them."""
     if names_a_video(output):
         clip = Clip(video.video, options.start, options.end) if isinstance(video, Footage) else None
         if clip is not None and output.exists() and output.samefile(clip.video.path):
-            raise DataError(f"{output}: would be written over the input; give another name")
+            raise DataError(f"{output}: would overwrite the input; give another name")
         with VideoWriter(output, options.crf, clip) as writer:
             yield lambda shot, photo: writer.add(photo.pixels, shot.form, shot.pts, shot.duration)
         outcome.written.append(output)
@@ -180,7 +192,7 @@ def _sink(
 
 
 def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | Stills:
-    """What is to be translated. Raises DataError when there is nothing, or a video's frames have too many pixels."""
+    """Opens the input. Raises DataError when there is none, or when a video's frames have too many pixels."""
     if not source.exists():
         raise DataError(f"{source}: no such video or folder")
     part = options.every, options.start, options.end
@@ -190,8 +202,8 @@ def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | 
         if width * height > options.max_pixels:
             footage.close()
             raise DataError(
-                f"{source}: has frames of {width}x{height} pixels, more than the {options.max_pixels} that are "
-                "allowed; --max-pixels allows more"
+                f"{source}: frames have {width}x{height} pixels, more than the {options.max_pixels} allowed; "
+                "raise --max-pixels"
             )
         return footage
     return Stills(
@@ -205,15 +217,15 @@ def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | 
 
 
 def names_a_video(output: Path) -> bool:
-    """Whether an output is a video; else it is a folder. VideoWriter refuses suffixes that it does not know."""
+    """Whether an output is a video rather than a folder. VideoWriter refuses unknown suffixes."""
     return bool(output.suffix) and not output.is_dir()
 
 
 def _make_empty(folder: Path, naming: Naming) -> None:
-    """A folder for a video's frames, without earlier ones, of whatever format, which would mix with them."""
+    """Creates a folder for a video's frames. Raises DataError when it has older frames, which would mix with them."""
     if folder.exists() and not folder.is_dir():
         raise DataError(
-            f"{folder}: is a file; a video's frames need a folder, a video one of {' '.join(VIDEO_SUFFIXES)}"
+            f"{folder}: is a file; give a folder for frames, or a name ending in one of {' '.join(VIDEO_SUFFIXES)}"
         )
     make_folder(folder)
     ending = "|".join(map(re.escape, FORMATS))
@@ -223,18 +235,10 @@ def _make_empty(folder: Path, naming: Naming) -> None:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
     if earlier is not None:
-        raise DataError(f"{folder}: has frames already ({earlier}); remove them or give another folder")
+        raise DataError(f"{folder}: already has frames ({earlier}); remove them or give another folder")
 
 
 def _last_norm(translator: Translator) -> str:
     """The name of the generator's last instance norm."""
     assert isinstance(translator.generator, ResnetGenerator)
-    return [link.name for link in links(translator.generator) if link.segment.norm is not None][-1]
-
-
-def _itself(shot: Shot) -> Shot:
-    return shot
-
-
-def _bytes(shot: Shot) -> int:
-    return shot.photo.pixels.nbytes
+    return [link.name for link in stages(translator.generator) if link.segment.norm is not None][-1]

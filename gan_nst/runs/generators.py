@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from gan_nst.core.device import device_for_rank
 from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.core.options import TranslatorOptions
-from gan_nst.inference.exported import Description, TrainingScale, generator_of, load_exported
+from gan_nst.inference.exported import Description, TrainingScale, build_generator, load_exported
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import find_run
-from gan_nst.tiling.segments import fold_resizes
+from gan_nst.tiling.segments import fuse_upsampling
 from gan_nst.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def load_translator(source: Path | str, options: TranslatorOptions = TranslatorO
         raise SettingsError(f"--scratch {options.scratch}: no such folder")
     generator, description = load_generator(Path(source), options.direction)
     return Translator(
-        fold_resizes(generator),
+        fuse_upsampling(generator),
         description,
         device_for_rank(options.device),
         options.precision,
@@ -92,7 +92,7 @@ def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tu
         description = describe(payload["translations"][name]["network"], name, payload["settings"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{where}: its settings are not those of a run") from None
-    return generator_of(description, _averaged(payload, name), where), description
+    return build_generator(description, _averaged(payload, name), where), description
 
 
 def describe(network: dict[str, Any], translation: str, settings: Mapping[str, Any]) -> Description:

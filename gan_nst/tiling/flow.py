@@ -1,7 +1,7 @@
-"""Motion between a video's frames: where it is known, a frame's translation is blended with that of the frame before.
+"""Optical flow between video frames: detects cuts, and blends translations along the motion.
 
-The motion is that of the video as it was videoed, not of the translation, which may flicker. Where it is not known, at
-what comes into sight, behind moving edges and after cuts, the translation stays as it is, so that nothing trails.
+The motion is estimated on the original frames, as the translation may flicker. Where it is unreliable (in newly visible
+areas, behind moving edges and after cuts) the translation is left unchanged, so that nothing leaves trails.
 """
 
 from collections import deque
@@ -18,23 +18,23 @@ from gan_nst.images.video import CUT, SPIKE
 Field = NDArray[np.float32]
 Gray = NDArray[np.uint8]
 
-_SIDES = 64, 540  # pixels of the shorter side between which motion is looked for
-_REACH = 6  # changes that a cut is compared with
-_STRAY = 0.7  # pixels that the way there and back may miss by
-_STRAY_SHARE = 0.05  # the same, as a share of the motion
-_UNLIKE = 6.0  # difference, of 255, of the videoed pixels, without their noise
-_ROOM = 24.0  # how far, of 255, the result may leave the range of colours around it in the translation
+_SIDES = 64, 540  # smallest and largest shorter side, in pixels, at which motion is estimated
+_HISTORY = 6  # frame differences that a cut is compared with
+_FLOW_ERROR = 0.7  # pixels by which forward and backward flow may disagree
+_FLOW_ERROR_SHARE = 0.05  # additional disagreement, relative to the motion
+_COLOUR_ERROR = 6.0  # tolerated difference, of 255, of the denoised original pixels
+_ROOM = 24.0  # how far, of 255, the result may exceed the range of neighbouring colours in the translation
 
 
-class Cuts:
-    """Finds the first frames of scenes, one frame after the other."""
+class CutDetector:
+    """Detects cuts, one frame after the other."""
 
     def __init__(self) -> None:
         self._before: Field | None = None
-        self._changes: deque[float] = deque(maxlen=_REACH)
+        self._changes: deque[float] = deque(maxlen=_HISTORY)
 
     def __call__(self, image: Pixels) -> bool:
-        """Whether a scene begins with this frame, (h, w, 3); the video's first begins one too."""
+        """Whether a scene begins with this frame, (h, w, 3); the first frame always begins one."""
         small = cv2.resize(as_uint8(image), (64, 36), interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._before = self._before, small
         if before is None:
@@ -46,8 +46,8 @@ class Cuts:
 
 
 @dataclass
-class _Past:
-    """The frame before: as videoed, its gray, and what was made of it, float32."""
+class _Previous:
+    """The previous frame: the original, its gray version, and its smoothed translation in float32."""
 
     image: Pixels
     gray: Gray
@@ -55,41 +55,41 @@ class _Past:
 
 
 class Smoother:
-    """Blends each translated frame with the one before, moved along with the motion, where that is known.
+    """Blends each translated frame with the motion-compensated previous one, where the motion is reliable.
 
-    strength: the share, 0 to below 1, of what came before; 0.7 averages over the last three or so.
+    strength: the share of the previous frame, 0 to below 1; 0.7 averages over about three frames.
     """
 
     def __init__(self, strength: float = 0.7) -> None:
         self.strength = strength
-        self._past: _Past | None = None
+        self._previous: _Previous | None = None
 
     def reset(self) -> None:
-        """Forgets the frame before: at a cut."""
-        self._past = None
+        """Forgets the previous frame; call it at a cut."""
+        self._previous = None
 
     def __call__(self, image: Pixels, translated: Pixels) -> Pixels:
-        """The translation without its flicker. image: the frame as videoed; all (h, w, 3), of one size."""
-        past, gray = self._past, _gray(image)
+        """Returns the translation with less flicker. image: the original frame; all (h, w, 3), of the same size."""
+        previous, gray = self._previous, _gray(image)
         result: Field = translated.astype(np.float32)
-        if past is not None and past.result.shape == result.shape:
+        if previous is not None and previous.result.shape == result.shape:
             unit = np.iinfo(translated.dtype).max / 255
-            back = motion(gray, past.gray)
-            trust = _trust(past, image, back, motion(past.gray, gray))
-            moved = warp(past.result, back)
+            backward = optical_flow(gray, previous.gray)
+            reliability = _reliability(previous, image, backward, optical_flow(previous.gray, gray))
+            moved = warp(previous.result, backward)
             room = np.float32(_ROOM * unit)
             around = np.ones((5, 5), np.uint8)
             moved = np.clip(moved, cv2.erode(result, around) - room, cv2.dilate(result, around) + room)
-            result += (self.strength * trust)[..., None] * (moved - result)
-        self._past = _Past(image, gray, result)
+            result += (self.strength * reliability)[..., None] * (moved - result)
+        self._previous = _Previous(image, gray, result)
         top = np.iinfo(translated.dtype).max
         return cast(Pixels, np.clip(np.rint(result), 0, top).astype(translated.dtype))
 
 
-def motion(one: Gray, other: Gray) -> Field:
-    """Where each pixel of one gray image lies in the other, as its distance in pixels, x and y: (h, w, 2).
+def optical_flow(one: Gray, other: Gray) -> Field:
+    """Returns the displacement of each pixel from one gray image to the other, x and y in pixels: (h, w, 2).
 
-    Dense inverse search (Kroeger et al. 2016, arXiv:1603.03590), at no more than a middling resolution.
+    Dense inverse search (Kroeger et al. 2016, arXiv:1603.03590), at a moderate resolution.
     """
     height, width = one.shape
     scale = float(np.clip(min(one.shape), *_SIDES)) / min(one.shape)
@@ -106,9 +106,9 @@ def motion(one: Gray, other: Gray) -> Field:
 
 
 def warp(image: NDArray[np.generic], flow: Field, how: int = cv2.INTER_CUBIC) -> Field:
-    """The image, (h, w) or (h, w, c), looked up at each pixel's place plus the flow there, in float32.
+    """Samples the image, (h, w) or (h, w, c), at each pixel's position plus its flow, in float32.
 
-    Cubic, as a frame is warped again with each that follows: linear interpolation would soften it every time.
+    Cubic by default, as a frame is warped again for each that follows: linear interpolation would blur it every time.
     """
     height, width = flow.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -123,7 +123,7 @@ def warp(image: NDArray[np.generic], flow: Field, how: int = cv2.INTER_CUBIC) ->
 
 
 def as_uint8(image: Pixels) -> NDArray[np.uint8]:
-    """The image with 8 bits."""
+    """The image at 8 bits."""
     return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image.astype(np.uint8, copy=False)
 
 
@@ -131,20 +131,20 @@ def _gray(image: Pixels) -> Gray:
     return cast(Gray, cv2.cvtColor(as_uint8(image), cv2.COLOR_RGB2GRAY))
 
 
-def _trust(past: _Past, image: Pixels, back: Field, forth: Field) -> Field:
-    """How far the motion can be relied on at each pixel, 0 to 1, (h, w).
+def _reliability(previous: _Previous, image: Pixels, backward: Field, forward: Field) -> Field:
+    """Returns the reliability of the motion at each pixel, 0 to 1, (h, w).
 
-    The way back and forth again must end where it began (Sundaram et al. 2010), within the image, and what was
-    videoed there must look the same; its noise is blurred away before.
+    Backward and forward flow must cancel out (Sundaram et al. 2010), stay within the image, and the original frames
+    must look the same there, once blurred against noise.
     """
-    height, width = back.shape[:2]
-    stray = np.linalg.norm(back + warp(forth, back, cv2.INTER_LINEAR), axis=2)
-    stray /= _STRAY + _STRAY_SHARE * np.linalg.norm(back, axis=2)
+    height, width = backward.shape[:2]
+    flow_error = np.linalg.norm(backward + warp(forward, backward, cv2.INTER_LINEAR), axis=2)
+    flow_error /= _FLOW_ERROR + _FLOW_ERROR_SHARE * np.linalg.norm(backward, axis=2)
     unit = np.iinfo(image.dtype).max / 255
-    unlike = image.astype(np.float32) - warp(past.image, back, cv2.INTER_LINEAR)
-    unlike = np.abs(cv2.GaussianBlur(unlike, (0, 0), 1.5)).max(2) / (unit * _UNLIKE)
-    trust: Field = np.exp(-np.square(stray) - np.square(unlike)).astype(np.float32)
+    colour_error = image.astype(np.float32) - warp(previous.image, backward, cv2.INTER_LINEAR)
+    colour_error = np.abs(cv2.GaussianBlur(colour_error, (0, 0), 1.5)).max(2) / (unit * _COLOUR_ERROR)
+    reliability: Field = np.exp(-np.square(flow_error) - np.square(colour_error)).astype(np.float32)
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    x, y = columns + back[..., 0], rows + back[..., 1]
-    trust[(x < 0) | (y < 0) | (x > width - 1) | (y > height - 1)] = 0
-    return cast(Field, cv2.GaussianBlur(cv2.erode(trust, np.ones((5, 5), np.uint8)), (0, 0), 1.0))
+    x, y = columns + backward[..., 0], rows + backward[..., 1]
+    reliability[(x < 0) | (y < 0) | (x > width - 1) | (y > height - 1)] = 0
+    return cast(Field, cv2.GaussianBlur(cv2.erode(reliability, np.ones((5, 5), np.uint8)), (0, 0), 1.0))

@@ -1,9 +1,8 @@
-"""An image too large for the memory, translated as if it were not: in strips of rows, normalised by the statistics of
-the whole image.
+"""Translates an image that does not fit in memory, in strips of rows normalised by the statistics of the whole image.
 
-The statistics of a norm are known when its segment has been computed for every row. So the image is passed once for
-each norm. A result below the image's resolution is kept in a scratch file for the next pass; one at the image's own
-is many times as large, and is computed again from the last one kept.
+The statistics of a norm are known once its stage has been computed for every row, so there is one pass over the image
+for each norm. A result below the image's resolution is kept in a scratch file for the next pass; one at full resolution
+is many times as large, and is recomputed from the last one kept.
 """
 
 import copy
@@ -24,46 +23,52 @@ from torch import Tensor
 from gan_nst.core.errors import DataError
 from gan_nst.networks.norm import moments
 from gan_nst.networks.resnet import ResnetGenerator
-from gan_nst.tiling.segments import Link, Statistics, bytes_a_pixel, links
+from gan_nst.tiling.segments import Stage, Statistics, bytes_a_pixel, stages
+
+Rows = Callable[[range], Tensor]  # returns rows of the image, (1, 3, rows, w) in [-1, 1]
+Sink = Callable[[range, Tensor], None]  # receives rows of the translation, likewise, from top to bottom
+Report = Callable[[float], None]  # receives the share that is done, 0 to 1
 
 SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
 
 
-def missing(length: int, multiple: int) -> int:
-    """By how many pixels a side is padded: to a multiple, and to what the networks need."""
-    target = max(length, SMALLEST, 2 * multiple)  # at the lowest resolution 2 pixels are left to reflect
+def padding_needed(length: int, multiple: int) -> int:
+    """The pixels that a side is padded by: to a multiple, and to the networks' minimum."""
+    target = max(length, SMALLEST, 2 * multiple)  # leaves 2 pixels to reflect at the lowest resolution
     return -(-target // multiple) * multiple - length
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Images (n, c, h, w) padded by reflection; tiny ones, which have too little to reflect, repeat their edge."""
+    """Images (n, c, h, w) padded by reflection; images too small to reflect repeat their edge."""
     height, width = images.shape[2:]
-    down, right = missing(height, multiple), missing(width, multiple)
+    down, right = padding_needed(height, multiple), padding_needed(width, multiple)
     return (
-        F.pad(images, (0, right, 0, down), mode=_mode(height, width, multiple)) if down or right else images
+        F.pad(images, (0, right, 0, down), mode=_padding_mode(height, width, multiple))
+        if down or right
+        else images
     )
 
 
-def padded_places(height: int, width: int, multiple: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which rows and which columns of an image make the one that `pad_to_multiple` makes of it."""
-    mode = _mode(height, width, multiple)
-    return _places(height, multiple, mode), _places(width, multiple, mode)
+def padded_indices(height: int, width: int, multiple: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The row and column indices of an image that make up its padded version, as `pad_to_multiple` returns it."""
+    mode = _padding_mode(height, width, multiple)
+    return _indices(height, multiple, mode), _indices(width, multiple, mode)
 
 
-def _places(length: int, multiple: int, mode: str) -> NDArray[np.intp]:
-    at = np.arange(length + missing(length, multiple))
+def _indices(length: int, multiple: int, mode: str) -> NDArray[np.intp]:
+    at = np.arange(length + padding_needed(length, multiple))
     return np.where(at < length, at, 2 * (length - 1) - at if mode == "reflect" else length - 1)
 
 
-def _mode(height: int, width: int, multiple: int) -> Literal["reflect", "replicate"]:
-    enough = missing(height, multiple) < height and missing(width, multiple) < width
+def _padding_mode(height: int, width: int, multiple: int) -> Literal["reflect", "replicate"]:
+    enough = padding_needed(height, multiple) < height and padding_needed(width, multiple) < width
     return "reflect" if enough else "replicate"
 
 
-def turned(generator: ResnetGenerator) -> ResnetGenerator:
-    """A copy that makes of a transposed image what this one makes of the image, transposed.
+def transposed_generator(generator: ResnetGenerator) -> ResnetGenerator:
+    """Returns a copy that maps transposed images to transposed translations.
 
-    Everything in it treats rows as it does columns, but its convolutions' weights.
+    Only the convolutions' weights tell rows from columns.
     """
     twin = copy.deepcopy(generator)
     for weight in twin.parameters():
@@ -72,15 +77,15 @@ def turned(generator: ResnetGenerator) -> ResnetGenerator:
     return twin
 
 
-class Store:
-    """A tensor (1, c, height, w) in a file that has no name, and is gone when it is closed or the process ends.
+class ScratchFile:
+    """A tensor (1, c, height, w) in an unnamed file, which vanishes when it is closed or the process ends.
 
-    Read and written with calls, not mapped into memory, so that what the system caches of it is not this process's.
+    It is read and written, not mapped, so that the system's cache does not count as this process's memory.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shape = (0, 0)  # width and channels, known since the first write
+        self._shape = (0, 0)  # width and channels, set by the first write
         self._dtype = torch.float32
         try:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (see close)
@@ -90,11 +95,11 @@ class Store:
             ) from None
 
     def write(self, rows: range, x: Tensor) -> None:
-        """Keeps x, (1, c, len(rows), w), as these rows. Raises DataError when the disk is full."""
+        """Stores x, (1, c, len(rows), w), as these rows. Raises DataError when the disk is full."""
         pixels = x.detach().permute(0, 2, 3, 1).contiguous().cpu()
         self._shape, self._dtype = (pixels.shape[2], pixels.shape[3]), pixels.dtype
         data = _bytes(pixels)
-        self._file.seek(rows.start * self._row)
+        self._file.seek(rows.start * self._row_bytes)
         try:
             while data:
                 data = data[self._file.write(data) :]
@@ -105,10 +110,10 @@ class Store:
             ) from None
 
     def read(self, rows: range) -> Tensor:
-        """These rows, (1, c, len(rows), w), with a pixel's channels side by side in memory."""
+        """Returns these rows, (1, c, len(rows), w), in the channels-last layout."""
         pixels = torch.empty((1, len(rows), *self._shape), dtype=self._dtype)
         data = _bytes(pixels)
-        self._file.seek(rows.start * self._row)
+        self._file.seek(rows.start * self._row_bytes)
         while data:
             got = self._file.readinto(data)
             assert got, "rows are written before they are read"
@@ -116,12 +121,11 @@ class Store:
         return pixels.permute(0, 3, 1, 2)
 
     def close(self) -> None:
-        """Gives the disk's space back."""
+        """Frees the disk space."""
         self._file.close()
 
     @property
-    def _row(self) -> int:
-        """Bytes."""
+    def _row_bytes(self) -> int:
         return self._shape[0] * self._shape[1] * self._dtype.itemsize
 
 
@@ -130,68 +134,63 @@ def _bytes(x: Tensor) -> memoryview:
     return memoryview(x.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Raises DataError where the folder's disk has less than `needed` bytes left."""
+def check_space(folder: Path, needed: int) -> None:
+    """Raises DataError when the folder's disk has fewer than `needed` bytes free."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise DataError(f"{folder}: cannot hold a scratch file ({error.strerror}); give --scratch") from None
     if free < needed:
         raise DataError(
-            f"{folder}: {free / 1e6:,.0f} MB free, and the scratch file takes {needed / 1e6:,.0f} MB; give a folder on "
+            f"{folder}: {free / 1e6:,.0f} MB free, but the scratch file needs {needed / 1e6:,.0f} MB; give a folder on "
             "another disk with --scratch, or more --memory"
         )
 
 
-Rows = Callable[[range], Tensor]  # gives rows of the image, (1, 3, rows, w) in [-1, 1]
-Sink = Callable[[range, Tensor], None]  # takes rows of the translation, likewise, from top to bottom
-Report = Callable[[float], None]  # takes the share that is done, 0 to 1
-
-
 @dataclass(frozen=True)
 class Pass:
-    """One way over the image: the links from the last kept result to the norm whose statistics it gathers, or to the
-    translation. kept: whether the last link's result is.
+    """One pass over the image: the stages from the last kept result to the norm whose statistics it gathers, or to the
+    translation. kept: whether the last stage's result is kept.
     """
 
-    chain: list[Link]
+    chain: list[Stage]
     kept: bool
 
     @property
     def cost(self) -> float:
-        return sum(at.cost for at in self.chain)
+        return sum(stage.cost for stage in self.chain)
 
 
 def passes(generator: ResnetGenerator) -> list[Pass]:
-    """The ways over an image that its translation takes."""
+    """The passes over an image that its translation takes."""
     found: list[Pass] = []
-    chain: list[Link] = []
-    for at in links(generator):
-        chain = [*chain, at]
-        found.append(Pass(chain, kept=at.scale < 1))
-        if at.scale < 1:
+    chain: list[Stage] = []
+    for stage in stages(generator):
+        chain = [*chain, stage]
+        found.append(Pass(chain, kept=stage.scale < 1))
+        if stage.scale < 1:
             chain = []
     return found
 
 
-def scratch_bytes(ways: Sequence[Pass]) -> float:
-    """The most that is kept at once, for each pixel of the image, in float32."""
+def scratch_bytes(passes: Sequence[Pass]) -> float:
+    """The peak size of what is kept, per pixel of the image, in float32."""
     source, trunk, most = 0.0, 0.0, 0.0
-    for way in ways:
-        first, last = way.chain[0], way.chain[-1]
+    for step in passes:
+        first, last = step.chain[0], step.chain[-1]
         new = source if first.segment.keep else 0.0
-        most = max(most, source + trunk + new + (last.bytes_kept if way.kept else 0))
-        if way.kept:
+        most = max(most, source + trunk + new + (last.bytes_kept if step.kept else 0))
+        if step.kept:
             trunk = new or (0.0 if first.segment.entry.startswith("add") else trunk)
             source = last.bytes_kept
     return most
 
 
 class Strips:
-    """The translation of one image.
+    """The translation of one image in strips.
 
-    height, width: the image's, multiples of the generator's `multiple`. memory: bytes for what is computed at once.
-    scratch: the folder of the scratch files. statistics: what to normalise by instead of the image's own.
+    height, width: the image's, multiples of the generator's `multiple`. memory: bytes that the network may use at once.
+    scratch: the folder of the scratch files. statistics: returns what to normalise by instead of the image's own.
     """
 
     def __init__(
@@ -216,37 +215,37 @@ class Strips:
         self._statistics = statistics
         self._device = next(generator.parameters()).device
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
-        self._source: Link | None = None  # whose result the pass starts from; None: the image
-        self._stores: list[Store] = []  # those that are open
-        self._result: Store | None = None
-        self._trunk: Store | None = None
+        self._source: Stage | None = None  # whose result the pass starts from; None: the image
+        self._open: list[ScratchFile] = []  # the open ones
+        self._result: ScratchFile | None = None
+        self._trunk: ScratchFile | None = None
 
     def translate(self, sink: Sink, report: Report | None = None) -> None:
-        """Raises DataError, before anything is computed, when the memory does not hold the least strip, or the disk
-        not the scratch files.
+        """Passes the translation to `sink`. Raises DataError, before anything is computed, when not even the smallest
+        strip fits in memory, or the scratch files do not fit on the disk.
         """
-        heights = [self._strip(way) for way in self.passes]
-        require_space(self._scratch, self.needed)
-        total, done = sum(way.cost for way in self.passes) * self.height, 0.0
+        heights = [self._strip_height(step) for step in self.passes]
+        check_space(self._scratch, self.needed)
+        total, done = sum(step.cost for step in self.passes) * self.height, 0.0
         try:
-            for way, height in zip(self.passes, heights, strict=True):
-                for share in self._go(way, height, sink):
-                    done += way.cost * share
+            for step, height in zip(self.passes, heights, strict=True):
+                for share in self._run(step, height, sink):
+                    done += step.cost * share
                     if report is not None:
                         report(done / total)
         finally:
-            self._close(set(self._stores))
+            self._close_all(set(self._open))
 
-    def _go(self, way: Pass, height: int, sink: Sink) -> Iterator[float]:
-        """One pass, in strips whose results have `height` rows; yields the rows of the image that each took."""
-        first, last = way.chain[0], way.chain[-1]
-        result = self._store() if way.kept else None
-        trunk = self._store() if first.segment.keep else None
+    def _run(self, step: Pass, height: int, sink: Sink) -> Iterator[float]:
+        """Runs a pass in strips whose results have `height` rows; yields the image rows that each covered."""
+        first, last = step.chain[0], step.chain[-1]
+        result = self._open_scratch() if step.kept else None
+        trunk = self._open_scratch() if first.segment.keep else None
         gathered = Moments()
-        of_result = round(self.height * last.scale)
-        for top in range(0, of_result, height):
-            strip = range(top, min(top + height, of_result))
-            x, kept, start = self._compute(way.chain, strip)
+        total = round(self.height * last.scale)
+        for top in range(0, total, height):
+            strip = range(top, min(top + height, total))
+            x, kept, start = self._compute(step.chain, strip)
             if last.segment.norm is None:
                 sink(strip, self.generator.finish(x, start))
             else:
@@ -259,78 +258,78 @@ class Strips:
             del x, kept
             yield len(strip) / last.scale
         if last.segment.norm is not None:
-            self._known[last.name] = self._choose(last.name, gathered)
+            self._known[last.name] = self._final_statistics(last.name, gathered)
         if result is not None:
             if first.segment.keep or first.segment.entry.startswith("add"):
                 self._trunk = trunk
             self._source, self._result = last, result
-            self._close(set(self._stores) - {self._result, self._trunk})
+            self._close_all(set(self._open) - {self._result, self._trunk})
 
-    def _store(self) -> Store:
-        store = Store(self._scratch)
-        self._stores.append(store)
+    def _open_scratch(self) -> ScratchFile:
+        store = ScratchFile(self._scratch)
+        self._open.append(store)
         return store
 
-    def _close(self, stores: Set[Store | None]) -> None:
-        self._stores = [store for store in self._stores if store not in stores]
+    def _close_all(self, stores: Set[ScratchFile | None]) -> None:
+        self._open = [store for store in self._open if store not in stores]
         for store in stores:
             if store is not None:
                 store.close()
 
-    def _compute(self, chain: Sequence[Link], strip: range) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """A strip of the chain's result, before its norm, of the trunk it keeps, and of the start."""
+    def _compute(self, chain: Sequence[Stage], strip: range) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns a strip of the chain's result before its norm, of the trunk that it keeps, and of the start."""
         spans = [strip]
-        for at in reversed(chain):
-            spans.insert(0, at.needs(spans[0], round(self.height * at.before)))
+        for stage in reversed(chain):
+            spans.insert(0, stage.needs(spans[0], round(self.height * stage.before)))
         x, trunk = self._read(spans[0])
         kept: Tensor | None = None
         start: Tensor | None = None
-        for at, given, wanted in zip(chain, spans[:-1], spans[1:], strict=True):
-            start = self._start(given) if at.segment.norm is None else None
-            x, trunk = at.segment(x, trunk, start)
-            if at.segment.keep:
+        for stage, given, wanted in zip(chain, spans[:-1], spans[1:], strict=True):
+            start = self._start(given) if stage.segment.norm is None else None
+            x, trunk = stage.segment(x, trunk, start)
+            if stage.segment.keep:
                 assert trunk is not None
                 kept = _part(trunk, given.start, strip)
-            x = _part(x, round(given.start * at.scale / at.before), wanted)
-            if at is not chain[-1]:
-                x = at.normalise(x, self._known[at.name])
+            x = _part(x, round(given.start * stage.scale / stage.before), wanted)
+            if stage is not chain[-1]:
+                x = stage.normalise(x, self._known[stage.name])
         return x, kept, None if start is None else _part(start, spans[-2].start, strip)
 
     def _read(self, rows: range) -> tuple[Tensor, Tensor | None]:
-        """Rows of the last kept result, normalised, or of the image; and of the trunk."""
+        """Returns rows of the last kept result, normalised, or of the image; and of the trunk."""
         if self._source is None or self._result is None:
             return self.rows(rows).to(self._device), None
         x = self._source.normalise(self._result.read(rows).to(self._device), self._known[self._source.name])
         return x, None if self._trunk is None else self._trunk.read(rows).to(self._device)
 
     def _start(self, rows: range) -> Tensor | None:
-        """These rows of what the output is added to. Where it is a smoothed image, they depend on some beyond."""
+        """Returns rows of what the output is added to. In a smoothed image they depend on rows beyond."""
         multiple = self.generator.multiple
         first = max(0, rows.start // multiple - 2) * multiple
         last = min(self.height, (math.ceil(rows.stop / multiple) + 2) * multiple)
         start = self.generator.start(self.rows(range(first, last)).to(self._device))
         return None if start is None else _part(start, first, rows)
 
-    def _choose(self, name: str, gathered: "Moments") -> tuple[Tensor, Tensor]:
+    def _final_statistics(self, name: str, gathered: "Moments") -> tuple[Tensor, Tensor]:
         mean, variance = (s.to(self._device, torch.float32) for s in gathered.take())
         return (mean, variance) if self._statistics is None else self._statistics(name, mean, variance)
 
-    def _strip(self, way: Pass) -> int:
-        """How many rows of its result a pass may compute at once."""
-        last = way.chain[-1]
-        beyond = sum(2 * at.segment.halo / at.before for at in way.chain)  # rows of the image
-        held = self.memory / (bytes_a_pixel(way.chain) * self.width) - beyond
+    def _strip_height(self, step: Pass) -> int:
+        """The number of rows of its result that a pass may compute at once."""
+        last = step.chain[-1]
+        beyond = sum(2 * stage.segment.halo / stage.before for stage in step.chain)  # rows of the image
+        held = self.memory / (bytes_a_pixel(step.chain) * self.width) - beyond
         height = int(held * last.scale)
         if height < 1:
-            least = (beyond + 1 / last.scale) * bytes_a_pixel(way.chain) * self.width
+            least = (beyond + 1 / last.scale) * bytes_a_pixel(step.chain) * self.width
             raise DataError(
-                f"an image {self.width} pixels across takes at least {least / 2**30 + 0.05:.1f} GiB; give --memory"
+                f"an image {self.width} pixels wide needs at least {least / 2**30 + 0.05:.1f} GiB; raise --memory"
             )
         return height
 
 
 class Moments:
-    """The mean and variance of each channel over strips that are added one by one (Chan et al. 1979)."""
+    """The mean and variance of each channel over strips added one by one (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -339,11 +338,11 @@ class Moments:
     def add(self, x: Tensor) -> None:
         """x: (1, c, rows, w)."""
         count = x.shape[2] * x.shape[3]
-        mean, variance = (s.double().cpu() for s in moments(x))
+        mean, variance = (s.cpu().double() for s in moments(x))  # MPS has no float64
         total = self._count + count
-        apart = mean - self._mean
-        self._mean = self._mean + apart * (count / total)
-        self._squares = self._squares + variance * count + apart.square() * (self._count * count / total)
+        delta = mean - self._mean
+        self._mean = self._mean + delta * (count / total)
+        self._squares = self._squares + variance * count + delta.square() * (self._count * count / total)
         self._count = total
 
     def take(self) -> tuple[Tensor, Tensor]:
@@ -352,5 +351,5 @@ class Moments:
 
 
 def _part(x: Tensor, first: int, wanted: range) -> Tensor:
-    """The wanted rows of x, whose own first is the image's row `first`."""
+    """The wanted rows of x, whose first row has the number `first`."""
     return x[:, :, wanted.start - first : wanted.stop - first]

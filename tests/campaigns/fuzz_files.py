@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from gan_nst.inference.exported import KEY, Description, TrainingScale, to_text
+from gan_nst.inference.exported import KEY, Description, TrainingScale, to_json
 from gan_nst.networks import build
 
 _SPEC = {"name": "resnet", "width": 2, "blocks": 1, "downsamplings": 1}
@@ -70,7 +70,7 @@ def _generator_file() -> bytes:
     told = Description(
         network=network.spec.model_dump(), translation="ab", training_scale=scale, method="cyclegan"
     )
-    return save(network.state_dict(), {KEY: to_text(told)})
+    return save(network.state_dict(), {KEY: to_json(told)})
 
 
 def _joined(header: object, data: bytes, length: int | None = None) -> bytes:

@@ -95,7 +95,7 @@ def test_what_was_recognised_and_how_to_use_it_is_reported(source, output, caplo
         ("latest_net_G_B.pth", "ab", "ab"),
     ],
 )
-def test_the_direction_is_the_given_one_or_the_names(source, output, name, given, expected):
+def test_the_direction_comes_from_the_option_or_the_name(source, output, name, given, expected):
     renamed = source.rename(source.with_name(name))
     assert import_generator(renamed, output, ImportOptions(direction=given)).translation == expected
 
@@ -143,7 +143,7 @@ def test_a_wrong_setting_is_refused(source, output, given, message):
 
 
 @pytest.mark.parametrize("name", ["generator.pth", "generator", "generator.safetensors.pth"])
-def test_an_output_of_another_kind_is_refused(source, tmp_path, name):
+def test_an_output_with_another_suffix_is_refused(source, tmp_path, name):
     with pytest.raises(SettingsError, match=r"\.safetensors"):
         import_generator(source, tmp_path / name)
     assert list(tmp_path.iterdir()) == [source]
@@ -221,7 +221,7 @@ def hayao(pretrained_weights, tmp_path_factory):
 
 
 def errors(translator, data, count):
-    """The mean absolute difference to the true image, in gray levels, of each of the first photographs."""
+    """The mean absolute difference to the true image, in gray levels, for each of the first photographs."""
     for path in sorted((data / "photo2hayao" / "testA").iterdir())[:count]:
         saved = io.BytesIO()
         Image.fromarray(translator(read_image(path))).save(saved, "JPEG", quality=95)

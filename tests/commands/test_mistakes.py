@@ -186,8 +186,8 @@ def test_translate(gan_nst, finished, tmp_path):
         gan_nst("translate", finished, tmp_path / "no", "--output", tmp_path / "out"),
         "no such file or folder",
     )
-    one_line(gan_nst("translate", finished, image, "--output", image), "would be written over")
-    one_line(gan_nst("translate", finished, image, "--output", image.parent), "would be written over")
+    one_line(gan_nst("translate", finished, image, "--output", image), "would overwrite")
+    one_line(gan_nst("translate", finished, image, "--output", image.parent), "would overwrite")
     one_line(gan_nst("translate", finished, image.parent, "--output", image), "is a file")
     one_line(
         gan_nst("translate", finished, image, "--output", tmp_path / "out", "--direction", "xy"),

@@ -53,7 +53,7 @@ def parsed(*options):
     return make_parser().parse_args(["translate", "run", "in", "--output", "out", *options])
 
 
-def test_sizes_are_read_as_they_are_written():
+def test_sizes_are_parsed():
     for text, size in {
         "1.5GiB": 3 * 2**29,
         "1.5G": 3 * 2**29,
@@ -159,11 +159,11 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
     def refused(*arguments):
         return gan_nst("translate", generator, *arguments)
 
-    one_line(refused(source, "--output", source), "would be written over an input")
+    one_line(refused(source, "--output", source), "would overwrite an input")
     one_line(refused(source / "a.png", "--output", "out.gif"), "out.gif", "written as .png")
-    one_line(refused(source / "a.png", "--output", "x.png", "--format", "jpeg"), "leave --format jpeg out")
+    one_line(refused(source / "a.png", "--output", "x.png", "--format", "jpeg"), "omit --format jpeg")
     one_line(refused(source, "--output", source / "a.png"), "is a file")
-    one_line(refused(source / "a.png", "--output", source / "a.png" / "out"), "cannot be made")
+    one_line(refused(source / "a.png", "--output", source / "a.png" / "out"), "could not be created")
     one_line(
         refused(source, "--output", source, "--format", "webp", "--resume"), "--resume", "another folder"
     )
@@ -188,7 +188,7 @@ def test_a_message_is_one_line_for_any_file_name(gan_nst, generator, tmp_path, n
     assert f"1 image translated into {tmp_path}/to{shown} x" in out.splitlines()
 
 
-def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
+def test_a_progress_bar_escapes_names(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws, without a terminal too
     monkeypatch.setattr(progress, "progress_shown", lambda: True)
     with progress.progress_bar("translating [/x] \x1b[31m.mp4") as report:
@@ -212,7 +212,7 @@ def begin(*arguments, **variables):
     )
 
 
-def test_ctrl_c_leaves_whole_files_and_nothing_else(generator, tmp_path):
+def test_ctrl_c_leaves_only_complete_files(generator, tmp_path):
     source = fill(tmp_path / "in", *(f"{number:03}.png" for number in range(200)), size=(256, 256))
     output = tmp_path / "out"
     process = begin("translate", generator, source, "--output", output)
@@ -230,7 +230,7 @@ def test_ctrl_c_leaves_whole_files_and_nothing_else(generator, tmp_path):
 
 
 def test_processes_share_a_folder(generator, tmp_path):
-    """Two at once, by the environment alone: every image once."""
+    """Two processes, started by hand: every image is translated once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(9)), "c/x.png", "c/y.png")
     arguments = ("translate", generator, source, "--output", tmp_path / "out")
     started = [begin(*arguments, RANK=str(number), WORLD_SIZE="2") for number in range(2)]
@@ -280,7 +280,7 @@ def test_the_share_of_a_process(monkeypatch, variables, found):
 
 
 @pytest.mark.parametrize(("number", "count"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0"), ("1", "")])
-def test_an_environment_that_makes_no_sense(gan_nst, generator, monkeypatch, number, count):
+def test_an_inconsistent_environment_is_refused(gan_nst, generator, monkeypatch, number, count):
     monkeypatch.setenv("RANK", number)
     monkeypatch.setenv("WORLD_SIZE", count)
     one_line(gan_nst("translate", generator, "in", "--output", "out"), f"RANK={number} WORLD_SIZE={count}")
@@ -297,7 +297,7 @@ def test_an_environment_that_makes_no_sense(gan_nst, generator, monkeypatch, num
         ("auto", "4", 0, "auto"),
     ],
 )
-def test_each_process_takes_its_gpu(monkeypatch, device, count, gpus, found):
+def test_each_process_uses_its_own_gpu(monkeypatch, device, count, gpus, found):
     monkeypatch.setenv("RANK", "3" if count == "4" else "0")
     monkeypatch.setenv("WORLD_SIZE", count)
     monkeypatch.setenv("LOCAL_RANK", "3")
@@ -325,7 +325,7 @@ def test_videos_among_images_are_reported(generator, tmp_path, caplog):
     assert "skipping 1 video" in caplog.text
 
 
-def test_a_table_keeps_its_lines_and_loses_its_escapes(capsys):
+def test_tables_keep_their_lines_and_are_escaped(capsys):
     messages.configure_logging(quiet=False)
     logging.getLogger("gan_nst").info("FID  1\nKID  \x1b[31m2")
     assert capsys.readouterr().out == "FID  1\nKID  \\x1b[31m2\n"

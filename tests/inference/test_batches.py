@@ -1,4 +1,4 @@
-"""Images of equal size pass the network together, as many as fit, and what waits is bounded."""
+"""Images of equal size are translated together, as many as fit, and few wait for others."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def pixels(item):
     return item
 
 
-def test_images_of_equal_size_pass_together_and_come_out_as_alone():
+def test_a_batch_gives_the_same_images_as_one_by_one():
     torch.manual_seed(0)
     made = translator(build({"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 2}))
     images = named(SIZES)
@@ -45,27 +45,27 @@ def test_batches_are_of_one_size_and_bounded(monkeypatch):
     list(translate_stream(translator(network), named([(20, 24)] * 7)))
     assert network.seen == [(3, 3, 20, 24), (3, 3, 20, 24), (1, 3, 20, 24)]
     network.seen.clear()
-    monkeypatch.setattr(module, "_PIXELS_A_BATCH", 2 * 20 * 24)
+    monkeypatch.setattr(module, "_BATCH_PIXELS", 2 * 20 * 24)
     list(translate_stream(translator(network), named([(20, 24)] * 3)))
     assert network.seen == [(2, 3, 20, 24), (1, 3, 20, 24)]
 
 
 @pytest.mark.parametrize(("fits", "sizes"), [(0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (99, [5])])
-def test_no_more_pass_together_than_fit(fits, sizes):
+def test_a_batch_is_no_larger_than_fits(fits, sizes):
     found = batches(
         [noise(20, 24)] * 5, pixels, lambda height, width: fits if (height, width) == (20, 24) else 0
     )
     assert [len(batch) for batch in found] == sizes
 
 
-def test_images_of_8_and_of_16_bits_do_not_pass_together():
+def test_8_and_16_bit_images_are_not_batched_together():
     items = [noise(8, 8), noise(8, 8).astype(np.uint16), noise(8, 8)]
     assert sorted(len(batch) for batch in batches(items, pixels, lambda *_: 9)) == [1, 2]
 
 
-def test_what_waits_for_company_is_bounded(monkeypatch):
-    """With every image of another size the first comes out long before the last goes in."""
-    monkeypatch.setattr(module, "_PIXELS_A_BATCH", 1000)
+def test_images_waiting_for_others_of_their_size_are_bounded(monkeypatch):
+    """Even if all sizes differ, the first image is returned long before the last is read."""
+    monkeypatch.setattr(module, "_BATCH_PIXELS", 1000)
     taken = []
 
     def images():

@@ -1,4 +1,4 @@
-"""Exported generators: equal ones are equal files, and a file that is none is told in one line."""
+"""Exported generators: equal ones give equal files, and an invalid file is reported in one line."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 from gan_nst.core.errors import CheckpointError, one_line
-from gan_nst.inference.exported import Description, TrainingScale, export, load_exported, to_text
+from gan_nst.inference.exported import Description, TrainingScale, export, load_exported, to_json
 from gan_nst.networks import build
 
 SPEC = {"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1}
@@ -47,7 +47,7 @@ def file(tmp_path, network):
     return tmp_path / "ab.safetensors"
 
 
-def test_what_was_exported_is_loaded(file, network):
+def test_an_exported_generator_is_loaded(file, network):
     loaded, told = load_exported(file)
     assert told == description(network)
     image = torch.rand(1, 3, 16, 16) * 2 - 1
@@ -67,7 +67,7 @@ def test_equal_generators_give_equal_files(tmp_path, file):
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
-def test_other_weights_or_words_give_other_files(tmp_path, file, network):
+def test_other_weights_or_descriptions_give_other_files(tmp_path, file, network):
     export(generator(1), description(network), tmp_path / "weights.safetensors")
     export(network, description(network, translation="ba"), tmp_path / "words.safetensors")
     contents = {path.read_bytes() for path in tmp_path.iterdir()}
@@ -111,7 +111,7 @@ refused = partial(refusal, load_exported)
         struct.pack("<Q", 100) + b"{}",
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     refused(path)
@@ -145,7 +145,7 @@ def deep(levels):
     ["", "{", "[]", "3", "null", "{}", deep(100_000), '{"format": 2}', '"' + "\n" * 5 + '"'],
     ids=["empty", "cut", "list", "number", "null", "nothing", "deep", "format", "string"],
 )
-def test_a_description_that_is_none_is_refused(tmp_path, text):
+def test_an_invalid_description_is_refused(tmp_path, text):
     path = tmp_path / "x.safetensors"
     save_file(generator().state_dict(), path, {"gan_nst": text})
     refused(path)
@@ -170,7 +170,7 @@ def test_a_description_that_is_none_is_refused(tmp_path, text):
         {"method": None},
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(tmp_path, network, changes):
+def test_a_mismatched_description_is_refused(tmp_path, network, changes):
     told = {**description(network).model_dump(mode="json"), **changes}
     path = tmp_path / "x.safetensors"
     save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
@@ -178,7 +178,7 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path, network, changes):
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_weights_that_do_not_fit_are_refused(tmp_path, network, change):
+def test_mismatched_weights_are_refused(tmp_path, network, change):
     weights = network.state_dict()
     name = next(iter(weights))
     if change == "missing":
@@ -193,28 +193,28 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, network, change):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
-def test_weights_that_are_no_weights_are_refused(tmp_path, network, dtype):
+def test_weights_that_are_not_numbers_are_refused(tmp_path, network, dtype):
     weights = network.state_dict()
     weights = {name: weight.to(dtype) for name, weight in weights.items()}
     path = tmp_path / "x.safetensors"
-    save_file(weights, path, {"gan_nst": to_text(description(network))})
+    save_file(weights, path, {"gan_nst": to_json(description(network))})
     assert "floating" in refused(path)
 
 
 @pytest.mark.parametrize(
     "size", [{"width": 64}, {"blocks": 90}, {"width": 1024, "blocks": 100, "downsamplings": 5}]
 )
-def test_a_network_that_is_described_and_not_there_is_never_made(tmp_path, network, monkeypatch, size):
+def test_a_description_without_weights_allocates_nothing(tmp_path, network, monkeypatch, size):
     """Its weights would take up to 400 GB."""
     told = {**description(network).model_dump(mode="json"), "network": {**SPEC, **size}}
     path = tmp_path / "x.safetensors"
     save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
     monkeypatch.setattr(torch.nn.init, "normal_", lambda x, *_: x if x.is_meta else pytest.fail("made"))
-    assert "disagree" in refused(path)
+    assert "do not match" in refused(path)
 
 
 @pytest.mark.parametrize("text", ["x\n" * 10_000, "é" * 10_000, "\x1b[31m"])
-def test_a_description_is_told_in_one_short_line(tmp_path, network, text):
+def test_an_invalid_description_is_reported_in_one_short_line(tmp_path, network, text):
     told = description(network).model_dump(mode="json")
     for changes in ({text: 1}, {"format": text}, {"network": {**SPEC, text: 1}}, {"network": {"name": text}}):
         path = tmp_path / "x.safetensors"
@@ -224,13 +224,13 @@ def test_a_description_is_told_in_one_short_line(tmp_path, network, text):
         assert message == one_line(message)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
     assert "not a file" in refused(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("fault", ["fsync", "replace"])
-def test_a_file_is_written_whole_or_not_at_all(file, network, monkeypatch, fault):
+def test_a_file_is_written_atomically(file, network, monkeypatch, fault):
     before = file.read_bytes()
 
     def full(*arguments):
@@ -243,12 +243,12 @@ def test_a_file_is_written_whole_or_not_at_all(file, network, monkeypatch, fault
     assert file.read_bytes() == before
 
 
-def test_a_file_in_no_folder_is_told(tmp_path, network):
+def test_a_missing_folder_is_reported(tmp_path, network):
     with pytest.raises(CheckpointError, match="could not be written"):
         export(network, description(network), tmp_path / "none" / "x.safetensors")
 
 
 def test_safetensors_itself_gives_equal_bytes_for_equal_weights():
-    """What the equal files rest on."""
+    """Equal files depend on it."""
     weights = {"b": torch.ones(2), "a": torch.zeros(3)}
     assert save(weights, {"k": "v"}) == save(dict(reversed(weights.items())), {"k": "v"})

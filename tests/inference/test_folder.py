@@ -1,4 +1,4 @@
-"""Translating folders: the same tree comes out, nothing is written over, and what cannot be read is told."""
+"""Translating folders: the same tree comes out, nothing is overwritten, and unreadable images are reported."""
 
 import errno
 import logging
@@ -51,7 +51,7 @@ def test_a_tree_comes_out_as_the_same_tree(tmp_path, shift):
         np.testing.assert_array_equal(read_image(written), shift(read_image(path)))
 
 
-def test_one_image_will_do(tmp_path, shift):
+def test_a_single_image_is_translated(tmp_path, shift):
     source = fill(tmp_path / "in", "a.jpg", "b.jpg")
     outcome = translate_folder(shift, source / "a.jpg", tmp_path / "out")
     assert outcome.written == [tmp_path / "out" / "a.png"]
@@ -61,13 +61,13 @@ def test_one_image_will_do(tmp_path, shift):
 @pytest.mark.parametrize(
     "names", [("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "a.png", "a.jpg.png", "a.jpg.jpg")]
 )
-def test_no_two_images_are_written_to_one_name(tmp_path, shift, names):
+def test_no_two_images_get_the_same_name(tmp_path, shift, names):
     source = fill(tmp_path / "in", *names)
     outcome = translate_folder(shift, source, tmp_path / "out")
     assert len(set(outcome.written)) == len(tree(tmp_path / "out")) == len(names)
 
 
-def test_what_cannot_be_read_is_told_and_left_out(tmp_path, shift, caplog):
+def test_an_unreadable_image_is_reported_and_skipped(tmp_path, shift, caplog):
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png", "d/e.png")
     (source / "b.png").write_bytes(b"")
     (source / "d" / "e.png").write_text("no image")
@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path, shift, caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
-def test_what_cannot_be_written_is_told_and_left_out(tmp_path, shift):
+def test_an_unwritable_image_is_reported_and_skipped(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "c/b.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "c").write_text("a file where a folder must be")
@@ -89,20 +89,20 @@ def test_what_cannot_be_written_is_told_and_left_out(tmp_path, shift):
     assert "could not be written" in outcome.failures[0]
 
 
-def test_an_input_is_never_written_over(tmp_path, shift):
+def test_an_input_is_never_overwritten(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "b.jpg")
     before = contents(source)
-    with pytest.raises(DataError, match=r"a\.png: would be written over an input; give another folder"):
+    with pytest.raises(DataError, match=r"a\.png: would overwrite an input; give another folder"):
         translate_folder(shift, source, source)
-    with pytest.raises(DataError, match="would be written over an input"):
+    with pytest.raises(DataError, match="would overwrite an input"):
         translate_folder(shift, source / "a.png", source)
     (tmp_path / "link").symlink_to(source)
-    with pytest.raises(DataError, match="would be written over an input"):
+    with pytest.raises(DataError, match="would overwrite an input"):
         translate_folder(shift, source, tmp_path / "link")
     assert contents(source) == before
 
 
-def test_output_beside_inputs_of_another_kind_is_allowed(tmp_path, shift):
+def test_output_next_to_inputs_of_another_format_is_allowed(tmp_path, shift):
     source = fill(tmp_path / "in", "a.jpg", "b.jpg")
     before = contents(source)
     translate_folder(shift, source, source)
@@ -110,7 +110,7 @@ def test_output_beside_inputs_of_another_kind_is_allowed(tmp_path, shift):
     assert tree(source) == {"a.jpg", "b.jpg", "a.png", "b.png"}
 
 
-def test_an_output_inside_the_input_is_no_input_the_next_time(tmp_path, shift):
+def test_an_output_inside_the_input_is_not_an_input_the_next_time(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "c/b.png")
     for _ in range(2):
         outcome = translate_folder(shift, source, source / "out")
@@ -126,7 +126,7 @@ def test_a_second_time_gives_the_same_files(tmp_path, shift):
     assert contents(tmp_path / "out") == first
 
 
-def test_images_far_from_the_training_scale_are_warned_of(tmp_path, caplog):
+def test_images_far_from_the_training_scale_cause_a_warning(tmp_path, caplog):
     source = fill(tmp_path / "in", "near.png", size=(40, 50))
     fill(source, "large.png", size=(150, 120))
     fill(source, "small.png", size=(14, 90))
@@ -178,7 +178,7 @@ def test_16_bits_stay(tmp_path, shift):
     assert read_photo(tmp_path / "out" / "a.png").pixels.dtype == np.uint16
 
 
-def test_too_large_a_image_is_refused_and_the_rest_done(tmp_path, shift):
+def test_a_too_large_image_is_refused_and_the_rest_translated(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", size=(20, 24))
     fill(source, "b.png", size=(30, 40))
     outcome = translate_folder(shift, source, tmp_path / "out", TranslateOptions(max_pixels=1000))
@@ -187,7 +187,7 @@ def test_too_large_a_image_is_refused_and_the_rest_done(tmp_path, shift):
     assert "40" in outcome.failures[0]
 
 
-def test_resume_leaves_out_what_is_finished(tmp_path, shift):
+def test_resume_skips_what_is_finished(tmp_path, shift):
     source, output = fill(tmp_path / "in", "a.png", "b.png", "c.png", "d.png"), tmp_path / "out"
     translate_folder(shift, source, output)
     (output / "b.png").unlink()
@@ -209,13 +209,13 @@ def test_resume_leaves_out_what_is_finished(tmp_path, shift):
 def test_resume_among_the_inputs_is_refused(tmp_path, shift):
     source = fill(tmp_path / "in", "a.jpg")
     for how in ({"options": RESUMED}, {"share": (0, 2)}):
-        with pytest.raises(DataError, match="would take outputs there for inputs; give another folder"):
+        with pytest.raises(DataError, match="would mistake outputs there for inputs; give another folder"):
             translate_folder(shift, source, source, **how)
     translate_folder(shift, source, source / "out", RESUMED)
     assert tree(source) == {"a.jpg", "out/a.png"}
 
 
-def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
+def test_processes_share_a_folder_without_gaps_or_overlap(tmp_path, shift):
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(11)))
     written = []
     for number in range(3):
@@ -224,7 +224,7 @@ def test_processes_share_a_folder_without_loss_or_double_work(tmp_path, shift):
     assert [len(part) for part in written] == [4, 4, 3]
     assert sorted(path for part in written for path in part) == find_images(tmp_path / "out")
     assert tree(tmp_path / "out") == tree(source)
-    # What is finished is left out of each share, and changes none of them.
+    # Finished images are skipped within each share; the shares do not change.
     (tmp_path / "out" / "0.png").unlink()
     again = [translate_folder(shift, source, tmp_path / "out", RESUMED, (n, 3)) for n in range(3)]
     assert [(len(outcome.written), outcome.finished) for outcome in again] == [(1, 3), (0, 4), (0, 3)]
@@ -236,7 +236,7 @@ def test_more_processes_than_images(tmp_path, shift):
 
 
 def full_after(count, monkeypatch):
-    """Lets so many images be written; then the disk is full."""
+    """Lets `count` images be written; then the disk is full."""
     replace, written = os.replace, []
 
     def limited(*paths):
@@ -248,7 +248,7 @@ def full_after(count, monkeypatch):
     monkeypatch.setattr(os, "replace", limited)
 
 
-def test_a_full_disk_ends_the_work_and_is_told_once(tmp_path, shift, monkeypatch, caplog):
+def test_a_full_disk_stops_the_work_and_is_reported_once(tmp_path, shift, monkeypatch, caplog):
     source = fill(tmp_path / "in", *(f"{number:03}.png" for number in range(200)))
     full_after(3, monkeypatch)
     outcome = translate_folder(shift, source, tmp_path / "out")
@@ -257,14 +257,14 @@ def test_a_full_disk_ends_the_work_and_is_told_once(tmp_path, shift, monkeypatch
     assert "No space left on device" in outcome.failures[0]
     assert outcome.untried == 196
     assert len(caplog.messages) == 2
-    assert "stopped: the disk is full; 3 of 200 images are done" in caplog.messages[1]
+    assert "stopped: the disk is full; 3 of 200 images translated" in caplog.messages[1]
     assert len(os.listdir(tmp_path / "out")) == 3  # no `.part` file either
     monkeypatch.undo()
     assert len(translate_folder(shift, source, tmp_path / "out", RESUMED).written) == 197
 
 
 class Scarce(Shift):
-    """Has memory for batches of so many pixels."""
+    """Has memory for batches of this many pixels."""
 
     def __init__(self, pixels, error):
         super().__init__()
@@ -284,7 +284,7 @@ class Scarce(Shift):
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"),
     ],
 )
-def test_what_memory_does_not_hold_is_told_and_the_rest_done(tmp_path, error):
+def test_an_image_that_exceeds_the_memory_is_reported_and_the_rest_translated(tmp_path, error):
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
     fill(source, "large.png", size=(64, 64))
     outcome = translate_folder(translator(Scarce(2 * 24 * 24, error)), source, tmp_path / "out")
@@ -299,7 +299,7 @@ def test_what_memory_does_not_hold_is_told_and_the_rest_done(tmp_path, error):
 
 
 @pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo"])
-def test_memory_that_runs_out_beside_the_network(tmp_path, shift, monkeypatch, part):
+def test_memory_that_runs_out_outside_the_network(tmp_path, shift, monkeypatch, part):
     real = getattr(folder, part)
 
     def scarce(*arguments):
@@ -318,7 +318,7 @@ def test_memory_that_runs_out_beside_the_network(tmp_path, shift, monkeypatch, p
     assert outcome.failures == [f"{source / 'b.png'}: not enough memory; give less --memory, or --scale 0.5"]
 
 
-def test_what_the_translator_refuses_is_told_by_name(tmp_path):
+def test_what_the_translator_refuses_is_reported_by_name(tmp_path):
     refusal = DataError("90x90 pixels take about 2 GiB at once")
     source = fill(tmp_path / "in", "a.png")
     outcome = translate_folder(translator(Scarce(0, refusal)), source, tmp_path / "out")
@@ -326,7 +326,7 @@ def test_what_the_translator_refuses_is_told_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo", "network"])
-def test_what_nobody_foresaw_ends_one_image_alone(tmp_path, monkeypatch, caplog, part):
+def test_an_unforeseen_exception_fails_one_image_alone(tmp_path, monkeypatch, caplog, part):
     broken = noise(20, 24, seed=1)
 
     def shows_it(thing):
@@ -358,11 +358,11 @@ def test_what_nobody_foresaw_ends_one_image_alone(tmp_path, monkeypatch, caplog,
     assert tree(tmp_path / "out") == {"a.png", "c.png"}
     assert outcome.failures == [f"{source / 'b.png'}: could not be translated (ValueError: so it is)"]
     assert any(record.exc_info and record.levelno == logging.DEBUG for record in caplog.records)
-    assert [t for t in threading.enumerate() if t.name.startswith(("ahead", "behind"))] == []
+    assert [t for t in threading.enumerate() if t.name.startswith(("reader", "writer"))] == []
 
 
 def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
-    """Each takes 20 ms an image: one after the other 60, all at once 20."""
+    """Each takes 20 ms per image: 60 sequentially, 20 in parallel."""
     real_read, real_write = folder.read_photo, folder.write_photo
 
     class Slow(Shift):
@@ -387,12 +387,13 @@ def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("side", ["read", "written"])
-def test_few_images_are_held_however_many_there_are(tmp_path, monkeypatch, side):
-    """As many as a slow network, or a slow disk, lets wait: by bytes, for these are large."""
+def test_the_images_held_in_memory_are_bounded(tmp_path, monkeypatch, side):
+    """A slow network, or a slow disk, lets only so many bytes wait."""
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
     monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
-    monkeypatch.setattr("gan_nst.inference.folder._PIXELS_A_BATCH", 1000)
+    monkeypatch.setattr(folder, "_SMALLEST", 0)
+    monkeypatch.setattr("gan_nst.inference.folder._BATCH_PIXELS", 1000)
 
     class Slow(Shift):
         def forward(self, x):
@@ -421,32 +422,30 @@ def test_few_images_are_held_however_many_there_are(tmp_path, monkeypatch, side)
     assert most <= 10  # three wait to be translated, three to be written, one each is worked on
 
 
-def test_same_sizes_pass_together(tmp_path):
+def test_images_of_one_size_are_translated_together(tmp_path):
     network = Blur(1)
     source = fill(tmp_path / "in", *(f"{name}.png" for name in "abcd"))
     translate_folder(translator(network), source, tmp_path / "out")
     assert network.seen == [(4, 3, 20, 24)]
 
 
-def test_bad_inputs_are_told_each_in_a_line(tmp_path, shift):
+def test_bad_inputs_are_reported_in_one_line_each(tmp_path, shift):
     source = fill(tmp_path / "in", "good.png", "folder.png/inside.png", "truncated.jpg", size=(60, 60))
     whole = (source / "truncated.jpg").read_bytes()
     (source / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (source / "zero.png").touch()
-    (source / "text.png").write_text("I am no image.")
-    (source / "lies.jpg").write_bytes(
-        (source / "good.png").read_bytes()
-    )  # a PNG, which is read for what it is
+    (source / "text.png").write_text("I am not an image.")
+    (source / "a_png.jpg").write_bytes((source / "good.png").read_bytes())  # a PNG by its content
     (source / "broken_link.png").symlink_to(source / "none.png")
     outcome = translate_folder(shift, source, tmp_path / "out")
-    assert tree(tmp_path / "out") == {"good.png", "folder.png/inside.png", "lies.png"}
+    assert tree(tmp_path / "out") == {"good.png", "folder.png/inside.png", "a_png.png"}
     assert len(outcome.failures) == 4
     for name in ("zero.png", "text.png", "truncated.jpg", "broken_link.png"):
         (line,) = (line for line in outcome.failures if str(source / name) in line)
         assert "\n" not in line
 
 
-def test_an_input_that_may_not_be_read(tmp_path, shift):
+def test_an_input_without_read_permission(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "b.png")
     (source / "b.png").chmod(0)
     with modes_hold():

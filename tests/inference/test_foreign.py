@@ -134,14 +134,14 @@ def in_rgb(bgr):
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(("blocks", "width"), [(9, 4), (6, 4), (6, 3), (1, 8)])
-def test_cyclegans_resnet_is_computed_to_rounding(blocks, width, dropout):
+def test_a_cyclegan_resnet_matches_up_to_rounding(blocks, width, dropout):
     theirs = made(Cyclegan, width=width, blocks=blocks, dropout=dropout)
     network = ours(theirs.state_dict())
     assert (network.spec.width, network.spec.blocks) == (width, blocks)
     assert difference(theirs.double(), network.double(), images()) < 1e-11  # measured: 4e-15
 
 
-def test_cartoongan_is_computed_to_rounding():
+def test_a_cartoongan_matches_up_to_rounding():
     theirs = made(Cartoongan)
     network = ours(theirs.state_dict())
     assert difference(in_rgb(theirs.double()), network.double(), images()) < 1e-11  # measured: 4e-15
@@ -149,7 +149,7 @@ def test_cartoongan_is_computed_to_rounding():
 
 
 @pytest.mark.parametrize("kind", [Cyclegan, Cartoongan])
-def test_the_published_size_is_computed_to_rounding_in_float32(kind):
+def test_the_published_size_matches_up_to_rounding_in_float32(kind):
     theirs = made(kind, width=64)
     network = ours(theirs.state_dict())
     theirs = in_rgb(theirs) if kind is Cartoongan else theirs
@@ -184,7 +184,7 @@ def without_dead_biases(weights):
 @pytest.mark.parametrize(
     "change", [prefixed, with_old_statistics, without_dead_biases, lambda w: prefixed(with_old_statistics(w))]
 )
-def test_what_counts_for_nothing_changes_nothing(change):
+def test_unused_tensors_change_nothing(change):
     weights = made(Cyclegan).state_dict()
     plain, other = recognise(weights, "a"), recognise(change(weights), "b")
     assert other.network == plain.network
@@ -193,7 +193,7 @@ def test_what_counts_for_nothing_changes_nothing(change):
 
 
 def changed(weights, **changes):
-    """With other tensors; None takes one away."""
+    """Replaces tensors; None removes one."""
     renamed = {name.replace("__", "."): weight for name, weight in changes.items()}
     return {name: w for name, w in {**weights, **renamed}.items() if w is not None}
 
@@ -212,7 +212,7 @@ REFUSED = {
     "anti-aliased": (changed(CYCLEGAN, model__7__filt=ONE), "anti-aliased"),
     "batch norm": (changed(CYCLEGAN, model__2__weight=ONE, model__2__running_mean=ONE), "learned norms"),
     "affine": (changed(CYCLEGAN, model__2__weight=ONE, model__2__bias=ONE), "learned norms"),
-    "one tensor more": (changed(CYCLEGAN, model__30__weight=ONE), r"model\.30\.weight is none"),
+    "one tensor more": (changed(CYCLEGAN, model__30__weight=ONE), r"model\.30\.weight is not one"),
     "one tensor less": (changed(CYCLEGAN, model__4__weight=None), r"model\.4\.weight is missing"),
     "no last bias": (changed(CYCLEGAN, model__26__bias=None), r"model\.26\.bias is missing"),
     "no blocks": ({k: w for k, w in CYCLEGAN.items() if "conv_block" not in k}, "blocks"),
@@ -225,8 +225,11 @@ REFUSED = {
         changed(CYCLEGAN, model__4__weight=torch.ones(8, 4, 4, 4)),
         r"model\.4\.weight has the shape",
     ),
-    "a block less": ({k: w for k, w in CYCLEGAN.items() if "model.12." not in k}, "is none of its tensors"),
-    "cartoon, more": (changed(CARTOONGAN, conv12_1__weight=ONE), r"conv12_1\.weight is none"),
+    "a block less": (
+        {k: w for k, w in CYCLEGAN.items() if "model.12." not in k},
+        "is not one of its tensors",
+    ),
+    "cartoon, more": (changed(CARTOONGAN, conv12_1__weight=ONE), r"conv12_1\.weight is not one"),
     "cartoon, less": (changed(CARTOONGAN, in05_2__scale=None), r"in05_2\.scale is missing"),
     "cartoon, a live bias less": (changed(CARTOONGAN, deconv03_1__bias=None), r"deconv03_1\.bias is missing"),
     "cartoon, shape": (changed(CARTOONGAN, in05_2__scale=torch.ones(3)), r"in05_2\.scale has the shape"),
@@ -234,7 +237,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_generator_known_here_is_refused_and_told_what_is(what):
+def test_an_unknown_generator_is_refused_with_the_known_ones(what):
     weights, reason = REFUSED[what]
     with pytest.raises(WeightsError, match=reason) as raised:
         recognise(weights, "folder/file.pth")

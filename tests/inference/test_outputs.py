@@ -11,15 +11,15 @@ from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.core.options import Naming
 from gan_nst.inference.outputs import (
     is_finished,
-    lie_among_inputs,
-    names_a_image,
+    names_an_image,
+    outputs_among_inputs,
     plan_outputs,
     remove_unfinished,
 )
 
 
 def fill(root, *names):
-    """Empty files: a plan opens none."""
+    """Creates empty files: planning opens none."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -27,7 +27,7 @@ def fill(root, *names):
 
 
 def planned(source, output, *naming):
-    """The plan by names."""
+    """The plan as relative names."""
     return {
         file.relative_to(source).as_posix(): target.relative_to(output).as_posix()
         for file, target in plan_outputs(source, output, Naming(*naming)).items()
@@ -71,23 +71,23 @@ def test_names_that_would_be_shared(tmp_path, naming, names, outputs):
 
 
 @pytest.mark.parametrize("existing", ["", "file"])
-def test_one_images_file_may_be_named(tmp_path, existing):
+def test_the_output_of_a_single_image_may_be_a_file(tmp_path, existing):
     source, output = fill(tmp_path, "a.png") / "a.png", tmp_path / "new" / "b.JPG"
     if existing:
         fill(tmp_path, "new/b.JPG")
     assert plan_outputs(source, output) == {source: output}
     assert output.parent.is_dir()
     assert plan_outputs(source, output, Naming("jpeg")) == {source: output}
-    with pytest.raises(SettingsError, match=r"its name says \.jpg; leave --format png out"):
+    with pytest.raises(SettingsError, match=r"is named \.jpg; omit --format png"):
         plan_outputs(source, output, Naming("png"))
-    with pytest.raises(SettingsError, match="names the file already; leave --suffix out"):
+    with pytest.raises(SettingsError, match="is a file name; omit --suffix"):
         plan_outputs(source, output, Naming(None, "_x"))
 
 
-def test_a_folder_may_be_called_like_a_image(tmp_path):
+def test_a_folder_may_be_named_like_an_image(tmp_path):
     source = fill(tmp_path / "in.png", "a.png", "x.jpg/b.png")
     (tmp_path / "out.png").mkdir()
-    assert not names_a_image(tmp_path / "out.png")
+    assert not names_an_image(tmp_path / "out.png")
     assert planned(source, tmp_path / "out.png") == {"a.png": "a.png", "x.jpg/b.png": "x.jpg/b.png"}
     assert plan_outputs(source / "a.png", tmp_path / "out.png") == {
         source / "a.png": tmp_path / "out.png" / "a.png"
@@ -100,13 +100,16 @@ def test_what_cannot_be(tmp_path):
     for arguments, message in [
         ((tmp_path / "none", tmp_path / "out"), "none: no such file or folder"),
         ((tmp_path / "empty", tmp_path / "out"), r"empty: no images \(looked for \.png"),
-        ((source, source / "a.png"), "is a file; --output names a folder"),
-        ((source, source / "a.png" / "out"), "cannot be made"),
-        ((source / "a.png", source / "a.png" / "out.png"), "a.png: cannot be made"),
+        ((source, source / "a.png"), "is a file; --output must be a folder"),
+        ((source, source / "a.png" / "out"), "could not be created"),
+        ((source / "a.png", source / "a.png" / "out.png"), "a.png: could not be created"),
         ((source / "a.png", tmp_path / "out.gif"), r"out\.gif: images are written as \.png \.jpg"),
-        ((source / "a.png", tmp_path / "out.jpgg"), r"out\.jpgg: images .* to be a folder, make it first"),
-        ((source / "a.png", source / "a.png"), "would be written over an input"),
-        ((source, source), "would be written over an input; give another folder"),
+        (
+            (source / "a.png", tmp_path / "out.jpgg"),
+            r"out\.jpgg: images .* if you mean a folder, create it first",
+        ),
+        ((source / "a.png", source / "a.png"), "would overwrite an input"),
+        ((source, source), "would overwrite an input; give another folder"),
     ]:
         with pytest.raises(DataError, match=message):
             plan_outputs(*arguments)
@@ -130,23 +133,23 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_a_folder_in_which_nobody_may_write(tmp_path):
     """Not even root makes folders in /proc."""
-    with pytest.raises(DataError, match=r"cannot be made|not writable"):
+    with pytest.raises(DataError, match=r"could not be created|not writable"):
         plan_outputs(fill(tmp_path / "in", "a.png"), Path("/proc/gan_nst"))
 
 
 def test_outputs_inside_the_input_are_no_inputs(tmp_path):
     source = fill(tmp_path / "in", "a.png", "out/a.png", "out/c/b.png")
     assert planned(source, source / "out") == {"a.png": "a.png"}
-    assert not lie_among_inputs(source, source / "out", plan_outputs(source, source / "out").values())
+    assert not outputs_among_inputs(source, source / "out", plan_outputs(source, source / "out").values())
 
 
 def test_inputs_inside_the_output_are_not_written_over(tmp_path):
     source = fill(tmp_path / "in", "b.png", "in/b.jpg")
-    with pytest.raises(DataError, match=r"in/b\.png: would be written over an input; give another folder"):
+    with pytest.raises(DataError, match=r"in/b\.png: would overwrite an input; give another folder"):
         plan_outputs(source, tmp_path)
     plan = plan_outputs(source, tmp_path, Naming("webp"))
     assert plan == {source / "b.png": tmp_path / "b.webp", source / "in" / "b.jpg": source / "b.webp"}
-    assert lie_among_inputs(source, tmp_path, plan.values())
+    assert outputs_among_inputs(source, tmp_path, plan.values())
 
 
 def test_outputs_among_the_inputs(tmp_path):
@@ -158,9 +161,9 @@ def test_outputs_among_the_inputs(tmp_path):
         (tmp_path / "out", False),
         (tmp_path, False),
     ]:
-        assert lie_among_inputs(source, output, plan_outputs(source, output).values()) == among
+        assert outputs_among_inputs(source, output, plan_outputs(source, output).values()) == among
     one = source / "a.jpg"
-    assert not lie_among_inputs(one, source, plan_outputs(one, source).values())
+    assert not outputs_among_inputs(one, source, plan_outputs(one, source).values())
 
 
 def test_finished_is_what_is_there_and_no_older(tmp_path):
@@ -204,7 +207,7 @@ def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followe
 
 
 def test_a_link_to_itself_is_planned_as_any_other_image(tmp_path):
-    """It is told when it is read, by name, and the others are translated."""
+    """It is reported by name when read, and the others are translated."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").symlink_to(tmp_path / "in" / "x.png")
     (tmp_path / "in" / "y.png").write_bytes(b"")

@@ -37,7 +37,7 @@ def network(request):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_size_stays_whatever_it_is(network, size):
+def test_any_size_is_kept(network, size):
     output = translator(network)(noise(*size))
     assert output.shape == (*size, 3)
     assert output.dtype == np.uint8
@@ -45,7 +45,7 @@ def test_the_size_stays_whatever_it_is(network, size):
 
 @pytest.mark.parametrize("downsamplings", [4, 5])
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (16, 16), (33, 32)])
-def test_deep_generators_take_small_images_too(downsamplings, size):
+def test_deep_generators_accept_small_images(downsamplings, size):
     network = build({"name": "resnet", "width": 1, "blocks": 1, "downsamplings": downsamplings})
     assert translator(network)(noise(*size)).shape == (*size, 3)
 
@@ -58,7 +58,7 @@ def test_a_pillow_image_comes_back_as_one():
     np.testing.assert_array_equal(np.asarray(output), translator(Shift())(image))
 
 
-def test_a_pillow_image_of_any_kind_will_do():
+def test_pillow_images_of_any_mode_are_accepted():
     gray = Image.fromarray(noise(9, 13)).convert("L")
     output = np.asarray(translator(Shift())(gray))
     np.testing.assert_array_equal(output, translator(Shift())(np.asarray(gray.convert("RGB"))))
@@ -67,7 +67,7 @@ def test_a_pillow_image_of_any_kind_will_do():
     assert translator(Shift())(gray).size == (9, 13)  # upright
 
 
-def test_values_pass_in_the_range_that_networks_know():
+def test_networks_see_values_from_minus_one_to_one():
     """A quarter of [-1, 1] is an eighth of 255."""
     image = noise(10, 11)
     expected = np.clip(np.round(image + 0.25 * 127.5), 0, 255)
@@ -76,7 +76,7 @@ def test_values_pass_in_the_range_that_networks_know():
 
 @pytest.mark.parametrize("size", [(5, 300), (17, 18), (16, 16), (20, 31), (30, 30)])
 @pytest.mark.parametrize("multiple", [1, 4, 8])
-def test_what_is_away_from_the_padded_border_does_not_feel_it(size, multiple):
+def test_padding_does_not_affect_distant_pixels(size, multiple):
     image = noise(*size)
     output = translator(Blur(multiple))(image)
     x = torch.from_numpy(image.transpose(2, 0, 1)[None]).double()
@@ -87,7 +87,7 @@ def test_what_is_away_from_the_padded_border_does_not_feel_it(size, multiple):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("multiple", [1, 4, 8, 32])
-def test_padding_grows_to_multiples_at_the_right_and_bottom(size, multiple):
+def test_padding_is_added_at_the_right_and_bottom(size, multiple):
     x = torch.rand(1, 3, *size)
     padded = pad_to_multiple(x, multiple)
     assert torch.equal(padded[:, :, : size[0], : size[1]], x)
@@ -99,7 +99,7 @@ def test_padding_grows_to_multiples_at_the_right_and_bottom(size, multiple):
     assert padded.max() <= x.max()
 
 
-def test_padding_reflects_where_there_is_enough_and_leaves_what_fits():
+def test_padding_reflects_if_possible_and_skips_what_fits():
     x = torch.arange(18.0).expand(1, 1, 16, 18)
     assert pad_to_multiple(x, 4)[0, 0, 0, -3:].tolist() == [17, 16, 15]
     narrow = torch.arange(3.0).expand(1, 1, 16, 3)
@@ -108,7 +108,7 @@ def test_padding_reflects_where_there_is_enough_and_leaves_what_fits():
     assert pad_to_multiple(whole, 8) is whole
 
 
-def test_images_of_one_size_pass_together():
+def test_images_of_one_size_are_batched():
     network = Blur()
     made = translator(network)
     images = [noise(20, 24, seed) for seed in range(3)]
@@ -128,12 +128,12 @@ def test_images_of_one_size_pass_together():
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_an_array_that_is_no_image_is_refused(image):
+def test_an_array_that_is_not_an_image_is_refused(image):
     with pytest.raises(ValueError, match=r"expected RGB uint8 or uint16 of shape \(h, w, 3\), got"):
         translator(Shift())(image)
 
 
-def test_given_arrays_are_left_as_they_are():
+def test_given_arrays_are_not_modified():
     image = noise(9, 9)
     before = image.copy()
     translator(Shift())(image)[:] = 0
@@ -141,7 +141,7 @@ def test_given_arrays_are_left_as_they_are():
     assert translator(Shift())(image[:, ::-1]).shape == image.shape  # a view with negative strides
 
 
-def test_the_generator_is_frozen_and_nothing_is_remembered(network):
+def test_the_generator_is_frozen_and_builds_no_graph(network):
     made = translator(network.train())
     assert not made.generator.training
     assert not any(parameter.requires_grad for parameter in made.generator.parameters())
@@ -153,18 +153,18 @@ def test_bfloat16_stays_close(network):
     assert np.abs(exact - translator(network, precision="bfloat16")(image)).max() < 5
 
 
-def test_the_scale_is_the_shorter_sides():
+def test_the_scale_is_that_of_the_shorter_side():
     made = translator(Shift(), load_size=100)
     assert made.scale_of(50, 400) == 0.5
     assert made.scale_of(400, 300) == 3
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
-def test_a_device_that_is_none_is_told(device):
+def test_an_invalid_device_is_reported(device):
     with pytest.raises(SettingsError, match="device: "):
         Translator(Shift(), describe(), device=device)
 
 
-def test_on_the_cpu_no_more_pixels_pass_together_than_pay():
+def test_batches_on_the_cpu_are_small():
     made = translator(build({"name": "resnet", "width": 4, "blocks": 1}))
     assert [made.fits(side, side) for side in (64, 256, 1000)] == [16, 1, 1]

@@ -1,4 +1,4 @@
-"""Translated videos keep what videos have beside their images: times, sound, form; and bad ones are told."""
+"""Translated videos keep their times, sound and form; bad ones are reported."""
 
 import logging
 import math
@@ -31,14 +31,14 @@ from gan_nst.images.photo import Photo
 from gan_nst.images.video import Form, Shot, Stills, as_stored, upright
 from gan_nst.images.video_writer import VideoWriter
 from gan_nst.inference.translator import Translator
-from gan_nst.inference.video import is_video, stylize, translate_video
+from gan_nst.inference.video import is_video, translate_shots, translate_video
 from gan_nst.networks import build
 
 av = pytest.importorskip("av")
 
 
 class Same(nn.Module):
-    """Returns the image, and remembers what it saw."""
+    """Returns the image, and records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -98,7 +98,7 @@ def clip(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_a_video_keeps_its_times_sounds_and_words(tmp_path, clip, suffix):
+def test_a_video_keeps_its_times_sounds_and_subtitles(tmp_path, clip, suffix):
     outcome = translate(clip, tmp_path / f"out{suffix}", Shift())
     assert outcome.written == [tmp_path / f"out{suffix}"]
     assert (outcome.frames, outcome.failures) == (12, [])
@@ -118,7 +118,7 @@ def test_a_video_keeps_its_times_sounds_and_words(tmp_path, clip, suffix):
     assert [path.name for path in tmp_path.iterdir()] == [f"out{suffix}"]
 
 
-def test_other_containers_hold_the_video_too(tmp_path, clip, caplog):
+def test_other_containers_can_hold_the_video(tmp_path, clip, caplog):
     for suffix, sound in ((".webm", "opus"), (".avi", "aac")):
         caplog.clear()
         translate(clip, tmp_path / f"out{suffix}")
@@ -126,7 +126,7 @@ def test_other_containers_hold_the_video_too(tmp_path, clip, caplog):
         assert_alike(after.frames, before.frames, 5.0)
         assert after.times == pytest.approx(before.times, abs=0.002)
         assert [name for kind, name, _ in after.kinds if kind == "audio"] == [sound, sound]
-        anew = "its sound (aac) is encoded anew (libopus), as webm cannot hold it"
+        anew = "re-encoding its sound (aac) as libopus, as webm does not support it"
         assert [r.message for r in caplog.records] == [f"{clip}: {anew}"] * (2 if sound == "opus" else 0)
 
 
@@ -141,7 +141,7 @@ def test_every_frame_keeps_its_own_time(tmp_path):
         assert_alike(after.frames, read_clip(source).frames)
 
 
-def test_a_video_that_begins_late_begins_at_once(tmp_path):
+def test_a_video_that_starts_late_starts_at_zero(tmp_path):
     source = write_clip(tmp_path / "in.ts", rolling(), begin=2)
     first = read_clip(source)
     assert first.times[0] > 1
@@ -154,7 +154,7 @@ def test_a_video_that_begins_late_begins_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
-def test_a_turned_video_is_seen_upright_and_stays_turned(tmp_path, turn):
+def test_a_rotated_video_is_translated_upright_and_stays_rotated(tmp_path, turn):
     source = write_clip(tmp_path / "in.mp4", rolling(), turn=turn)
     network = Same()
     shown = [np.rot90(frame, round(turn / 90)) for frame in read_clip(source).frames]
@@ -169,7 +169,7 @@ def test_a_turned_video_is_seen_upright_and_stays_turned(tmp_path, turn):
     assert_alike(read_clip(tmp_path / "out.avi").frames, shown, 5.0)
 
 
-def test_all_eight_ways_to_turn_and_mirror_are_undone():
+def test_all_eight_orientations_are_undone():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     shown = set()
     for a, b, c, d in ((1, 0, 0, 1), (0, 1, 1, 0)):
@@ -198,7 +198,7 @@ PALETTE = np.array(
 
 
 def to_yuv(rgb, matrix, full):
-    """The formula: (n, 3) RGB of 0 to 255 as Y, U and V."""
+    """(n, 3) RGB of 0 to 255 as Y, U and V, by the formula."""
     kr, kb = {601: (0.299, 0.114), 709: (0.2126, 0.0722)}[matrix]
     r, g, b = rgb.T / 255
     y = kr * r + (1 - kr - kb) * g + kb * b
@@ -227,7 +227,7 @@ def write_patches(path, matrix, full, tagged=True):
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", [601, 709])
-def test_colours_stay_what_they_are(tmp_path, matrix, full):
+def test_colour_tags_are_kept(tmp_path, matrix, full):
     network = Same()
     source = write_patches(tmp_path / "in.mp4", matrix, full)
     for name in ("out.mp4", "out.mkv", "out.webm"):
@@ -241,7 +241,7 @@ def test_colours_stay_what_they_are(tmp_path, matrix, full):
         assert np.abs(written - to_yuv(PALETTE, matrix, full).T).max() <= 3
 
 
-def test_colours_that_nothing_is_said_of_are_read_and_written_alike(tmp_path):
+def test_unspecified_colours_are_read_and_written_alike(tmp_path):
     network = Same()
     translate(write_patches(tmp_path / "in.mp4", 601, False, tagged=False), tmp_path / "out.mp4", network)
     assert np.abs(network.seen[0][24, 8::16].astype(int) - PALETTE).max() <= 2
@@ -251,7 +251,7 @@ def test_colours_that_nothing_is_said_of_are_read_and_written_alike(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(47, 63), (47, 64), (48, 63)])
-def test_odd_sizes_stay_odd(tmp_path, size):
+def test_odd_sizes_are_kept(tmp_path, size):
     source = write_clip(tmp_path / "in.mkv", rolling(4, *size), codec="mpeg4")
     for name in ("out.mp4", "out.webm", "out.avi"):
         translate(source, tmp_path / name)
@@ -269,7 +269,7 @@ def test_depth_and_chroma_are_kept(tmp_path, layout):
     assert_alike(read_clip(tmp_path / "out.mp4").frames, read_clip(source).frames)
 
 
-def test_pixels_keep_their_aspect(tmp_path):
+def test_the_pixel_aspect_is_kept(tmp_path):
     source = write_clip(tmp_path / "in.mp4", rolling(3), aspect=Fraction(16, 11))
     translate(source, tmp_path / "out.mp4")
     assert read_clip(tmp_path / "out.mp4").aspect == Fraction(16, 11)
@@ -311,7 +311,7 @@ def test_a_part_of_a_video_keeps_its_sound_in_time(tmp_path, suffix):
     assert 1.5 < after.seconds < 1.75
 
 
-def test_a_start_far_inside_is_sought(tmp_path, monkeypatch):
+def test_a_late_start_is_sought(tmp_path, monkeypatch):
     frames = [np.roll(clouds(), 4 * (n % 16), 1) for n in range(120)]
     source = write_clip(tmp_path / "in.mp4", frames, gop_size=5)
     network = Same()
@@ -339,7 +339,7 @@ def write_subtitled(path):
     return path
 
 
-def test_subtitles_go_where_they_fit(tmp_path, caplog):
+def test_subtitles_are_copied_where_supported(tmp_path, caplog):
     source = write_subtitled(tmp_path / "in.mkv")
     translate(source, tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as video:
@@ -349,7 +349,7 @@ def test_subtitles_go_where_they_fit(tmp_path, caplog):
     translate(source, tmp_path / "out.mp4")
     assert len(read_clip(tmp_path / "out.mp4").frames) == 5
     assert [r.message for r in caplog.records] == [
-        f"{source}: its subtitle (srt) is left out, which mp4 cannot hold"
+        f"{source}: skipping its subtitle (srt), which mp4 does not support"
     ]
 
 
@@ -367,10 +367,10 @@ def test_a_video_becomes_a_folder_of_frames_and_back(tmp_path, clip):
     after = read_clip(tmp_path / "video.mp4")
     assert after.rate == Fraction(24000, 1001)
     assert_alike(after.frames, expected)
-    assert "has frames already (000001.png)" in refused(clip, tmp_path / "frames")
+    assert "already has frames (000001.png)" in refused(clip, tmp_path / "frames")
 
 
-def test_frames_of_a_folder_follow_each_other_by_their_numbers(tmp_path):
+def test_frames_of_a_folder_are_ordered_by_number(tmp_path):
     frames = rolling(11)
     for number, frame in enumerate(frames):
         write_image(frame, tmp_path / "in" / f"frame{number}.png")
@@ -382,7 +382,7 @@ def test_frames_of_a_folder_follow_each_other_by_their_numbers(tmp_path):
     np.testing.assert_array_equal(network.seen[-1], frames[9])
 
 
-def test_a_frame_that_cannot_be_read_is_held_by_the_one_before(tmp_path, caplog):
+def test_an_unreadable_frame_is_replaced_by_the_previous_one(tmp_path, caplog):
     frames = rolling(6)
     for number, frame in enumerate(frames):
         write_image(frame, tmp_path / "in" / f"{number}.png")
@@ -391,7 +391,7 @@ def test_a_frame_that_cannot_be_read_is_held_by_the_one_before(tmp_path, caplog)
     outcome = translate(tmp_path / "in", tmp_path / "out.mp4", fps=Fraction(10))
     assert read_clip(tmp_path / "out.mp4").times == pytest.approx([0, 0.1, 0.3, 0.5])
     assert len(outcome.failures) == len(caplog.records) == 2
-    assert "4.png: is 20x20 pixels, the video 64x48" in outcome.failures[1]
+    assert "4.png: has 20x20 pixels, but the video 64x48" in outcome.failures[1]
 
 
 def test_the_finish_is_applied(tmp_path, clip):
@@ -404,7 +404,7 @@ def shots(frames):
     return [Shot(Photo(frame), form, number, 1, 0.0) for number, frame in enumerate(frames)]
 
 
-def test_windows_and_smoothing_begin_anew_at_cuts():
+def test_windows_and_smoothing_restart_at_cuts():
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": 4, "blocks": 1})
     network.segments["tail"].convolution.weight.data *= 10  # untrained, it shows little
@@ -413,9 +413,9 @@ def test_windows_and_smoothing_begin_anew_at_cuts():
     scene = [np.clip(clouds() + more * (1 + n % 3), 0, 255).astype(np.uint8) for n, more in enumerate(noise)]
     scenes = [scene, [255 - frame // 2 for frame in scene]]
     options = TranslateOptions(window=4, smooth=0.5)
-    together = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), options)]
-    apart = [photo.pixels for scene in scenes for _, photo in stylize(ours, shots(scene), options)]
-    alone = [photo.pixels for _, photo in stylize(ours, shots(scenes[0] + scenes[1]), ALONE)]
+    together = [photo.pixels for _, photo in translate_shots(ours, shots(scenes[0] + scenes[1]), options)]
+    apart = [photo.pixels for scene in scenes for _, photo in translate_shots(ours, shots(scene), options)]
+    alone = [photo.pixels for _, photo in translate_shots(ours, shots(scenes[0] + scenes[1]), ALONE)]
     for one, other in zip(together, apart, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 2  # other batches, other roundings
     for number in range(10):
@@ -424,7 +424,7 @@ def test_windows_and_smoothing_begin_anew_at_cuts():
 
 
 def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_data):
-    """The figures behind --smooth, at a small size: the warping error falls by a third and more, without ghosts."""
+    """The figures behind --smooth, at a small size: the warping error falls by at least a third, without ghosts."""
     from gan_nst.commands.importing import import_generator
     from gan_nst.inference.exported import load_exported
 
@@ -433,7 +433,7 @@ def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_
     images = [read_image(path) for path in sorted((test_data / "photo2hayao" / "testA").iterdir())[3:8:4]]
     video = moving(*(resize_image(image, 128, "short_side") for image in images), count=8, size=(96, 120))
     plain, smooth = (
-        [photo.pixels for _, photo in stylize(ours, shots(video.frames), options)]
+        [photo.pixels for _, photo in translate_shots(ours, shots(video.frames), options)]
         for options in (ALONE, TranslateOptions(window=1, smooth=0.7))
     )
     before, after = (warping_error(one, video.flows, video.visible) for one in (plain, smooth))
@@ -448,14 +448,14 @@ def test_a_published_generator_flickers_less(tmp_path, pretrained_weights, test_
     assert np.mean(ghosts) < 1.5
 
 
-def test_a_generator_without_segments_goes_on_without_a_window(tmp_path, clip, caplog):
+def test_a_generator_without_segments_ignores_the_window(tmp_path, clip, caplog):
     translate(clip, tmp_path / "out.mp4", window=8)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "--window" in record.message
 
 
-def test_little_is_read_ahead_of_what_is_written(tmp_path, monkeypatch):
+def test_reading_ahead_is_bounded(tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.mp4", [clouds(160, 160)] * 400, sounds=())
     read, most = 0, 0
     decode, add = Form.decode, VideoWriter.add
@@ -486,7 +486,7 @@ def write_wav(path):
     return path
 
 
-def test_what_is_no_video_is_told(tmp_path, clip):
+def test_a_file_that_is_not_a_video_is_reported(tmp_path, clip):
     (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:4000])
@@ -495,20 +495,20 @@ def test_what_is_no_video_is_told(tmp_path, clip):
     out = tmp_path / "out.mp4"
     for name in ("text", "empty", "cut"):
         assert str(tmp_path / f"{name}.mp4") in refused(tmp_path / f"{name}.mp4", out)
-    assert "has no moving images" in refused(tmp_path / "sound.mp4", out)
+    assert "has no video track" in refused(tmp_path / "sound.mp4", out)
     assert "no such video or folder" in refused(tmp_path / "none.mp4", out)
     assert "no images (looked for" in refused(tmp_path / "folder", out)
     assert "no frame after 00:00:05.000; it is 00:00:01.200 long" in refused(clip, out, start=5.0)
 
 
-def test_what_cannot_be_written_is_told(tmp_path, clip):
+def test_an_unwritable_output_is_reported(tmp_path, clip):
     assert "videos are written as .mp4 .m4v .mov .mkv .webm .avi" in refused(clip, tmp_path / "out.xyz")
     (tmp_path / "file").write_text("x")
     assert "could not be written" in refused(clip, tmp_path / "file" / "out.mp4")
     assert "is a file" in refused(clip, tmp_path / "file")
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(clip.read_bytes())
-    assert "would be written over the input" in refused(copy, copy)
+    assert "would overwrite the input" in refused(copy, copy)
     assert copy.read_bytes() == clip.read_bytes()
 
 
@@ -525,7 +525,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, clip, limit):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
-def test_an_interruption_leaves_nothing_half_written(tmp_path, error):
+def test_an_interruption_leaves_no_partial_file(tmp_path, error):
     source = write_clip(tmp_path / "in.mp4", [clouds(160, 160)] * 90)
     (tmp_path / "out.mp4").write_text("an earlier video")
     with pytest.raises(type(error)):
@@ -534,7 +534,7 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path, error):
     assert (tmp_path / "out.mp4").read_text() == "an earlier video"
 
 
-def test_a_video_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
+def test_a_truncated_video_is_translated_as_far_as_possible(tmp_path):
     whole = write_clip(tmp_path / "whole.mkv", rolling(40))
     source = tmp_path / "in.mkv"
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -542,13 +542,13 @@ def test_a_video_that_breaks_off_is_translated_as_far_as_it_goes(tmp_path):
     assert 5 < outcome.frames < 35
     assert outcome.written == [tmp_path / "out.mp4"]
     (failure,) = outcome.failures
-    assert failure.startswith(f"{source}: breaks off after 00:00:0")
+    assert failure.startswith(f"{source}: ends early, after 00:00:0")
     after = read_clip(tmp_path / "out.mp4")
     assert_alike(after.frames, read_clip(whole).frames[: outcome.frames])
 
 
 def write_long_sound(path, seconds=8):
-    """A video of 1.2 s of images and more of sound, which lies at its file's end."""
+    """A video of 1.2 s of frames and longer sound, stored at the end of the file."""
     with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as video:
         images = video.add_stream("libx264", rate=RATE)
         images.width, images.height, images.pix_fmt = 64, 48, "yuv420p"
@@ -564,24 +564,24 @@ def write_long_sound(path, seconds=8):
     return path
 
 
-def test_sound_that_breaks_off_is_a_fault(tmp_path, caplog):
+def test_sound_that_ends_early_is_a_fault(tmp_path, caplog):
     whole = write_long_sound(tmp_path / "whole.mp4")
     source = tmp_path / "in.mp4"
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
     assert translate(whole, tmp_path / "a.mp4").failures == []
-    assert translate(source, tmp_path / "b.mp4", end=1.0).failures == []  # what is left out may be damaged
+    assert translate(source, tmp_path / "b.mp4", end=1.0).failures == []  # the omitted part may be damaged
     caplog.clear()
     outcome = translate(source, tmp_path / "out.mp4")
     assert outcome.frames == 12
     assert outcome.failures == caplog.messages
     damaged, broken = (failure.removeprefix(f"{source}: ") for failure in outcome.failures)
-    assert damaged == "1 piece of its sound damaged"
-    assert re.fullmatch(r"its sound breaks off after 00:00:05\.\d+ of 00:00:08\.000", broken)
+    assert damaged == "1 packet of its sound damaged"
+    assert re.fullmatch(r"its sound ends early, after 00:00:05\.\d+ of 00:00:08\.000", broken)
     assert read_clip(tmp_path / "out.mp4").sound[0]
 
 
 def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
-    """Where it is encoded anew; elsewhere it is copied as it is."""
+    """When it is re-encoded; otherwise it is copied unchanged."""
     packets = [data for sound in read_clip(clip).sound for _, data in sound]
     content = clip.read_bytes()
     for packet in packets[3:6]:
@@ -590,10 +590,10 @@ def test_sound_that_cannot_be_decoded_is_a_fault(tmp_path, clip):
     (tmp_path / "in.mp4").write_bytes(content)
     outcome = translate(tmp_path / "in.mp4", tmp_path / "out.webm")
     (failure,) = outcome.failures
-    assert re.fullmatch(r"[1-3] pieces? of its sound damaged", failure.split(": ", 1)[1])
+    assert re.fullmatch(r"[1-3] packets? of its sound damaged", failure.split(": ", 1)[1])
 
 
-def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
+def test_a_read_error_in_sound_is_a_fault(tmp_path, clip, monkeypatch):
     from gan_nst.images.video_writer import Sound
 
     class Failing:
@@ -615,7 +615,7 @@ def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
 
     monkeypatch.setattr(Sound, "_read", read)
     outcome = translate(clip, tmp_path / "out.mp4")
-    assert outcome.failures == [f"{clip}: its sound breaks off (broken here)"]
+    assert outcome.failures == [f"{clip}: its sound ends early (broken here)"]
     assert len(read_clip(tmp_path / "out.mp4").frames) == 12
 
 
@@ -633,12 +633,12 @@ def test_sound_that_reading_fails_at_is_a_fault(tmp_path, clip, monkeypatch):
         {"start": float("nan")},
     ],
 )
-def test_options_out_of_their_range_are_refused(options):
+def test_options_out_of_range_are_refused(options):
     with pytest.raises(SettingsError):
         TranslateOptions(**options)
 
 
-def test_videos_are_told_by_their_names(tmp_path):
+def test_videos_are_recognised_by_suffix(tmp_path):
     assert is_video(tmp_path / "A.MP4")
     assert is_video(tmp_path / "a.m2ts")
     assert not is_video(tmp_path / "a.png")
@@ -646,6 +646,6 @@ def test_videos_are_told_by_their_names(tmp_path):
     assert not is_video(tmp_path / "folder.mp4")
 
 
-def test_stills_without_any_in_the_part_are_refused(tmp_path):
+def test_a_part_without_frames_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no image from 00:00:09"):
         Stills(tmp_path, [tmp_path / "a.png"], Fraction(25), start=9.0, end=math.inf)

@@ -1,11 +1,11 @@
-"""Statistics shared by a video's frames are those of all their pixels, and those of no frame before a cut."""
+"""Statistics shared by frames cover all their pixels, and no frame before a cut."""
 
 import pytest
 import torch
 
 from gan_nst.inference.video import Window
 from gan_nst.networks import build
-from gan_nst.tiling.segments import links, run_with
+from gan_nst.tiling.segments import run_with_statistics, stages
 
 
 def frames(count, seed=0):
@@ -30,7 +30,7 @@ def test_the_statistics_are_those_of_all_pixels_of_the_window(together):
         torch.testing.assert_close(variances[number], pixels.var(1, correction=0))
 
 
-def test_a_window_of_one_and_a_window_after_a_cut_are_the_frame_alone():
+def test_a_window_of_one_and_a_reset_window_are_the_frame_alone():
     x = frames(4)
     alone, window = Window(1, "norm"), Window(9, "norm")
     window("norm", *moments(x[:2]))
@@ -46,13 +46,13 @@ def test_other_norms_keep_their_own_statistics():
     torch.testing.assert_close(window("another", *moments(x)), moments(x))
 
 
-def test_frames_that_stand_still_are_what_they_are_without_a_window():
+def test_a_static_video_is_unaffected_by_the_window():
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": 4, "blocks": 1}).eval()
     still = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1) * 2 - 1
-    last = links(network)[-2].name
+    last = stages(network)[-2].name
     with torch.inference_mode():
-        torch.testing.assert_close(run_with(network, still, Window(3, last)), network(still))
+        torch.testing.assert_close(run_with_statistics(network, still, Window(3, last)), network(still))
         other = torch.cat([torch.rand(1, 3, 16, 16), still[:1]])
-        apart = run_with(network, other, Window(3, last))[1] - network(other)[1]
+        apart = run_with_statistics(network, other, Window(3, last))[1] - network(other)[1]
     assert apart.abs().max() > 1e-3

@@ -1,11 +1,11 @@
-"""Smoothing takes flicker away where the motion is known, and leaves everything else as it was."""
+"""Smoothing removes flicker where the motion is known, and leaves everything else unchanged."""
 
 import cv2
 import numpy as np
 import pytest
 from helpers_videos import clouds, moving, warping_error
 
-from gan_nst.tiling.flow import Cuts, Smoother, motion, warp
+from gan_nst.tiling.flow import CutDetector, Smoother, optical_flow, warp
 
 
 def texture(height, width, seed):
@@ -30,7 +30,7 @@ def video():
 
 
 def flickering(frames, seed=3):
-    """A translation with more contrast whose brightness trembles from place to place and from frame to frame."""
+    """A translation with more contrast whose brightness flickers over space and time."""
     rng = np.random.default_rng(seed)
     found = []
     for frame in frames:
@@ -49,17 +49,17 @@ def gradient(image):
     return np.mean(np.square(cv2.Sobel(gray, -1, 1, 0)) + np.square(cv2.Sobel(gray, -1, 0, 1)))
 
 
-def test_the_videos_known_motion_is_its_motion(video):
+def test_the_estimated_motion_is_the_known_motion(video):
     assert warping_error(video.clean, video.flows, video.visible) < 1.5
     backwards = [-flow for flow in video.flows]
     assert warping_error(video.clean, backwards, video.visible) > 4
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video.clean]
     for number, flow in enumerate(video.flows, 1):
-        found = motion(gray[number], gray[number - 1])
+        found = optical_flow(gray[number], gray[number - 1])
         assert np.linalg.norm(found - flow, axis=2)[video.visible[number - 1]].mean() < 0.4
 
 
-def test_the_warping_error_of_flicker_is_its_size(video):
+def test_the_warping_error_measures_flicker(video):
     levels = np.random.default_rng(0).permutation(np.arange(0, 56, 4))
     still = np.full((96, 128, 3), 100, np.uint8)
     flows, seen = [np.zeros((96, 128, 2), np.float32)] * 13, [np.ones((96, 128), bool)] * 13
@@ -69,7 +69,7 @@ def test_the_warping_error_of_flicker_is_its_size(video):
     assert warping_error(deep, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean(), rel=1e-4)
 
 
-def test_smoothing_takes_at_least_30_percent_of_the_warping_error(video):
+def test_smoothing_reduces_the_warping_error_by_30_percent(video):
     translated = flickering(video.frames)
     before = warping_error(translated, video.flows, video.visible)
     result = smoothed(video.frames, translated)
@@ -81,8 +81,8 @@ def test_smoothing_takes_at_least_30_percent_of_the_warping_error(video):
     assert 0.93 < kept < 1.1
 
 
-def test_what_comes_into_sight_keeps_its_own_colours(video):
-    """No ghost of the disc stays where it was."""
+def test_newly_visible_areas_keep_their_colours(video):
+    """The disc leaves no ghost."""
     translated = flickering(video.frames)
     result = smoothed(video.frames, translated, 0.9)
     ghosts = [
@@ -97,7 +97,7 @@ def test_what_comes_into_sight_keeps_its_own_colours(video):
     assert np.mean(ghosts) < 1.5 < elsewhere
 
 
-def test_smoothing_tells_16_bits_as_8(video):
+def test_smoothing_treats_16_bits_like_8(video):
     translated = flickering(video.frames)[:4]
     deep = smoothed(
         [f.astype(np.uint16) * 257 for f in video.frames[:4]], [t.astype(np.uint16) * 257 for t in translated]
@@ -107,7 +107,7 @@ def test_smoothing_tells_16_bits_as_8(video):
         assert np.abs(one / 257 - other).max() <= 1
 
 
-def test_after_a_reset_a_frame_is_as_translated(video):
+def test_the_frame_after_a_reset_is_unchanged(video):
     translated = flickering(video.frames)
     smooth = Smoother()
     smooth(video.frames[0], translated[0])
@@ -116,7 +116,7 @@ def test_after_a_reset_a_frame_is_as_translated(video):
     np.testing.assert_array_equal(smooth(video.frames[2], translated[2]), translated[2])
 
 
-def test_a_frame_unlike_the_one_before_stays_even_without_a_reset(video):
+def test_an_unrelated_frame_is_unchanged_even_without_a_reset(video):
     smooth = Smoother(0.9)
     other = texture(96, 128, 9)
     smooth(video.frames[0], video.frames[0])
@@ -137,14 +137,14 @@ def test_a_warp_by_whole_pixels_is_a_shift():
     np.testing.assert_allclose(warp(image, flow)[2:, :-3], image[:-2, 3:], atol=1e-3)
 
 
-def test_cuts_are_found_and_motion_is_none(video):
-    cuts = Cuts()
+def test_cuts_are_detected_and_motion_is_not_a_cut(video):
+    cuts = CutDetector()
     other = [np.roll(texture(96, 128, 7), 2 * n, 1) for n in range(8)]
     found = [cuts(frame) for frame in [*video.frames, *other, *video.frames]]
     assert [number for number, cut in enumerate(found) if cut] == [0, 14, 22]
 
 
-def test_a_fade_is_no_cut_but_where_it_begins(video):
-    cuts = Cuts()
+def test_a_fade_is_not_a_cut_except_at_its_start(video):
+    cuts = CutDetector()
     found = [cuts((video.frames[0] * (1 - n / 12)).astype(np.uint8)) for n in range(12)]
     assert not any(found[2:])

@@ -1,4 +1,4 @@
-"""Images too large for the memory: the translation is that of the whole image."""
+"""Images that do not fit in memory get the translation of the whole image."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from gan_nst.inference.exported import load_exported
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
 from gan_nst.tiling import strips as scratch
-from gan_nst.tiling.segments import fold_resizes, links, run_with
+from gan_nst.tiling.segments import fuse_upsampling, run_with_statistics, stages
 from gan_nst.tiling.strips import Moments, Strips, passes, scratch_bytes
 
 # Every way in which a generator can be built, each at least once.
@@ -41,7 +41,7 @@ KINDS = {
 
 
 def generator(width=4, blocks=2, **spec):
-    """One whose parts all count: drawn with a gain that keeps activations near 1, scales and shifts too."""
+    """One whose parts all matter: weights keep activations near 1, including scales and shifts."""
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": width, "blocks": blocks, **spec})
     for name, weight in network.named_parameters():
@@ -68,15 +68,15 @@ def whole(network, precision="float32"):
 
 
 def in_strips(network, rows, image, precision="float32", **options):
-    """A translator whose memory holds about so many rows of the image at once."""
-    most = max(at.bytes_a_pixel for at in links(network))
+    """A translator whose memory holds about this many rows of the image."""
+    most = max(at.bytes_a_pixel for at in stages(network))
     memory = int(most * min(image.shape[:2]) * rows)
     return Translator(network, describe(), "cpu", precision, memory=memory, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(168, 72), (131, 67), (90, 201)])
-def test_strips_make_the_image_that_the_whole_makes(kind, size):
+def test_strips_give_the_result_of_the_whole_image(kind, size):
     network, image = generator(**KINDS[kind]), landscape(*size)
     parts = in_strips(network, 40, image)
     assert parts.fits(*size) == 0
@@ -86,7 +86,7 @@ def test_strips_make_the_image_that_the_whole_makes(kind, size):
 
 
 @pytest.mark.parametrize("size", [(4000, 1), (4000, 3), (3, 900), (2500, 9)])
-def test_thin_images_pass_too(size):
+def test_thin_images_can_be_translated_in_strips(size):
     network, image = generator(start_from="smoothed"), landscape(*size)
     parts = in_strips(network, 40, np.empty((16, 16, 3)))
     assert parts.fits(*size) == 0
@@ -104,31 +104,31 @@ def test_strips_may_be_of_any_height(rows):
 
 def _heights(network, image, memory):
     strips = Strips(network, lambda r: r, *image.shape[:2], memory=memory, scratch=Path(), statistics=None)
-    return [strips._strip(way) for way in strips.passes]
+    return [strips._strip_height(way) for way in strips.passes]
 
 
-def test_at_the_published_width_too():
+def test_the_published_width_works_in_strips():
     network, image = generator(width=64, blocks=9), landscape(104, 44)
     assert np.abs(in_strips(network, 40, image)(image).astype(int) - whole(network)(image)).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [0, 17, 200])
-def test_images_of_one_colour_pass_too(kind, value):
-    """Rounding is all that varies in them; no norm may make an image of it."""
+def test_images_of_one_colour_can_be_translated_in_strips(kind, value):
+    """Only rounding varies in them, which no norm may amplify."""
     network, image = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
     expected = whole(network)(image).astype(int)
     assert np.abs(in_strips(network, 40, image)(image) - expected).max() <= 1
 
 
-def test_statistics_of_a_strip_alone_would_be_seen():
-    """The negative control: what the parts of the image would become by themselves is far away."""
+def test_statistics_of_single_strips_would_be_visible():
+    """The negative control: translating parts separately gives a very different image."""
     network, image = generator(), landscape(168, 72)
     alone = np.concatenate([whole(network)(part) for part in np.split(image, 4)])
     assert np.abs(alone.astype(int) - whole(network)(image)).max() > 30
 
 
-def test_sixteen_bits_pass_in_strips():
+def test_sixteen_bit_images_can_be_translated_in_strips():
     network, image = generator(), landscape(140, 60, levels=65536)
     expected, found = whole(network)(image), in_strips(network, 40, image)(image)
     assert found.dtype == np.uint16
@@ -144,7 +144,7 @@ def test_bfloat16_differs_by_its_own_rounding():
     assert 0 < np.abs(parts.astype(int) - one).mean() < 2 * rounding
 
 
-def test_statistics_handed_in_hold_for_strips_as_for_the_whole():
+def test_given_statistics_apply_to_strips_like_to_the_whole():
     network, image = generator(), landscape(140, 60)
     asked = []
 
@@ -163,10 +163,10 @@ def test_statistics_handed_in_hold_for_strips_as_for_the_whole():
         torch.testing.assert_close(variance, theirs[1], rtol=1e-4, atol=1e-6)
 
 
-def test_own_statistics_handed_back_change_nothing():
+def test_returning_the_own_statistics_changes_nothing():
     network = generator()
     x = torch.rand(2, 3, 24, 32) * 2 - 1
-    torch.testing.assert_close(run_with(network, x, lambda _, *own: own), network(x))
+    torch.testing.assert_close(run_with_statistics(network, x, lambda _, *own: own), network(x))
 
 
 @pytest.mark.parametrize("offset", [0, 1000])
@@ -182,18 +182,18 @@ def test_moments_of_strips_are_those_of_the_whole(offset):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_has_the_resolution_of_the_image_is_computed_again(kind):
+def test_only_full_resolution_stages_are_recomputed(kind):
     computed = [at.name for way in passes(generator(**KINDS[kind])) for at in way.chain]
     again = {name for name in computed if computed.count(name) > 1}
     assert again == {"stem", f"up{KINDS[kind].get('downsamplings', 2)}"}
     assert all(computed.count(name) == 2 for name in again)
 
 
-def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, tmp_path):
-    """Watched on the disk's side: what the open files hold, at its most, in the words of the stores."""
+def test_the_estimated_scratch_space_is_what_is_used(monkeypatch, tmp_path):
+    """The peak size of the open scratch files."""
     live, most = {}, [0]
 
-    class Watched(scratch.Store):
+    class Watched(scratch.ScratchFile):
         def write(self, rows, x):
             super().write(rows, x)
             live[id(self)] = os.fstat(self._file.fileno()).st_size
@@ -203,57 +203,55 @@ def test_the_scratch_that_is_asked_for_is_the_scratch_that_is_used(monkeypatch, 
             super().close()
             live.pop(id(self), None)
 
-    monkeypatch.setattr("gan_nst.tiling.strips.Store", Watched)
+    monkeypatch.setattr("gan_nst.tiling.strips.ScratchFile", Watched)
     network, image = generator(blocks=3), landscape(160, 64)
     in_strips(network, 40, image, scratch=tmp_path)(image)
     assert most[0] == scratch_bytes(passes(network)) * 160 * 64
     assert not list(tmp_path.iterdir())
 
 
-def test_too_little_memory_is_told_before_anything_is_computed(tmp_path):
+def test_too_little_memory_is_reported_before_computing(tmp_path):
     network, image = generator(), landscape(200, 400)
     translator = Translator(network, describe(), "cpu", memory=100_000, scratch=tmp_path)
-    with pytest.raises(
-        DataError, match=r"^an image 200 pixels across takes at least 0.1 GiB; give --memory$"
-    ):
+    with pytest.raises(DataError, match=r"^an image 200 pixels wide needs at least 0.1 GiB; raise --memory$"):
         translator(image)
 
 
-def test_too_little_disk_is_told_before_anything_is_computed(monkeypatch, tmp_path):
+def test_too_little_disk_space_is_reported_before_computing(monkeypatch, tmp_path):
     usage = scratch.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: usage)
     image = landscape(160, 64)
-    with pytest.raises(DataError, match=r"0 MB free, and the scratch file takes \d+ MB; give a folder"):
+    with pytest.raises(DataError, match=r"0 MB free, but the scratch file needs \d+ MB; give a folder"):
         in_strips(generator(), 40, image, scratch=tmp_path)(image)
 
 
-def test_a_full_disk_is_told(monkeypatch, tmp_path):
+def test_a_full_disk_is_reported(monkeypatch, tmp_path):
     class Full:
         def seek(self, place): ...
 
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    store = scratch.Store(tmp_path)
+    store = scratch.ScratchFile(tmp_path)
     store._file.close()
     store._file = Full()
     with pytest.raises(DataError, match=r"scratch file could not be written \(No space left on device\)"):
         store.write(range(0, 2), torch.zeros(1, 1, 2, 3))
 
 
-def test_a_scratch_folder_that_is_none_is_told(tmp_path):
+def test_an_invalid_scratch_folder_is_reported(tmp_path):
     image = landscape(160, 64)
     with pytest.raises(DataError, match="missing: cannot hold a scratch file"):
         in_strips(generator(), 40, image, scratch=tmp_path / "missing")(image)
 
 
-def test_a_network_without_segments_cannot_be_parted():
+def test_a_network_without_segments_cannot_be_translated_in_strips():
     translator = Translator(Blur(), describe(), "cpu", memory=1_000_000)
-    with pytest.raises(DataError, match=r"^300x200 pixels take about 0\.1 GiB at once, and this file cannot"):
+    with pytest.raises(DataError, match=r"^300x200 pixels need about 0\.1 GiB, and this file cannot"):
         translator(landscape(200, 300))
 
 
-def test_many_images_pass_in_as_many_batches_as_the_memory_asks(monkeypatch):
+def test_batches_fit_in_memory(monkeypatch):
     network, images = generator(), [landscape(40, 48, seed) for seed in range(5)]
     translator = Translator(
         network,
@@ -285,7 +283,7 @@ def test_the_default_memory_is_one_and_a_half_gibibytes():
 def published(pretrained_weights, tmp_path_factory):
     file = tmp_path_factory.mktemp("published") / "hayao.safetensors"
     import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", file)
-    return fold_resizes(load_exported(file)[0])
+    return fuse_upsampling(load_exported(file)[0])
 
 
 def test_a_published_generator_on_a_photograph(published, test_data):
@@ -311,7 +309,7 @@ def test_a_published_generator_on_a_photograph(published, test_data):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_a_gpu_too_strips_make_the_image_that_the_whole_makes(kind):
+def test_strips_give_the_result_of_the_whole_image_on_a_gpu(kind):
     network, image = generator(**KINDS[kind]), landscape(168, 72)
     memory = in_strips(network, 40, image).memory
     parts = Translator(network, describe(), "cuda", "float32", memory=memory)
