@@ -141,7 +141,7 @@ def test_make_translate_says_what_is_missing(project, trained):
 def test_make_data_leaves_images_alone_and_refuses_other_domains(project, trained):
     code, out, _ = make(project, "data", "DOMAIN=photo2cartoon")
     assert code == 0
-    assert "has images already" in out
+    assert "already has images" in out
     code, _, err = make(project, "data", "DOMAIN=zebras")
     assert code == 2
     assert "zebras" in err
