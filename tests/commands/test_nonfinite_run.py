@@ -1,4 +1,4 @@
-"""Runs that meet a value that is not finite: what they say, what is left of them, and how they go on."""
+"""Runs that meet a value that is not finite: what they report, what they leave, and how they resume."""
 
 import dataclasses
 import re
@@ -50,7 +50,7 @@ def test_a_run_that_stopped_resumes_and_skips_the_step(bad_step, tiny, datasets,
     newest, payload = checkpoint.load_newest(tmp_path / "stopped" / "checkpoints")
     assert payload["step"] == 4
     assert f"{newest} is from before" in message
-    (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip) leaves", message)
+    (advice,) = re.findall(r"gan-nst train --resume (\S+) (training.on_nonfinite=skip);", message)
     train(overrides=[advice[1]], options=TrainOptions(resume=advice[0]))
     assert metrics(tmp_path / "stopped")[5]["skipped/steps"] == 1
     train(CONFIG, [*tiny, "training.on_nonfinite=skip"], TrainOptions(output=tmp_path / "skipped"))
