@@ -29,7 +29,7 @@ def campaign(plan, tally):
     for number, reader in enumerate(_readers(plan.folder)):
         began, before = time.monotonic(), tally.injected
         for what, problem in _fuzz(
-            reader, 10_000 if plan.long else 200, plan.seed + 1000 * number, plan.folder
+            reader, 5_000 if plan.long else 200, plan.seed + 1000 * number, plan.folder
         ):
             tally.count(what, problem)
         print(

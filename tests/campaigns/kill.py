@@ -56,7 +56,7 @@ def campaign(plan, tally) -> None:
     import_all()
     draw = random.Random(plan.seed)
     training = Job(plan.folder)
-    least, others = (200, 10) if plan.long else (5, 1)
+    least, others = (120, 6) if plan.long else (5, 1)
     began = time.monotonic()
     training.begin(training.place("timed"), "data.workers=1").wait(_SECONDS)
     lasts = time.monotonic() - began
