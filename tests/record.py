@@ -5,9 +5,10 @@
     python tests/record.py losses OUT --corpus DIR        # some minutes: 300 steps of each small recipe
     python tests/record.py compare A B                    # NUMERIC must be empty or intended, WORDING is to be read
 
-`make` and `losses` take --package PATH (a checkout; default: this one) and --shared PATH (real weights, or the variable
-GAN_NST_RECORD_SHARED; default: ../shared, skipped where there is none). They run the package's command line in processes
-of their own, and import nothing of it, so that the same script replays an old and a new tree.
+`make` and `losses` take --package PATH (a checkout; default: this one) and --shared PATH (real weights; default: the
+variable GAN_NST_RECORD_SHARED, or ../shared; without it what needs them is skipped). They run the command line of the
+package in processes of their own, and import nothing of it, so that the same script replays an old and a new tree. The
+commands are in record_cases.txt; record_corpus.py, which makes the corpus, needs the tests' helpers of back then.
 """
 
 import argparse
@@ -30,7 +31,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-from record_cases import CASES
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -56,14 +56,25 @@ RENAMED_WORDS = {
 
 # What differs from run to run: masked in texts, dropped from JSON.
 MASKS = (
-    (r"\d+h ?\d+m|\d+m ?\d+s|\d[\d.,]*( |-)?(s|ms|seconds?|minutes?|hours?|days?)\b", "#time"),
+    (r"\d+h ?\d+m|\d+m ?\d+s|\d[\d.,]*( |-)?(s|ms|min|seconds?|minutes?|hours?|days?)\b", "#time"),
     (r"\d[\d.,]* (pictures|images|frames|steps|megapixels)/s", "#speed"),
     (r"\d[\d.,]* (B|bytes|kB|MB|GB|KiB|MiB|GiB|TiB)\b", "#size"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:#port"),
-    (r"20\d\d-?\d\d-?\d\d[-_T ]\d\d[-:]?\d\d([-:]?\d\d)?(\.\d+)?", "#date"),
+    (r"\b20\d\d-?\d\d-?\d\d[-_T ]\d\d[-:]?\d\d([-:]?\d\d)?(\.\d+)?\b", "#date"),
 )
-UNSTEADY = re.compile(r"(^|[/._])(speed|memory|libraries|seconds|peak_mib|validation_share|time)([/._]|$)|_per_second")
+UNSTEADY = re.compile(
+    r"(^|[/._])(speed|memory|libraries|seconds|peak_mib|validation_share|time)([/._]|$)|_per_second"
+)
 DRAWN = ("curves.png", "report.html")  # with words in them: that they are there is recorded
+LAZY = (
+    "onnxruntime",
+    "onnxscript",
+    "torch.onnx",
+    "torch._dynamo",
+    "torch.export",
+    "torchmetrics",
+    "torch_fidelity",
+)
 LARGEST = 60_000  # values of an array that are kept; of a larger one each n-th
 
 
@@ -230,9 +241,13 @@ def describe_video(file, arrays):
 
     told = {}
     with av.open(str(file)) as video:
-        told["metadata"] = flat({k: v for k, v in video.metadata.items() if k not in ("encoder", "creation_time")})
+        told["metadata"] = flat(
+            {k: v for k, v in video.metadata.items() if k not in ("encoder", "creation_time")}
+        )
         for number, stream in enumerate(video.streams):
-            told[f"stream {number}"] = f"{stream.type} {stream.codec_context.name} {stream.metadata.get('language')}"
+            told[f"stream {number}"] = (
+                f"{stream.type} {stream.codec_context.name} {stream.metadata.get('language')}"
+            )
         rest = [stream for stream in video.streams if stream.type != "video"]
         packets = {}
         for packet in video.demux(*rest) if rest else ():
@@ -271,7 +286,7 @@ def serve():
     import pkgutil
 
     sys.path.pop(0)
-    for name in ("torch", "torchvision", "cv2", "av", "PIL.Image", "albumentations", "matplotlib", "onnxruntime"):
+    for name in ("torch", "torchvision", "cv2", "av", "PIL.Image", "albumentations", "matplotlib", *LAZY):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     import gan_nst
@@ -286,7 +301,7 @@ def serve():
         if (child := os.fork()) == 0:
             code = 70
             try:
-                signal.alarm(240)
+                signal.alarm(900)
                 for number, name in ((0, os.devnull), (1, job["out"]), (2, job["err"])):
                     os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
                 os.environ.update(job["env"])
@@ -295,9 +310,7 @@ def serve():
             except SystemExit as stop:
                 code = stop.code
             except BaseException:
-                import traceback
-
-                traceback.print_exc()
+                print("Traceback:", repr(sys.exc_info()[1]), file=sys.stderr)
             finally:
                 with contextlib.suppress(Exception):
                     sys.stdout.flush()
@@ -328,7 +341,12 @@ class Package:
         self.weights = {"GAN_NST_WEIGHTS": str(shared / "weights")} if shared else None
         command = [sys.executable, __file__, "serve"]
         self.server = subprocess.Popen(
-            command, cwd=folder, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         found = self.server.stdout.readline().strip()
         if found != str(Path(tree).resolve()):
@@ -349,7 +367,7 @@ class Package:
 
     def spell(self, words):
         """A command of old names in those that the package knows."""
-        command, spelt = (words or [""])[0], []
+        command, spelt = next((word for word in words if not word.startswith("-")), ""), []
         for word in words:
             new = RENAMED_OPTIONS.get((command, word))
             if new is not None and not re.search(rf"{word}\b", self.help(command)):
@@ -374,6 +392,29 @@ class Package:
     def close(self):
         self.server.stdin.close()
         self.server.wait()
+
+
+def read_cases(file):
+    """The commands of a text: (name, options, line)."""
+    short, found = {}, []
+    for line in file.read_text().splitlines():
+        if line.startswith("$"):
+            name, _, words = line.partition(" = ")
+            short[name[1:]] = words
+        elif line and not line.startswith("#"):
+            name, options, command = re.fullmatch(r"(\S+?)((?: [-+@]\S+?)*):(?: (.*))?", line).groups()
+            command = command or ""
+            while (longer := re.sub(r"\$([A-Z]+1?)", lambda match: short[match[1]], command)) != command:
+                command = longer
+            if command.count("--output") > 1:  # the short form's, and the line's own
+                command = command.replace(" --output {o} ", " ", 1)
+            told = {}
+            for option in options.split():
+                key = "of" if option[0] == "@" else "weights"
+                told[key] = {"@": option[1:], "+": "needed", "-": "where there are some"}[option[0]]
+            found.append((name, told, command))
+    assert len({name for name, *_ in found}) == len(found)
+    return found
 
 
 def make(out, corpus, tree, shared, cases, only=None):
@@ -404,12 +445,19 @@ def make(out, corpus, tree, shared, cases, only=None):
             began = time.monotonic()
             code, told, err = package.run(words, environment)
             times[name] = time.monotonic() - began
-            plain = [masked(hide(text, folder, corpus, tree)) for text in (told, err)]
+            err = re.sub(
+                r"^usage: .*?^(gan-nst.*: error: )", r"\1", err, flags=re.M | re.S
+            )  # its text is in --help
+            plain = [masked(hide(text, folder, corpus, tree, shared)) for text in (told, err)]
             record[name] = {"line": masked(line), "exit": code, "out": plain[0], "err": plain[1]}
-            record[name]["files"] = describe_folder(folder / target, arrays)
+            found = record[name]["files"] = describe_folder(folder / target, arrays)
+            for beside in sorted(folder.glob(f"o/{name}.*")):
+                found.update(describe_folder(beside, arrays))
         package.close()
         left = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
-        left = sorted({masked(re.sub(r"tfevents\..*", "tfevents", name)) for name in left if ".cache/" not in name})
+        left = sorted(
+            {masked(re.sub(r"tfevents\..*", "tfevents", name)) for name in left if ".cache/" not in name}
+        )
         left = {name: {} for name in left if not name.startswith(("c/archives/", "home/"))}
         record["what is there in the end"] = {"line": "", "exit": 0, "out": "", "err": "", "files": left}
     (out / "record.json").write_text(json.dumps(record, indent=1, ensure_ascii=True))
@@ -417,13 +465,23 @@ def make(out, corpus, tree, shared, cases, only=None):
     slowest = sorted(times, key=times.get, reverse=True)[:10]
     print("slowest: " + ", ".join(f"{name} {times[name]:.1f} s" for name in slowest))
     codes = [case["exit"] for case in record.values()]
-    print(f"{len(record)} commands, exit codes " + ", ".join(f"{c}: {codes.count(c)}" for c in sorted(set(codes))))
+    print(
+        f"{len(record)} commands, exit codes "
+        + ", ".join(f"{c}: {codes.count(c)}" for c in sorted(set(codes)))
+    )
 
 
-def hide(text, folder, corpus, tree):
-    for path, word in ((folder, "."), (Path(corpus).resolve(), "CORPUS"), (Path(tree).resolve(), "TREE")):
-        text = text.replace(str(path), word)
-    return text.replace(sys.prefix, "VENV")
+def hide(text, folder, corpus, tree, shared):
+    """A text without the paths of this machine."""
+    paths = {
+        "CORPUS": Path(corpus).resolve(),
+        "TREE": Path(tree).resolve(),
+        "SHARED": shared,
+        "VENV": sys.prefix,
+    }
+    for word, path in {".": folder, **paths, "TEMPORARY": tempfile.gettempdir()}.items():
+        text = re.sub(rf"{re.escape(str(path))}\b", word, text) if path else text
+    return text
 
 
 @contextlib.contextmanager
@@ -510,7 +568,9 @@ def compare(first, second, atol, rtol):
         if one.shape != other.shape or old.split(" ", 1)[1] != new.split(" ", 1)[1]:
             numeric.append(f"{where}: {old} -> {new}")
         elif not (away := np.abs(one.astype(float) - other)).max(initial=0) <= atol or atol == 0:
-            numeric.append(f"{where}: {(away > 0).mean():.3%} of the values differ, by {away.max():.4g} at most")
+            numeric.append(
+                f"{where}: {(away > 0).mean():.3%} of the values differ, by {away.max():.4g} at most"
+            )
 
     for name in sorted({*records[0], *records[1]}):
         if any(name not in record for record in records):
@@ -541,12 +601,17 @@ def compare(first, second, atol, rtol):
     odd = sum(not same for same, *_ in wording)
     print(f"\nWORDING: {len(wording)} texts, {odd} of them with other numbers in them, which come first")
     for (_, old, new), places in sorted(wording.items()):
-        print(f"  {old}\n    -> {new}\n       in {places[0]}" + (f" and {len(places) - 1} more" * (len(places) > 1)))
+        print(
+            f"  {old}\n    -> {new}\n       in {places[0]}"
+            + (f" and {len(places) - 1} more" * (len(places) > 1))
+        )
     return len(numeric)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve")
     commands.add_parser("corpus").add_argument("out", type=Path)
@@ -576,7 +641,7 @@ def main():
         from record_corpus import make_corpus
 
         return make_corpus(given.out.resolve(), shared)
-    cases = CASES if given.command == "make" else LOSSES
+    cases = read_cases(Path(__file__).with_name("record_cases.txt")) if given.command == "make" else LOSSES
     with tempfile.TemporaryDirectory() as nothing:
         return make(given.out, given.corpus or Path(nothing), given.package, shared, cases, given.only)
 

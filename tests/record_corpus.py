@@ -15,11 +15,21 @@ TESTS = Path(__file__).resolve().parent
 for folder in ("campaigns", "commands", "inference", "data"):
     sys.path.append(str(TESTS / folder))
 
-TINY = (
-    "device=cpu precision=float32 data.load_size=36 data.crop_size=32 data.upscale=true method.generator.width=4 "
-    "method.generator.blocks=1 method.generator.downsamplings=1 method.discriminator.width=4 training.log_every=1 "
-    "training.checkpoint_every=2 training.sample_every=4 training.sample_count=2"
-).split()
+TINY = [
+    "device=cpu",
+    "precision=float32",
+    "data.load_size=36",
+    "data.crop_size=32",
+    "data.upscale=true",
+    "method.generator.width=4",
+    "method.generator.blocks=1",
+    "method.generator.downsamplings=1",
+    "method.discriminator.width=4",
+    "training.log_every=1",
+    "training.checkpoint_every=2",
+    "training.sample_every=4",
+    "training.sample_count=2",
+]
 
 
 def make_corpus(out, shared):
@@ -49,10 +59,20 @@ def pictures(out):
         (out / "whole" / name).write_bytes(content)
     (out / "broken").mkdir()
     for fault in broken_files.faults(0, 0):
-        if len(fault.content) < 100_000 and ("cut" not in fault.name or f"cut{len_half(fault)}." in fault.name):
+        if len(fault.content) < 100_000 and (
+            "cut" not in fault.name or f"cut{len_half(fault)}." in fault.name
+        ):
             (out / "broken" / fault.name).write_bytes(fault.content)
     (out / "few").mkdir()
-    for name in ("turned6.jpg", "alpha.png", "adobe16.png", "gray16.tif", "palette.gif", "p3_alpha.png", "cmyk.jpg"):
+    for name in (
+        "turned6.jpg",
+        "alpha.png",
+        "adobe16.png",
+        "gray16.tif",
+        "palette.gif",
+        "p3_alpha.png",
+        "cmyk.jpg",
+    ):
         shutil.copy(out / "awkward" / name, out / "few")
     (out / "few" / "below" / "deeper").mkdir(parents=True)
     shutil.copy(out / "awkward" / "lossy.avif", out / "few" / "below")
@@ -141,7 +161,9 @@ def videos(out):
     where = out / "videos"
     where.mkdir()
     write_clip(where / "clip.mp4", rolling(), sounds=("aac", "aac"))
-    write_clip(where / "times.mkv", rolling(), times=[0, 90, 200, 270, 400, 520, 600, 690, 800, 1000, 1100, 1210])
+    write_clip(
+        where / "times.mkv", rolling(), times=[0, 90, 200, 270, 400, 520, 600, 690, 800, 1000, 1100, 1210]
+    )
     write_clip(where / "late.mkv", rolling(), begin=3)
     write_clip(where / "turned.mp4", rolling(6), turn=90)
     write_clip(where / "aspect.mp4", rolling(6), aspect=Fraction(4, 3))
@@ -179,7 +201,10 @@ def archives(out):
         "tests.zip": zip_of(data_set(splits=("testA", "testB"))),
         "inside.zip": zip_of({**data_set(), "trainA/run.sh": b"#!/bin/sh\n", "__MACOSX/x.png": picture()}),
     }
-    for name, data in [*good.items(), *((name, data) for name, data in hostile_archives() if len(data) < 60_000)]:
+    for name, data in [
+        *good.items(),
+        *((name, data) for name, data in hostile_archives() if len(data) < 60_000),
+    ]:
         (out / "archives" / name).write_bytes(data)
 
 
@@ -221,8 +246,18 @@ def models(out):
     (where / "cut.safetensors").write_bytes((where / "strong.safetensors").read_bytes()[:2000])
     recipe = TESTS.parent / "experiments" / "{}" / "{}.yaml"
     for name, domain, method, rest in (
-        ("cyclegan", "default", "cyclegan", "method.discriminator.layers=2 training.steps=4 evaluation.every=2"),
-        ("cartoongan", "photo2cartoon", "cartoongan", "training.steps=6 method.warm_up=0.5 evaluation.every=3"),
+        (
+            "cyclegan",
+            "default",
+            "cyclegan",
+            "method.discriminator.layers=2 training.steps=4 evaluation.every=2",
+        ),
+        (
+            "cartoongan",
+            "photo2cartoon",
+            "cartoongan",
+            "training.steps=6 method.warm_up=0.5 evaluation.every=3",
+        ),
     ):
         words = ["train", str(recipe).format(domain, method), *TINY, *rest.split()]
         words += ["data.root=c", "data.domain=demo", "data.cache=never", "--out", f"c/models/{name}"]
@@ -232,7 +267,9 @@ def models(out):
         environment |= {"XDG_CACHE_HOME": str(out / "home"), "TORCH_HOME": str(out / "home")}
         environment.pop("GAN_NST_WEIGHTS", None)
         try:
-            subprocess.run([sys.executable, "-m", "gan_nst", *words], cwd=out.parent, env=environment, check=True)
+            subprocess.run(
+                [sys.executable, "-m", "gan_nst", *words], cwd=out.parent, env=environment, check=True
+            )
         finally:
             link.unlink()
             shutil.rmtree(out / "home", ignore_errors=True)
