@@ -169,9 +169,7 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["em\npty.png", "\x1b[31mred.png", "\u202egnp.png", "\udcff.png"], ids=ascii
-)
+@pytest.mark.parametrize("name", ["em\npty.png", "\x1b[31mred.png", "\u202egnp.png", "\udcff.png"], ids=ascii)
 def test_a_message_is_one_line_for_any_file_name(gan_nst, generator, tmp_path, name):
     shown = name.encode("unicode_escape").decode()
     source = fill(tmp_path / "in", "good.png")
