@@ -20,6 +20,7 @@ from gan_nst.core import options as o
 from gan_nst.core.errors import GanNstError, one_line
 from gan_nst.core.options import Declared, Option
 from gan_nst.core.terminal import configure_logging, show_progress
+from gan_nst.core.threads import configure_threads
 from gan_nst.core.version import __version__
 
 Generator = Annotated[
@@ -232,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         given.arguments += rest
+    configure_threads()
     configure_logging(given.quiet or str(getattr(given, "json", None)) == "-")
     show_progress(not given.quiet)
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Job:
     training: TrainingSettings
     crop_size: int
     device: torch.device
+    threads: int | Literal["auto"] = "auto"
 
     @property
     def step(self) -> int:

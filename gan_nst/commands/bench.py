@@ -35,9 +35,10 @@ from gan_nst.core.device import (
     choose_precision,
     tune_convolutions,
 )
-from gan_nst.core.errors import SettingsError, TrainingError
+from gan_nst.core.errors import SettingsError, TrainingError, counted
 from gan_nst.core.files import check_writable, write_file
 from gan_nst.core.options import BenchOptions
+from gan_nst.core.threads import computing_with, training_threads
 from gan_nst.core.version import __version__
 from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import open_images
@@ -153,7 +154,7 @@ def _configured(config: Path | str | None, overrides: Sequence[str], device: str
     if small:
         log.info(f"no GPU: the configured step is that of the on_cpu block of {path}")
     method = base.find(settings.method_name).resolve(settings.method)
-    job = Job(method, settings.training, settings.data.crop_size, on)
+    job = Job(method, settings.training, settings.data.crop_size, on, settings.threads)
     compiled = resolve_compile(settings.compile, on, job.operations() * (job.step + 1)) == "always"
     return _Configured(job, choose_precision(settings.precision, on), compiled)
 
@@ -313,12 +314,16 @@ def _larger_batches(
 
 def _configured_step(configured: _Configured, rounds: int) -> dict[str, Any]:
     job, training = configured.job, configured.job.training
-    timed = _timed(job, configured.precision, configured.compiled, rounds)
+    per_pass = job.operations() / training.accumulation
+    threads = training_threads(per_pass) if job.threads == "auto" else job.threads
+    with computing_with(threads):
+        timed = _timed(job, configured.precision, configured.compiled, rounds)
     return {
         "method": job.method.name,  # type: ignore[attr-defined]
         "device": str(job.device),
         "precision": configured.precision,
         "compiled": configured.compiled,
+        "threads": threads,
         "crop_size": job.crop_size,
         "batch_size": training.batch_size,
         "accumulation": training.accumulation,
@@ -485,7 +490,8 @@ def _cyclegan_rows(step: Mapping[str, Any]) -> Rows:
 
 def _configured_rows(step: Mapping[str, Any]) -> Rows:
     batch = f"{step['batch_size']}" + (f" x {step['accumulation']}" if step["accumulation"] > 1 else "")
-    how = f"{step['precision']}{', compiled' if step['compiled'] else ''} on {step['device']}"
+    compiled = ", compiled" if step["compiled"] else ""
+    how = f"{step['precision']}{compiled} on {step['device']}, {counted(step['threads'], 'thread')}"
     yield "configured step", f"{step['method']}, {step['crop_size']} pixels, batch {batch}, {how}"
     length = "" if step["hours"] is None else f"; {step['hours']:.2g} h for {step['steps']} steps"
     yield "", _speed(step) + length

@@ -30,6 +30,7 @@ from gan_nst.core.files import OptionalOutput, write_file
 from gan_nst.core.options import TrainOptions
 from gan_nst.core.scores import is_score
 from gan_nst.core.settings import dump_yaml, merge
+from gan_nst.core.threads import computing_with
 from gan_nst.data.batches import fixed_images, mix
 from gan_nst.data.domains import Folder
 from gan_nst.diagnosis.curves import read_run
@@ -90,8 +91,10 @@ def train(
             logging.getLogger("gan_nst").setLevel(logging.WARNING)
         prepared = prepare(settings, device, payload)
         settings = prepared.settings
+        assert isinstance(settings.threads, int)
         if options.dry_run:
-            _rehearse(prepared, payload["step"] if payload else 0)
+            with computing_with(settings.threads):
+                _rehearse(prepared, payload["step"] if payload else 0)
             return None
         if run is None:
             run = distributed.broadcast(
@@ -100,7 +103,8 @@ def train(
         with training_in(run) if is_main else contextlib.nullcontext():
             if payload is None and is_main:
                 check_unused(run)  # by a run that has begun and ended since
-            _train_in(run, prepared, payload)
+            with computing_with(settings.threads):
+                _train_in(run, prepared, payload)
     return run
 
 
@@ -128,6 +132,7 @@ def load_resumed(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     file, payload = checkpoint.load_newest(run / "checkpoints")
     # stop_at applied only to the session that it was given to.
     saved = merge(payload["settings"], {"training": {"stop_at": None}})
+    saved.setdefault("threads", torch.get_num_threads())  # as runs of the first version used
     before, settings = resume_settings(saved, overrides, file)
     log.info(f"resuming from {file}, step {payload['step']}")
     old, new = before.training.steps, settings.training.steps

@@ -49,11 +49,6 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if native else "float32"
 
 
-def cpus() -> int:
-    """How many CPUs this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def memory_format(device: torch.device) -> torch.memory_format:
     """Returns the layout in which convolutions are fastest: channels last on the CPU and on CUDA."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format

@@ -25,10 +25,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from gan_nst.core.device import cpus
 from gan_nst.core.errors import DataError, cannot_write, reason
 from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.terminal import track
+from gan_nst.core.threads import cpus
 from gan_nst.data.domains import DataSettings, Folder
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.arrays import ImageArray, resize_image

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gan_nst.core.errors import DataError, counted
 from gan_nst.core.terminal import track
+from gan_nst.core.threads import cpus
 from gan_nst.data.domains import DOMAINS, DataSet, Folder
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.files import read_with_format
@@ -199,7 +200,7 @@ def _examine_part(split: str, domain: str, folder: Folder) -> Part:
 
 def _examine_all(files: Sequence[Path], root: str) -> Iterator[ImageFacts]:
     """Each file's facts, in order; Pillow lets several threads decode at once."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cpus())) as pool:
         try:
             for start in range(0, len(files), _FILES_AT_ONCE):
                 yield from pool.map(lambda file: _examine(file, root), files[start : start + _FILES_AT_ONCE])

@@ -20,10 +20,10 @@ from typing import TypeVar
 
 import torch
 
-from gan_nst.core.device import cpus
 from gan_nst.core.errors import DataError, GanNstError, counted
 from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
+from gan_nst.core.threads import cpus
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, Pixels, read_photo, write_photo

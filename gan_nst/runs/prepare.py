@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError
+from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError, counted
+from gan_nst.core.threads import training_threads
 from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import Images, open_images
 from gan_nst.data.demo import make_demo
@@ -121,7 +122,8 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     method = base.find(settings.method_name)(settings.method, plan)
     at_first, at_last = _operations(method, settings, saved["step"] if saved else 0)
     compiled = resolve_compile(settings.compile, device, at_last * training.accumulation * steps)
-    settings = settings.model_copy(update={"compile": compiled})
+    threads = training_threads(at_last) if settings.threads == "auto" else settings.threads
+    settings = settings.model_copy(update={"compile": compiled, "threads": threads})
     if saved is None and training.init_from is not None:
         _init_generators(method, training.init_from)
     views = _open_views(method, data_set, settings, images)
@@ -141,7 +143,8 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     until = min(steps, settings.training.stop_at or steps)
     log.info(
         f"{len(images['a'])} images of a, {len(images['b'])} of b; {steps} steps in "
-        f"{settings.precision} on {device}" + (f", to step {until}" if until < steps else "")
+        f"{settings.precision} on {device}, {counted(threads, 'thread')}"
+        + (f", to step {until}" if until < steps else "")
     )
     return Prepared(
         settings, device, data_set, images, method, batches, features, until, at_last / max(at_first, 1)

@@ -2,14 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, SerializeAsAny, create_model
 
-from gan_nst.core.device import choose_device, choose_precision, cpus
+from gan_nst.core.device import choose_device, choose_precision
 from gan_nst.core.errors import CheckpointError, SettingsError, format_value
 from gan_nst.core.settings import Section, merge, read_overrides, read_yaml, setting_paths, validate
+from gan_nst.core.threads import cpus
 from gan_nst.data.domains import DataSettings
 from gan_nst.evaluation.features import best_available, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
@@ -31,6 +32,10 @@ class RunSettings(Section):
         "auto",
         description="of the networks, by torch's compiler; auto: on a GPU, where there is one and the run is long",
     )
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="on the CPU; auto: one for small networks, else as many as OMP_NUM_THREADS or the machine has",
+    )
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -46,6 +51,7 @@ class RunSettings(Section):
 RESUMABLE = {
     "device",
     "compile",
+    "threads",
     "data.root",
     "data.a",
     "data.b",
