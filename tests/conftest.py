@@ -39,6 +39,16 @@ def pytest_configure(config):
     budget.register(config)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Escapes bytes of file names in captured text, which xdist could not send to the controlling process."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Tiny networks gain nothing from threads, and sums come out the same on every machine."""
