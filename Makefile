@@ -19,7 +19,7 @@ help:
 	@echo "make evaluate DOMAIN=photo2cartoon [METHOD=...] [ARGS=\"--features inception ...\"]    make curves DOMAIN=..."
 	@echo "make tensorboard [DOMAIN=...]    make data DOMAIN=photo2cartoon    make bench [ARGS=\"CONFIG.yaml --json FILE\"]"
 	@echo "make get DOMAIN=horse2zebra    (a known data set; without DOMAIN: the list)    make check-data DOMAIN=..."
-	@echo "make gpu-check [OUTPUT=folder] [ARGS=\"eager translate ...\"]    (a first quarter of an hour on a GPU)"
+	@echo "make gpu-check [OUTPUT=folder] [ARGS=\"eager translate ...\"]    (what to measure first on a new GPU)"
 	@echo "make install    make test    make campaign    make lint    make clean"
 
 install: $(STAMP)

@@ -1,7 +1,7 @@
-"""What a first quarter of an hour on a GPU should tell: `python -m gan_nst.bench.gpu_check OUT [part ...]`.
+"""What to measure first on a new GPU, within 15 minutes: `python -m gan_nst.bench.gpu_check OUT [part ...]`.
 
-Parts, in this order: convolutions, eager, translate, generator, compiled. Each prints one line of what it found; a
-failure ends its part alone. OUT gets found.json, and kernels.txt with the profiler's tables. Without a GPU the sizes
+Parts, in this order: convolutions, eager, translate, generator, compiled. Each prints its figures in one line; a
+failure ends only its own part. OUT gets found.json, and kernels.txt with the profiler's tables. Without a GPU the sizes
 are tiny, to try the script itself.
 """
 

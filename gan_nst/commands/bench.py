@@ -1,4 +1,4 @@
-"""`gan-nst bench`: how fast this machine trains, loads, translates and starts, beside what it could do at most."""
+"""`gan-nst bench`: how fast this machine trains, loads, translates and starts, compared with its peak rates."""
 
 import logging
 import math
@@ -252,7 +252,7 @@ def _cyclegan_step(
     rounds: int,
     compiled: bool,
 ) -> dict[str, Any]:
-    """CycleGAN's step, ours beside the reference's at batch 1; on CUDA also at larger batches."""
+    """CycleGAN's step, ours and the reference's at batch 1; on CUDA also at larger batches."""
     shape = sizes.step, sizes.width, sizes.blocks
     job = cyclegan_job(*shape, 1, device)
     builds: dict[str, Callable[[], Step]] = {"reference": partial(reference_step, *shape, device)}
@@ -379,7 +379,7 @@ def _loaded_per_second(settings: DataSettings, seconds: float) -> float:
 
 
 def _translate(sizes: Sizes, device: torch.device, rounds: int, work: Path) -> dict[str, Any]:
-    """A folder of images beside the bare network on the same images, in turns."""
+    """A folder of images, and the bare network on the same images, in turns."""
     size, source = sizes.image, work / "translated" / "trainA"
     make_demo(source.parent, size, sizes.images, held_out=0)
     network = {"name": "resnet", "width": sizes.width, "blocks": sizes.blocks, "upsampling": "transposed"}

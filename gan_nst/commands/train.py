@@ -278,9 +278,8 @@ class Watch:
     def __call__(self, step: int) -> None:
         if step < self._next:
             return
-        self._next = (
-            1.1 * step
-        )  # all metrics are read each time: at growing distances that costs next to nothing
+        # All metrics are read each time: at growing distances that costs next to nothing.
+        self._next = 1.1 * step
         with contextlib.suppress(DataError):  # nothing is logged yet, or could not be, which was reported
             for finding in diagnose(read_run(self._run)):
                 if finding.level == "alarm" and finding.kind not in self._warned:

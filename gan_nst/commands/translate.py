@@ -58,7 +58,7 @@ def wants_video(source: Path, output: Path, frames: bool = False) -> bool:
 def check_options(source: Path, output: Path, options: TranslateOptions, given: Collection[str]) -> None:
     """Raises SettingsError, one line, for an option that would have no effect with this input and output.
 
-    given: the names of the options that the user typed, whatever their values.
+    given: the names of the options that the user typed.
     """
     if not source.exists():
         return  # reported by `translate`

@@ -1,4 +1,4 @@
-"""Files written by versions before 0.2, which used other names. The only place where those names live on."""
+"""Names in files that the first version wrote, replaced by today's. The only place where the old names live on."""
 
 from typing import Any
 

@@ -59,9 +59,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("nested too deeply") from None
     except yaml.YAMLError as error:
         raise ValueError(shorten(str(error))) from None
-    except (
-        Exception
-    ) as error:  # `!!bool x` is a KeyError, `2001-13-45` a ValueError, `!!timestamp x` an AttributeError
+    except Exception as error:  # `!!bool x` is a KeyError, `!!timestamp x` an AttributeError
         raise ValueError(f"a value does not fit its type ({shorten(reason(error))})") from None
 
 

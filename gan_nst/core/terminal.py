@@ -125,9 +125,8 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Remembers the first SIGINT or SIGTERM within the context; a second one acts as usual."""
     request = StopRequest()
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python delivers signals to the main thread only
+    # Python delivers signals to the main thread only.
+    if threading.current_thread() is not threading.main_thread():
         yield request
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -27,9 +27,8 @@ from gan_nst.images.files import read_image
 
 log = logging.getLogger(__name__)
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # before its import, which would look for a newer version
+# Before the import of albumentations, which would look for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _DEATHS = 3  # of loader processes in a row, without a batch in between
 _POLL = 1.0  # seconds after which a loader process that died is noticed
@@ -54,7 +53,7 @@ def _order(seed: int, stream: str, round_number: int, count: int) -> NDArray[np.
 
 
 class Augmentation:
-    """Random crop, horizontal flip, then whatever the settings add, by albumentations' own names."""
+    """Random crop, horizontal flip, then the transforms in the settings, by albumentations' own names."""
 
     def __init__(self, settings: DataSettings) -> None:
         import albumentations
@@ -87,9 +86,7 @@ class Augmentation:
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
             result: ImageArray = self._pipeline(image=image)["image"]
-        except (
-            Exception
-        ) as error:  # of any kind, from its transforms: a crop larger than the image, for example
+        except Exception as error:  # of any kind, when a crop is larger than the image for example
             raise SettingsError(f"data.augmentations: {' '.join(str(error).split())}") from None
         if result.shape != (self._crop_size, self._crop_size, 3) or result.dtype != np.uint8:
             raise SettingsError(

@@ -151,9 +151,8 @@ class CachedImages:
     def file(self, index: int) -> Path:
         return self._decoded.file(index)
 
-    def __reduce__(
-        self,
-    ) -> tuple[object, ...]:  # a process that is not a fork of this one opens the file itself
+    def __reduce__(self) -> tuple[object, ...]:
+        # A process that is not a fork of this one opens the file itself.
         return _reopen, (self._data, self._entries, self._decoded)
 
 
@@ -394,7 +393,7 @@ def read_manifest(path: Path) -> Manifest:
             min(e[2:]) < 0 or e.side * e.length == 0 or e.offset + e.length > manifest.end for e in entries
         ):
             raise ValueError("an image has no pixels")
-    except Exception as error:  # numpy raises whatever a foreign file makes it stumble over
+    except Exception as error:  # a foreign file can make numpy raise anything
         log.warning(f"{path}: not a cache, or damaged ({reason(error)}); its images are decoded again")
         return Manifest()
     return manifest

@@ -1,6 +1,6 @@
 """Checks the images of a data set before a training: what is wrong, and what could be better, in lines for the user.
 
-Wrong is whatever training refuses or whatever makes its scores untrue: unreadable folders and files, images smaller
+Wrong is what training refuses, and what makes its scores untrue: unreadable folders and files, images smaller
 than the crop, test or validation images that are trained on, the same image in both domains. The rest is advice.
 """
 

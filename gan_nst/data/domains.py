@@ -258,9 +258,7 @@ def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
 
 def _folder(path: Path) -> Folder | None:
     """The images found in a folder; None where there is no folder."""
-    with suppress(
-        OSError
-    ):  # a folder that cannot be examined cannot be searched either, which is reported below
+    with suppress(OSError):  # what cannot be examined cannot be searched either, which is reported below
         if not path.is_dir():
             return None
     missed = Missed()

@@ -114,9 +114,7 @@ def _read_metrics(path: Path) -> dict[str, Series]:
     steps: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     values: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     try:
-        with open(
-            path, encoding="utf-8", errors="replace"
-        ) as lines:  # read line by line: a long run has many
+        with open(path, encoding="utf-8", errors="replace") as lines:  # one by one: a long run has many
             for step, key, value in _entries(lines):
                 steps[key].append(step)
                 values[key].append(value)

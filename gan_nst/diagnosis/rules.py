@@ -73,10 +73,8 @@ def describe(findings: Iterable[Finding], history: History | None = None) -> str
 # Least-squares loss: 0.25 is chance. 10 sound runs on demo images, photo2hayao and monet2photo never fell below
 # 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
 _SATURATED = 0.05
-_EASY = (
-    "penalty",
-    "smoothed",
-)  # terms that may be low: smoothed edges are easy to recognise, translations are not
+# Terms that may be low: smoothed edges are easy to recognise, translations are not.
+_EASY = ("penalty", "smoothed")
 _SUSTAINED = 0.8  # share of the last quarter's points that are below
 _FEWEST_POINTS = 5
 

@@ -1,4 +1,4 @@
-"""Everything about image and video files: the only folder that imports PIL or av.
+"""Everything about image and video files: the only folder that opens, decodes and writes those of users.
 
 `arrays` holds ranges, resizing and tensors; `files` finds, checks, reads and writes 8-bit images
 (`read_image`, `find_images`); `photo` keeps alpha, 16 bits, EXIF and profiles (`read_photo`,

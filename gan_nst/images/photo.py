@@ -329,9 +329,8 @@ def _encode_tiff(
     tags[258] = (8 * pixels.itemsize,) * samples
     tags[259], tags[317] = 8, 2  # deflate, horizontal differencing
     tags[262], tags[277], tags[284] = 2, samples, 1  # RGB, interleaved
-    tags[273] = tuple(
-        accumulate(counts[:-1], initial=0)
-    )  # relative to the directory's end, which Pillow adds
+    # Relative to the directory's end, which Pillow adds.
+    tags[273] = tuple(accumulate(counts[:-1], initial=0))
     tags[278], tags[279] = rows, tuple(counts)
     if alpha is not None:
         tags[338] = 2  # not premultiplied

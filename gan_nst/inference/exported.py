@@ -107,7 +107,7 @@ def build_generator(description: Description, weights: Mapping[str, Tensor], pat
     try:
         with torch.device("meta"):  # so that a description larger than the file takes no memory
             generator = build(description.network)
-        # Copied to memory of their own in a fixed layout, whatever the file: rounding depends on both.
+        # Copied to memory of their own in one layout for all files: rounding depends on both.
         plain = {
             name: w.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             for name, w in weights.items()

@@ -18,8 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-import torch
-
+from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import DataError, GanNstError, counted
 from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
@@ -219,9 +218,8 @@ class _FolderTranslation:
     ) -> None:
         self._translator, self._targets, self._options = translator, targets, options
         self._outcome, self._report = outcome, report
-        self._far: dict[
-            Path, float
-        ] = {}  # images far from the training scale, and how many times larger they are
+        # Images far from the training scale, and how many times larger they are.
+        self._far: dict[Path, float] = {}
         self._recording = threading.Lock()
         self._disk_full = False
 
@@ -341,20 +339,13 @@ class _FolderTranslation:
 
 def _failure(path: Path, error: Exception) -> str:
     """Why an image could not be translated, in one line. Even an unforeseen exception fails this image alone."""
-    if any(map(_is_out_of_memory, _with_causes(error))):
+    if any(map(is_out_of_memory, _with_causes(error))):
         return f"{path}: not enough memory; give less --memory, or --scale 0.5"
     if not isinstance(error, GanNstError):
         log.debug(f"{path}: traceback", exc_info=error)
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
         return f"{path}: could not be translated ({detail})"
     return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator does not know names
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return known or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )  # torch's, on the CPU
 
 
 def _is_full_disk(error: BaseException) -> bool:

@@ -87,9 +87,8 @@ def names_an_image(output: Path) -> bool:
 def outputs_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
     """Whether listing the source again would mistake outputs for inputs."""
     root = _resolved(source)
-    if (
-        not source.is_dir() or root in _resolved(output).parents
-    ):  # an output folder inside the source is recognised
+    # An output folder inside the source is recognised.
+    if not source.is_dir() or root in _resolved(output).parents:
         return False
     return any(root in _resolved(target).parents for target in targets)
 

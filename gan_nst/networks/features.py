@@ -67,7 +67,9 @@ class FeatureSettings(Section):
     def _fits(self) -> "FeatureSettings":
         file = _KINDS[self.network].file
         if file is None and isinstance(self.weights, Path):
-            raise ValueError("weights: random features need no file; choose another network, or leave it out")
+            raise ValueError(
+                "weights: random features need no file; choose another network, or omit the file"
+            )
         if self.weights == "download" and (file is None or file.url is None):
             raise ValueError(f"weights: {self.network} cannot be downloaded; give a file")
         return self
