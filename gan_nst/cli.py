@@ -190,9 +190,9 @@ def _data_get(
 def _data_frames(
     options: o.FramesOptions,
     video: Annotated[Path, Option("video file", metavar="VIDEO")],
-    folder: Annotated[Path, Option("where the stills go; it may hold others", metavar="DIR")],
+    folder: Annotated[Path, Option("folder for the frames; it may hold others", metavar="DIR")],
 ) -> None:
-    """take stills from a video, without duplicates, black and credits"""
+    """take frames from a video, without duplicates, black and credits"""
     from gan_nst.commands.data import data_frames
 
     data_frames(video, folder, options)

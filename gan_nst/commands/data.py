@@ -7,8 +7,8 @@ from gan_nst.core.errors import SettingsError
 from gan_nst.core.options import DemoOptions, FramesOptions, SmoothOptions
 from gan_nst.core.terminal import track
 from gan_nst.data.demo import make_demo
+from gan_nst.data.frames import Frames, take_frames
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
-from gan_nst.data.stills import Frames, take_frames
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
 from gan_nst.inference.outputs import plan_outputs
@@ -61,9 +61,9 @@ def data_smooth(images: Path | str, output: Path | str, options: SmoothOptions =
 
 
 def data_frames(video: Path | str, folder: Path | str, options: FramesOptions = FramesOptions()) -> Frames:
-    """Takes stills from a video into a folder, and reports what was dropped; size None keeps the video's size.
+    """Takes frames from a video into a folder, and reports what was dropped; size None keeps the video's size.
 
-    Raises DataError for a file that is not a video, or gives no still.
+    Raises DataError for a file that is not a video, or gives no frame.
     """
     frames = take_frames(Path(video), Path(folder), every=options.every, size=options.size)
     for line in frames.report().splitlines():

@@ -66,11 +66,11 @@ def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upsc
         "wrong": list(found.wrong),
         "advice": list(found.advice),
         "paired": checked.paired,
-        "left_out": {
+        "skipped": {
             str(folder.root): counts for folder in checked.folders if (counts := count_skipped(folder))
         },
         "parts": [_part(part, crop_size, upscale) for part in checked.parts],
-        "alike": [
+        "duplicates": [
             [
                 {"file": str(one.image.path), "part": one.part.name, "same_pixels": one.same_pixels}
                 for one in group
@@ -96,8 +96,8 @@ def _part(part: Part, crop_size: int, upscale: bool) -> dict[str, Any]:
         "broken": [{"file": str(i.path), "problem": i.problem} for i in part.images if i.problem is not None],
         "too_small": [str(image.path) for image in part.too_small(crop_size, upscale)],
         "flat": [str(image.path) for image in by_size if image.flat],
-        "odd_aspect": [str(image.path) for image in part.elongated],
-        "lying_elsewhere": [str(image.path) for image in part.outside],
+        "elongated": [str(image.path) for image in part.elongated],
+        "outside": [str(image.path) for image in part.outside],
         "sizes": sizes,
         "formats": dict(Counter(image.format for image in by_size).most_common()),
         "colour": colour,

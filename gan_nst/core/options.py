@@ -454,10 +454,10 @@ class GetOptions(Options):
 
 @dataclass(frozen=True)
 class FramesOptions(Options):
-    """Which stills are taken from a video."""
+    """Which frames are taken from a video."""
 
     every: Annotated[
-        float, Option("take another still of a long scene after this time", DURATION, "TIME")
+        float, Option("take another frame of a long scene after this time", DURATION, "TIME")
     ] = 2.0
     size: Annotated[int | None, Option("maximum length of the shorter side", POSITIVE, "PIXELS")] = 256
 

@@ -3,6 +3,6 @@
 `arrays` holds ranges, resizing and tensors; `files` finds, checks, reads and writes 8-bit images
 (`read_image`, `find_images`); `photo` keeps alpha, 16 bits, EXIF and profiles (`read_photo`,
 `write_photo`); `colour` converts profiles and linear light; `finish` prepares photos and completes their
-translations (`prepare`, `complete`); `video` reads frames (`Footage`, `Stills`) and `video_writer` writes
+translations (`prepare`, `complete`); `video` reads frames (`Footage`, `FrameFolder`) and `video_writer` writes
 them (`VideoWriter`).
 """

@@ -333,7 +333,7 @@ class Footage:
             raise DataError(f"{video.path}: no frame after {stamp(self._start)}{about}")
 
 
-class Stills:
+class FrameFolder:
     """The images of a folder as frames, ordered by the numbers in their names, `rate` per second.
 
     every, start, end: see Footage. largest: pixels that an image may have. same: skip images whose size differs from

@@ -18,7 +18,7 @@ from gan_nst.core.options import Naming, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import FORMATS, Photo, write_photo
-from gan_nst.images.video import Footage, Shot, Stills
+from gan_nst.images.video import Footage, FrameFolder, Shot
 from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
 from gan_nst.inference.folder import Outcome, read_ahead
 from gan_nst.inference.outputs import inputs, make_folder, output_name, plan_outputs
@@ -118,7 +118,7 @@ def translate_video(
     return outcome
 
 
-def _decode_ahead(video: Footage | Stills) -> Generator[Shot, None, None]:
+def _decode_ahead(video: Footage | FrameFolder) -> Generator[Shot, None, None]:
     """Yields the video's shots in order, decoded in a thread ahead of the caller."""
     shots = video.shots()
 
@@ -167,7 +167,7 @@ def _batches(shots: Iterable[Shot], fits: Callable[[int, int], int]) -> Iterator
 
 @contextmanager
 def _sink(
-    video: Footage | Stills, output: Path, options: TranslateOptions, outcome: VideoOutcome
+    video: Footage | FrameFolder, output: Path, options: TranslateOptions, outcome: VideoOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
     """A context whose value is called with each shot and its translation, in order, to write them."""
     if names_a_video(output):
@@ -180,7 +180,7 @@ def _sink(
         return
     if isinstance(video, Footage):
         _make_empty(output, options)
-    names = plan_outputs(video.folder, output, options) if isinstance(video, Stills) else {}
+    names = plan_outputs(video.folder, output, options) if isinstance(video, FrameFolder) else {}
 
     def write(shot: Shot, photo: Photo) -> None:
         number = Path(f"{outcome.frames + 1:06}")
@@ -191,7 +191,7 @@ def _sink(
     yield write
 
 
-def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | Stills:
+def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | FrameFolder:
     """Opens the input. Raises DataError when there is none, or when a video's frames have too many pixels."""
     if not source.exists():
         raise DataError(f"{source}: no such video or folder")
@@ -206,7 +206,7 @@ def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | 
                 "raise --max-pixels"
             )
         return footage
-    return Stills(
+    return FrameFolder(
         source,
         inputs(source, output),
         options.fps,

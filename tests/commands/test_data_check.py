@@ -100,7 +100,7 @@ def test_leaks_are_wrong(gan_nst, data, split, word, nearly):
     sign = "~" if nearly else "="
     pair = f"{data / split / 'copy.png'} {sign} {data / 'trainA' / '3.png'}"
     only(result["wrong"], f"1 {word} of domain a also in training", pair)
-    assert result["alike"][0][0]["same_pixels"] is not nearly
+    assert result["duplicates"][0][0]["same_pixels"] is not nearly
 
 
 def test_duplicates_within_a_split_are_advice(gan_nst, data):
@@ -255,8 +255,8 @@ def test_files_without_an_image_extension_are_counted(gan_nst, data):
         f"{data / 'testB'}: 1 file {text}: .\x1b[2j 1",
     ]
     assert "\x1b" not in out
-    assert list(result["left_out"][str(data / "testA")]) == [f".{number}" for number in range(8)]
-    assert result["left_out"] == {
+    assert list(result["skipped"][str(data / "testA")]) == [f".{number}" for number in range(8)]
+    assert result["skipped"] == {
         str(data / "trainA"): {".heic": 2, ".txt": 1, "": 1},
         str(data / "testA"): {f".{number}": 1 for number in range(8)},
         str(data / "testB"): {".\x1b[2j": 1},
@@ -268,7 +268,7 @@ def test_files_of_a_split_without_images_are_counted(gan_nst, data):
     for split in ("valA", "valB"):
         for file in (data / split).iterdir():
             file.rename(file.with_suffix(".heic"))
-    assert check(gan_nst, data)[2]["left_out"] == {str(data / f"val{d}"): {".heic": 3} for d in "AB"}
+    assert check(gan_nst, data)[2]["skipped"] == {str(data / f"val{d}"): {".heic": 3} for d in "AB"}
 
 
 def test_files_are_counted_once_with_held_out_splits_and_in_a_plain_folder(gan_nst, data):
@@ -276,8 +276,8 @@ def test_files_are_counted_once_with_held_out_splits_and_in_a_plain_folder(gan_n
         shutil.rmtree(data / split)
     (data / "trainA" / "x.heic").touch()
     counted = {str(data / "trainA"): {".heic": 1}}
-    assert check(gan_nst, data)[2]["left_out"] == counted
-    assert check(gan_nst, data / "trainA")[2]["left_out"] == counted
+    assert check(gan_nst, data)[2]["skipped"] == counted
+    assert check(gan_nst, data / "trainA")[2]["skipped"] == counted
 
 
 def test_a_dash_writes_only_the_json_to_standard_output(gan_nst, data):

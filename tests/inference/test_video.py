@@ -28,7 +28,7 @@ from gan_nst.core.options import TranslateOptions
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
 from gan_nst.images.photo import Photo
-from gan_nst.images.video import Form, Shot, Stills, as_stored, upright
+from gan_nst.images.video import Form, FrameFolder, Shot, as_stored, upright
 from gan_nst.images.video_writer import VideoWriter
 from gan_nst.inference.translator import Translator
 from gan_nst.inference.video import is_video, translate_shots, translate_video
@@ -648,4 +648,4 @@ def test_videos_are_recognised_by_suffix(tmp_path):
 
 def test_a_part_without_frames_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no image from 00:00:09"):
-        Stills(tmp_path, [tmp_path / "a.png"], Fraction(25), start=9.0, end=math.inf)
+        FrameFolder(tmp_path, [tmp_path / "a.png"], Fraction(25), start=9.0, end=math.inf)

@@ -47,9 +47,9 @@ def shows_text(image: ImageArray) -> bool:
     gap = np.maximum.outer(x, x) - np.minimum.outer(x + width, x + width)
     low, high = np.minimum.outer(height, height), np.maximum.outer(height, height)
     letter = (height < 0.25 * image.shape[0]) & (width < 0.9 * image.shape[1])
-    beside = (overlap > 0.5 * low) & (high < 2.5 * low) & (gap < high) & np.outer(letter, letter)
-    np.fill_diagonal(beside, False)
-    in_line = beside.any(1)
+    adjacent = (overlap > 0.5 * low) & (high < 2.5 * low) & (gap < high) & np.outer(letter, letter)
+    np.fill_diagonal(adjacent, False)
+    in_line = adjacent.any(1)
     letters = np.maximum(1, width / height)[in_line].sum()  # where letters touch, a word is one box
     return bool(letters >= 5 and area[in_line].sum() > 0.7 * area.sum())
 

@@ -1,4 +1,4 @@
-"""A video becomes a domain: one still a scene, no image twice, no black, no blends, no letters and no bars."""
+"""A video becomes a domain: one frame a scene, no image twice, no black, no blends, no letters and no bars."""
 
 import re
 import sys
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gan_nst.core.errors import DataError
-from gan_nst.data import stills as frames
+from gan_nst.data import frames
 from gan_nst.data.demo import draw_cartoon, make_scene
-from gan_nst.data.stills import shows_text, take_frames
+from gan_nst.data.frames import shows_text, take_frames
 from gan_nst.images import video as video_module
 from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.images.video import stamp
@@ -71,7 +71,7 @@ def away(image, other):
 
 
 def scene_of(path, count=12):
-    """The number of the scene that a still shows; None when it is none of them as they stand."""
+    """The number of the scene that a frame shows; None when it is none of them as they stand."""
     image = cv2.blur(read_image(path), (5, 5))  # codecs halve the resolution of colour
     distances = [away(image, cv2.blur(shot(index), (5, 5))) for index in range(count)]
     return int(np.argmin(distances)) if min(distances) < 5 else None
