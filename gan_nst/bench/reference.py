@@ -114,15 +114,14 @@ class Reference:
         layers: int = 3,
         cycle: float = 10.0,
         identity: float = 5.0,
-        rate: float = 2e-4,
         pool: int = 50,
     ) -> None:
         self.ab, self.ba = generator(width, blocks), generator(width, blocks)
         self.judge_a, self.judge_b = (discriminator(discriminator_width, layers) for _ in range(2))
         generators = [*self.ab.parameters(), *self.ba.parameters()]
         judges = [*self.judge_a.parameters(), *self.judge_b.parameters()]
-        self.generator_adam = torch.optim.Adam(generators, rate, (0.5, 0.999))
-        self.judge_adam = torch.optim.Adam(judges, rate, (0.5, 0.999))
+        self.generator_adam = torch.optim.Adam(generators, 2e-4, (0.5, 0.999))
+        self.judge_adam = torch.optim.Adam(judges, 2e-4, (0.5, 0.999))
         self.pool_a, self.pool_b = Pool(pool, random.Random(0)), Pool(pool, random.Random(1))
         self.cycle, self.identity = cycle, identity
 

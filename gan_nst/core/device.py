@@ -91,13 +91,10 @@ def process_peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def read_proc(file: str, field: str, process: int | None = None) -> int | None:
-    """Returns a field of a process's file in Linux's /proc in bytes, or None where there is none.
-
-    process: its number; None is this process.
-    """
+def read_proc(file: str, field: str) -> int | None:
+    """Returns a field of this process's file in Linux's /proc in bytes, or None where there is none."""
     try:
-        text = Path("/proc", str(process or "self"), file).read_text()
+        text = Path("/proc/self", file).read_text()
     except OSError:
         return None
     found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)

@@ -15,7 +15,7 @@ import errno
 import math
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,6 +90,12 @@ def reason(error: BaseException) -> str:
 def counted(number: int, thing: str) -> str:
     """Returns a number of things: `1 image`, `2 images`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def listed(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Returns the first `most` texts, and how many more there are: `a, b and 3 more`, `a; b; and 3 more`."""
+    more = f"{separator.strip(', ')} and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def format_size(number: float) -> str:

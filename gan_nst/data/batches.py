@@ -1,6 +1,7 @@
 """Training batches as a function of the step: draws, augmentation and loader processes."""
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gan_nst.core.errors import DataError, SettingsError
+from gan_nst.core.errors import DataError, SettingsError, listed
 from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSettings, Folder
 from gan_nst.images.arrays import ImageArray, resize_image, to_float, to_tensor
@@ -46,6 +47,7 @@ def image_index(seed: int, stream: str, draw: int, count: int) -> int:
     return int(_order(seed, stream, draw // count, count)[draw % count])
 
 
+@functools.lru_cache(maxsize=16)
 def _order(seed: int, stream: str, round_number: int, count: int) -> NDArray[np.int32]:
     generator = torch.Generator().manual_seed(mix(seed, stream, round_number))
     # As an array: every loader process has its own, and a list would take eight times the memory.
@@ -121,7 +123,6 @@ class Samples(Dataset[dict[str, Tensor]]):
         self._streams = streams
         self._augment = Augmentation(settings)
         self._seed = seed
-        self._orders = dict[str, tuple[int, NDArray[np.int32]]]()
 
     def __getitem__(self, draw: int) -> dict[str, Tensor]:
         sample = {}
@@ -140,14 +141,10 @@ class Samples(Dataset[dict[str, Tensor]]):
         return found
 
     def _drawn(self, key: str, draw: int) -> tuple[Images, int]:
-        """The images that a stream draws from, and the index of its draw among them, which is `image_index`."""
+        """The images that a stream draws from, and the index of its draw among them."""
         stream = self._streams[key]
         images = self._images[stream.domain, stream.view]
-        round_number, position = divmod(draw, len(images))
-        if self._orders.get(key, (-1,))[0] != round_number:
-            leader = stream.tied_to or key
-            self._orders[key] = round_number, _order(self._seed, leader, round_number, len(images))
-        return images, int(self._orders[key][1][position])
+        return images, image_index(self._seed, stream.tied_to or key, draw, len(images))
 
 
 class Batches:
@@ -261,9 +258,8 @@ class Batches:
 
     def _listed(self, step: int) -> str:
         """The images of a step, for a message."""
-        files = list(dict.fromkeys(str(file) for stream in self.files(step).values() for file in stream))
-        more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
-        return ", ".join(files[:_LISTED]) + more
+        files = dict.fromkeys(str(file) for stream in self.files(step).values() for file in stream)
+        return listed(list(files), _LISTED)
 
     def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         cuda = self._device.type == "cuda"

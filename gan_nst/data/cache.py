@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from gan_nst.core.errors import DataError, cannot_write, reason
+from gan_nst.core.errors import DataError, cannot_write, listed, reason
 from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.terminal import track
 from gan_nst.core.threads import cpus
@@ -179,10 +179,9 @@ def open_images(
     }
     lines = [problems[path] for path in folder.paths if path in problems]
     if lines and not settings.skip_broken:
-        more = f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
         raise DataError(
             f"{what}: {len(lines)} of {len(folder.paths)} images cannot be used (data.skip_broken=true skips them): "
-            f"{'; '.join(lines[:_LISTED])}{more}"
+            f"{listed(lines, _LISTED, '; ')}"
         )
     for line in lines:
         log.warning(f"skipped: {line}")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_nst.core.errors import DataError, counted
+from gan_nst.core.errors import DataError, counted, listed
 from gan_nst.core.terminal import track
 from gan_nst.core.threads import cpus
 from gan_nst.data.domains import DOMAINS, DataSet, Folder
@@ -419,5 +419,4 @@ def _shown(one: Duplicate, other: Duplicate) -> str:
 
 
 def _listed(text: str, names: list[str]) -> str:
-    more = f"; and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{text}: {'; '.join(names[:_MAX_LISTED])}{more}"
+    return f"{text}: {listed(names, _MAX_LISTED, '; ')}"

@@ -44,9 +44,6 @@ class InstanceNorm(nn.Module):
             return x
         return x * self.scale[:, None, None].to(x.dtype) + self.shift[:, None, None].to(x.dtype)
 
-    def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, affine={self.scale is not None}"
-
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the mean and the biased variance of each channel of each image, both (n, c), in float32 or better."""

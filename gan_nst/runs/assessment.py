@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -93,7 +93,7 @@ def evaluate_subjects(
     subject = next(iter(subjects.values()))
     translator = subject.translators[subject.exported]
     size = translator.description.training_scale.crop_size
-    result["generator"] = asdict(generator_cost(translator.generator, translator, size))
+    result["generator"] = generator_cost(translator.generator, translator, size)
     return result, sheets
 
 
@@ -306,21 +306,11 @@ def _environment() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """parameters: their number. multiply_adds and milliseconds: for one image of size x size pixels."""
-
-    parameters: int
-    multiply_adds: int
-    milliseconds: float
-    size: int
-
-
 @torch.inference_mode()
 def generator_cost(
     generator: nn.Module, translate: Callable[[ImageArray], ImageArray], size: int, repeats: int = 7
-) -> Cost:
-    """The cost of one image of size x size pixels.
+) -> dict[str, float]:
+    """The number of parameters, and the multiply-adds and milliseconds for one image of size x size pixels.
 
     translate: from an image to its translation; its median time over `repeats` runs is taken.
     """
@@ -336,4 +326,9 @@ def generator_cost(
         translate(image)
         times.append(time.perf_counter() - start)
     parameters = sum(p.numel() for p in generator.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2, median(times) * 1000, size)
+    return {
+        "parameters": parameters,
+        "multiply_adds": counter.get_total_flops() // 2,
+        "milliseconds": median(times) * 1000,
+        "size": size,
+    }

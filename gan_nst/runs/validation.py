@@ -28,8 +28,6 @@ from gan_nst.training.trainer import IntervalResult, Trainer
 
 log = logging.getLogger(__name__)
 
-_PIXELS_PER_BATCH = 8 * 256 * 256  # translating so many takes far less memory than training
-
 
 @contextlib.contextmanager
 def skip_on_failure(what: str) -> Iterator[None]:
@@ -87,7 +85,7 @@ class Validation:
         scalars: dict[str, float] = {}
         for name, translation in self._translations.items():
             inputs, targets = self._images[translation.source], self._images[translation.target]
-            outputs = self._translate(name, inputs)
+            outputs = self._translators[name].translate(_as_images(inputs))
             for key, score in self._judge(outputs, translation).items():
                 scalars[f"validation/{name}/{key}"] = score.value
                 if score.low is not None and score.high is not None:
@@ -100,15 +98,6 @@ class Validation:
         is_best = self._is_best(step, scalars.get(f"validation/{self._prepared.settings.evaluation.score}"))
         scalars["speed/validation_seconds"] = time.perf_counter() - began
         return IntervalResult(scalars, "best" if is_best else None)
-
-    def _translate(self, name: str, inputs: Tensor) -> list[ImageArray]:
-        images = _as_images(inputs)
-        batch = max(1, _PIXELS_PER_BATCH // inputs[0, 0].numel())
-        return [
-            output
-            for start in range(0, len(images), batch)
-            for output in self._translators[name].translate(images[start : start + batch])
-        ]
 
     def _judge(self, outputs: list[ImageArray], translation: Translation) -> dict[str, Score]:
         scores: dict[str, Score] = {}

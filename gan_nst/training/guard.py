@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_nst.core.errors import TrainingError, counted
+from gan_nst.core.errors import TrainingError, counted, listed
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.settings import TrainingSettings
 
@@ -39,7 +39,7 @@ class Failure:
     def __str__(self) -> str:
         # If a loss is not finite, the gradient is not either.
         terms = _listed(self.losses or self.terms, "and")
-        files = dict.fromkeys(_first(files) for files in self.images.values())
+        files = dict.fromkeys(listed(files, _REPORTED_FILES) for files in self.images.values())
         return f"step {self.step + 1}: {terms} not finite" + (
             f", with the images {', '.join(files)}" if files else ""
         )
@@ -218,8 +218,3 @@ def _merged(failures: Iterable[Failure]) -> list[Failure]:
 def _listed(words: Sequence[str], word: str) -> str:
     *others, last = words
     return f"{', '.join(others)} {word} {last}" if others else last
-
-
-def _first(files: Sequence[str]) -> str:
-    more = len(files) - _REPORTED_FILES
-    return ", ".join(files[:_REPORTED_FILES]) + (f" and {more} more" if more > 0 else "")
