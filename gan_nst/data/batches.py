@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gan_nst.core.errors import DataError, SettingsError, listed
 from gan_nst.data.cache import Images
-from gan_nst.data.domains import DataSettings, Folder
+from gan_nst.data.domains import DataSettings, Folder, Stream
 from gan_nst.images.arrays import ImageArray, resize_image, to_float, to_tensor
 from gan_nst.images.files import read_image
 
@@ -97,24 +96,13 @@ class Augmentation:
         return result
 
 
-class StreamLike(Protocol):
-    """What the loader needs of a method's stream (`gan_nst.methods.base.Stream`)."""
-
-    @property
-    def domain(self) -> str: ...
-    @property
-    def view(self) -> str: ...
-    @property
-    def tied_to(self) -> str | None: ...
-
-
 class Samples(Dataset[dict[str, Tensor]]):
     """Sample number `draw` of every stream, uint8 of shape (3, crop, crop)."""
 
     def __init__(
         self,
         images: Mapping[tuple[str, str], Images],
-        streams: Mapping[str, StreamLike],
+        streams: Mapping[str, Stream],
         settings: DataSettings,
         seed: int,
     ) -> None:

@@ -138,6 +138,20 @@ class DataSet:
         )
 
 
+@dataclass(frozen=True)
+class Stream:
+    """One input of a method, as plain data.
+
+    domain: "a" or "b".
+    view: "image" for the image itself, else a view of it: "smoothed", for example.
+    tied_to: the batch key of a stream whose image, crop and flip it shares.
+    """
+
+    domain: str
+    view: str = "image"
+    tied_to: str | None = None
+
+
 def pairs(folders: Mapping[str, Folder]) -> list[tuple[Path, Path]]:
     """The images of the same name in both domains if every image has a counterpart, otherwise nothing."""
     a, b = (dict(zip(folders[d].names, folders[d].files, strict=True)) for d in DOMAINS)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_nst.core.errors import SettingsError, format_value
 from gan_nst.core.settings import Section
+from gan_nst.data.domains import Stream
 from gan_nst.objectives.augment import Augmentation, augment
 from gan_nst.objectives.losses import together
 
@@ -21,20 +22,6 @@ Batch = dict[str, Tensor]
 
 Losses = dict[str, Tensor]
 """Weighted scalar terms by name. Their sum is minimised, and each one is logged."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One input of a method, as plain data.
-
-    domain: "a" or "b".
-    view: "image" for the image itself, else a view of it: "smoothed", for example.
-    tied_to: the batch key of a stream whose image, crop and flip it shares.
-    """
-
-    domain: str
-    view: str = "image"
-    tied_to: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gan_nst.data.domains import Stream
 from gan_nst.methods.base import (
     Batch,
     Losses,
@@ -20,7 +21,6 @@ from gan_nst.methods.base import (
     MethodSettings,
     Plan,
     Role,
-    Stream,
     Translation,
     Update,
 )

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from gan_nst.data.domains import Stream
 from gan_nst.methods.base import (
     Batch,
     Losses,
@@ -18,7 +19,6 @@ from gan_nst.methods.base import (
     MethodSettings,
     Plan,
     Role,
-    Stream,
     Translation,
     Update,
 )

@@ -22,10 +22,10 @@ from gan_nst.data import domains as files  # noqa: E402
 from gan_nst.data.batches import Batches, Samples  # noqa: E402
 from gan_nst.data.domains import (  # noqa: E402
     DataSettings,
+    Stream,
     fingerprint,
     locate,
 )
-from gan_nst.methods.base import Stream  # noqa: E402
 
 NAME = "{:04d}/image-{:07d}.jpg"
 IMAGE = np.zeros((8, 8, 3), np.uint8)

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,16 +15,10 @@ from helpers_data import coordinates, noise, tiny_settings
 
 from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data.batches import Batches, Samples, image_index
+from gan_nst.data.domains import Stream
 
 # Newer Pythons warn of forking beside threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-
-
-@dataclass(frozen=True)
-class Stream:
-    domain: str
-    view: str = "image"
-    tied_to: str | None = None
 
 
 class Held(list):

@@ -13,10 +13,10 @@ from gan_nst.data import cache
 from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import VIEWS, CachedImages, DecodedImages
 from gan_nst.data.demo import draw_cartoon, make_scene
+from gan_nst.data.domains import Stream
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
-from gan_nst.methods.base import Stream
 from gan_nst.methods.cartoongan import CartoonGan
 
 # Newer Pythons warn of forking beside threads; torch's loader forks.

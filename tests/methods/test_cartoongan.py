@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from torchvision.models import squeezenet1_1
 
 from gan_nst.core.errors import WeightsError
-from gan_nst.methods.base import Plan, Stream
+from gan_nst.data.domains import Stream
+from gan_nst.methods.base import Plan
 from gan_nst.methods.cartoongan import CartoonGan, CartoonGanSettings, warm_up_steps
 from gan_nst.networks.features import FeatureSettings
 from gan_nst.training.settings import TrainingSettings
