@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gan_nst.core.errors import format_duration, format_large, format_number
+from gan_nst.core.errors import format_duration, format_large, format_number, listed
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,16 @@ def test_a_large_number_is_rounded(value, text):
 )
 def test_a_duration_has_two_units(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("texts", "separator", "text"),
+    [
+        (["a"], ", ", "a"),
+        (["a", "b"], ", ", "a, b"),
+        (["a", "b", "c"], ", ", "a, b and 1 more"),
+        (["a", "b", "c", "d"], "; ", "a; b; and 2 more"),
+    ],
+)
+def test_a_long_list_ends_with_the_number_of_the_others(texts, separator, text):
+    assert listed(texts, 2, separator) == text
