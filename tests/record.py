@@ -52,6 +52,10 @@ RENAMED_WORDS = {
     "film": "video",
     "--to": "--format",
     "--out": "--output",
+    "left_out": "skipped",  # of data check's JSON, as the next three
+    "odd_aspect": "elongated",
+    "lying_elsewhere": "outside",
+    "alike": "duplicates",
 }
 
 # What differs from run to run: masked in texts, dropped from JSON.
