@@ -54,7 +54,7 @@ def test_frames_takes_its_options(gan_nst, tmp_path):
         stream = video.add_stream("ffv1", 24)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "bgr0"
         for scene in range(2):
-            image = np.ascontiguousarray(draw_cartoon(make_scene(0, "video", scene), 128)[:96])
+            image = np.ascontiguousarray(draw_cartoon(make_scene(0, "film", scene), 128)[:96])
             for _ in range(72):
                 video.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")))
         video.mux(stream.encode())

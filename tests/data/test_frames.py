@@ -28,7 +28,7 @@ WIDTH, HEIGHT, RATE = 128, 96, 24
 @cache
 def world(index):
     """A drawn image larger than the video, so that a camera can move over it."""
-    return draw_cartoon(make_scene(0, "video", index), 224)
+    return draw_cartoon(make_scene(0, "film", index), 224)  # a seed
 
 
 def shot(index, x=40, y=60):
