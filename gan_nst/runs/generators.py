@@ -79,9 +79,14 @@ def load_generator(source: Path, direction: str | None) -> tuple[nn.Module, Desc
 def _load_file(source: Path) -> tuple[nn.Module, Description]:
     if source.suffix == ".safetensors":
         return load_exported(source)
-    from gan_nst.inference.portable.load import load_portable
+    if source.suffix == ".pt2":
+        from gan_nst.inference.portable.program import read_program
 
-    return load_portable(source)
+        return read_program(source)
+    from gan_nst.inference.portable.onnx import OnnxGenerator
+
+    generator = OnnxGenerator(source)
+    return generator.eval(), generator.description
 
 
 def averaged_generator(payload: Mapping[str, Any], name: str, where: Path) -> tuple[nn.Module, Description]:

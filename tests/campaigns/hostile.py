@@ -40,7 +40,7 @@ _LOADED = (
     *("gan_nst.commands.curves", "gan_nst.web.offer"),
     *("gan_nst.evaluation.features", "gan_nst.diagnosis.figure"),
     *("gan_nst.methods.cyclegan", "gan_nst.methods.cartoongan"),
-    *("gan_nst.commands.importing", "gan_nst.inference.portable.load"),
+    *("gan_nst.commands.importing", "gan_nst.inference.portable.onnx", "gan_nst.inference.portable.program"),
 )
 
 

@@ -21,11 +21,11 @@ from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.images.arrays import to_tensor
 from gan_nst.inference.exported import KEY, PortableDescription, TrainingScale
 from gan_nst.inference.portable.check import compare
-from gan_nst.inference.portable.load import load_portable
 from gan_nst.inference.portable.onnx import ImageModel, OnnxGenerator, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
 from gan_nst.inference.translator import Translator
 from gan_nst.networks import build
+from gan_nst.runs.generators import load_generator
 from gan_nst.tiling.strips import pad_to_multiple
 
 SIZES = [(1, 1, 7), (1, 7, 1), (1, 3, 5), (2, 9, 8), (1, 16, 16), (3, 17, 31), (1, 64, 40), (2, 33, 70)]
@@ -102,7 +102,7 @@ def test_a_float16_program_matches_the_generator(tmp_path):
     network = generator(convolutions=2, upsampling="transposed", affine=True).half().float()
     write_program(network, describe(network, precision="float16"), tmp_path / "x.pt2")
     assert furthest(run_program(tmp_path / "x.pt2"), network) < 0.51
-    loaded, description = load_portable(tmp_path / "x.pt2")
+    loaded, description = load_generator(tmp_path / "x.pt2", None)
     assert description.precision == "float16"
     for name, weight in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
@@ -174,7 +174,7 @@ def test_an_onnx_file_describes_itself_without_local_paths(written_files):
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_a_loaded_file_translates(written_files, suffix):
     network, folder = written_files
-    loaded, description = load_portable(folder / f"x.{suffix}")
+    loaded, description = load_generator(folder / f"x.{suffix}", None)
     assert description == describe(network)
     image = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
     made = Translator(loaded, description, "cpu", "float32")(image)
@@ -211,7 +211,7 @@ def test_images_of_one_colour_agree_too(written_files, size, value):
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-refused = partial(refusal, load_portable)
+refused = partial(refusal, partial(load_generator, direction=None))
 
 
 def altered(folder, target, change):
@@ -280,7 +280,7 @@ def test_a_truncated_or_missing_file_or_a_folder_is_refused(written_files, tmp_p
     refused(tmp_path / name)
     assert "no such file" in refused(tmp_path / "none" / name)
     (tmp_path / "folder" / name).mkdir(parents=True)
-    assert "is a folder" in refused(tmp_path / "folder" / name)
+    assert "Is a directory" in refused(tmp_path / "folder" / name)
 
 
 class Trap:
@@ -313,7 +313,7 @@ def test_a_pickle_in_a_program_is_never_run(written_files, tmp_path):
     (tmp_path / "x.pt2").write_bytes(trap)
     refused(tmp_path / "x.pt2")
     inside = [("sample_inputs", lambda old: trap), ("models/model.json", lambda old: b"__import__('os')")]
-    load_portable(repacked(written_files[1], tmp_path / "inside.pt2", inside))
+    load_generator(repacked(written_files[1], tmp_path / "inside.pt2", inside), None)
     pickled = [
         ("weights/weight_0", lambda old: trap),
         ("model_weights_config", lambda old: old.replace(b'"use_pickle": false', b'"use_pickle": true')),
