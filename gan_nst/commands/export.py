@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError, writing
-from gan_nst.core.files import atomic_write
+from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.options import ExportFormat, ExportOptions, ExportPrecision
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import DataSettings, locate
 from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
 from gan_nst.images.files import LOOKED_FOR, find_images, read_image
-from gan_nst.inference import exported
-from gan_nst.inference.exported import Description, PortableDescription, load_exported
+from gan_nst.inference.exported import Description, PortableDescription, load_exported, serialize
 from gan_nst.inference.portable.check import Agreement, compare
 from gan_nst.inference.portable.onnx import ImageModel, OnnxGenerator, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
@@ -69,6 +68,7 @@ def export(
     examples = images.calibration(options.calibrate) if precision == "int8" else []
     translator = Translator(fuse_upsampling(copy.deepcopy(generator)), plain, "cpu", "float32")
     real = images.real()
+    remove_temporaries(output.parent, {output.name})
     with writing(output), atomic_write(output, sync=True) as unfinished:
         run = _write(generator, plain, described, to, unfinished, examples)
         try:
@@ -131,7 +131,7 @@ def _write(
     if to == "pt2":
         write_program(generator, described, path)
         return run_program(path)
-    exported.export(generator, description, path, getattr(torch, described.precision))
+    path.write_bytes(serialize(generator, description, getattr(torch, described.precision)))
     translator = Translator(load_exported(path)[0], description, "cpu", "float32")
 
     def run(batch: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, SettingsError, format_value, reason, shorten, writing
-from gan_nst.core.files import atomic_write
+from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.legacy import upgrade_description
 from gan_nst.core.options import Resize
 from gan_nst.core.settings import Section, validate
@@ -71,13 +71,17 @@ def parse_description(kind: type[D], text: str, path: Path) -> D:
         ) from None
 
 
-def export(
-    generator: nn.Module, description: Description, path: Path, weights: torch.dtype = torch.float32
-) -> None:
-    """Writes the generator's weights, as float32 or float16, and its description, atomically."""
+def serialize(generator: nn.Module, description: Description, weights: torch.dtype = torch.float32) -> bytes:
+    """The content of a file with the generator's weights, as float32 or float16, and its description."""
     tensors = {name: w.detach().to("cpu", weights).contiguous() for name, w in generator.state_dict().items()}
+    return save(tensors, {KEY: to_json(description)})
+
+
+def export(generator: nn.Module, description: Description, path: Path) -> None:
+    """Writes the generator's weights, as float32, and its description, atomically. Raises CheckpointError."""
+    remove_temporaries(path.parent, {path.name})
     with writing(path), atomic_write(path, sync=True) as unfinished:
-        unfinished.write_bytes(save(tensors, {KEY: to_json(description)}))
+        unfinished.write_bytes(serialize(generator, description))
 
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:

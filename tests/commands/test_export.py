@@ -127,8 +127,8 @@ def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tm
 
 def test_a_file_that_disagrees_with_the_translator_is_not_written(gan_nst, source, tmp_path, monkeypatch):
     other = load_exported(make(tmp_path / "other.safetensors", seed=1))[0]
-    write = command.exported.export
-    monkeypatch.setattr(command.exported, "export", lambda generator, *rest: write(other, *rest))
+    serialize = command.serialize
+    monkeypatch.setattr(command, "serialize", lambda generator, *rest: serialize(other, *rest))
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"an older one")
     for precision, part in (("float32", "does not agree"), ("float16", "float16 is too inaccurate")):
@@ -207,3 +207,13 @@ def test_a_missing_source_is_reported(gan_nst, tmp_path):
     missing = tmp_path / "none.safetensors"
     one_line(gan_nst("export", missing, "--format", "onnx", "--output", out), missing, "no such file")
     assert gan_nst("export", missing, "--format", "onnx", "--output", out)[1] == ""
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pt2"])
+def test_what_a_killed_export_left_is_removed(gan_nst, source, tmp_path, format):
+    out = tmp_path / f"x.{format}"
+    (tmp_path / f".{out.name}.0123abcd.part").write_bytes(b"half")
+    (tmp_path / f".other.{format}.0123abcd.part").write_bytes(b"another's")
+    assert gan_nst("export", source, "--format", format, "--output", out)[0] == 0
+    hidden = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".") and path.is_file())
+    assert hidden == [f".other.{format}.0123abcd.part"]
