@@ -231,8 +231,8 @@ def test_the_readmes_make_targets_exist():
 
 def test_the_readme_lists_the_settings_that_may_change_on_resume():
     text = (PROJECT / "README.md").read_text()
-    told = re.search(r"^`--resume` takes its settings from the run.*?\n\n", text, re.M | re.S)[0]
-    patterns = set(re.findall("`([^`]*)`", told)) - {"--resume"}
+    listed = re.search(r"^`--resume` takes its settings from the run.*?\n\n", text, re.M | re.S)[0]
+    patterns = set(re.findall("`([^`]*)`", listed)) - {"--resume"}
     methods = [base.find(name) for name in base.names()]
     accepted = (
         RESUMABLE | {"training.steps"} | {f"method.{name}" for method in methods for name in method.resumable}

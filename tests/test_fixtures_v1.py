@@ -92,7 +92,7 @@ def test_the_demo_world_is_drawn_as_it_was(world):
         assert found == EXPECTED["drawn"]
 
 
-def test_a_run_goes_on_as_it_did(world, tmp_path):
+def test_a_run_resumes_as_it_did(world, tmp_path):
     shutil.copytree(world, tmp_path / "world")
     run = shutil.copytree(FIXTURES / "run", tmp_path / "world" / "run")
     gan_nst(tmp_path / "world", "train", "--resume", "run")

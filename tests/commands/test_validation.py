@@ -164,7 +164,7 @@ def test_without_a_validation_split_training_images_are_held_out(tiny, datasets,
     assert (saved["features"], saved["score"], saved["export"]) == ("random", "ab/frechet_random", "last")
 
 
-def test_without_validation_images_there_is_no_best_and_training_goes_on(tiny, datasets, tmp_path):
+def test_without_validation_images_there_is_no_best_and_training_continues(tiny, datasets, tmp_path):
     folder = datasets / "photo2cartoon"
     run = train(
         tiny,

@@ -126,7 +126,7 @@ def test_a_shot_that_returns_or_stands_still_is_kept_once(tmp_path):
 
 
 @pytest.mark.parametrize("level", [255, 0])
-def test_a_flash_is_no_cut(tmp_path, level):
+def test_a_flash_is_not_a_cut(tmp_path, level):
     video = still(0) + flat(level, 2) + still(0)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out", every=9)
     assert (found.scenes, len(found.kept), found.near_duplicates) == (1, 1, 0)
@@ -238,7 +238,7 @@ def test_dark_bars_are_cropped(tmp_path, left, top, right, bottom):
     assert "bars of {} {} {} {} pixels".format(*found.bars) in found.report()
 
 
-def test_a_night_is_no_bar(tmp_path):
+def test_a_night_is_not_a_bar(tmp_path):
     night = [cv2.rectangle(shot(n).copy(), (0, 0), (WIDTH, 40), (4, 4, 8), -1) for n in range(3)]
     spot = [cv2.circle(np.zeros_like(night[0]), (64, 48), 20 + 8 * n, (200, 180, 90), -1) for n in range(4)]
     video = [image for image in night + spot for _ in range(12)]
@@ -360,7 +360,7 @@ def test_a_file_that_is_not_a_video_is_reported_in_one_line(tmp_path, name, data
     assert not (tmp_path / "out").exists()
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_sound_alone_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "song.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
@@ -389,7 +389,7 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, wrong):
         take_frames(tmp_path / "video.mp4", tmp_path / "out", **wrong)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_not_a_folder(tmp_path):
     video = write_video(tmp_path / "video.mp4", still(0))
     with pytest.raises(DataError, match="not a folder"):
         take_frames(video, video)
