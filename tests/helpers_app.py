@@ -1,4 +1,4 @@
-"""A visitor of the page who speaks HTTP alone, and so may ask for anything."""
+"""A visitor of the page who uses plain HTTP, and so can send any request."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from gan_nst.web.server import serving
 
 
 def write_generator(path, seed=0, translation="ab"):
-    """Writes a tiny generator that does something; returns its path."""
+    """Writes a tiny generator with random weights; returns its path."""
     import torch
 
     network = {"name": "resnet", "width": 4, "blocks": 1}
@@ -42,21 +42,25 @@ class Visitor:
         self.config = config
 
     def upload(self, *files):
-        """Where the page stored files, given as paths or as (name, bytes)."""
+        """Uploads files, given as paths or as (name, bytes); returns where the page stored them."""
         parts = [file if isinstance(file, tuple) else (file.name, file.read_bytes()) for file in files]
         answer = self.http.post("gradio_api/upload", files=[("files", part) for part in parts])
         answer.raise_for_status()
         return answer.json()
 
     def join(self, action, *data):
-        """Asks for an action; the answer says whether it was taken."""
+        """Asks for an action; returns the response, whose status says whether it was accepted."""
         question = {"data": list(data), "fn_index": self.numbers[action], "session_hash": self.session}
         return self.http.post("gradio_api/queue/join", json=question)
 
     def ask(self, action, *data):
-        """The updates of an action, in order: (whether all went well, the outputs or {"error": ...})."""
+        """Returns the outcome of an action."""
         answer = self.join(action, *data)
         assert answer.status_code == 200, answer.text
+        return self.outcome()
+
+    def outcome(self):
+        """Returns whether the action that was asked for succeeded, and its outputs or {"error": ...}."""
         updates = []
         with self.http.stream("GET", f"gradio_api/queue/data?session_hash={self.session}") as stream:
             for line in stream.iter_lines():
@@ -67,12 +71,16 @@ class Visitor:
                     return message["success"], message["output"]
         raise AssertionError(updates)
 
+    def is_refused(self, action, *data):
+        """Whether a request is refused at once, or its action fails."""
+        return self.join(action, *data).status_code != 200 or not self.outcome()[0]
+
     def translate(self, *uploads, run=0, direction="", strength=1, colours="none", scale=1, form="png"):
         files = [upload if isinstance(upload, dict) else as_file(upload) for upload in uploads]
         return self.ask("translate", files, run, direction, strength, colours, scale, form)
 
     def results(self, *uploads, **options):
-        """The files that come of uploads: (name, bytes)."""
+        """Returns the files that uploads are translated to: (name, bytes)."""
         well, output = self.translate(*uploads, **options)
         assert well, output
         files = output["data"][3]["value"]
@@ -82,13 +90,13 @@ class Visitor:
 
 
 def as_file(path):
-    """A file as the page names it."""
+    """Returns a file as the page's requests name it."""
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 @contextlib.contextmanager
-def visiting(offer, **options):
-    with serving(offer, **options) as (address, _):
+def visiting(translators, options):
+    with serving(translators, options) as (address, _):
         visitor = Visitor(address)
         with contextlib.closing(visitor.http):
             yield visitor

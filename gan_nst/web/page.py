@@ -1,20 +1,20 @@
-"""What the page shows, and which function answers which control."""
+"""What the page shows, and the functions behind its controls."""
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from gan_nst.core.errors import DataError, GanNstError, SettingsError, counted
-from gan_nst.core.options import Finish, Naming
-from gan_nst.web.jobs import Jobs, Result, archive
+import gradio as gr
 
-WAITING = 20  # translations in the queue
+from gan_nst.core.errors import DataError, GanNstError, counted
+from gan_nst.core.options import Finish, ImageFormat, Naming, PreserveColor
+from gan_nst.web.jobs import MAX_IMAGES, Jobs, Result, archive
 
+_QUEUE = 20  # translations that may wait
 _COLOURS = [
-    ("the translation's", "none"),
-    ("adjusted to the image's", "statistics"),
-    ("the image's own", "luma"),
+    ("as translated", "none"),
+    ("adjusted to the original", "statistics"),
+    ("from the original", "luma"),
 ]
 _FORMATS = [
     ("PNG", "png"),
@@ -22,13 +22,15 @@ _FORMATS = [
     ("WebP", "webp"),
     ("TIFF", "tiff"),
     ("AVIF", "avif"),
-    ("as it came", "same"),
+    ("Same as the original", "same"),
 ]
-_FONTS = ["system-ui", "sans-serif"]  # none that would be fetched
-_CODE = ["ui-monospace", "monospace"]
-# As wide empty as full; results in as many columns as fit, and no room kept below few; nothing to take out of the list
-# of downloads.
-_STYLE = """
+# System fonts only: a web font would be fetched.
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400"
+)
+# The page keeps its width when empty; the gallery has as many columns as fit and no empty rows; downloads cannot be
+# removed from the list.
+STYLE = """
 .gradio-container > main {width: 100%; max-width: 1200px !important; margin: 0 auto}
 #gallery, #gallery .gallery-container, #gallery .grid-wrap {
     height: auto !important; min-height: 0 !important; max-height: none !important
@@ -40,31 +42,74 @@ _STYLE = """
 """
 
 
-def make_page(jobs: Jobs) -> Any:
-    """The page as Gradio's Blocks, which need `look()` when they are served."""
-    import gradio as gr
+def make_page(jobs: Jobs, max_upload: int, kept: int) -> gr.Blocks:
+    """Returns the page, to be launched with `THEME` and `STYLE`.
 
-    actions = _Actions(jobs)
-    titles = [(source.title, number) for number, source in enumerate(jobs.offer.sources)]
-    directions = jobs.offer.directions(0)
+    max_upload: size of an image's file, in megabytes. kept: seconds until uploads and results are deleted.
+    """
+    runs = [(source.title, number) for number, source in enumerate(jobs.translators.sources)]
+    directions = jobs.translators.directions(0)
+    only_run = f"\n\nwith `{runs[0][0]}`" if len(runs) == 1 else ""
 
-    def chosen(shown: list[tuple[str, str]], event: gr.SelectData) -> tuple[str, str]:
+    def translate(
+        files: list[str] | None,
+        run: int,
+        direction: str,
+        strength: float,
+        colours: PreserveColor,
+        scale: float,
+        form: ImageFormat,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Translates uploads. Each update shows the results so far."""
+        files = files or []
+        results: list[Result] = []
+        failures: list[str] = []
+        try:
+            yield _progress(1, len(files)), *_view(results)
+            for made in jobs.run(files, run, direction, Finish(colours, strength, scale), Naming(form)):
+                if isinstance(made, Result):
+                    results.append(made)
+                else:
+                    failures.append(made)
+                    gr.Warning(html.escape(made))
+                done = len(results) + len(failures)
+                if done < len(files):
+                    yield _progress(done + 1, len(files)), *_view(results)
+            if not results:
+                raise DataError(
+                    failures[0] if len(failures) == 1 else "none of these images could be translated"
+                )
+        except GanNstError as error:
+            yield f"Not translated: {html.escape(str(error))}", *_view([])
+            raise one_line_error(error) from None
+        lines = [f"Done: {counted(len(results), 'image')} translated."]
+        lines += [f"- not translated: {html.escape(line)}" for line in failures]
+        yield "\n\n".join(lines), *_view(results, finished=True)
+
+    def show_directions(run: int) -> gr.Radio:
+        try:
+            known = jobs.translators.directions(run)
+        except GanNstError as error:
+            raise one_line_error(error) from None
+        return gr.Radio(choices=known, value=known[0][1], visible=len(known) > 1)
+
+    def compare_chosen(shown: list[tuple[str, str]], event: gr.SelectData) -> tuple[str, str]:
         before, after = shown[event.index]
         return before, after
 
-    with gr.Blocks(title="Translate images", analytics_enabled=False) as page:
-        gr.Markdown(f"# Translate images{_with(titles)}")
+    with gr.Blocks(title="Translate images", analytics_enabled=False, delete_cache=(kept, kept)) as page:
+        gr.Markdown(f"# Translate images{only_run}")
         shown = gr.State([])
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 files = gr.File(
-                    label=f"Images: up to {jobs.count}, of {jobs.upload // 1_000_000} MB each",
+                    label=f"Images: up to {MAX_IMAGES}, at most {max_upload} MB each",
                     file_count="multiple",
                     file_types=["image", ".avif", ".tif", ".tiff"],
                     height=160,
                     elem_id="images",
                 )
-                run = gr.Dropdown(titles, value=0, label="Run", visible=len(titles) > 1, elem_id="run")
+                run = gr.Dropdown(runs, value=0, label="Run", visible=len(runs) > 1, elem_id="run")
                 direction = gr.Radio(
                     directions,
                     value=directions[0][1],
@@ -81,7 +126,7 @@ def make_page(jobs: Jobs) -> Any:
                     info="0 leaves the image as it is, 1 translates it fully.",
                 )
                 colours = gr.Radio(
-                    _COLOURS, value="none", label="Colours", info="Whose colours the result has."
+                    _COLOURS, value="none", label="Colours", info="Where the colours of the result come from."
                 )
                 with gr.Accordion("More", open=False):
                     scale = gr.Slider(
@@ -90,10 +135,10 @@ def make_page(jobs: Jobs) -> Any:
                         1,
                         step=0.05,
                         label="Working size",
-                        info="Below 1 the image is translated smaller, which is faster; its detail is put back.",
+                        info="Below 1, a smaller copy is translated, which is faster; the detail is restored.",
                     )
                     form = gr.Dropdown(
-                        _FORMATS, value="png", label="Save as", info="PNG and TIFF lose nothing."
+                        _FORMATS, value="png", label="Save as", info="PNG and TIFF are lossless."
                     )
                 with gr.Row():
                     go = gr.Button("Translate", variant="primary", min_width=120, elem_id="go")
@@ -108,7 +153,7 @@ def make_page(jobs: Jobs) -> Any:
                     elem_id="compare",
                 )
                 gallery = gr.Gallery(
-                    label="Results: choose one to compare",
+                    label="Results: select one to compare",
                     visible=False,
                     columns=4,
                     height="auto",
@@ -126,7 +171,7 @@ def make_page(jobs: Jobs) -> Any:
                 )
 
         job = go.click(
-            actions.translate,
+            translate,
             [files, run, direction, strength, colours, scale, form],
             [status, compare, gallery, downloads, shown],
             api_name="translate",
@@ -135,135 +180,29 @@ def make_page(jobs: Jobs) -> Any:
             show_progress_on=[status],
         )
         stop.click(lambda: "Cancelled.", None, status, cancels=[job], queue=False, api_visibility="private")
-        run.change(actions.directions, run, direction, queue=False, api_name="directions")
-        gallery.select(chosen, shown, compare, queue=False, api_visibility="private")
-    page.queue(max_size=WAITING, api_open=False)
+        run.change(show_directions, run, direction, queue=False, api_name="directions")
+        gallery.select(compare_chosen, shown, compare, queue=False, api_visibility="private")
+    page.queue(max_size=_QUEUE, api_open=False)
     return page
 
 
-def look() -> dict[str, Any]:
-    """How the page is dressed: in fonts that every machine has."""
-    import gradio as gr
-
-    return {
-        "theme": gr.themes.Default(font=_FONTS, font_mono=_CODE).set(
-            block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400"
-        ),
-        "css": _STYLE,
-        "footer_links": [],
-    }
+def _progress(number: int, count: int) -> str:
+    return f"Translating image {number} of {count} ..." if count > 1 else "Translating ..."
 
 
-@dataclass(frozen=True)
-class _Actions:
-    """What the controls call; whatever a visitor sends arrives here unchecked."""
-
-    jobs: Jobs
-
-    def translate(
-        self,
-        files: list[str] | None,
-        run: int,
-        direction: str,
-        strength: float,
-        colours: str,
-        scale: float,
-        form: str,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Translates uploaded images; each update shows the results so far."""
-        import gradio as gr
-
-        results: list[Result] = []
-        failures: list[str] = []
-        files = files or []
-        try:
-            finish, naming = _finish(strength, colours, scale), _naming(form)
-            yield _working(1, len(files)), *_view(results)
-            for made in self.jobs.run(files, run, direction, finish, naming):
-                if isinstance(made, Result):
-                    results.append(made)
-                else:
-                    failures.append(made)
-                    gr.Warning(html.escape(made))
-                done = len(results) + len(failures)
-                if done < len(files):
-                    yield _working(done + 1, len(files)), *_view(results)
-            if not results:
-                raise DataError(
-                    failures[0] if len(failures) == 1 else "none of these images could be translated"
-                )
-        except GanNstError as error:
-            yield f"Not translated: {html.escape(str(error))}", *_view([])
-            raise _refusal(str(error)) from None
-        yield _said(results, failures), *_view(results, whole=True)
-
-    def directions(self, run: int) -> Any:
-        """The directions of a run, for the choice of one."""
-        import gradio as gr
-
-        try:
-            known = self.jobs.offer.directions(run)
-        except GanNstError as error:
-            raise _refusal(str(error)) from None
-        return gr.Radio(choices=known, value=known[0][1], visible=len(known) > 1)
-
-
-def _finish(strength: float, colours: str, scale: float) -> Finish:
-    if colours not in dict(_COLOURS).values():
-        raise SettingsError("no such colours here; choose one of those shown")
-    if not (0 <= strength <= 1 and 0.1 <= scale <= 1):  # not a number, too
-        raise SettingsError("strength lies between 0 and 1, the working size between 0.1 and 1")
-    return Finish(colours, strength, scale)  # type: ignore[arg-type]
-
-
-def _naming(form: str) -> Naming:
-    if form not in dict(_FORMATS).values():
-        raise SettingsError("no such format here; choose one of those shown")
-    return Naming(form)  # type: ignore[arg-type]
-
-
-def _view(results: list[Result], whole: bool = False) -> tuple[Any, ...]:
-    """What the page shows of results: the first one compared, all in the gallery, the files when all are there."""
-    import gradio as gr
-
+def _view(results: list[Result], finished: bool = False) -> tuple[Any, ...]:
+    """Returns the updates that show results: the first compared, all in the gallery, the files once all are done."""
     if not results:
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
     pairs = [(str(result.before), str(result.after)) for result in results]
     several = len(results) > 1
     files = [str(result.file) for result in results]
-    if whole and several:
+    if finished and several:
         files.append(str(archive(results, results[0].file.parent)))
-    return (
-        pairs[0],
-        gr.Gallery(
-            [(after, result.file.name) for (_, after), result in zip(pairs, results, strict=True)],
-            visible=several,
-        ),
-        gr.File(files, visible=whole),
-        pairs,
-    )
+    images = [(str(result.after), result.file.name) for result in results]
+    return pairs[0], gr.Gallery(images, visible=several), gr.File(files, visible=finished), pairs
 
 
-def _with(titles: list[tuple[str, int]]) -> str:
-    """Where there is nothing to choose from, what translates."""
-    return f"\n\nwith `{titles[0][0]}`" if len(titles) == 1 else ""
-
-
-def _working(at: int, count: int) -> str:
-    return f"Translating image {at} of {count} ..." if count > 1 else "Translating ..."
-
-
-def _said(results: list[Result], failures: list[str]) -> str:
-    """One line of what became of all images, and one for each that failed."""
-    lines = [f"Done: {counted(len(results), 'image')} translated."] + [
-        f"- not translated: {html.escape(line)}" for line in failures
-    ]
-    return "\n\n".join(lines)
-
-
-def _refusal(line: str) -> Exception:
-    """Gradio's error, which the page shows as one line and goes on from."""
-    import gradio as gr
-
-    error: Exception = gr.Error(html.escape(line), duration=None, print_exception=False)
-    return error
+def one_line_error(error: GanNstError) -> gr.Error:
+    """Returns the error that the page shows as one line."""
+    return gr.Error(html.escape(str(error)), duration=None, print_exception=False)

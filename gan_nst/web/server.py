@@ -1,7 +1,8 @@
-"""`gan-nst app`: a page in the browser to try translators on one's own images."""
+"""Serves the page with Gradio's own server, limits and temporary files, and adds the checks Gradio lacks."""
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import socket
@@ -9,153 +10,169 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gan_nst.core.errors import SettingsError, reason
 from gan_nst.core.options import AppOptions
 from gan_nst.core.terminal import stop_on_signals
-from gan_nst.web.gate import Gate
-from gan_nst.web.jobs import Jobs, Store
-from gan_nst.web.offer import Offer, make_offer
-from gan_nst.web.page import look, make_page
+from gan_nst.web.jobs import Jobs, Translators, find_translators
 
 log = logging.getLogger(__name__)
 
-_COUNT = 20  # images at a time
-_MEGABYTE = 1_000_000
-_KEPT = 40  # times the largest upload: of uploads and results on the disk
+_KEPT = 24 * 3600  # seconds that uploads and results are kept
+_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # a browser loads nothing from elsewhere
+)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What visitors may send: an upload's bytes, an image's pixels."""
-
-    upload: int = AppOptions.max_upload * _MEGABYTE
-    pixels: int = AppOptions.max_pixels
-
-
-def app(
-    runs: Sequence[Path | str],
-    options: AppOptions = AppOptions(),
-) -> None:
+def app(runs: Sequence[Path | str], options: AppOptions = AppOptions()) -> None:
     """Serves a page that translates images, until SIGINT or SIGTERM.
 
-    runs: runs, checkpoints, exported generators' files, or folders with such. port: 0 takes a free one. max_upload: of
-    an image's file, in megabytes. Raises GanNstError, one line, for every mistake in what was given.
+    runs: runs, checkpoints, exported generators, or folders of them. Raises GanNstError for every mistake in what was
+    given.
     """
-    offer, host, port = make_offer(runs, options), options.host, options.port
-    limits = Limits(options.max_upload * _MEGABYTE, options.max_pixels)
-    with stop_on_signals() as stop, serving(offer, host, port, limits) as (address, server):
-        log.info(f"{len(offer.sources)} to choose from; open {address} in a browser (Ctrl-C ends)")
-        if not _is_loopback(host):
-            log.warning(f"whoever reaches {host}, port {port}, can use this page; it has no password")
+    translators = find_translators(runs, options)
+    with stop_on_signals() as stop, serving(translators, options) as (address, server):
+        log.info(
+            f"{len(translators.sources)} to choose from; open {address} in a browser (press Ctrl-C to stop)"
+        )
+        if not _is_loopback(options.host):
+            log.warning(f"anyone who can reach {options.host} can use this page; it has no password")
         while stop.signal is None and server.is_alive():
             server.join(0.2)
     log.info("stopped")
 
 
 @contextmanager
-def serving(
-    offer: Offer, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None
-) -> Iterator[tuple[str, threading.Thread]]:
-    """Within the context the page is served; yields its address and the thread that serves it.
+def serving(translators: Translators, options: AppOptions) -> Iterator[tuple[str, threading.Thread]]:
+    """Serves the page within the context. Yields its address and the server's thread.
 
-    Uploads and results lie in a temporary folder, which is removed at the end. Raises SettingsError when Gradio is
+    Uploads and results are in a temporary folder, which is deleted at the end. Raises SettingsError if Gradio is
     missing or the port is taken.
     """
-    limits = limits or Limits()
-    _find_gradio()
-    import uvicorn
-
-    with (
-        _bind(host, port) as listening,
-        tempfile.TemporaryDirectory(prefix="gan_nst-app-", ignore_cleanup_errors=True) as name,
-        _gradio_folder(name),
-    ):
-        store = Store(Path(name), _KEPT * limits.upload)
-        # Gradio makes an event loop for every lock where none is running, and closes none.
-        page = asyncio.run(_mounted(Jobs(offer, store, limits.pixels, limits.upload, _COUNT)))
-        hosts = {"127.0.0.1", "localhost", "[::1]", host} if _is_loopback(host) else None
-        gate = Gate(page, store.folder, _COUNT * limits.upload + _MEGABYTE, hosts, store.make_room)
-        options = {"log_config": None, "log_level": "warning", "access_log": False}
-        server = uvicorn.Server(uvicorn.Config(gate, timeout_graceful_shutdown=1, **options))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        try:
-            yield _address(host, listening), thread
-        finally:
-            logging.getLogger("uvicorn.error").setLevel(
-                logging.CRITICAL
-            )  # open pages are cut off, as they must
-            server.should_exit = True
-            thread.join(10)
-
-
-async def _mounted(jobs: Jobs) -> Any:
-    """The page as an ASGI application."""
-    import gradio as gr
-    from fastapi import FastAPI
-
-    return gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        make_page(jobs),
-        path="/",
-        allowed_paths=[],
-        blocked_paths=[],
-        max_file_size=jobs.upload,
-        enable_monitoring=False,
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        **look(),
-    )
-
-
-def _find_gradio() -> None:
-    """Sets what Gradio reads when it is imported: it tells nobody of its use, and asks nobody for news."""
+    # Read when Gradio is imported: it reports nothing, and does not look for updates.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio  # noqa: F401
     except ImportError:
         raise SettingsError('the page needs Gradio: pip install "gan_nst[app]"') from None
+    port = _free_port(options.host, options.port)
+    with (
+        tempfile.TemporaryDirectory(prefix="gan_nst-app-", ignore_cleanup_errors=True) as folder,
+        _environment(
+            GRADIO_TEMP_DIR=folder,
+            GRADIO_EXAMPLES_CACHE=folder,
+            GRADIO_ALLOWED_PATHS="",
+            no_proxy="*",  # Gradio asks its own server whether it is up
+        ),
+    ):
+        jobs = Jobs(translators, Path(folder).resolve(), options.max_pixels)
+        # Without a running event loop, Gradio makes one for every lock and closes none.
+        blocks = asyncio.run(_launch(jobs, options, port))
+        try:
+            yield blocks.local_url, blocks.server.thread
+        finally:
+            blocks.close(verbose=False)
 
 
-@contextmanager
-def _gradio_folder(folder: str) -> Iterator[None]:
-    """Within the context Gradio keeps what it stores in a folder."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["GRADIO_TEMP_DIR"]
-        else:
-            os.environ["GRADIO_TEMP_DIR"] = before
+async def _launch(jobs: Jobs, options: AppOptions, port: int) -> Any:
+    """Returns Gradio's Blocks, which serve the page from a thread of their own."""
+    from gan_nst.web.page import STYLE, THEME, make_page
+
+    blocks = make_page(jobs, options.max_upload, _KEPT)
+    blocks.launch(
+        server_name=f"[{options.host}]" if ":" in options.host else options.host,
+        server_port=port,
+        max_file_size=options.max_upload * 1_000_000,
+        allowed_paths=[],
+        strict_cors=True,
+        app_kwargs={"middleware": _checks(options.host), "openapi_url": None},
+        theme=THEME,
+        css=STYLE,
+        footer_links=[],
+        prevent_thread_lock=True,
+        quiet=True,
+        inbrowser=False,
+        share=False,
+        show_error=False,
+        enable_monitoring=False,
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+    )
+    return blocks
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises SettingsError for a port that is taken and a host that is not this machine's."""
+def _free_port(host: str, port: int) -> int:
+    """Returns the port, or a free one for 0, if the server can listen there. Raises SettingsError otherwise."""
     if port > 65535:
-        raise SettingsError(f"--port {port}: ports end at 65535")
+        raise SettingsError(f"--port {port}: give at most 65535")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family)
+        family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        with socket.create_server((address[0], port), family=family) as listening:
+            return int(listening.getsockname()[1])
     except (OSError, UnicodeError) as error:
         raise SettingsError(
-            f"--host {host} --port {port}: cannot be listened on ({reason(error)}); give another --port, 0 for any"
+            f"--host {host} --port {port}: cannot listen there ({reason(error)}); "
+            "choose another --port, or 0 for any free one"
         ) from None
 
 
-def _address(host: str, listening: socket.socket) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listening.getsockname()[1]}/"
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _checks(host: str) -> list[Any]:
+    """Returns the middleware that makes the page answer requests of its own only.
+
+    Gradio's CORS check hides an answer from the other site whose request it served, and trusts the Host header, which
+    a site with a name of its own for this machine controls (DNS rebinding).
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    hosts = ["localhost", "127.0.0.1", "::1", "[::1]", host] if _is_loopback(host) else ["*"]
+    return [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(BaseHTTPMiddleware, dispatch=_own_requests_only),
+    ]
+
+
+async def _own_requests_only(request: Any, call_next: Any) -> Any:
+    """Refuses requests from other sites, and those that name a web address as a file, which Gradio would download."""
+    from starlette.responses import PlainTextResponse
+
+    path, origin = request.scope["path"], request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.headers["host"].lower():
+        return PlainTextResponse("this page answers its own requests only\n", 403)
+    if path.startswith("/gradio_api/file=http"):
+        return PlainTextResponse("not an uploaded file\n", 403)
+    if request.method == "POST" and path != "/gradio_api/upload":
+        try:
+            json.loads(await request.body() or b"{}", object_hook=_refuse_address)
+        except (ValueError, RecursionError):
+            return PlainTextResponse("not a request of this page\n", 403)
+    answer = await call_next(request)
+    answer.headers["content-security-policy"] = _POLICY
+    return answer
+
+
+def _refuse_address(value: dict[str, Any]) -> dict[str, Any]:
+    if str(value.get("path")).startswith(("http://", "https://")):
+        raise ValueError("not an uploaded file")
+    return value
 
 
 def _is_loopback(host: str) -> bool:

@@ -37,7 +37,7 @@ _LOADED = (
     "torchvision.models",
     *("torch_fidelity", "matplotlib.pyplot", "onnxruntime"),
     *("gan_nst.cli", "gan_nst.commands.train", "gan_nst.commands.evaluate", "gan_nst.commands.export"),
-    *("gan_nst.commands.curves", "gan_nst.web.offer"),
+    *("gan_nst.commands.curves", "gan_nst.web.jobs"),
     *("gan_nst.evaluation.features", "gan_nst.diagnosis.figure"),
     *("gan_nst.methods.cyclegan", "gan_nst.methods.cartoongan"),
     *("gan_nst.commands.importing", "gan_nst.inference.portable.onnx", "gan_nst.inference.portable.program"),

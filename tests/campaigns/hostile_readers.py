@@ -14,12 +14,12 @@ def _offer(*paths: str) -> int:
     """What the page's list of runs does with them."""
     from gan_nst.core.errors import GanNstError
     from gan_nst.core.options import Computing
-    from gan_nst.web.offer import make_offer
+    from gan_nst.web.jobs import find_translators
 
     try:
-        offer = make_offer(paths, Computing("cpu", "float32"))
-        for number in range(len(offer.sources)):
-            offer.translator(number, offer.directions(number)[0][1])
+        translators = find_translators(paths, Computing("cpu", "float32"))
+        for number in range(len(translators.sources)):
+            translators.get(number, translators.directions(number)[0][1])
     except GanNstError as error:
         print(f"gan-nst: {error}")
         return 2

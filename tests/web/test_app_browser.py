@@ -13,9 +13,9 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
-from gan_nst.core.options import Computing, TranslateOptions
+from gan_nst.core.options import AppOptions, Computing, TranslateOptions
 from gan_nst.images.files import find_images, write_image
-from gan_nst.web.offer import make_offer
+from gan_nst.web.jobs import find_translators
 from gan_nst.web.server import serving
 
 pytestmark = needs_browser
@@ -36,7 +36,10 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(run, tmp_path_factory):
     other = write_generator(tmp_path_factory.mktemp("other") / "other.safetensors", seed=2)
-    with serving(make_offer([other, run], Computing("cpu", "float32"))) as (address, _):
+    with serving(find_translators([other, run], Computing("cpu", "float32")), AppOptions(port=0)) as (
+        address,
+        _,
+    ):
         yield address
 
 
