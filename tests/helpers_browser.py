@@ -1,4 +1,4 @@
-"""A real browser, driven by Chromium's DevTools protocol over a pair of pipes: no package is needed for it."""
+"""A real browser, driven over a pair of pipes with Chromium's DevTools protocol, which needs no package."""
 
 import base64
 import contextlib
@@ -16,15 +16,15 @@ from helpers_pages import CHROMIUM
 class Browser:
     """One tab of a headless Chromium.
 
-    requested: the addresses that its pages asked for. console: errors and warnings on the console, and uncaught ones.
+    requested: the URLs that its pages requested. console: errors, warnings and uncaught exceptions.
     """
 
     def __init__(self, width=1200, height=900):
         self.requested, self.console = [], []
-        self._answers, self._number, self._news = {}, 0, threading.Condition()
+        self._answers, self._number, self._changed = {}, 0, threading.Condition()
         self._profile = tempfile.mkdtemp(prefix="gan_nst-browser-")
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
+        browser_in, our_out = os.pipe()
+        our_in, browser_out = os.pipe()
         switches = [
             "--headless=new",
             "--no-sandbox",
@@ -40,19 +40,19 @@ class Browser:
             "--remote-debugging-pipe",
             "about:blank",
         ]
-        # The protocol is spoken over the descriptors 3 and 4.
-        move = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        # The protocol uses file descriptors 3 and 4.
+        redirect = f'exec "$0" "$@" 3<&{browser_in} 4>&{browser_out}'
         self._process = subprocess.Popen(
-            ["bash", "-c", move, CHROMIUM, *switches],
-            pass_fds=(theirs_in, theirs_out),
+            ["bash", "-c", redirect, CHROMIUM, *switches],
+            pass_fds=(browser_in, browser_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._out = os.fdopen(ours_out, "wb", buffering=0)
-        self._in = os.fdopen(ours_in, "rb")
+        os.close(browser_in)
+        os.close(browser_out)
+        self._out = os.fdopen(our_out, "wb", buffering=0)
+        self._in = os.fdopen(our_in, "rb")
         self._session = None
         threading.Thread(target=self._listen, daemon=True).start()
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -77,16 +77,16 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def send(self, method, *, wait=60, **parameters):
-        """A command's result; fails on its error."""
-        with self._news:
+        """Sends a command and returns its result; an error fails the test."""
+        with self._changed:
             self._number += 1
             number = self._number
         message = {"id": number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         self._out.write(json.dumps(message).encode() + b"\0")
-        with self._news:
-            assert self._news.wait_for(lambda: number in self._answers, wait), f"no answer to {method}"
+        with self._changed:
+            assert self._changed.wait_for(lambda: number in self._answers, wait), f"no answer to {method}"
             answer = self._answers.pop(number)
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
@@ -95,32 +95,32 @@ class Browser:
         self.send("Page.navigate", url=address)
 
     def run(self, script):
-        """The value of a piece of JavaScript; a promise's, when it is kept."""
+        """Runs JavaScript and returns its value, of a promise once it is fulfilled."""
         result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
     def wait(self, script, timeout=60):
-        """Waits until a piece of JavaScript is true, and returns its value."""
-        until = time.monotonic() + timeout
+        """Waits until a JavaScript expression is true, and returns its value."""
+        deadline = time.monotonic() + timeout
         while True:
             value = self.run(script)
             if value:
                 return value
-            assert time.monotonic() < until, f"{script} stayed {value!r}; the page says: " + self.run(
+            assert time.monotonic() < deadline, f"{script} is still {value!r}; the page shows: " + self.run(
                 "document.body.innerText"
             )
             time.sleep(0.1)
 
     def upload(self, selector, *paths):
-        """Gives files to an <input type=file>."""
-        paths = [str(path.resolve()) for path in paths]  # the browser refuses to read one with ".." in it
+        """Selects files in an <input type=file>."""
+        paths = [str(path.resolve()) for path in paths]  # the browser refuses paths with ".."
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=paths)
 
     def fetch(self, address):
-        """The bytes that the page gets from an address."""
+        """Returns the bytes that the page fetches from a URL."""
         script = f"""fetch({json.dumps(address)}).then(answer => answer.blob()).then(blob =>
             new Promise(done => {{
                 const reader = new FileReader();
@@ -139,33 +139,33 @@ class Browser:
         )
 
     def screenshot(self, path):
-        """Writes the whole page as PNG."""
+        """Writes a screenshot of the full page as PNG."""
         shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _listen(self):
-        rest = b""
+        buffer = b""
         while piece := os.read(self._in.fileno(), 1 << 16):
-            *messages, rest = (rest + piece).split(b"\0")
+            *messages, buffer = (buffer + piece).split(b"\0")
             for message in map(json.loads, messages):
-                self._take(message)
+                self._handle(message)
         self._in.close()
 
-    def _take(self, message):
+    def _handle(self, message):
         if "id" in message:
-            with self._news:
+            with self._changed:
                 self._answers[message["id"]] = message
-                self._news.notify_all()
+                self._changed.notify_all()
             return
-        about = message.get("params", {})
+        params = message.get("params", {})
         if message["method"] == "Network.requestWillBeSent":
-            self.requested.append(about["request"]["url"])
-        elif message["method"] == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
-            self.console.append(about["entry"]["text"] + " " + about["entry"].get("url", ""))
+            self.requested.append(params["request"]["url"])
+        elif message["method"] == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.console.append(params["entry"]["text"] + " " + params["entry"].get("url", ""))
         elif message["method"] == "Runtime.exceptionThrown":
-            self.console.append(json.dumps(about["exceptionDetails"]))
+            self.console.append(json.dumps(params["exceptionDetails"]))
 
     def outside(self, address):
-        """Which of the addresses asked for lie elsewhere."""
+        """Returns the requested URLs that are not on the page's own server."""
         inside = (address, "data:", "blob:", "about:", "chrome")
         return [url for url in self.requested if not url.startswith(inside)]

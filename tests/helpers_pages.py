@@ -1,4 +1,4 @@
-"""Pages taken apart, and shown to a browser."""
+"""Parses HTML pages, and opens them in a browser."""
 
 import re
 import shutil
@@ -16,10 +16,10 @@ BLOCKS = {"article", "div", "dl", "figure", "h1", "h2", "h3", "ol", "p", "pre", 
 
 
 class Page(HTMLParser):
-    """A page taken apart. It fails on a tag that is left open, closed twice or crossed with another.
+    """A parsed page. Tags that are not closed, closed twice or wrongly nested fail the test.
 
-    tags: (tag, attributes) in order. tables: rows of cells' texts. headings: of the sections. text: all of it,
-    without the style.
+    tags: (tag, attributes) in order. tables: rows of cell texts. headings: of the sections. text: all of it, without
+    the style.
     """
 
     def __init__(self, html):
@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         assert not (tag in BLOCKS and "p" in self.open), f"<{tag}> in <p>"
-        assert len({name for name, _ in attributes}) == len(attributes), f"<{tag}> says a thing twice"
+        assert len({name for name, _ in attributes}) == len(attributes), f"<{tag}> repeats an attribute"
         self.tags.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def outside(page):
-    """What of a page would run, or be loaded from elsewhere."""
+    """Returns what a page would run, or load from elsewhere."""
     found = [
         tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "base", "form")
     ]
@@ -90,12 +90,12 @@ CHROMIUM = next(
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH"
 )
-# Chromium's own errands, should one be left in spite of the switches; no page of ours may be there.
-ERRANDS = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1|google-analytics)\.com(:\d+)?$")
+# Hosts that Chromium itself may contact in spite of the switches.
+CHROMIUM_HOSTS = re.compile(r"(^|\.)(google|googleapis|gstatic|gvt1|google-analytics)\.com(:\d+)?$")
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Takes note of the host of each request, and refuses it."""
+    """Records the host of each request, and refuses it."""
 
     daemon_threads = True
 
@@ -113,14 +113,14 @@ class Refusal(socketserver.StreamRequestHandler):
         except OSError:
             return
         if not words:
-            return  # a connection opened ahead of any request names nobody
+            return  # Chromium opened the connection ahead of a request
         address = words[1] if len(words) > 1 else words[0]
         self.server.hosts.append(re.sub(r"^\w+://|/.*", "", address))
         self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def browse(html, folder):
-    """What Chromium does with a page: (hosts it asks, lines on its console, pixels of the screenshot)."""
+    """Opens a page in Chromium; returns the hosts it contacts, its console lines, and the screenshot's pixels."""
     (folder / "page.html").write_text(html, encoding="utf-8")
     image = folder / "page.png"
     with Proxy() as proxy:
@@ -143,7 +143,7 @@ def browse(html, folder):
                     "--v=0",
                     f"--user-data-dir={folder / 'profile'}",
                     f"--proxy-server=127.0.0.1:{proxy.server_address[1]}",
-                    "--proxy-bypass-list=<-loopback>",  # for requests to this machine, too
+                    "--proxy-bypass-list=<-loopback>",  # for requests to this machine too
                     "--window-size=900,1200",
                     f"--screenshot={image}",
                     (folder / "page.html").as_uri(),
@@ -161,9 +161,9 @@ def browse(html, folder):
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
     with Image.open(image) as shot:
         pixels = np.asarray(shot.convert("RGB"))
-    return [host for host in proxy.hosts if not ERRANDS.search(host)], console, pixels
+    return [host for host in proxy.hosts if not CHROMIUM_HOSTS.search(host)], console, pixels
 
 
 def inked(pixels):
-    """The share of pixels that are not white."""
+    """Returns the share of pixels that are not white."""
     return float((pixels < 250).any(2).mean())

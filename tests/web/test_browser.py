@@ -20,7 +20,7 @@ from gan_nst.web.server import serving
 
 pytestmark = needs_browser
 
-PICK = "#images input[type=file]"
+FILE_INPUT = "#images input[type=file]"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, freshly opened; at the end it has asked nobody else for anything, and nothing went wrong in it."""
+    """The page, freshly opened. In the end it has loaded nothing from elsewhere, and its console is empty."""
     browser.requested.clear()
     browser.console.clear()
     browser.resize(1200, 900)
@@ -64,7 +64,7 @@ def page(browser, address):
 
 @pytest.fixture
 def photo(tmp_path, request):
-    """A real photograph where there is one, else noise."""
+    """A real photograph if one is available, else noise."""
     try:
         return find_images(request.getfixturevalue("test_data") / "photo2hayao" / "testA")[0]
     except pytest.skip.Exception:
@@ -76,21 +76,21 @@ def press(page, button):
     page.run(f"document.querySelector('#{button}').click()")
 
 
-def said(page, text, timeout=60):
+def wait_for_status(page, text, timeout=60):
     page.wait(f"document.querySelector('#status').innerText.includes({text!r})", timeout)
 
 
 def drop(page, *paths):
-    page.upload(PICK, *paths)
+    page.upload(FILE_INPUT, *paths)
     page.wait(f"document.querySelectorAll('#images tr.file').length == {len(paths)}")
 
 
-def sizes(page):
-    """How wide the page is, and how wide its window."""
+def widths(page):
+    """Returns the widths of the page and of its window."""
     return page.run("[document.documentElement.scrollWidth, window.innerWidth]")
 
 
-def test_a_dropped_image_comes_back_as_the_file_that_translate_writes(page, run, photo, tmp_path):
+def test_a_dropped_image_becomes_the_file_that_translate_writes(page, run, photo, tmp_path):
     drop(page, photo)
     page.run("document.querySelector('#run input').focus()")
     page.wait("document.querySelectorAll('#run [role=option]').length == 2")
@@ -102,15 +102,15 @@ def test_a_dropped_image_comes_back_as_the_file_that_translate_writes(page, run,
     page.run("document.querySelectorAll('#direction input')[1].click()")
     time.sleep(0.3)
     press(page, "go")
-    said(page, "1 image translated")
+    wait_for_status(page, "1 image translated")
     page.wait("document.querySelectorAll('#compare img').length == 2")
 
     folder = tmp_path / "downloads"
     page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
     page.run("document.querySelector('#downloads a').click()")
-    until = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while not (folder.is_dir() and find_images(folder)):
-        assert time.monotonic() < until, "nothing was downloaded"
+        assert time.monotonic() < deadline, "nothing was downloaded"
         time.sleep(0.1)
     (downloaded,) = find_images(folder)
     outcome = translate(
@@ -122,8 +122,8 @@ def test_a_dropped_image_comes_back_as_the_file_that_translate_writes(page, run,
     for width in (1200, 390):
         page.resize(width, 900, mobile=width < 500)
         time.sleep(0.5)
-        across, window = sizes(page)
-        assert across <= window == width
+        width_of_page, window = widths(page)
+        assert width_of_page <= window == width
         page.screenshot(tmp_path / f"{width}.png")
         with Image.open(tmp_path / f"{width}.png") as shot:
             assert inked(np.asarray(shot.convert("RGB"))) > 0.1
@@ -136,8 +136,8 @@ def test_several_images_are_compared_one_by_one(page, tmp_path):
     (tmp_path / "three.png").write_bytes(b"no image")
     drop(page, *paths, tmp_path / "three.png")
     press(page, "go")
-    said(page, "4 images translated")
-    said(page, "three.png")
+    wait_for_status(page, "4 images translated")
+    wait_for_status(page, "three.png")
     page.wait("document.querySelectorAll('#gallery .gallery-item').length == 4")
     first = page.run("document.querySelector('#compare img').src")
     page.run(
@@ -147,34 +147,34 @@ def test_several_images_are_compared_one_by_one(page, tmp_path):
     assert page.run("document.querySelectorAll('#downloads tr.file').length") == 5  # and all.zip
     page.resize(390, 900, mobile=True)
     time.sleep(0.5)
-    ends = (
+    right_edges = (
         "[...document.querySelectorAll('#gallery .gallery-item')].map(e => e.getBoundingClientRect().right)"
     )
-    assert max(page.run(ends)) < 390
+    assert max(page.run(right_edges)) < 390
 
 
-def test_a_refusal_is_one_line_and_the_page_goes_on(page, tmp_path):
+def test_an_error_is_one_line_and_the_page_still_works(page, tmp_path):
     press(page, "go")
     page.wait("document.querySelector('.toast-body')?.innerText.includes('no image yet')")
-    said(page, "Not translated: no image yet")
+    wait_for_status(page, "Not translated: no image yet")
     write_image(noise(40, 60), tmp_path / "one.png")
     drop(page, tmp_path / "one.png")
     press(page, "go")
-    said(page, "1 image translated")
+    wait_for_status(page, "1 image translated")
 
 
-def test_cancel_stops_the_images_that_are_left(page, tmp_path):
+def test_cancel_stops_the_remaining_images(page, tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(12)]
     for number, path in enumerate(paths):
         write_image(noise(500, 700, seed=number), path)
     drop(page, *paths)
     press(page, "go")
-    said(page, "image 2 of 12")
+    wait_for_status(page, "image 2 of 12")
     press(page, "stop")
-    said(page, "Cancelled")
+    wait_for_status(page, "Cancelled")
     time.sleep(1)
-    said(page, "Cancelled")
+    wait_for_status(page, "Cancelled")
     press(page, "go")
-    said(page, "image 2 of 12")
+    wait_for_status(page, "image 2 of 12")
     press(page, "stop")
-    said(page, "Cancelled")
+    wait_for_status(page, "Cancelled")
