@@ -71,10 +71,6 @@ class Visitor:
                     return message["success"], message["output"]
         raise AssertionError(updates)
 
-    def is_refused(self, action, *data):
-        """Whether a request is refused at once, or its action fails."""
-        return self.join(action, *data).status_code != 200 or not self.outcome()[0]
-
     def translate(self, *uploads, run=0, direction="", strength=1, colours="none", scale=1, form="png"):
         files = [upload if isinstance(upload, dict) else as_file(upload) for upload in uploads]
         return self.ask("translate", files, run, direction, strength, colours, scale, form)

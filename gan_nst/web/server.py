@@ -151,7 +151,10 @@ def _checks(host: str) -> list[Any]:
 
 
 async def _own_requests_only(request: Any, call_next: Any) -> Any:
-    """Refuses requests from other sites, and those that name a web address as a file, which Gradio would download."""
+    """Refuses requests from other sites, and those that name anything but an uploaded file.
+
+    Gradio itself would download a web address, and a folder among its files would end its deletion of old files.
+    """
     from starlette.responses import PlainTextResponse
 
     path, origin = request.scope["path"], request.headers.get("origin")
@@ -161,17 +164,21 @@ async def _own_requests_only(request: Any, call_next: Any) -> Any:
         return PlainTextResponse("not an uploaded file\n", 403)
     if request.method == "POST" and path != "/gradio_api/upload":
         try:
-            json.loads(await request.body() or b"{}", object_hook=_refuse_address)
-        except (ValueError, RecursionError):
-            return PlainTextResponse("not a request of this page\n", 403)
+            json.loads(await request.body() or b"{}", object_hook=_check_path)
+        except (ValueError, OSError, RuntimeError):
+            return PlainTextResponse("not a request of this page, or not an uploaded file\n", 403)
     answer = await call_next(request)
     answer.headers["content-security-policy"] = _POLICY
     return answer
 
 
-def _refuse_address(value: dict[str, Any]) -> dict[str, Any]:
-    if str(value.get("path")).startswith(("http://", "https://")):
-        raise ValueError("not an uploaded file")
+def _check_path(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError if a part of a request names a file that is not in Gradio's folder."""
+    path = value.get("path")
+    if path is not None:
+        file = Path(str(path)).resolve()
+        if Path(os.environ["GRADIO_TEMP_DIR"]).resolve() not in file.parents or not file.is_file():
+            raise ValueError("not an uploaded file")
     return value
 
 
