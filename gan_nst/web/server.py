@@ -22,9 +22,8 @@ from gan_nst.web.jobs import Jobs, Translators, find_translators
 log = logging.getLogger(__name__)
 
 _KEPT = 24 * 3600  # seconds that uploads and results are kept
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # a browser loads nothing from elsewhere
-)
+# A browser loads nothing from elsewhere.
+_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 def app(runs: Sequence[Path | str], options: AppOptions = AppOptions()) -> None:

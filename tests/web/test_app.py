@@ -29,6 +29,7 @@ from gan_nst.images.files import write_image
 from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
 from gan_nst.inference.outputs import Naming
+from gan_nst.web import server
 from gan_nst.web.jobs import Jobs, Result, Source, Translators, archive, find_translators, preview
 from gan_nst.web.page import one_line_error
 from gan_nst.web.server import serving
@@ -290,10 +291,9 @@ def test_a_file_name_is_never_markup_or_a_path(visitor, images):
     well, output = visitor.translate(upload)
     assert not well
     assert "<" not in output["error"]
-    assert (
-        str(one_line_error(DataError("<b>"))) == "'&lt;b&gt;'"
-    )  # Gradio removes the brackets only from file names
     assert ".." not in output["error"]
+    # Gradio removes the brackets from file names, but from nothing else.
+    assert str(one_line_error(DataError("<b>"))) == "'&lt;b&gt;'"
 
 
 @pytest.mark.parametrize(
@@ -435,6 +435,18 @@ def test_temporary_files_are_deleted_at_the_end(generators, images, monkeypatch)
     assert not thread.is_alive()
     assert not Path(upload).parents[1].exists()
     assert os.environ["GRADIO_TEMP_DIR"] == "/before"
+
+
+def test_old_uploads_and_results_are_deleted(generators, images, monkeypatch):
+    monkeypatch.setattr(server, "_KEPT", 1)  # seconds
+    with visiting(find_translators(generators, Computing("cpu")), LIMITS) as visitor:
+        (upload,) = visitor.upload(images / "plain.png")
+        well, _ = visitor.translate(upload)
+        assert well
+        deadline = time.monotonic() + 20
+        while list(Path(upload).parents[1].rglob("plain.png")):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 # The command
