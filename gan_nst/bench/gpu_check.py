@@ -205,4 +205,6 @@ def _padded_channels_last(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or not set(sys.argv[2:]) <= set(PARTS):
+        sys.exit(f"usage: python -m gan_nst.bench.gpu_check OUT [{'|'.join(PARTS)} ...]")
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
