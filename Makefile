@@ -70,7 +70,7 @@ gpu-check: $(STAMP)
 	@$(BIN)/python -m gan_nst.bench.gpu_check "$(or $(OUTPUT),runs/gpu-check)" $(ARGS)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 campaign: $(STAMP)
 	@$(BIN)/python tests/campaigns/load.py

@@ -116,9 +116,9 @@ def benchmark(
     check_writable(json)
     configured = _configured(config, overrides, options.device) if config or overrides else None
     if compiles or (configured is not None and configured.compiled):
-        import torch._dynamo  # takes a second
+        from torch._dynamo import config as dynamo  # takes a second
 
-        torch._dynamo.config.recompile_limit = 64  # a training has five graphs, and many trainings come here
+        dynamo.recompile_limit = 64  # a training has five graphs, and many trainings come here
     result: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="gan_nst-bench-") as folder:

@@ -142,7 +142,8 @@ def settings_cases(canary: Path) -> Iterator[Case]:
         override = f"data.augmentations={value}"
         yield Case("YAML, override", f"YAML {what}: override", nothing, cli("train", "tiny.yaml", override))
         own = partial(write, {"run/settings.yaml": text})
-        yield Case("YAML, curves", f"YAML {what}: curves", own, cli("curves", "run"))
+        if what != "itself":  # plain YAML, of which curves reads a few keys
+            yield Case("YAML, curves", f"YAML {what}: curves", own, cli("curves", "run"))
         yield Case(
             "YAML, report",
             f"YAML {what}: report",

@@ -192,7 +192,7 @@ def unmeasured(monkeypatch):
             [CONFIGS[0], "data.load_size=12", "data.crop_size=8", "method.generator.downsamplings=4"],
             ["data.crop_size"],
         ),
-        (["--json", "missing/bench.json"], ["missing/bench.json", "no such folder"]),
+        (["--json", "missing/bench.json"], ["missing/bench.json", "does not exist"]),
         (["--device", "gpu"], ["device", "'gpu'"]),
     ],
 )

@@ -30,7 +30,7 @@ def test_smooth_writes_the_tree_at_the_asked_size(gan_nst, datasets, tmp_path):
 def test_smooth_overwrites_no_image(gan_nst, datasets):
     folder = datasets / "photo2cartoon" / "trainB"
     before = [file.read_bytes() for file in find_images(folder)]
-    one_line(gan_nst("data", "smooth", folder, folder), "written over")
+    one_line(gan_nst("data", "smooth", folder, folder), "overwrite an input")
     assert [file.read_bytes() for file in find_images(folder)] == before
 
 
