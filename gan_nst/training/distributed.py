@@ -12,16 +12,22 @@ from torch import Tensor
 
 @contextmanager
 def session(device_type: str) -> Iterator[None]:
-    """Joins the processes that torchrun started, within the context."""
+    """Joins the processes that torchrun started, within the context.
+
+    Without a GPU the group stays until the process ends: gloo sometimes aborts a process that takes it down, and
+    torchrun then ends the others, which may still be evaluating.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # gloo carries messages between hosts, so that they do not wait for a GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
+    if not dist.is_initialized():
+        # gloo carries messages between hosts, so that they do not wait for a GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if device_type == "cuda":
+            dist.destroy_process_group()
 
 
 def rank() -> int:
