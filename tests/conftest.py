@@ -18,7 +18,10 @@ for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "DOMA
 # No test may depend on weights that happen to lie on a machine, nor write into its caches. Here, and not in a fixture,
 # because helpers_runs.py copies the environment when it is imported. Matplotlib keeps its cache: it takes seconds to
 # build.
-_WEIGHTS, _DATA = os.environ.pop("GAN_NST_WEIGHTS", None), os.environ.get("GAN_NST_TEST_DATA")
+# Another name hands the folder on to pytest's workers, which inherit this process's environment.
+if "GAN_NST_WEIGHTS" in os.environ:
+    os.environ["GAN_NST_TEST_WEIGHTS"] = os.environ.pop("GAN_NST_WEIGHTS")
+_WEIGHTS, _DATA = os.environ.get("GAN_NST_TEST_WEIGHTS"), os.environ.get("GAN_NST_TEST_DATA")
 _usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 _empty = tempfile.mkdtemp(prefix="gan_nst-tests-")
 atexit.register(shutil.rmtree, _empty, ignore_errors=True)
