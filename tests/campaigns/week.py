@@ -60,12 +60,12 @@ def read_events(run: Path) -> tuple[int, int]:
 
 def main() -> int:
     lines = int(sys.argv[1]) if len(sys.argv) > 1 else 120_000
-    told: dict[str, float] = {}
+    seconds_by_stage: dict[str, float] = {}
     began = time.perf_counter()
 
     def stage(name: str) -> None:
         nonlocal began
-        told[name], began = time.perf_counter() - began, time.perf_counter()
+        seconds_by_stage[name], began = time.perf_counter() - began, time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
@@ -80,12 +80,12 @@ def main() -> int:
         events, grids = read_events(run)
         stage("read events")
         (size,) = (path.stat().st_size for path in run.glob("events.*"))
-    for name, seconds in told.items():
+    for name, seconds in seconds_by_stage.items():
         print(f"{name}: {seconds:.1f} s")
     print(f"events: {size / 1e6:.0f} MB with {grids} grids; figure: {len(image) / 1e6:.1f} MB")
     there = len(history.series[KEYS[0]].steps) == events == lines and "loss spike" in kinds
     there &= 0 < grids < 64 * math.log2(lines)
-    slow = [name for name in ("read", "diagnose", "draw", "read events") if told[name] > LONGEST]
+    slow = [name for name in ("read", "diagnose", "draw", "read events") if seconds_by_stage[name] > LONGEST]
     how = f"too slow: {', '.join(slow)}" if slow else "quick"
     print(f"{lines:,} lines: {'all there' if there else 'not all there'}, {how}")
     return int(bool(slow) or not there)
