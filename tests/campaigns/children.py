@@ -1,4 +1,4 @@
-"""Work in forked processes that have torch loaded: they may crash, hang or be killed, and the campaign goes on."""
+"""Runs work in forked processes that inherit torch; if they crash, hang or are killed, the campaign continues."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended. value: what its function returned. error: the traceback of what it raised. signal: that killed
-    it, its time being over (`timed_out`) or not. output: its standard output and error.
+    """How a child ended. value: what its function returned. error: the traceback of what it raised. signal: the one
+    that killed it, because it ran out of time (`timed_out`) or otherwise. output: its standard output and error.
     """
 
     value: Any = None
@@ -29,7 +29,7 @@ class Ending:
 
     @property
     def problem(self) -> str | None:
-        """Why this is no proper end, in one line; None when the function returned."""
+        """Why the function did not return, in one line; None if it did."""
         if self.timed_out:
             return "hung"
         if self.signal is not None:
@@ -38,7 +38,7 @@ class Ending:
 
 
 class Child:
-    """A function running in a forked process, the leader of a group of its own."""
+    """A function running in a forked process that leads its own process group."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any, cwd: Path | None = None) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by wait)
@@ -57,56 +57,56 @@ class Child:
         try:
             if cwd is not None:
                 os.chdir(cwd)
-            told = (function(*arguments), None)
+            result = (function(*arguments), None)
         except BaseException:
-            told = (None, traceback.format_exc())
+            result = (None, traceback.format_exc())
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         with os.fdopen(writer, "wb") as pipe:
-            pickle.dump(told, pipe)
+            pickle.dump(result, pipe)
         os._exit(0)
 
     def kill(self) -> None:
-        """Kills it and whatever it started, as a power cut does."""
+        """Kills it and every process it started, as a power cut would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def ended(self) -> bool:
-        """Whether it has ended, or returned from its function."""
+        """Returns whether it has exited or its function has returned."""
         return bool(select.select([self._reader], [], [], 0)[0])
 
     def wait(self, seconds: float) -> Ending:
-        """Its ending; it is killed when it takes longer."""
-        until, told = time.monotonic() + seconds, b""
+        """Waits for the end and returns it; kills the process if it takes longer than `seconds`."""
+        deadline, received = time.monotonic() + seconds, b""
         timed_out = False
         while True:
-            if not select.select([self._reader], [], [], max(0.0, until - time.monotonic()))[0]:
+            if not select.select([self._reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 timed_out = True
                 break
             if not (part := os.read(self._reader, 1 << 16)):
                 break
-            told += part
+            received += part
         os.close(self._reader)
         if timed_out:
             self.kill()
         _, status = os.waitpid(self.pid, 0)
-        self.kill()  # what it left running
+        self.kill()  # processes it left running
         self._output.seek(0)
         output = self._output.read().decode(errors="replace")
         self._output.close()
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        value, error = pickle.loads(told) if told and killed is None else (None, None)
+        value, error = pickle.loads(received) if received and killed is None else (None, None)
         return Ending(value, error, killed, timed_out, output)
 
 
 def in_child(function: Callable[..., Any], *arguments: Any, seconds: float = 60) -> Ending:
-    """Runs a function in a forked process to its end, which comes after that many seconds at the latest."""
+    """Runs a function in a forked process, kills it after `seconds`, and returns how it ended."""
     return Child(function, *arguments).wait(seconds)
 
 
 def command(*arguments: object) -> int:
-    """Runs `gan-nst ARGUMENTS` within this process and returns its exit code; for a child."""
+    """Runs `gan-nst ARGUMENTS` in this process, which should be a child, and returns the exit code."""
     from gan_nst.cli import main
 
     try:

@@ -1,7 +1,7 @@
 /* Faults at the system calls that write: preloaded into a process, it makes the n-th call of a kind on a matching path
  * fail as a full disk, a quota or a read-only folder would, or ends the process there as a power cut would.
  *
- * faults_arm sets one fault, faults_trace has every call told to a file descriptor; both concern paths under one root.
+ * faults_arm sets one fault, faults_trace logs every call to a file descriptor; both apply to paths below one root.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,10 +21,10 @@
 #include <unistd.h>
 
 static char root[PATH_MAX], pattern[PATH_MAX], kind[16];
-static long countdown;      /* calls of the kind on a matching path until the fault; 0: none is armed */
+static long countdown;      /* matching calls left until the fault; 0: none is armed */
 static int fault;           /* errno, or -1: the process is killed */
-static int lasting;         /* whether every later call under the root fails as well, whatever its path */
-static int broken;          /* whether the fault has come */
+static int lasting;         /* whether every later call below the root fails as well, on any path */
+static int broken;          /* whether the fault has occurred */
 static int trace = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -55,7 +55,7 @@ static void absolute(int folder, const char *path, char *into) {
     snprintf(into + length, PATH_MAX - length, "%s%s", length ? "/" : "", path);
 }
 
-/* The errno that a call shall end with; 0 lets it through. half: a write may first write half of its bytes. */
+/* Returns the errno that a call must fail with; 0 lets it through. half: set if a write may write half its bytes first. */
 static int decide(const char *call, const char *path, int *half) {
     if (trace < 0 && !countdown && !(broken && lasting))
         return 0;
@@ -69,7 +69,7 @@ static int decide(const char *call, const char *path, int *half) {
         syscall(SYS_write, trace, line, length < (int)sizeof line ? length : (int)sizeof line - 1);
     }
     if (!strcmp(call, "unlink") && fault > 0 && fault != EROFS)
-        error = 0; /* removing needs no room: it fails in a read-only folder alone */
+        error = 0; /* removing needs no space: it fails in a read-only folder only */
     else if (broken && lasting && fault > 0)
         error = fault;
     else if (countdown && (!kind[0] || !strcmp(kind, call)) && !fnmatch(pattern, path, 0) && !--countdown) {
@@ -155,7 +155,7 @@ OPENS_AT(openat64)
 FOPENS(fopen)
 FOPENS(fopen64)
 
-/* A full disk takes what still fits: half of the bytes are written before the call fails or the process ends. */
+/* A full disk takes what still fits: half of the bytes are written before the call fails or the process is killed. */
 ssize_t write(int descriptor, const void *bytes, size_t count) {
     REAL(write);
     int half = 0, error = fd_fault("write", descriptor, &half);

@@ -1,4 +1,4 @@
-"""Faults at the system calls that write (faults.c), for processes that run under `environment`."""
+"""Injects faults into system calls that write (faults.c), in processes that run with `environment`."""
 
 import ctypes
 import os
@@ -7,18 +7,18 @@ import subprocess
 from pathlib import Path
 
 KILL = -1
-"""Instead of an errno: the process is killed there, in the middle of what it writes."""
+"""In place of an errno: kills the process at that call, halfway through a write."""
 
 _SOURCE = Path(__file__).with_name("faults.c")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process needs in its environment; the library is built into a folder, which must outlast the process."""
+    """Returns the variables a process needs; builds the library in `folder`, which must outlive the process."""
     library = folder / "faults.so"
     if not library.exists():
         compiler = shutil.which("cc")
         if compiler is None:
-            raise SystemExit("the campaigns kills and disk need a C compiler, cc")
+            raise SystemExit("the campaigns kills and disk need a C compiler (cc)")
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-O1", "-o", library, _SOURCE, "-ldl", "-lpthread"], check=True
         )
@@ -26,11 +26,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def arm(root: Path, call: str, pattern: str, nth: int, error: int, lasts: bool = False) -> None:
-    """Makes the nth such call from now fail with an errno, or kills the process there.
+    """Makes the nth such call from now fail with an errno, or kills the process at it.
 
     call: "open" (for writing), "write", "sync", "truncate", "rename", "mkdir", "link", "symlink" or "unlink".
-    pattern: of its path below the root, as fnmatch has them; * stands for any text, / too. lasts: every call under the
-    root fails from then on, as on a disk that stays full.
+    pattern: an fnmatch pattern for the path below the root; * also matches /. lasts: every later call below the root
+    fails as well, as on a disk that remains full.
     """
     top = root.resolve()
     ctypes.CDLL(None).faults_arm(
@@ -39,6 +39,6 @@ def arm(root: Path, call: str, pattern: str, nth: int, error: int, lasts: bool =
 
 
 def trace(root: Path, file: Path) -> None:
-    """Has every call on a path under a root told to a file outside it, a line each: the call and the path."""
+    """Logs every call on a path below a root to a file outside it: one line per call, with its name and path."""
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     ctypes.CDLL(None).faults_trace(os.fsencode(root.resolve()), descriptor)

@@ -1,7 +1,7 @@
-"""Gives the program hostile files, in every place where it takes files: nothing is run, nothing is written elsewhere.
+"""Feeds hostile files to every input of the program: none may execute code or write outside its output.
 
-Each case runs in a forked child, in a folder of its own: a copy of a small run with its images, made hostile.
-Afterwards nothing but what the case may write has changed, no code has left its mark, and a refusal is one line.
+Each case runs in a forked child, in its own copy of a small run with images, made hostile. Afterwards nothing may have
+changed except what the case is allowed to write, no code may have been executed, and a refusal must be one line.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from pathlib import Path
 from children import in_child
 from hostile_caches import cache_cases
 from hostile_case import Case, make_base
-from hostile_files import lying_onnx, lying_programs, lying_safetensors
+from hostile_files import forged_onnx, forged_programs, forged_safetensors
 from hostile_folders import archive_cases, link_cases, name_cases
 from hostile_logs import log_cases
 from hostile_readers import generator_cases, pickle_cases, settings_cases
 
-_LONGEST = 120  # seconds of a case
-_MEMORY = 6 * 2**30  # bytes that a case may map
-_SHORT = 80  # cases of the short form, beside one of every kind
+_LONGEST = 120  # seconds per case
+_MEMORY = 6 * 2**30  # bytes of address space that a case may add
+_SHORT = 80  # cases in the short form, which has at least one of every kind
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """No weights and caches but those of a case."""
+    """Hides all weights and caches except those of a case."""
     return {name: str(folder / "none") for name in ("GAN_NST_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME")}
 
 
-# What cases would each take seconds to import.
-_LOADED = (
+# Modules that would cost each case seconds to import.
+_PRELOADED = (
     "torchvision.models",
     *("torch_fidelity", "matplotlib.pyplot", "onnxruntime"),
     *("gan_nst.cli", "gan_nst.commands.train", "gan_nst.commands.evaluate", "gan_nst.commands.export"),
@@ -45,7 +45,7 @@ _LOADED = (
 
 
 def campaign(plan, tally):
-    for name in _LOADED:
+    for name in _PRELOADED:
         importlib.import_module(name)
     base = plan.folder / "base"
     made = in_child(make_base, base, seconds=_LONGEST)
@@ -58,36 +58,35 @@ def campaign(plan, tally):
 
 
 def _some(cases: list[Case], seed: int) -> list[Case]:
-    """One of every kind, and some more."""
-    source = random.Random(seed)
-    mixed = source.sample(cases, len(cases))
-    first = {case.kind: case for case in mixed}
-    rest = [case for case in mixed if first[case.kind] is not case]
+    """One case of every kind, and a random selection of the rest."""
+    shuffled = random.Random(seed).sample(cases, len(cases))
+    first = {case.kind: case for case in shuffled}
+    rest = [case for case in shuffled if first[case.kind] is not case]
     return [*first.values(), *rest[: max(0, _SHORT - len(first))]]
 
 
 def _problem(case: Case, base: Path, folder: Path) -> str | None:
-    """What is wrong with how a case ended."""
+    """Describes what is wrong with how a case ended; None if nothing is."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder, symlinks=True)
     work = folder / "work"
     case.prepare(work)
     before = _listing(folder)
     ending = in_child(_attempt, case, work, seconds=_LONGEST)
-    told = [line for line in ending.output.splitlines() if line.startswith("gan-nst: ")]
+    refusals = [line for line in ending.output.splitlines() if line.startswith("gan-nst: ")]
     after = _listing(folder)
     changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
     changed = {p for p in changed if not any(Path("work", t) in (p, *p.parents) for t in case.writes)}
     if ending.problem is not None:
         return f"{ending.problem} {ending.output[-300:]!r}"
     if (folder / "canary").exists():
-        return "ran code"
+        return "executed code"
     if changed:
         return f"changed {', '.join(sorted(map(str, changed)))[:300]}"
     if "Traceback" in ending.output or ending.value not in case.codes:
         return f"exit code {ending.value}, not {case.codes}: {ending.output[-500:]!r}"
-    if ending.value == 2 and (len(told) != 1 or len(told[0]) > 2000):
-        return f"{len(told)} lines of refusal: {ending.output[-500:]!r}"
+    if ending.value == 2 and (len(refusals) != 1 or len(refusals[0]) > 2000):
+        return f"{len(refusals)} lines of refusal: {ending.output[-500:]!r}"
     return case.check(work)
 
 
@@ -99,30 +98,30 @@ def _attempt(case: Case, work: Path) -> int:
 
 
 def _listing(folder: Path) -> dict[Path, str]:
-    """What every path under a folder is: a folder, a link and where to, or a file and its content's digest."""
+    """Describes every path below a folder: a folder, a link with its target, or a file with its digest."""
     found = {}
     for root, folders, files in os.walk(folder):
         for path in (Path(root, name) for name in (*folders, *files)):
             if path.is_symlink():
-                told = f"link {os.readlink(path)}"
+                entry = f"link {os.readlink(path)}"
             elif path.is_file():
-                told = hashlib.sha256(path.read_bytes()).hexdigest()
+                entry = hashlib.sha256(path.read_bytes()).hexdigest()
             else:
-                told = "folder" if path.is_dir() else "special"
-            found[path.relative_to(folder)] = told
+                entry = "folder" if path.is_dir() else "special"
+            found[path.relative_to(folder)] = entry
     return found
 
 
 def all_cases(base: Path) -> list[Case]:
-    """Every case. base: the folder that `make_base` made, of which each case gets a copy beside it."""
+    """Every case. base: the folder that `make_base` made; each case runs in a copy next to it."""
     canary = base.parent / "case" / "canary"
-    whole = (base / "work" / "generator.safetensors").read_bytes()
-    told = _description(whole)
+    exported = (base / "work" / "generator.safetensors").read_bytes()
+    description = _description(exported)
     return [
         *pickle_cases(canary),
-        *generator_cases("safetensors", lying_safetensors(whole)),
-        *generator_cases("onnx", lying_onnx(told)),
-        *generator_cases("pt2", lying_programs(told, canary)),
+        *generator_cases("safetensors", forged_safetensors(exported)),
+        *generator_cases("onnx", forged_onnx(description)),
+        *generator_cases("pt2", forged_programs(description, canary)),
         *settings_cases(canary),
         *cache_cases(canary, base.with_name("undisturbed")),
         *link_cases(),
@@ -132,6 +131,6 @@ def all_cases(base: Path) -> list[Case]:
     ]
 
 
-def _description(whole: bytes) -> str:
-    length = int.from_bytes(whole[:8], "little")
-    return json.loads(whole[8 : 8 + length])["__metadata__"]["gan_nst"]
+def _description(exported: bytes) -> str:
+    length = int.from_bytes(exported[:8], "little")
+    return json.loads(exported[8 : 8 + length])["__metadata__"]["gan_nst"]

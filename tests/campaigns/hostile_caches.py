@@ -1,4 +1,4 @@
-"""Hostile files among what is cached: the manifest of decoded images, their pixels, and remembered features."""
+"""Hostile files in the cache: the manifest of decoded images, their pixels, and cached features."""
 
 import json
 import os
@@ -11,29 +11,31 @@ from pathlib import Path
 from children import command, in_child
 from helpers_runs import same_state
 from hostile_case import EVALUATE, Case, cli
-from hostile_files import form, pickles
+from hostile_files import pickle_format, pickles
 from job import newest_run
 
 from gan_nst.data.cache import Manifest, read_manifest, write_manifest
 
-_TRAIN, _JUDGE = ("train", "tiny.yaml"), ("evaluate", "run", *EVALUATE, "--json", "told.json")
+_TRAIN, _EVALUATE = ("train", "tiny.yaml"), ("evaluate", "run", *EVALUATE, "--json", "scores.json")
 
 
 def cache_cases(canary: Path, undisturbed: Path) -> Iterator[Case]:
-    """Whatever a cache holds, a training ends as it does without, and an evaluation tells the same.
+    """With any content of the cache, training ends in the same state and evaluation reports the same scores.
 
-    undisturbed: a folder beside the cases' base that is not there yet.
+    undisturbed: a folder next to the cases' base; it is created when it is first needed.
     """
-    training, judging = partial(_training, undisturbed), partial(_judging, undisturbed)
+    training, evaluating = partial(_training, undisturbed), partial(_evaluating, undisturbed)
     for what, change in _manifest_changes().items():
         yield training("cache", what, partial(_change_manifests, change))
     for what, content in pickles(canary).items():
-        of = form(what)
-        yield training(f"cache, {of} as manifest", f"manifest {what}", partial(_overwrite, "*.npz", content))
-        if of == "pickle":  # pixels have no form; what unpickles them does not mind that they go on
+        form = pickle_format(what)
+        yield training(
+            f"cache, {form} as manifest", f"manifest {what}", partial(_overwrite, "*.npz", content)
+        )
+        if form == "pickle":  # pixels have no format, and unpickling ignores what follows the pickle
             yield training("cache, pixels", f"pixels {what}", partial(_overwrite_beginning, "*.bin", content))
-        remembered = partial(_overwrite, "features-*", content)
-        yield judging(f"cache, {of} as features", f"features {what}", remembered)
+        cached = partial(_overwrite, "features-*", content)
+        yield evaluating(f"cache, {form} as features", f"features {what}", cached)
 
 
 def _manifest_changes() -> dict[str, Callable[[Manifest], Manifest | bytes]]:
@@ -47,7 +49,7 @@ def _manifest_changes() -> dict[str, Callable[[Manifest], Manifest | bytes]]:
     return {
         "another file": lambda manifest: replace(manifest, data="../../../outside/secret.txt"),
         "any file": lambda manifest: replace(manifest, data="/etc/passwd"),
-        "no text": lambda manifest: replace(manifest, data=7),
+        "not a text": lambda manifest: replace(manifest, data=7),
         "more than there is": lambda manifest: replace(manifest, end=10**15),
         "deep": lambda manifest: b"[" * 100_000,
         "long numbers": lambda manifest: b"9" * 10_000,
@@ -60,7 +62,7 @@ def _manifest_changes() -> dict[str, Callable[[Manifest], Manifest | bytes]]:
         "paths that lead out": lambda manifest: replace(
             manifest, entries=dict.fromkeys(["/etc/passwd"], next(iter(manifest.entries.values())))
         ),
-        "an image swollen": entries(height=10**9, width=0),
+        "an inflated image": entries(height=10**9, width=0),
     }
 
 
@@ -68,49 +70,47 @@ def _training(undisturbed: Path, kind: str, what: str, change: Callable[[Path], 
     return Case(
         kind,
         f"cache {what}",
-        partial(_cached, change),
+        partial(_cache_images, change),
         cli(*_TRAIN),
         (0,),
         ("data/.cache", "runs"),
-        partial(_same_end, undisturbed),
+        partial(_same_state_as, undisturbed),
     )
 
 
-def _judging(undisturbed: Path, kind: str, what: str, change: Callable[[Path], None]) -> Case:
+def _evaluating(undisturbed: Path, kind: str, what: str, change: Callable[[Path], None]) -> Case:
     return Case(
         kind,
         f"cache {what}",
-        partial(_remembered, undisturbed, change),
-        cli(*_JUDGE),
+        partial(_cache_features, undisturbed, change),
+        cli(*_EVALUATE),
         (0,),
-        ("data/.cache", "run", "told.json"),
+        ("data/.cache", "run", "scores.json"),
         partial(_same_scores, undisturbed),
     )
 
 
-def _cached(change: Callable[[Path], None], work: Path) -> None:
-    """The cache of the training images as it is made, and then a change of it."""
+def _cache_images(change: Callable[[Path], None], work: Path) -> None:
+    """Builds the cache of the training images, then changes it."""
     os.chdir(work)
     assert in_child(command, *_TRAIN, "--dry-run").value == 0
     change(work / "data/.cache")
 
 
-def _remembered(undisturbed: Path, change: Callable[[Path], None], work: Path) -> None:
-    """The features that an evaluation remembers, which go by what the images show, and then a change of them."""
+def _cache_features(undisturbed: Path, change: Callable[[Path], None], work: Path) -> None:
+    """Copies the features that an evaluation caches by the images' content, then changes them."""
     (work / "data/.cache").mkdir()
-    for path in _all(_ended(undisturbed) / "data/.cache", "features-*"):
+    for path in _all(_finished(undisturbed) / "data/.cache", "features-*"):
         shutil.copy(path, work / "data/.cache")
     change(work / "data/.cache")
 
 
 @cache
-def _ended(undisturbed: Path) -> Path:
-    """A working folder in which a training and an evaluation came to their ends; it is made when it is first asked
-    for.
-    """
+def _finished(undisturbed: Path) -> Path:
+    """A working folder in which a training and an evaluation have finished; created on the first call."""
     shutil.copytree(undisturbed.with_name("base") / "work", undisturbed)
     os.chdir(undisturbed)
-    for arguments in (_TRAIN, _JUDGE):
+    for arguments in (_TRAIN, _EVALUATE):
         ending = in_child(command, *arguments)
         assert ending.value == 0, ending.problem or ending.output
     return undisturbed
@@ -132,26 +132,26 @@ def _overwrite(pattern: str, content: bytes, folder: Path) -> None:
 
 def _overwrite_beginning(pattern: str, content: bytes, folder: Path) -> None:
     for path in _all(folder, pattern):
-        whole = path.read_bytes()
-        assert len(content) < len(whole)
-        path.write_bytes(content + whole[len(content) :])
+        original = path.read_bytes()
+        assert len(content) < len(original)
+        path.write_bytes(content + original[len(content) :])
 
 
 def _all(folder: Path, pattern: str) -> list[Path]:
     found = list(folder.glob(pattern))
-    assert found, f"{folder}: no {pattern} to be changed"
+    assert found, f"{folder}: no {pattern} to change"
     return found
 
 
-def _same_end(undisturbed: Path, work: Path) -> str | None:
-    whole, run = newest_run(_ended(undisturbed)), newest_run(work)
-    assert whole is not None
-    same = run is not None and same_state(whole, run)
-    return None if same else "another state than that of the undisturbed run"
+def _same_state_as(undisturbed: Path, work: Path) -> str | None:
+    reference, run = newest_run(_finished(undisturbed)), newest_run(work)
+    assert reference is not None
+    same = run is not None and same_state(reference, run)
+    return None if same else "the state differs from that of the undisturbed run"
 
 
 def _same_scores(undisturbed: Path, work: Path) -> str | None:
-    told = [json.loads((place / "told.json").read_text()) for place in (_ended(undisturbed), work)]
-    for scores in told:
-        del scores["generator"]["milliseconds"]
-    return None if told[0] == told[1] else "other scores than those of the undisturbed evaluation"
+    scores = [json.loads((place / "scores.json").read_text()) for place in (_finished(undisturbed), work)]
+    for score in scores:
+        del score["generator"]["milliseconds"]
+    return None if scores[0] == scores[1] else "the scores differ from those of the undisturbed evaluation"

@@ -1,4 +1,4 @@
-"""One hostile thing in one working folder, and the folder it is put into."""
+"""A hostile case, and the working folder in which it runs."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ CHECKPOINT = "run/checkpoints/step-0000002.pt"
 
 @dataclass(frozen=True)
 class Case:
-    """prepare: makes a working folder hostile. run: what is then done in it; its result is an exit code, one of
-    `codes`. writes: what of the folder may change. check: a problem found in what was written.
+    """prepare: makes a working folder hostile. run: acts on it and returns an exit code, which must be one of `codes`.
+    writes: the paths in the folder that may change. check: returns a problem with what was written, or None.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Case:
 
 
 def make_base(base: Path) -> None:
-    """A folder `work` with a run of two steps, its images and some photographs, and `outside` beside it."""
+    """Creates a folder `work` with a run of two steps, its images and some photographs, and `outside` next to it."""
     work = base / "work"
     for number, name in enumerate(("data/trainA", "data/trainB", "data/testA", "data/testB", "photos")):
         (work / name).mkdir(parents=True)
@@ -65,11 +65,11 @@ def make_base(base: Path) -> None:
 
 
 def nothing(work: Path) -> None:
-    """Prepares a folder by leaving it as it is."""
+    """Leaves a folder as it is."""
 
 
 def write(files: dict[str, str | bytes], work: Path) -> None:
-    """Prepares a folder by files, in place of what was there."""
+    """Writes files into a folder, replacing what was there."""
     for name, content in files.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def write(files: dict[str, str | bytes], work: Path) -> None:
 
 
 def cli(*arguments: object, **environment: str) -> Callable[[], int]:
-    """What runs `gan-nst ARGUMENTS` under more of an environment."""
+    """A function that runs `gan-nst ARGUMENTS` with additional environment variables."""
 
     def run() -> int:
         os.environ.update(environment)

@@ -1,4 +1,4 @@
-"""Hostile files: pickles that run code, archives that lie, graphs that are no generators."""
+"""Hostile files: pickles that execute code, exported generators with forged contents."""
 
 import io
 import json
@@ -16,20 +16,20 @@ from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 
 class _Call:
-    """Unpickled carelessly, it calls a function."""
+    """Calls a function when it is unpickled carelessly."""
 
     def __init__(self, function, *arguments):
-        self.told = function, arguments
+        self.reduced = function, arguments
 
     def __reduce__(self):
-        return self.told
+        return self.reduced
 
     def __call__(self):
-        """A function that is called for, too, has to look like one to be pickled."""
+        """Makes nested calls possible: pickle requires what `__reduce__` returns first to be callable."""
 
 
 class _Scripted(torch.nn.Module):
-    """Loaded, it writes a file."""
+    """Writes a file when it is loaded."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class _Scripted(torch.nn.Module):
 
 
 HARMLESS = ("zip, one more pickle", "jit, a pickle")
-"""Of `pickles` those whose code no loader runs, as it is where torch's C++ reads: they are to be refused."""
+"""Those of `pickles` whose code no loader executes because torch's C++ reads that member; they must be refused too."""
 
 LOADERS: dict[str, Callable[[Path], object]] = {
     "pickle": lambda path: pickle.loads(path.read_bytes()),
     "torch": lambda path: torch.load(path, weights_only=False),
-    "numpy": lambda path: dict(np.load(path, allow_pickle=True)),  # which loads all that an archive holds
+    "numpy": lambda path: dict(np.load(path, allow_pickle=True)),  # dict loads every member of an archive
 }
-"""Careless ones, by the form of what they load."""
+"""Careless loaders, by the format of what they load."""
 
 
-def form(name: str) -> str:
-    """That of one of `pickles`."""
+def pickle_format(name: str) -> str:
+    """The key in `LOADERS` for one of `pickles`."""
     first = name.split(",")[0]
     return {"npy": "numpy", "npz": "numpy"}.get(first, "torch" if first in _TORCH else "pickle")
 
@@ -71,8 +71,9 @@ _LEGACY_HEAD = (MAGIC_NUMBER, PROTOCOL_VERSION, {"little_endian": True})
 
 
 def pickles(canary: Path) -> dict[str, bytes]:
-    """Files that make `canary` when a careless loader of their form loads them, all but the harmless, in every form in
-    which torch and numpy have loaded pickles.
+    """Files in every format in which torch and numpy have ever loaded pickles.
+
+    All except the harmless create `canary` when a careless loader of their format loads them.
     """
     touch = f"touch {canary}"
     system, execute = _Call(os.system, touch), _Call(exec, f"open({str(canary)!r}, 'w')")
@@ -85,7 +86,7 @@ def pickles(canary: Path) -> dict[str, bytes]:
         found[f"{name}, in a list"] = _saved({"format": 1, "state": [execute]}, zipped)
         found[f"{name}, a class"] = _saved({"w": _Call(io.FileIO, str(canary), "w")}, zipped)
         found[f"{name}, of torch"] = _saved({"w": _Call(torch.save, 0, str(canary))}, zipped)
-    # Of its pickles the first three are a head; the code is the fourth.
+    # The first three pickles of a legacy file are its header; the code is in the fourth.
     found["legacy, after"] = b"".join(map(pickle.dumps, _LEGACY_HEAD)) + found["by hand"]
     found["zip, by hand"] = _with(_saved({"w": torch.zeros(2)}), "data.pkl", found["by hand"])
     found["zip, one more pickle"] = _with(_saved({"w": torch.zeros(2)}), "constants.pkl", found["by hand"])
@@ -109,9 +110,9 @@ def _scripted(canary: Path) -> bytes:
 
 
 def _with(archive: bytes, end: str, content: bytes) -> bytes:
-    """The zip archive with this content for the member of such an end, which is added where there is none."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as whole:
-        members = {name: whole.read(name) for name in whole.namelist()}
+    """The zip archive with the member whose name ends with `end` replaced, or added if there is none."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as original:
+        members = {name: original.read(name) for name in original.namelist()}
     name = next((name for name in members if name.endswith(end)), f"archive/{end}")
     return packed({**members, name: content})
 
@@ -126,7 +127,7 @@ def packed(members: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def _tar(code: bytes) -> bytes:
-    """As torch saved before 0.1.10."""
+    """A file in the format torch used before 0.1.10."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name in ("sys_info", "pickle", "storages", "tensors"):
@@ -143,21 +144,21 @@ def _numpy(value: object) -> tuple[bytes, bytes]:
     return one.getvalue(), several.getvalue()
 
 
-def lying_safetensors(whole: bytes) -> dict[str, bytes]:
-    """Files like an exported generator, with lies in the header."""
-    length = struct.unpack("<Q", whole[:8])[0]
-    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+def forged_safetensors(exported: bytes) -> dict[str, bytes]:
+    """Copies of an exported generator with false claims in their headers."""
+    length = struct.unpack("<Q", exported[:8])[0]
+    header, data = json.loads(exported[8 : 8 + length]), exported[8 + length :]
     first = next(name for name in header if name != "__metadata__")
 
-    def made(changes: dict, told: object = None, size: int | None = None) -> bytes:
-        metadata = header["__metadata__"] if told is None else {"gan_nst": told}
+    def made(changes: dict, description: object = None, size: int | None = None) -> bytes:
+        metadata = header["__metadata__"] if description is None else {"gan_nst": description}
         text = json.dumps({**header, "__metadata__": metadata, **changes}).encode()
         return struct.pack("<Q", len(text) if size is None else size) + text + data
 
-    told = json.loads(header["__metadata__"]["gan_nst"])
+    original = json.loads(header["__metadata__"]["gan_nst"])
 
     def network(**changes: object) -> bytes:
-        return made({}, json.dumps({**told, "network": {**told["network"], **changes}}))
+        return made({}, json.dumps({**original, "network": {**original["network"], **changes}}))
 
     offsets = header[first]["data_offsets"]
     return {
@@ -174,17 +175,17 @@ def lying_safetensors(whole: bytes) -> dict[str, bytes]:
         "another name": made({"__class__": header.pop(first)}),
         "no description": made({}, ""),
         "a deep description": made({}, "[" * 100_000),
-        "numbers without end": made({}, '{"format": ' + "9" * 100_000 + "}"),
-        "another format": made({}, json.dumps({**told, "format": 99})),
+        "endless digits": made({}, '{"format": ' + "9" * 100_000 + "}"),
+        "another format": made({}, json.dumps({**original, "format": 99})),
         "a network by import": network(name="os.system"),
         "a huge network": network(width=1024, blocks=100, downsamplings=5),
-        "a network that judges": made({}, json.dumps({**told, "network": {"name": "patchgan"}})),
-        "no translation": made({}, json.dumps({**told, "translation": ["../../x"]})),
+        "a discriminator": made({}, json.dumps({**original, "network": {"name": "patchgan"}})),
+        "no translation": made({}, json.dumps({**original, "translation": ["../../x"]})),
     }
 
 
-def lying_onnx(told: str) -> dict[str, bytes]:
-    """ONNX files that say of themselves that they are exported generators (`told`), and are not."""
+def forged_onnx(description: str) -> dict[str, bytes]:
+    """ONNX files whose metadata claims that they are exported generators; their graphs are not."""
     from onnx import TensorProto, helper
 
     def model(
@@ -192,7 +193,7 @@ def lying_onnx(told: str) -> dict[str, bytes]:
         initial: list = (),
         *,
         kind: int = TensorProto.UINT8,
-        say: str | None = told,
+        metadata: str | None = description,
         domain: str = "",
     ) -> bytes:
         ends = [
@@ -201,8 +202,8 @@ def lying_onnx(told: str) -> dict[str, bytes]:
         graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=initial)
         opsets = [helper.make_opsetid("", 20)] + ([helper.make_opsetid(domain, 1)] if domain else [])
         made = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-        if say is not None:
-            made.metadata_props.add(key="gan_nst", value=say)
+        if metadata is not None:
+            made.metadata_props.add(key="gan_nst", value=metadata)
         return made.SerializeToString()
 
     node = helper.make_node
@@ -213,20 +214,20 @@ def lying_onnx(told: str) -> dict[str, bytes]:
     for key, value in (("location", "../../../../../../etc/passwd"), ("offset", "0"), ("length", "1")):
         outside.external_data.add(key=key, value=value)
     huge = helper.make_tensor("shape", TensorProto.INT64, [2], [2**40, 2**20])
-    lying = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
-    lying.dims[:] = [2**40]
-    of_floats = json.dumps({**json.loads(told), "pixels": "float"})
+    forged = helper.make_tensor("w", TensorProto.UINT8, [1], b"\0", raw=True)
+    forged.dims[:] = [2**40]
+    of_floats = json.dumps({**json.loads(description), "pixels": "float"})
     zero = helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])
     nothing = [node("Mul", ["images", "zero"], ["none"]), node("Div", ["none", "none"], ["translated"])]
     short = helper.make_tensor("axes", TensorProto.INT64, [4], [0, 0, 0, 0])
     return {
         "empty": b"",
-        "no protobuf": b"\xff" * 500,
-        "says nothing": model([same], say=None),
-        "a broken description": model([same], say="{"),
-        "a deep description": model([same], say="[" * 100_000),
-        "weights elsewhere": model([node("Add", ["images", "w"], ["translated"])], [outside]),
-        "a tensor of all memory": model([node("Add", ["images", "w"], ["translated"])], [lying]),
+        "not a protobuf": b"\xff" * 500,
+        "no metadata": model([same], metadata=None),
+        "a broken description": model([same], metadata="{"),
+        "a deep description": model([same], metadata="[" * 100_000),
+        "external weights": model([node("Add", ["images", "w"], ["translated"])], [outside]),
+        "a tensor of all memory": model([node("Add", ["images", "w"], ["translated"])], [forged]),
         "an operator of its own": model(
             [node("Run", ["images"], ["translated"], domain="evil")], domain="evil"
         ),
@@ -241,20 +242,22 @@ def lying_onnx(told: str) -> dict[str, bytes]:
             ],
             [huge],
         ),
-        "not a number": model(nothing, [zero], kind=TensorProto.FLOAT, say=of_floats),
+        "not a number": model(nothing, [zero], kind=TensorProto.FLOAT, metadata=of_floats),
         "another size": model([node("Concat", ["images", "images"], ["translated"], axis=3)]),
         "no image": model([node("Expand", ["images", "axes"], ["translated"])], [short]),
     }
 
 
-def lying_programs(told: str, canary: Path) -> dict[str, bytes]:
-    """.pt2 files that say of themselves that they are exported generators, with something else in them."""
+def forged_programs(description: str, canary: Path) -> dict[str, bytes]:
+    """.pt2 files whose metadata claims that they are exported generators; their contents are something else."""
     code = pickles(canary)["by hand"]
     config = "x/data/weights/model_weights_config.json"
 
     def program(members: dict[str, bytes], entry: dict | None = None) -> bytes:
         weights = {"config": {"generator.w": entry}} if entry is not None else {}
-        return packed({"x/extra/gan_nst": told.encode(), config: json.dumps(weights).encode(), **members})
+        return packed(
+            {"x/extra/gan_nst": description.encode(), config: json.dumps(weights).encode(), **members}
+        )
 
     def entry(path: str, sizes: list, pickled: bool = False, kind: object = 7) -> dict:
         meta = {"dtype": kind, "sizes": [{"as_int": size} for size in sizes]}
@@ -263,7 +266,7 @@ def lying_programs(told: str, canary: Path) -> dict[str, bytes]:
     return {
         "empty": b"",
         "a pickle alone": code,
-        "says nothing": packed({"x/data/weights/w": code}),
+        "no metadata": packed({"x/data/weights/w": code}),
         "a broken description": packed({"x/extra/gan_nst": b"{"}),
         "no weights": program({}),
         "a pickled weight": program({"x/data/weights/w": code}, entry("w", [1], pickled=True)),

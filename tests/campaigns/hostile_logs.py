@@ -1,4 +1,4 @@
-"""Hostile logs, settings and names in what curves and reports show of them."""
+"""Hostile logs, settings and file names, which curves and reports display."""
 
 import json
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ def log_cases() -> Iterator[Case]:
         "a deep value": '{"step": 3, "x": ' + "[" * 5000 + "]" * 5000 + "}",
         "long": '{"step": 3, "x": "' + "y" * 5_000_000 + '"}',
         "control characters": '{"step": 3, "\\u001b[2J\\r\\n/x": 1}\n\x00\x1b[2J\x07',
-        "numbers without end": '{"step": ' + "9" * 10_000 + "}",
+        "endless digits": '{"step": ' + "9" * 10_000 + "}",
         "a step beyond floats": '{"step": 1' + "0" * 400 + ', "x": 1}',
-        "a step before all": '{"step": -5, "generator/cycle_a": 1}',
+        "a negative step": '{"step": -5, "generator/cycle_a": 1}',
         "a value beyond floats": '{"step": 3, "x": 1' + "0" * 400 + "}",
-        "no numbers": '{"step": 3, "generator/cycle_a": {"a": 1}, "validation/ab/error": "x"}',
+        "not numbers": '{"step": 3, "generator/cycle_a": {"a": 1}, "validation/ab/error": "x"}',
         "markup": json.dumps(
             {"step": 3, f"generator/{_MARKUP}": 1, f"validation/{_MARKUP}/error": 1, _MARKUP: 2}
         ),
@@ -72,14 +72,14 @@ class _Markup(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
-        told = dict(attributes)
-        source = told.get("src") or "data:"
+        values = dict(attributes)
+        source = values.get("src") or "data:"
         if (
             tag in ("script", "iframe", "object")
             or not source.startswith("data:")
-            or any(n.startswith("on") for n in told)
+            or any(n.startswith("on") for n in values)
         ):
-            self.problem = f"report.html has <{tag} {told}>"[:300]
+            self.problem = f"report.html has <{tag} {values}>"[:300]
 
 
 def _page(work: Path) -> str | None:

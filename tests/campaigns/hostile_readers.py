@@ -1,4 +1,4 @@
-"""Hostile files in every place where a file from elsewhere is read: pickles, generators, settings."""
+"""Hostile files for every reader of untrusted files: pickles, generators, settings."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +11,7 @@ _INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezen
 
 
 def _offer(*paths: str) -> int:
-    """What the page's list of runs does with them."""
+    """Opens the paths as the web page would; returns an exit code."""
     from gan_nst.core.errors import GanNstError
     from gan_nst.core.options import Computing
     from gan_nst.web.jobs import find_translators
@@ -29,7 +29,7 @@ def _offer(*paths: str) -> int:
 _FOLDERS = ("--images", "data/testA", "--reference", "data/testB")
 _VGG = ("method.name=cartoongan", "method.features.network=vgg19", "data.held_out=0")
 _WEIGHTS = {
-    # place: the file, and what reads it
+    # place: the file, and the command that reads it
     "resume": (CHECKPOINT, cli("train", "--resume", "run")),
     "translate a run": (CHECKPOINT, cli("translate", "run", "photos", *TRANSLATE)),
     "translate a checkpoint": ("x.pt", cli("translate", "x.pt", "photos", *TRANSLATE)),
@@ -108,7 +108,7 @@ def generator_cases(suffix: str, files: dict[str, bytes]) -> Iterator[Case]:
             broken = ("all memory", "another size", "no image", "not a number")
             codes = (1, 2) if suffix == "onnx" and what in broken and way == "translate" else (2,)
             if suffix == "onnx" and what in broken and way == "page":
-                codes = (0, 2)  # which translates nothing yet
+                codes = (0, 2)  # the page translates nothing yet
             yield Case(
                 f"{suffix}, {way}",
                 f"{suffix} {what}: {way}",
@@ -142,7 +142,7 @@ def settings_cases(canary: Path) -> Iterator[Case]:
         override = f"data.augmentations={value}"
         yield Case("YAML, override", f"YAML {what}: override", nothing, cli("train", "tiny.yaml", override))
         own = partial(write, {"run/settings.yaml": text})
-        if what != "itself":  # plain YAML, of which curves reads a few keys
+        if what != "itself":  # valid YAML, and curves reads only a few of its keys
             yield Case("YAML, curves", f"YAML {what}: curves", own, cli("curves", "run"))
         yield Case(
             "YAML, report",

@@ -1,4 +1,4 @@
-"""What is fuzzed: the readers of files from elsewhere, and for each the inputs that it is given."""
+"""The readers of untrusted files that are fuzzed, and the inputs for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from gan_nst.runs.settings import load_settings, settings_model
 
 @dataclass(frozen=True)
 class Reader:
-    """inputs: contents of a file of that name in that folder. refusals: what `read` may raise; names: naming it."""
+    """inputs: contents for `file` in `folder`. refusals: errors that `read` may raise. names: they name the file."""
 
     name: str
     folder: Path
@@ -35,26 +35,26 @@ class Reader:
 
 
 def readers(folder: Path) -> list[Reader]:
-    """All of them, in an empty folder."""
+    """All readers, set up in an empty folder."""
     run = folder / "run" / "checkpoints"
     run.mkdir(parents=True)
-    trainer, whole = make_trainer(folder / "base")
-    trainer._checkpoints = run  # which its errors name
+    trainer, payload = make_trainer(folder / "base")
+    trainer._checkpoints = run  # the folder that its errors name
 
-    def go_on(file: Path) -> None:
-        _, payload, _ = load_resumed(file.parent.parent, ["device=cpu"])
-        for name in payload["translations"]:
-            averaged_generator(payload, name, file)
-        trainer.restore(payload)
+    def resume(file: Path) -> None:
+        _, loaded, _ = load_resumed(file.parent.parent, ["device=cpu"])
+        for name in loaded["translations"]:
+            averaged_generator(loaded, name, file)
+        trainer.restore(loaded)
         trainer.train_step([dict(micro_batch) for micro_batch in trainer.example])
 
-    # By itself it allows images that take more than an input may.
+    # Its default allows images larger than the memory limit of an input.
     read_photograph = partial(read_photo, largest=2**25)
     texts = (SettingsError, False)
     return [
         Reader("settings", folder, "input.yaml", settings_files(), _load_settings, *texts),
         Reader("overrides", folder, "input.txt", override_texts(), _read_overrides, *texts),
-        Reader("checkpoint", run, "step-0000002.pt", checkpoints(whole), go_on, CheckpointError),
+        Reader("checkpoint", run, "step-0000002.pt", checkpoints(payload), resume, CheckpointError),
         Reader("safetensors", folder, "input.safetensors", exported_files(), load_exported, CheckpointError),
         Reader("image", folder, "input.png", image_files(), read_image, DataError),
         Reader("photograph", folder, "input.png", image_files(), read_photograph, DataError),
@@ -70,6 +70,6 @@ _MODEL = settings_model(base.find("cyclegan"))
 
 
 def _read_overrides(file: Path) -> None:
-    """Texts between NULs, which a command line cannot hold."""
+    """Reads texts separated by NULs, which a command line cannot contain."""
     texts = file.read_bytes().decode(errors="surrogateescape").split("\0")
     validate(_MODEL, read_overrides(_MODEL, texts))

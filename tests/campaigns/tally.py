@@ -1,4 +1,4 @@
-"""What a campaign injected, and what survived it."""
+"""Counts the faults that a campaign injected and those that were survived."""
 
 import sys
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """Counts the faults of one campaign, and tells each that did not end as it should at once."""
+    """Counts the faults of one campaign and reports each one that was not survived at once."""
 
     name: str
     injected: int = 0
@@ -14,7 +14,7 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
     def count(self, what: str, problem: str | None = None) -> None:
-        """Counts one fault. what: names it, so that it can be injected again. problem: None when it was survived."""
+        """Counts one fault. what: describes it well enough to inject it again. problem: None if it was survived."""
         self.injected += 1
         if problem is None:
             self.survived += 1

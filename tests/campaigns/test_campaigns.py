@@ -1,4 +1,4 @@
-"""The short form of every campaign: nothing injected may break anything. `make campaign` is the long form."""
+"""The short form of every campaign: every injected fault must be survived. `make campaign` runs the long form."""
 
 import shutil
 import subprocess
@@ -11,11 +11,11 @@ RUN = Path(__file__).with_name("run.py")
 NAMES = ["kills", "disk", "images", "fuzz", "hostile"]
 
 
-@pytest.mark.timeout(1200)  # a minute where nothing else runs
+@pytest.mark.timeout(1200)  # a minute on an otherwise idle machine
 @pytest.mark.parametrize("name", NAMES)
-def test_all_of_a_short_campaign_survives(name):
+def test_every_fault_of_a_short_campaign_is_survived(name):
     if name in ("kills", "disk") and not shutil.which("cc"):
-        pytest.skip("faults at system calls need a C compiler")
+        pytest.skip("injecting faults into system calls needs a C compiler")
     result = subprocess.run(
         [sys.executable, RUN, "--short", name], capture_output=True, text=True, check=False
     )

@@ -1,28 +1,28 @@
-"""The pickles of the hostile campaign run where a loader is careless; else refusing them would prove nothing."""
+"""Careless loaders execute the hostile campaign's pickles; otherwise refusing them would prove nothing."""
 
 import contextlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from hostile_files import HARMLESS, LOADERS, form, pickles
+from hostile_files import HARMLESS, LOADERS, pickle_format, pickles
 
 
-def bitten(folder):
-    """By name whether a careless loader of its form ran the code of a pickle."""
-    found = {}
+def code_executed(folder):
+    """For each pickle, by name, whether a careless loader of its format executed its code."""
+    executed = {}
     canary = folder / "canary"
     for name, content in pickles(canary).items():
         canary.unlink(missing_ok=True)
         path = folder / "x"
         path.write_bytes(content)
-        with contextlib.suppress(Exception):  # what comes after the code
-            LOADERS[form(name)](path)
-        found[name] = canary.exists()
-    return found
+        with contextlib.suppress(Exception):  # errors after the code has run
+            LOADERS[pickle_format(name)](path)
+        executed[name] = canary.exists()
+    return executed
 
 
-def test_a_careless_loader_runs_every_pickle_but_the_harmless(tmp_path):
+def test_careless_loaders_execute_every_pickle_except_the_harmless(tmp_path):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-        found = child.submit(bitten, tmp_path).result()
-    assert {name for name in found if not found[name]} == set(HARMLESS)
-    assert {form(name) for name in found} == LOADERS.keys()
+        executed = child.submit(code_executed, tmp_path).result()
+    assert {name for name in executed if not executed[name]} == set(HARMLESS)
+    assert {pickle_format(name) for name in executed} == LOADERS.keys()
