@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gan_nst.core import weights as pretrained
 from gan_nst.core.errors import DataError, SettingsError, WeightsError, counted
-from gan_nst.core.files import atomic_write
+from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.images.arrays import ImageArray, to_tensor
 
 FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
@@ -263,6 +263,7 @@ def extract_cached(
     found = extract(features, images, protocol)
     with suppress(OSError):  # a cache that cannot be written only costs time
         cache.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(cache, {path.name})
         with atomic_write(path) as unfinished:
             unfinished.write_bytes(save({"features": found.float()}))  # float32 is what the network gave
     return found

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gan_nst.core.errors import DataError
+from gan_nst.core.files import temporary_path
 from gan_nst.evaluation import comparison, distances
 from gan_nst.evaluation.comparison import Metrics, ReferenceSet, compare_features
 from gan_nst.evaluation.features import DESCRIPTIONS, Features, choose, extract, extract_cached
@@ -298,6 +299,14 @@ def test_a_full_disk_leaves_nothing_behind(features, tmp_path, monkeypatch):
     found = extract_cached(features, images(4), "clean", tmp_path)
     assert found.shape == (4, 12)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed(features, tmp_path):
+    extract_cached(features, images(4), "clean", tmp_path)
+    (entry,) = tmp_path.iterdir()
+    entry.rename(temporary_path(entry))
+    extract_cached(features, images(4), "clean", tmp_path)
+    assert list(tmp_path.iterdir()) == [entry]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None, "other"])
