@@ -6,11 +6,9 @@ from pathlib import Path
 
 from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, cannot_write
 from gan_nst.core.options import ImportOptions
-from gan_nst.core.settings import validate
 from gan_nst.core.weights import load
-from gan_nst.inference.exported import Description, TrainingScale, export
-from gan_nst.inference.foreign import EXPECTED, Foreign, recognise
-from gan_nst.networks import build
+from gan_nst.inference.exported import Description, TrainingScale, build_generator, export
+from gan_nst.inference.foreign import EXPECTED, recognise
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +30,23 @@ def import_generator(
         raise SettingsError(f"{output}: the exported generator is a .safetensors file; give it that suffix")
     if output.exists():
         raise CheckpointError(f"{output}: already exists; remove it, or give another name")
-    foreign = _read(source)
-    generator = build(foreign.network)
-    generator.load_state_dict(foreign.weights)
+    if not source.is_file():
+        what = "is a folder; give a file in it" if source.is_dir() else "no such file"
+        raise WeightsError(f"{source}: {what}")
+    try:
+        weights = load(source)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; expected {EXPECTED}") from None
+    foreign = recognise(weights, str(source))
     description = Description(
         network=foreign.network,
-        translation=options.direction or _direction(source),
-        training_scale=_scale(foreign, options),
+        # In pytorch-CycleGAN-and-pix2pix, net_G_A maps a to b, and net_G_B b to a.
+        translation=options.direction or ("ba" if source.stem.endswith("_net_G_B") else "ab"),
+        training_scale=_scale(foreign.layout.scale, options),
         method=foreign.layout.method,
         licence=options.licence,
     )
+    generator = build_generator(description, foreign.weights, source)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,29 +61,12 @@ def import_generator(
     return description
 
 
-def _read(source: Path) -> Foreign:
-    if not source.is_file():
-        raise WeightsError(
-            f"{source}: {'is a folder; give a file in it' if source.is_dir() else 'no such file'}"
+def _scale(usual: TrainingScale, options: ImportOptions) -> TrainingScale:
+    load_size = options.load_size or usual.load_size
+    crop_size = options.crop_size or min(usual.crop_size, load_size)
+    resize = options.resize or usual.resize
+    if resize != "none" and crop_size > load_size:
+        raise SettingsError(
+            f"training scale: crop_size {crop_size} is larger than load_size {load_size}; lower it"
         )
-    try:
-        weights = load(source)
-    except WeightsError as error:
-        raise WeightsError(f"{error}; expected {EXPECTED}") from None
-    return recognise(weights, str(source))
-
-
-def _direction(source: Path) -> str:
-    """What a file of pytorch-CycleGAN-and-pix2pix is called after: its net_G_A maps a to b, its net_G_B b to a."""
-    return "ba" if source.stem.endswith("_net_G_B") else "ab"
-
-
-def _scale(foreign: Foreign, options: ImportOptions) -> TrainingScale:
-    usual = foreign.layout.scale
-    load = options.load_size or usual.load_size
-    crop = options.crop_size or min(usual.crop_size, load)
-    given = {"load_size": load, "crop_size": crop, "resize": options.resize or usual.resize}
-    scale = validate(TrainingScale, given, where="training scale")
-    if scale.resize != "none" and crop > load:
-        raise SettingsError(f"training scale: crop_size {crop} is larger than load_size {load}; lower it")
-    return scale
+    return TrainingScale(load_size=load_size, crop_size=crop_size, resize=resize)
