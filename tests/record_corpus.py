@@ -55,7 +55,7 @@ def pictures(out):
 
     awkward.write(out / "awkward")
     (out / "whole").mkdir()
-    for name, content in broken_files.whole_files().items():
+    for name, content in broken_files.intact_files().items():
         (out / "whole" / name).write_bytes(content)
     (out / "broken").mkdir()
     for fault in broken_files.faults(0, 0):
@@ -88,7 +88,7 @@ def pictures(out):
 def len_half(fault):
     import broken_files
 
-    return len(broken_files.whole_files()[fault.of]) * 5 // 10 if fault.of else -1
+    return len(broken_files.intact_files()[fault.of]) * 5 // 10 if fault.of else -1
 
 
 def noise(height, width, seed):

@@ -1,5 +1,5 @@
-"""Data sets that are no good as a whole: links that lead in circles, what is no file, what may not be read, names of
-all kinds, and files that vanish or change while a training reads them.
+"""Bad data sets: circular links, pipes and devices, missing permissions, names of all kinds, and files that vanish or
+change while a training reads them.
 """
 
 import logging
@@ -19,14 +19,14 @@ from helpers_runs import CONFIG, TINY, metrics, same_state
 from tally import Tally
 
 import gan_nst.commands.data_check
-import gan_nst.commands.train  # noqa: F401 (loaded here, once, and not in every child)
+import gan_nst.commands.train  # noqa: F401 (imported once here instead of in every child)
 from gan_nst.core.errors import DataError, one_line
 from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.images.photo import read_photo
 
 _SECONDS = 60
-_STEPS = 60  # of a training whose files change
-_AHEAD = 12  # steps whose images are read before they are taken, at most, and to spare
+_STEPS = 60  # of a training during which files change
+_AHEAD = 12  # an upper bound on the steps for which images are read in advance
 
 _NAMES = (
     *("фото", "写真", "صورة", "תמונה", "ภาพ", "चित्र", "사진", "φωτό", "é", "e\u0301", "🎨", "\u202egnp"),
@@ -57,31 +57,33 @@ def campaign(plan: Any, tally: Tally) -> None:
         folder = plan.folder / f"name-{number}"
         folder.mkdir()
         tally.count(f"name {name!a}", _named(folder, name))
-    short = [("vanish", "never", 0), ("vanish", "auto", 0), ("cut", "never", 0), ("pipe", "never", 0)]
+    short = [("vanish", "never", 0), ("vanish", "auto", 0), ("truncate", "never", 0), ("pipe", "never", 0)]
     every = [(what, cache, workers) for what in _CHANGES for cache in ("never", "auto") for workers in (0, 1)]
-    whole = _undisturbed(plan.folder / "undisturbed")
+    reference = _undisturbed(plan.folder / "undisturbed")
     for what, cache, workers in every if plan.long else short:
         name = f"training-{what}-cache-{cache}-workers-{workers}"
-        tally.count(name, _changed_while_training(plan.folder / name, whole, _CHANGES[what], cache, workers))
+        tally.count(
+            name, _changed_while_training(plan.folder / name, reference, _CHANGES[what], cache, workers)
+        )
 
 
 def _cases() -> dict[str, Callable[[Path], str | None]]:
-    things = {
+    special = {
         "pipe": os.mkfifo,
         "socket": _socket,
         "folder": os.mkdir,
         "nothing": partial(os.symlink, "no/where"),
     }
-    things |= {
+    special |= {
         device: partial(os.symlink, f"/dev/{device}") for device in ("zero", "full", "random", "tty", "null")
     }
-    things["itself"] = lambda path: os.symlink(path, path)
+    special["itself"] = lambda path: os.symlink(path, path)
     return {
         "loop-to-parent": _loop_to_parent,
         "loops-of-many": _loops_of_many,
-        "no-leave-file": _unreadable_file,
-        "no-leave-folder": _unreadable_folder,
-        **{f"thing-{name}": partial(_no_file, make) for name, make in things.items()},
+        "unreadable-file": _unreadable_file,
+        "unreadable-folder": _unreadable_folder,
+        **{f"special-{name}": partial(_not_a_file, make) for name, make in special.items()},
     }
 
 
@@ -95,7 +97,7 @@ def _loop_to_parent(folder: Path) -> str | None:
 
 
 def _loops_of_many(folder: Path) -> str | None:
-    """Each of eight folders links to all: followed one by one the ways would be without number."""
+    """Eight folders that each link to all of them: the number of paths through them is unlimited."""
     for number in range(8):
         fill(folder / str(number), 1, first=number)
         for other in range(8):
@@ -108,22 +110,22 @@ def _all_found(folder: Path, count: int) -> str | None:
     return None if len(found) == count else f"found {len(found)} of {count}"
 
 
-# What is no file, or may not be read
+# Special files and missing permissions
 
 
 def _socket(path: Path) -> None:
-    os.chdir(path.parent)  # a socket's path may not be long
+    os.chdir(path.parent)  # the path of a socket must be short
     socket.socket(socket.AF_UNIX).bind(path.name)
 
 
-def _no_file(make: Callable[[Path], object], folder: Path) -> str | None:
+def _not_a_file(make: Callable[[Path], object], folder: Path) -> str | None:
     logging.disable()
     fill(folder, 1)
     path = folder / "x.png"
     make(path)
     found = find_images(folder)
     if folder / "000.png" not in found:
-        return "the image beside it is not found"
+        return "the image next to it is not found"
     return _refused(path)
 
 
@@ -147,7 +149,7 @@ def _unreadable_file(folder: Path) -> str | None:
 
 
 def _unreadable_folder(folder: Path) -> str | None:
-    """A folder that cannot be searched is no empty one: a check names it, among the rest."""
+    """A folder that cannot be searched must not pass for an empty one: a check names it."""
     for name in ("trainA", "trainB", "trainB/locked"):
         fill(folder / name, 1)
     locked = folder / "trainB" / "locked"
@@ -156,7 +158,7 @@ def _unreadable_folder(folder: Path) -> str | None:
     locked.chmod(0o755)
     if ending.problem or ending.value != 1:
         return ending.problem or f"exit code {ending.value}"
-    return None if f"{locked}: cannot be searched" in ending.output else f"not told: {ending.output}"
+    return None if f"{locked}: cannot be searched" in ending.output else f"not reported: {ending.output}"
 
 
 def _check_without_rights(folder: Path) -> int:
@@ -168,15 +170,15 @@ def _check_without_rights(folder: Path) -> int:
 
 
 def _named(folder: Path, name: str) -> str | None:
-    """A whole and a broken file of a name: one is read, the other told in one line that a terminal can show."""
-    whole, broken = folder / "whole" / f"{name}.png", folder / "broken" / f"{name}.png"
+    """An intact and a broken file of one name: one is read, the other is reported in one printable line."""
+    intact, broken = folder / "intact" / f"{name}.png", folder / "broken" / f"{name}.png"
     write_image(noise(12, 14), folder / "x.png")
-    for path in (whole, broken):
+    for path in (intact, broken):
         path.parent.mkdir()
         shutil.copy(folder / "x.png", path)
     (folder / "x.png").unlink()
     os.truncate(broken, 20)
-    ending = in_child(_check_named, folder, whole, broken, seconds=_SECONDS)
+    ending = in_child(_check_named, folder, intact, broken, seconds=_SECONDS)
     if ending.problem or ending.value:
         return ending.problem or str(ending.value)
     lines = ending.output.splitlines()
@@ -184,15 +186,15 @@ def _named(folder: Path, name: str) -> str | None:
         sum(one_line(str(broken)) in line for line in lines) != 1
         or one_line(ending.output) != "\\n".join(lines) + "\\n"
     ):
-        return f"not told in one line: {ending.output!a}"
+        return f"not reported in one line: {ending.output!a}"
     return None
 
 
-def _check_named(folder: Path, whole: Path, broken: Path) -> str | None:
-    if sorted(find_images(folder)) != sorted([whole, broken]):
+def _check_named(folder: Path, intact: Path, broken: Path) -> str | None:
+    if sorted(find_images(folder)) != sorted([intact, broken]):
         return f"found {find_images(folder)!a}"
-    read_image(whole)
-    read_photo(whole)
+    read_image(intact)
+    read_photo(intact)
     code = command("data", "check", folder, "--crop-size", 8)
     return None if code == 1 else f"exit code {code}"
 
@@ -204,7 +206,7 @@ def _vanish(path: Path) -> None:
     path.unlink()
 
 
-def _cut(path: Path) -> None:
+def _truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -228,7 +230,7 @@ def _become_a_pixel(path: Path) -> None:
 
 _CHANGES = {
     "vanish": _vanish,
-    "cut": _cut,
+    "truncate": _truncate,
     "pipe": _become_pipe,
     "folder": _become_folder,
     "another": _become_another,
@@ -237,14 +239,14 @@ _CHANGES = {
 
 
 def _changed_while_training(
-    folder: Path, whole: Path, change: Callable[[Path], None], cache: str, workers: int
+    folder: Path, reference: Path, change: Callable[[Path], None], cache: str, workers: int
 ) -> str | None:
-    """With a cache the training ends as the undisturbed run `whole` did; without, in one line that names the file."""
+    """With a cache, training ends like the undisturbed run `reference`; without, in one line that names the file."""
     files = _make_data_set(folder)
     run = folder / "run"
     child = _begin(folder, run, cache, workers)
-    until = time.monotonic() + _SECONDS
-    while max(metrics(run), default=0) < 1 and time.monotonic() < until and not child.ended():
+    deadline = time.monotonic() + _SECONDS
+    while max(metrics(run), default=0) < 1 and time.monotonic() < deadline and not child.ended():
         time.sleep(0.01)
     for path in files:
         change(path)
@@ -255,17 +257,17 @@ def _changed_while_training(
     if ending.problem is not None or "Traceback" in ending.output:
         return ended
     if not 1 <= reached < _STEPS - _AHEAD:
-        return f"not changed while it trained, but after step {reached} of {_STEPS}; {ended}"
+        return f"the files were not changed during training, but after step {reached} of {_STEPS}; {ended}"
     if cache != "never":
         if ending.value != 0:
-            return f"with a cache it need not end: {ended}"
-        return None if same_state(whole, run) else "another state than that of the undisturbed run"
+            return f"it failed although it has a cache: {ended}"
+        return None if same_state(reference, run) else "the state differs from that of the undisturbed run"
     refused = ending.value == 2 and len(lines) == 1 and str(folder / "x" / "trainA") in lines[0]
     return None if refused else ended
 
 
 def _undisturbed(folder: Path) -> Path:
-    """A run on the same images that nothing happens to."""
+    """A run on the same images without any change."""
     _make_data_set(folder)
     ending = _begin(folder, folder / "run", "never", 0).wait(_SECONDS)
     assert ending.value == 0, ending.problem or ending.output
@@ -273,7 +275,7 @@ def _undisturbed(folder: Path) -> Path:
 
 
 def _make_data_set(folder: Path) -> list[Path]:
-    """The images that are trained on, always the same; those of trainA."""
+    """Writes the images to train on, always the same ones; returns those of trainA."""
     files = fill(folder / "x" / "trainA", 6, size=(40, 44))
     for number, split in enumerate(("trainB", "testA", "testB"), 1):
         fill(folder / "x" / split, 6, size=(40, 44), first=6 * number)

@@ -1,4 +1,4 @@
-"""Whole image files of every format, and what is done to them. Written from a seed: the same faults every time."""
+"""Intact image files in every format, and faults made from them, which a seed determines."""
 
 import random
 import struct
@@ -13,18 +13,18 @@ from PIL import Image
 
 HEIGHT, WIDTH = 40, 56
 
-# Formats that mark their end or tell their length, so that a cut is seen wherever it is. A whole image may have lost
-# the footer of the others.
-_TELL_A_CUT = {"png", "jpg", "gif", "webp", "bmp", "ppm", "tif", "avif", "jp2", "sgi", "pcx", "dds"}
-_NO_MAGIC = {"tga", "pcx", "jp2"}  # Pillow knows them by so little that other bytes may be theirs
+# Formats that mark their end or state their length, so that truncation is always detected. Files in the other formats
+# may lose their footer and still contain the complete image.
+_TRUNCATION_DETECTED = {"png", "jpg", "gif", "webp", "bmp", "ppm", "tif", "avif", "jp2", "sgi", "pcx", "dds"}
+_NO_MAGIC = {"tga", "pcx", "jp2"}  # Pillow recognises them by so few bytes that others may pass
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that something was done to, and what it was made of.
+    """A damaged or hostile file, and the name of the intact file that it was made from.
 
-    must: "be refused"; "be refused or whole", that very image; or "end": of a format without checksums nobody can
-    tell that a bit of its pixels is another.
+    must: "be refused"; "be intact" (the original image); "be refused or intact"; or "be read or refused", since formats
+    without checksums cannot reveal that a bit of a pixel was flipped.
     """
 
     name: str
@@ -34,38 +34,40 @@ class Fault:
 
 
 def faults(seed: int, mutations: int) -> Iterator[Fault]:
-    """Every file cut, of wrong magic, under another's name, of a huge size; hostile headers; and so many mutations."""
-    files = whole_files()
+    """Every file truncated, zeroed, with wrong magic bytes and with a wrong suffix; hostile headers; and mutations."""
+    files = intact_files()
     for name, content in files.items():
         stem, kind = name.split(".")
         for place in (*(len(content) * tenth // 10 for tenth in range(10)), len(content) - 1):
-            must = "be refused" if kind in _TELL_A_CUT or place == 0 else "be refused or whole"
+            must = "be refused" if kind in _TRUNCATION_DETECTED or place == 0 else "be refused or intact"
             yield Fault(f"{stem}-cut{place}.{kind}", content[:place], name, must)
-        must = "end" if kind in _NO_MAGIC else "be refused"
+        must = "be read or refused" if kind in _NO_MAGIC else "be refused"
         yield Fault(f"{stem}-magic.{kind}", b"\x93NIX" + content[4:], name, must)
         other = "png" if kind != "png" else "jpg"
-        yield Fault(f"{stem}-as.{other}", content, name, "be whole")
+        yield Fault(f"{stem}-as.{other}", content, name, "be intact")
         yield Fault(f"{stem}-zeros.{kind}", bytes(len(content)), name, "be refused")
         half = len(content) // 2
         unseen = kind not in ("png", "jpg", "gif")
         zeroed = content[:half] + bytes(len(content) - half)
-        yield Fault(f"{stem}-zeroed-end.{kind}", zeroed, name, "end" if unseen else "be refused")
+        yield Fault(
+            f"{stem}-zeroed-end.{kind}", zeroed, name, "be read or refused" if unseen else "be refused"
+        )
     yield from hostile_headers()
     rng = random.Random(seed)
     for number in range(mutations):
         name = rng.choice(list(files))
         stem, kind = name.split(".")
         content = mutated(files[name], rng)
-        must = "be refused or whole" if kind == "png" else "end"
+        must = "be refused or intact" if kind == "png" else "be read or refused"
         yield Fault(f"{stem}-mutation{seed}-{number}.{kind}", content, name, must)
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """One to four times: a bit turned, bytes inserted, deleted, swapped, zeroed, repeated, or set to an extreme."""
+    """Flips a bit, or inserts, deletes, swaps, zeroes, repeats or maximises bytes; one, two or four times."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4))):
         place, length = rng.randrange(len(data)), rng.choice((1, 2, 4, 16, 200))
-        if rng.random() < 0.3:  # headers are where it hurts
+        if rng.random() < 0.3:  # headers are the most sensitive
             place = rng.randrange(min(64, len(data)))
         match rng.randrange(7):
             case 0:
@@ -88,7 +90,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def hostile_headers() -> Iterator[Fault]:
-    """Sizes that would fill the memory, loops, and counts of more than there is."""
+    """Sizes that would fill the memory, loops, and counts that exceed the data."""
     rgb = awkward.RGB
     for width, height in (
         (0, 5),
@@ -113,37 +115,39 @@ def hostile_headers() -> Iterator[Fault]:
         if max(width, height) < 65536:
             gif = bytearray(saved(Image.fromarray(rgb).quantize(9), "GIF"))
             struct.pack_into("<HH", gif, 6, width, height)
-            yield Fault(f"huge-{width}x{height}.gif", bytes(gif), "", "end")
+            yield Fault(f"huge-{width}x{height}.gif", bytes(gif), "", "be read or refused")
             jpeg = bytearray(saved(Image.fromarray(rgb), "JPEG"))
             struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc0") + 5, height, width)
-            yield Fault(f"huge-{width}x{height}.jpg", bytes(jpeg), "", "end")
+            yield Fault(f"huge-{width}x{height}.jpg", bytes(jpeg), "", "be read or refused")
     bomb = zlib.compress(bytes(300 << 20), 9)
     for name, parts in {"text": b"zTXta\0\0", "profile": b"iCCPa\0\0"}.items():
-        yield Fault(f"bomb-{name}.png", png(rgb, chunk(parts[:4], parts[4:] + bomb)), "", "end")
+        yield Fault(
+            f"bomb-{name}.png", png(rgb, chunk(parts[:4], parts[4:] + bomb)), "", "be read or refused"
+        )
     pixels = png(rgb)[:33] + chunk(b"IDAT", bomb) + chunk(b"IEND", b"")
-    yield Fault("bomb-pixels.png", pixels, "", "end")
+    yield Fault("bomb-pixels.png", pixels, "", "be read or refused")
     loop = bytearray(tiff(rgb))
     (entries,) = struct.unpack_from("<H", loop, 8)
     struct.pack_into("<I", loop, 10 + 12 * entries, 8)
-    yield Fault("loop.tif", bytes(loop), "", "end")
+    yield Fault("loop.tif", bytes(loop), "", "be read or refused")
     for tag in range(entries):
         many = bytearray(tiff(rgb))
         struct.pack_into("<I", many, 10 + 12 * tag + 4, 2**32 - 1)
-        yield Fault(f"many-{tag}.tif", bytes(many), "", "end")
+        yield Fault(f"many-{tag}.tif", bytes(many), "", "be read or refused")
     one = saved(Image.new("L", (1, 1)), "GIF")
     frame = one[one.index(b",") : -1]
-    yield Fault("frames.gif", one[:-1] + frame * 20_000 + b";", "", "end")
+    yield Fault("frames.gif", one[:-1] + frame * 20_000 + b";", "", "be read or refused")
     yield Fault("comments.ppm", b"P6 " + b"# and so on\n" * 100_000, "", "be refused")
     yield Fault("digits.ppm", b"P6 " + b"9" * 100_000, "", "be refused")
     segments = b"\xff\xe1\xff\xff" + bytes(65533)
     jpeg = saved(Image.fromarray(rgb), "JPEG")
-    yield Fault("segments.jpg", jpeg[:2] + segments * 100 + jpeg[2:], "", "end")
+    yield Fault("segments.jpg", jpeg[:2] + segments * 100 + jpeg[2:], "", "be read or refused")
     yield Fault("nan.tif", tiff(np.full((9, 9), np.nan, np.float32)), "", "be refused")
     yield Fault("one-nan.tif", tiff(np.array([[0.5, np.nan], [1, 0]], np.float32)), "", "be refused")
 
 
-def whole_files() -> dict[str, bytes]:
-    """One file of each way of storing an image, by name."""
+def intact_files() -> dict[str, bytes]:
+    """One file for each way of storing an image, by name."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     rng = np.random.default_rng(0)
     rgb = np.stack([4 * x + y, 5 * y, 3 * x + 2 * y], -1) + rng.integers(0, 25, (HEIGHT, WIDTH, 3))
@@ -193,7 +197,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def _in_small_chunks(content: bytes) -> bytes:
-    """A PNG with its pixels in many IDAT chunks."""
+    """The PNG with its pixels split into many IDAT chunks."""
     start = content.index(b"IDAT")
     (length,) = struct.unpack_from(">I", content, start - 4)
     pixels = content[start + 4 : start + 4 + length]

@@ -1,7 +1,7 @@
-"""Fuzzes what reads files from elsewhere: an input is read, or refused in one line that names its file.
+"""Fuzzes the readers of untrusted files: an input must be read, or refused in one line that names its file.
 
-Inputs are read in forked children, a batch each, so that one that crashes, hangs or swells is told and the others go
-on. What was neither read nor refused is kept; `python tests/campaigns/fuzz.py READER FILE` reads it again.
+Inputs are read in forked children, one batch per child, so that one that crashes, hangs or takes too much memory is
+reported and the rest continue. Failing inputs are kept; `python tests/campaigns/fuzz.py READER FILE` reads one again.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from gan_nst.core.errors import GanNstError, one_line
 
-_BATCH = 500  # inputs a child
-_LONGEST = 30  # seconds of an input, by the clock; it is then killed
-_SLOW = 10  # seconds of an input, of the processor's time
-_LARGEST = 2**30  # bytes, that an input may take
+_BATCH = 500  # inputs per child
+_LONGEST = 30  # seconds of wall-clock time per input, after which it is killed
+_SLOW = 10  # seconds of CPU time per input
+_LARGEST = 2**30  # bytes of memory that an input may take
 _KEPT = Path(tempfile.gettempdir(), "gan_nst-fuzz")
 
 
@@ -44,25 +44,25 @@ def _readers(folder):
 
 
 def _fuzz(reader, count: int, first: int, folder: Path) -> Iterator[tuple[str, str | None]]:
-    """(what, problem) for so many inputs of a reader; seeds of batches count from `first`."""
+    """Yields (what, problem) for `count` inputs of a reader; `first` is the seed of the first batch, counting up."""
     from children import in_child
 
     file, outcomes, left = reader.folder / reader.file, folder / "outcomes", count
-    for number in range(first, first + count):  # a batch has one input at least
+    for number in range(first, first + count):  # a batch has at least one input
         if left <= 0:
             return
         outcomes.write_text("")
         ending = in_child(_batch, reader, min(_BATCH, left), number, outcomes, seconds=_LONGEST * 20)
-        told = [json.loads(line) for line in outcomes.read_text().splitlines()]
+        results = [json.loads(line) for line in outcomes.read_text().splitlines()]
         if (died := ending.problem) is not None:
-            told.append([died, _keep(file)])
-        for problem, kept in told:
+            results.append([died, _keep(file)])
+        for problem, kept in results:
             left -= 1
             yield f"{reader.name} {kept or ''} (batch {number})", problem
 
 
 def _batch(reader, count: int, number: int, outcomes: Path) -> None:
-    """Reads so many inputs; writes a line for each, and ends early at one that swells."""
+    """Reads `count` inputs and writes a line for each; ends early at one that takes too much memory."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 4 * _LARGEST,) * 2)
     file, start = reader.folder / reader.file, _peak()
@@ -81,12 +81,12 @@ def _batch(reader, count: int, number: int, outcomes: Path) -> None:
         signal.alarm(_LONGEST)
         problem = problem_of(reader, file)
         signal.alarm(0)
-        swollen = _peak() - start > _LARGEST
-        if swollen:
+        too_large = _peak() - start > _LARGEST
+        if too_large:
             problem = f"took {(_peak() - start) / 2**30:.1f} GiB"
         log.write(json.dumps([problem, problem and _keep(file)]) + "\n")
         log.flush()
-        if swollen:
+        if too_large:
             raise SystemExit
 
     with open(outcomes, "w") as log:
@@ -97,7 +97,7 @@ def _batch(reader, count: int, number: int, outcomes: Path) -> None:
 
 
 def problem_of(reader, file: Path) -> str | None:
-    """What is wrong with how a reader took a file; None when it read it, or refused it as it should."""
+    """Describes what is wrong with how a reader handled a file; None if it read it or refused it properly."""
     began, problem = time.process_time(), None
     try:
         reader.read(file)
@@ -119,7 +119,7 @@ def problem_of(reader, file: Path) -> str | None:
 
 
 def _keep(file: Path) -> str:
-    """Another name for an input, to read it again by."""
+    """Copies an input to where it is kept, and returns that path."""
     _KEPT.mkdir(exist_ok=True)
     content = file.read_bytes()
     kept = _KEPT / f"{hashlib.sha256(content).hexdigest()[:12]}{file.suffix}"
@@ -132,12 +132,12 @@ def _peak() -> int:
 
 
 def _again(name: str, kept: str) -> None:
-    """Reads a kept input and says what came of it, with the traceback of what is no refusal."""
+    """Reads a kept input and prints its problem; errors other than refusals also show their tracebacks."""
     with tempfile.TemporaryDirectory() as folder:
         reader = next(reader for reader in _readers(Path(folder)) if reader.name == name)
         file = reader.folder / reader.file
         file.write_bytes(Path(kept).read_bytes())
-        print(problem_of(reader, file) or "as it should be")
+        print(problem_of(reader, file) or "no problem")
         reader.read(file)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints, whole but for something."""
+"""Checkpoints with mutations."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ precision: float32
 
 
 def make_trainer(folder: Path, config: str = _CONFIG) -> tuple[Trainer, dict]:
-    """A trainer of tiny networks after two steps, and what its checkpoint holds."""
+    """A trainer of tiny networks after two steps, and the contents of its checkpoint."""
     folder.mkdir()
     (folder / "tiny.yaml").write_text(config)
     settings, device, _ = load_settings(folder / "tiny.yaml", ["device=cpu"])
@@ -86,7 +86,7 @@ _tensors = st.sampled_from(
         ),
     ]
 )
-_odd = st.one_of(
+_values = st.one_of(
     st.sampled_from(
         [None, True, -1, 0, 10**30, 2**63, 1.5, float("nan"), "x", "", "\ud800", "a\nb", b"x", [], {}, ()]
     ),
@@ -117,12 +117,12 @@ def _saved(payload: object) -> bytes:
     return file.getvalue()
 
 
-def checkpoints(whole: dict) -> st.SearchStrategy[bytes]:
-    """Files like the checkpoint of this content."""
-    file = _saved(whole)
+def checkpoints(payload: dict) -> st.SearchStrategy[bytes]:
+    """Mutations of the checkpoint with this payload."""
+    file = _saved(payload)
     return st.one_of(
-        changed_data(whole, _odd).map(_saved),
-        changed_data(whole, _odd).map(_saved),
+        changed_data(payload, _values).map(_saved),
+        changed_data(payload, _values).map(_saved),
         changed_archive(file, "data.pkl"),
         changed_bytes(file),
         st.binary(max_size=200),

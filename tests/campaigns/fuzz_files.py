@@ -1,4 +1,4 @@
-"""Exported generators and images, whole but for something."""
+"""Exported generators and images with mutations."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from gan_nst.inference.exported import KEY, Description, TrainingScale, to_json
 from gan_nst.networks import build
 
 _SPEC = {"name": "resnet", "width": 2, "blocks": 1, "downsamplings": 1}
-_odd = st.sampled_from(
+_values = st.sampled_from(
     [
         *(
             None,
@@ -67,10 +67,10 @@ _texts = st.one_of(
 def _generator_file() -> bytes:
     network = build(_SPEC)
     scale = TrainingScale(load_size=16, crop_size=16)
-    told = Description(
+    description = Description(
         network=network.spec.model_dump(), translation="ab", training_scale=scale, method="cyclegan"
     )
-    return save(network.state_dict(), {KEY: to_json(told)})
+    return save(network.state_dict(), {KEY: to_json(description)})
 
 
 def _joined(header: object, data: bytes, length: int | None = None) -> bytes:
@@ -80,27 +80,27 @@ def _joined(header: object, data: bytes, length: int | None = None) -> bytes:
 
 @st.composite
 def exported_files(draw: st.DrawFn) -> bytes:
-    """Files like an exported generator: its header, what it says of itself, or its bytes are changed."""
-    whole = _WHOLE
-    length = struct.unpack("<Q", whole[:8])[0]
-    header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
+    """Mutations of an exported generator: of its header, its description or its bytes."""
+    original = _GENERATOR
+    length = struct.unpack("<Q", original[:8])[0]
+    header, data = json.loads(original[8 : 8 + length]), original[8 + length :]
     how = draw(st.integers(0, 6))
     if how <= 1:
-        told = json.loads(header["__metadata__"][KEY])
-        header["__metadata__"][KEY] = json.dumps(draw(changed_data(told, _odd)))
+        description = json.loads(header["__metadata__"][KEY])
+        header["__metadata__"][KEY] = json.dumps(draw(changed_data(description, _values)))
     elif how == 2:
         header["__metadata__"][KEY] = draw(_texts)
     elif how <= 4:
-        header = draw(changed_data(header, _odd))
+        header = draw(changed_data(header, _values))
     elif how == 5:
         return _joined(header, data, draw(st.integers(0, 2**64 - 1) | st.integers(length - 9, length + 9)))
     else:
-        return draw(changed_bytes(whole)) if draw(st.integers(0, 3)) else draw(st.binary(max_size=200))
+        return draw(changed_bytes(original)) if draw(st.integers(0, 3)) else draw(st.binary(max_size=200))
     return _joined(header, data)
 
 
 def _images() -> list[bytes]:
-    """A small image in every format that is written here, in several modes."""
+    """A small image in every format in `_FORMATS`, in several modes."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 4), np.uint8)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "an image"
@@ -110,12 +110,12 @@ def _images() -> list[bytes]:
         image = image.convert(mode)
         for name, options in _FORMATS:
             if options and mode != "RGB":
-                continue  # the library's writers crash on some
+                continue  # Pillow's writers crash on some
             file = io.BytesIO()
             try:
                 image.save(file, name, **options, **({"exif": exif} if name in _WITH_EXIF else {}))
             except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
-                continue  # not of this mode
+                continue  # the format does not support this mode
             found.append(file.getvalue())
     bilevel = io.BytesIO()
     Image.fromarray(pixels[..., 0] > 99).save(bilevel, "TIFF", compression="group4")
@@ -170,11 +170,11 @@ _FORMATS = [
 
 @st.composite
 def image_files(draw: st.DrawFn) -> bytes:
-    """Files like a small image."""
-    whole = draw(st.sampled_from(_IMAGES))
-    if draw(st.integers(0, 19)) == 19:  # not 0, which is drawn more often than the others
+    """Mutations of small images."""
+    original = draw(st.sampled_from(_IMAGES))
+    if draw(st.integers(0, 19)) == 19:  # 19 because 0 is drawn more often than other numbers
         return draw(st.binary(max_size=100))
-    return draw(changed_bytes(whole))
+    return draw(changed_bytes(original))
 
 
-_WHOLE, _IMAGES = _generator_file(), _images()
+_GENERATOR, _IMAGES = _generator_file(), _images()

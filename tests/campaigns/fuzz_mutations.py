@@ -1,4 +1,4 @@
-"""Changes that make a good file a bad one."""
+"""Mutations that turn valid files into invalid ones."""
 
 import copy
 import io
@@ -14,31 +14,31 @@ def _places(value: object, path: tuple = ()) -> list[tuple]:
 
 
 @st.composite
-def changed_data(draw: st.DrawFn, whole: object, odd: st.SearchStrategy) -> object:
-    """Nested plain data with one to three of its parts left out, replaced or renamed."""
-    found = copy.deepcopy(whole)
+def changed_data(draw: st.DrawFn, original: object, values: st.SearchStrategy) -> object:
+    """Nested plain data with one to three of its parts removed, renamed, or replaced by one of `values`."""
+    found = copy.deepcopy(original)
     for _ in range(draw(st.integers(1, 3))):
         at = found
         for key in (path := draw(st.sampled_from(_places(found))))[:-1]:
             at = at[key]
         if not path:
             if draw(st.integers(0, 9)) == 0:
-                return draw(odd)
+                return draw(values)
         elif (how := draw(st.integers(0, 5))) == 0:
             del at[path[-1]]
         elif how == 1 and isinstance(at, dict):
             at[draw(st.sampled_from(["", "x", "a\nb", "step", "__class__"]))] = at.pop(path[-1])
         else:
-            at[path[-1]] = copy.deepcopy(draw(odd))  # which the next change may change
+            at[path[-1]] = copy.deepcopy(draw(values))  # copied because the next mutation may change it
     return found
 
 
 @st.composite
-def changed_bytes(draw: st.DrawFn, whole: bytes, most: int = 8) -> bytes:
-    """Bytes overwritten at some places, a part cut out or doubled, or the end cut off."""
-    content, how = bytearray(whole), draw(st.integers(0, 9))
+def changed_bytes(draw: st.DrawFn, original: bytes, most: int = 8) -> bytes:
+    """Bytes with some positions overwritten, a section removed or duplicated, or the end truncated."""
+    content, how = bytearray(original), draw(st.integers(0, 9))
     at = st.integers(0, max(0, len(content) - 1))
-    if how == 0:  # by what is cut off, as small numbers are drawn often: a beginning would be next to nothing
+    if how == 0:  # draws what is cut off, because small numbers are frequent and would keep next to nothing
         return bytes(content[: -draw(st.integers(1, max(1, len(content) - 1)))])
     if how in (1, 2):
         first, length = draw(at), draw(st.integers(1, 64))
@@ -50,12 +50,12 @@ def changed_bytes(draw: st.DrawFn, whole: bytes, most: int = 8) -> bytes:
 
 
 @st.composite
-def changed_archive(draw: st.DrawFn, whole: bytes, code: str) -> bytes:
-    """A zip archive whose members are changed, left out, doubled, packed or added to; its checksums are right.
+def changed_archive(draw: st.DrawFn, original: bytes, code: str) -> bytes:
+    """A zip archive with a member changed, removed, duplicated, compressed or added; its checksums are correct.
 
-    code: the end of the name of the member that is changed most often.
+    code: how the name of the member ends that is changed most often.
     """
-    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+    with zipfile.ZipFile(io.BytesIO(original)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     names = sorted(members, key=lambda name: (not name.endswith(code), name))
     chosen = names[0] if draw(st.booleans()) else draw(st.sampled_from(names))

@@ -1,4 +1,4 @@
-"""Settings, right and wrong, as files and as overrides."""
+"""Settings, valid and invalid, as files and as overrides."""
 
 import yaml
 from hypothesis import strategies as st
@@ -126,7 +126,7 @@ _keys = st.sampled_from(_PATHS) | st.text(st.characters(codec="utf-8"), max_size
 
 
 def _document(entries: list[tuple[str, str]]) -> str:
-    """`{"a.b": value}` as lines; later ones of a section stand in the same flow."""
+    """The entries, such as ("a.b", value), as YAML with one line per section."""
     tree: dict = {}
     for path, value in entries:
         *sections, last = path.split(".")
@@ -163,7 +163,7 @@ _encodings = st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", 
 
 @st.composite
 def settings_files(draw: st.DrawFn) -> bytes:
-    """The bytes of a settings file, as a rule of settings that there are."""
+    """The bytes of a settings file, mostly with settings that exist."""
     if draw(st.integers(0, 19)) == 0:
         return draw(st.binary(max_size=200))
     text = draw(st.one_of(_named, _named, _documents, _extremes))
@@ -177,7 +177,7 @@ def settings_files(draw: st.DrawFn) -> bytes:
 _override = st.tuples(
     _keys, st.sampled_from(["=", "=", "=", "", "==", " = ", ".="]), _values | st.text(max_size=40)
 )
-_odd_overrides = st.one_of(
+_extreme_overrides = st.one_of(
     st.integers(1, 5000).map(lambda depth: ".".join(["a"] * depth) + "=1"),
     st.integers(1, 5000).map(lambda depth: "data.augmentations=" + "[" * depth),
     st.integers(1, 40_000).map(lambda length: "x" * length + "=1"),
@@ -187,6 +187,6 @@ _odd_overrides = st.one_of(
 
 
 def override_texts() -> st.SearchStrategy[bytes]:
-    """Overrides, between NULs."""
-    texts = st.lists(_override.map("".join) | _override.map("".join) | _odd_overrides, max_size=4)
+    """Overrides separated by NULs."""
+    texts = st.lists(_override.map("".join) | _override.map("".join) | _extreme_overrides, max_size=4)
     return texts.map(lambda found: "\0".join(found).encode(errors="surrogatepass"))

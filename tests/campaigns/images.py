@@ -1,5 +1,5 @@
-"""Bad images and bad data sets: each file ends in an image or in one line that names it, for training's reader and
-for translate's; what its format can tell to be damaged is never taken for an image.
+"""Bad images and bad data sets: the readers of training and of translate return an image or refuse the file in one line
+that names it, and never return an image when the format reveals the damage.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import awkward
 import bad_data_sets
 import numpy as np
-from broken_files import Fault, faults, whole_files
+from broken_files import Fault, faults, intact_files
 from children import in_child
 from tally import Tally
 
@@ -21,40 +21,40 @@ from gan_nst.core.errors import DataError
 from gan_nst.images.files import read_image
 from gan_nst.images.photo import read_photo
 
-_A_CHILD = 100  # files
-_SECONDS = 20  # for one file, at most
-_GROWTH = 3 << 30  # bytes; an image of 512 megapixels, which translate reads, has half of that
+_PER_CHILD = 100  # files
+_SECONDS = 20  # per file, at most
+_GROWTH = 3 << 30  # bytes; twice the size of an image of 512 megapixels, the largest that translate reads
 
 
 def campaign(plan: Any, tally: Tally) -> None:
     folder = plan.folder / "files"
     folder.mkdir()
-    wholes = {}
-    logging.disable()  # of animations the first image is taken, which is told
-    for name, content in whole_files().items():
+    intact = {}
+    logging.disable()  # the readers warn that they use the first image of an animation
+    for name, content in intact_files().items():
         path = folder / name
         path.write_bytes(content)
-        wholes[name] = _read_both(path)
-        assert not any(isinstance(end, str) for end in wholes[name]), wholes[name]
+        intact[name] = _read_both(path)
+        assert not any(isinstance(result, str) for result in intact[name]), intact[name]
     logging.disable(logging.NOTSET)
     todo = list(faults(plan.seed, 2000 if plan.long else 200))
     todo += [Fault(f"awkward-{case.name}", case.content, "", _awkward_must(case)) for case in awkward.cases()]
     while todo:
-        told = _read_some(todo[:_A_CHILD], folder, tally, wholes)
-        todo = todo[told:]
+        count = _read_some(todo[:_PER_CHILD], folder, tally, intact)
+        todo = todo[count:]
     bad_data_sets.campaign(plan, tally)
 
 
 def _awkward_must(case: awkward.Case) -> str:
-    one_reads_it = ("float_colour.tif", "planes16.tif")  # training's reader, at 8 bits
-    return "be refused" if case.expected is None and case.name not in one_reads_it else "end"
+    training_reads = ("float_colour.tif", "planes16.tif")  # at 8 bits
+    return "be refused" if case.expected is None and case.name not in training_reads else "be read or refused"
 
 
-def _read_some(some: Sequence[Fault], folder: Path, tally: Tally, wholes: dict[str, tuple[Any, Any]]) -> int:
-    """Reads files in a child, counts them, and returns how many; after a crash or a hang those up to that one."""
+def _read_some(some: Sequence[Fault], folder: Path, tally: Tally, intact: dict[str, tuple[Any, Any]]) -> int:
+    """Reads files in a child, counts them, and returns how many were read, up to the first crash or hang."""
     journal = folder / "journal"
     journal.write_text("")
-    ending = in_child(_read_all, some, folder, journal, wholes, seconds=_SECONDS + len(some))
+    ending = in_child(_read_all, some, folder, journal, intact, seconds=_SECONDS + len(some))
     problems = [json.loads(line) for line in journal.read_text().splitlines()]
     for fault, problem in zip(some, problems, strict=False):
         tally.count(fault.name, problem)
@@ -65,14 +65,14 @@ def _read_some(some: Sequence[Fault], folder: Path, tally: Tally, wholes: dict[s
     return len(problems) + 1
 
 
-def _read_all(some: Sequence[Fault], folder: Path, journal: Path, wholes: dict[str, tuple[Any, Any]]) -> None:
-    """Writes what is wrong with each file's end into the journal, as soon as it has ended."""
+def _read_all(some: Sequence[Fault], folder: Path, journal: Path, intact: dict[str, tuple[Any, Any]]) -> None:
+    """Appends the problem of each file, or null, to the journal as soon as the file has been read."""
     logging.disable()
     for fault in some:
         path = folder / fault.name
         path.write_bytes(fault.content)
         began, before = time.monotonic(), _peak()
-        problem = _problem(fault, path, _read_both(path), wholes.get(fault.of))
+        problem = _problem(fault, path, _read_both(path), intact.get(fault.of))
         if problem is None and time.monotonic() - began > _SECONDS:
             problem = f"took {time.monotonic() - began:.0f} s"
         if problem is None and _peak() - before > _GROWTH:
@@ -87,30 +87,38 @@ def _peak() -> int:
 
 
 def _read_both(path: Path) -> tuple[Any, Any]:
-    """What training's and what translate's reader make of a file: pixels, or the line that they refuse it by."""
-    ends: list[Any] = []
+    """What the readers of training and translate make of a file: the pixels, or the message of the refusal."""
+    results: list[Any] = []
     for read in (read_image, lambda path: read_photo(path).pixels):
         try:
-            ends.append(read(path))
+            results.append(read(path))
         except DataError as error:
-            ends.append(str(error))
-    return ends[0], ends[1]
+            results.append(str(error))
+    return results[0], results[1]
 
 
-def _problem(fault: Fault, path: Path, ends: tuple[Any, Any], whole: tuple[Any, Any] | None) -> str | None:
-    """What is wrong with how the readers ended; None when nothing is."""
-    for reader, end, expected in zip(("training", "translate"), ends, whole or (None, None), strict=True):
-        refused = isinstance(end, str)
-        if refused and (not end.startswith(f"{path}: ") or "\n" in end):
-            return f"{reader}: not one line that names the file: {end!r}"
-        if not refused and (end.ndim != 3 or end.shape[2] != 3 or end.size == 0):
-            return f"{reader}: an image of shape {end.shape}"
+def _problem(
+    fault: Fault, path: Path, results: tuple[Any, Any], intact: tuple[Any, Any] | None
+) -> str | None:
+    """Describes what is wrong with the results of the readers; None if nothing is."""
+    for reader, result, expected in zip(
+        ("training", "translate"), results, intact or (None, None), strict=True
+    ):
+        refused = isinstance(result, str)
+        if refused and (not result.startswith(f"{path}: ") or "\n" in result):
+            return f"{reader}: not one line that names the file: {result!r}"
+        if not refused and (result.ndim != 3 or result.shape[2] != 3 or result.size == 0):
+            return f"{reader}: an image of shape {result.shape}"
         if fault.must == "be refused" and not refused:
-            return f"{reader}: must be refused, is an image of shape {end.shape}"
-        if fault.must == "be whole" and refused:
-            return f"{reader}: must be read: {end}"
-        if "whole" in fault.must and not refused and not np.array_equal(end, expected):
-            return f"{reader}: another image than what the file was made of"
-    if not isinstance(ends[0], str) and not isinstance(ends[1], str) and ends[0].shape != ends[1].shape:
-        return f"the readers see images of shapes {ends[0].shape} and {ends[1].shape}"
+            return f"{reader}: must be refused, but returned an image of shape {result.shape}"
+        if fault.must == "be intact" and refused:
+            return f"{reader}: must be read, but was refused: {result}"
+        if "intact" in fault.must and not refused and not np.array_equal(result, expected):
+            return f"{reader}: the image differs from the original"
+    if (
+        not isinstance(results[0], str)
+        and not isinstance(results[1], str)
+        and results[0].shape != results[1].shape
+    ):
+        return f"the readers return images of shapes {results[0].shape} and {results[1].shape}"
     return None

@@ -1,4 +1,4 @@
-"""The tiny training that is killed and starved of disk, and how its end is judged."""
+"""The tiny training that the campaigns kill and deprive of disk space, and checks of how it ended."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ OVERRIDES = [
 
 
 def import_all() -> None:
-    """Imports what a training, an evaluation and an export import on their way, so that children need not."""
+    """Imports what training, evaluation and export import lazily, so that children need not."""
     import albumentations  # noqa: F401
     import matplotlib.backends.backend_svg  # noqa: F401
     import rich.progress  # noqa: F401
@@ -42,41 +42,44 @@ def import_all() -> None:
 
 
 class Job:
-    """Trainings on the same images and settings, each in a place of its own under `base`."""
+    """Trainings on the same images with the same settings, each in its own folder below `base`.
+
+    reference: the run of an undisturbed training.
+    """
 
     def __init__(self, base: Path, held_out: int = 2) -> None:
         self.base = base
         self._images = base / "images"
         make_demo(self._images, size=32, count=8, held_out=held_out)
-        self.whole = self._undisturbed()
+        self.reference = self._undisturbed()
 
     def place(self, name: str) -> Path:
-        """A new folder to train in, with a data set that has no cache yet."""
+        """Makes a new folder to train in, with a data set that has no cache yet."""
         place = self.base / name
         (place / "datasets").mkdir(parents=True)
         (place / "datasets" / "photo2cartoon").symlink_to(self._images)
         return place
 
     def begin(self, place: Path, *more: str, prepare=None) -> Child:
-        """A new training in a place; `prepare()` runs before it in its process."""
+        """Starts a new training in a folder; `prepare()` runs before it in the same process."""
         return Child(_prepared, prepare, "train", CONFIG, *OVERRIDES, *more, cwd=place)
 
-    def go_on(self, place: Path, *more: str, prepare=None) -> Child:
-        """Goes on with the newest run in a place, or begins one where none has a checkpoint."""
+    def resume(self, place: Path, *more: str, prepare=None) -> Child:
+        """Resumes the newest run in a folder, or starts a new one if none has a checkpoint."""
         run = newest_run(place)
         if run is None:
             return self.begin(place, *more, prepare=prepare)
         return Child(_prepared, prepare, "train", "--resume", run, *more, cwd=place)
 
     def problem(self, place: Path) -> str | None:
-        """What is wrong with the newest run in a place that should have ended as an undisturbed one does."""
+        """Describes how the newest run in a folder differs from the reference; None if it does not."""
         run = newest_run(place)
         if run is None:
             return "no run"
-        if not same_state(self.whole, run):
-            return "another state than that of the undisturbed run"
-        if losses(run) != losses(self.whole):
-            return "other metrics than those of the undisturbed run"
+        if not same_state(self.reference, run):
+            return "the state differs from that of the undisturbed run"
+        if losses(run) != losses(self.reference):
+            return "the metrics differ from those of the undisturbed run"
         left = unfinished(place)
         return f"left behind: {left}" if left else partial(place)
 
@@ -97,25 +100,25 @@ def _prepared(prepare, *arguments: object) -> int:
 
 
 def newest_run(place: Path) -> Path | None:
-    """The newest run in a place that can be resumed."""
+    """The newest run in a folder that can be resumed."""
     runs = [path.parent.parent for path in place.glob(f"{RUNS}/*/*/*/checkpoints/step-*.pt")]
     real = {run for run in runs if not run.is_symlink()}
     return max(real, key=lambda run: (run.stat().st_ctime_ns, run.name), default=None)
 
 
 def lost(place: Path) -> str | None:
-    """What a run in a place has lost of what it had saved; None when nothing. A step is saved after it is logged."""
+    """Describes a checkpoint that a run in a folder must have saved but lacks; a step is logged before it is saved."""
     for path in place.glob("runs/*/*/*/metrics.jsonl"):
         run = path.parent
         last = max(metrics(run), default=0)
         saved = max((int(file.stem[5:]) for file in run.glob("checkpoints/step-*.pt")), default=-1)
         if last and saved < (due := (last - 1) // SAVED_EVERY * SAVED_EVERY):
-            return f"step {last} was reached, and of step {due} or a later one there is no checkpoint"
+            return f"step {last} was reached, but there is no checkpoint of step {due} or later"
     return None
 
 
 def losses(run: Path) -> dict[int, dict[str, float]]:
-    """What a run logged of the training itself, not of speed and memory."""
+    """The metrics of a run without speed and memory."""
     return {
         step: {key: value for key, value in line.items() if not key.startswith(("speed", "memory"))}
         for step, line in metrics(run).items()
@@ -123,7 +126,7 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 
 
 def unfinished(place: Path) -> list[str]:
-    """Temporary files that lie in a place: those of writing, and caches that no manifest points to."""
+    """Temporary files left in a folder: unfinished files, and caches that no manifest refers to."""
     left = [path for path in place.rglob("*") if path.name.endswith(".part") or ".latest-" in path.name]
     known = {read_manifest(path).data for path in place.glob("datasets/.cache/*.npz")}
     left += [path for path in place.glob("datasets/.cache/*.bin") if path.name not in known]
@@ -131,18 +134,18 @@ def unfinished(place: Path) -> list[str]:
 
 
 def partial(place: Path) -> str | None:
-    """The first file under its final name that is not whole, and what is wrong with it; None when all are."""
+    """Describes the first file under its final name that is incomplete; None if all are complete."""
     for path in sorted(place.rglob("*")):
         if not path.is_file() or any(part.endswith(".part") for part in path.parts):
             continue
         try:
-            _read_whole(path)
+            _read_completely(path)
         except Exception as error:
-            return f"{path.relative_to(place)} is not whole: {error}"
+            return f"{path.relative_to(place)} is incomplete: {error}"
     return None
 
 
-def _read_whole(path: Path) -> None:
+def _read_completely(path: Path) -> None:
     if path.suffix == ".pt":
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
@@ -163,5 +166,5 @@ def _read_whole(path: Path) -> None:
 
 
 def clear(place: Path) -> None:
-    """Removes a place that is done with."""
+    """Removes a folder that is no longer needed."""
     shutil.rmtree(place, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Measures ways for threads to wait, alone and next to a busy process: python tests/campaigns/threads.py JOB
+"""Measures thread settings, alone and next to a busy process: python tests/campaigns/threads.py JOB
 
-Nothing else should run. JOB is a settings file, for the step of its training on the CPU; the side in pixels of the
-published CycleGAN's step; or `translate`, for a folder of 256-pixel images. Prints a row for each candidate: steps or
-images a second.
+The machine should be idle otherwise. JOB is a settings file, to measure its training step on the CPU; an image size in
+pixels, to measure the published CycleGAN's step; or `translate`, for a folder of 256-pixel images. Prints a row for
+each candidate: steps or images per second.
 """
 
 import os
@@ -27,7 +27,7 @@ ROUNDS, SECONDS = 2, 4.0
 
 
 def measure(job: str) -> None:
-    """Starts a process for each candidate, since OpenMP reads its environment once, and lets them take turns."""
+    """Starts one process per candidate, since OpenMP reads its environment only once, and lets them take turns."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
     workers = {}
     for name, given in CANDIDATES.items():
@@ -55,7 +55,7 @@ def measure(job: str) -> None:
 
 
 def work(job: str) -> None:
-    """Prints its rate whenever it is asked."""
+    """Measures and prints the rate for every line on standard input."""
     with tempfile.TemporaryDirectory() as folder:
         call, count = prepared(job, Path(folder))
         for _ in range(2):
@@ -70,7 +70,7 @@ def work(job: str) -> None:
 
 
 def prepared(job: str, folder: Path) -> tuple[Callable[[], object], int]:
-    """What is timed, and how many images or steps a call makes."""
+    """The function to time, and how many images or steps one call takes."""
     import torch
 
     from gan_nst.bench.steps import Job, cyclegan_job, trainer_step
