@@ -1,4 +1,4 @@
-"""One file for every awkward kind of image, and what it must be read as, computed without the package.
+"""One file for every awkward kind of image, and the pixels it must be read as, computed without the package.
 
 python tests/awkward.py FOLDER
 """
@@ -44,20 +44,20 @@ HEIGHT, WIDTH = 18, 26
 _y, _x = np.mgrid[:HEIGHT, :WIDTH] / np.array([HEIGHT - 1, WIDTH - 1])[:, None, None]
 VALUES = np.stack(
     [0.1 + 0.8 * _x, 0.15 + 0.7 * _y, 0.5 + 0.4 * (_x - _y)], -1
-)  # smooth, no two corners alike
+)  # smooth, with four different corners
 RGB = np.rint(VALUES * 255).astype(np.uint8)
 RGB16 = np.rint(VALUES * 65535).astype(np.uint16)
 GRAY, GRAY16 = RGB[..., 0], RGB16[..., 0]
 ALPHA = np.rint(np.clip(1.4 * _y - 0.2, 0, 1) * 255).astype(
     np.uint8
-)  # with rows wholly hidden and wholly seen
+)  # with rows entirely transparent and entirely opaque
 ALPHA16 = np.rint(np.clip(1.4 * _y - 0.2, 0, 1) * 65535).astype(np.uint16)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file. expected: its pixels, (h, w, 3), where seen within `tolerance` levels of their type; None when the file
-    must be refused, with `says` in the message. warns: with that in a warning.
+    """A file. expected: its pixels, (h, w, 3), to be matched within `tolerance` levels where visible; None if the file
+    must be refused, with `says` in the message. warns: text that a warning must contain.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Every awkward case; no two of one name."""
+    """Every awkward case, each with a unique name."""
     groups = (turned, plain, deep, profiled, shaped, broken)
     return [case for group in groups for case in group()]
 
 
 def write(folder: Path) -> dict[str, Path]:
-    """Writes every case into a folder: the files by their names."""
+    """Writes every case into a folder; returns the paths by name."""
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases():
         (folder / case.name).write_bytes(case.content)
@@ -84,8 +84,8 @@ def write(folder: Path) -> dict[str, Path]:
 
 
 def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """What a file holds, of which a viewer must make `upright`: EXIF 2.32 says on which side of the image the first
-    row and the first column are.
+    """The pixels to store so that a viewer shows `upright`: EXIF 2.32 defines on which side of the image the first row
+    and the first column are.
     """
     height, width = upright.shape[:2]
     y, x = np.mgrid[:height, :width]
@@ -137,13 +137,13 @@ def as_rgb(gray: np.ndarray) -> np.ndarray:
 
 
 def hiding(values: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Alpha, of the values' type, under which that one value is clear."""
+    """Alpha, of the values' type, that makes exactly that value transparent."""
     equal = np.equal(values, one).reshape(*values.shape[:2], -1).all(-1)
     return np.where(equal, 0, np.iinfo(values.dtype).max).astype(values.dtype)
 
 
 def plain() -> Iterator[Case]:
-    """Modes of 8 bits and fewer."""
+    """Modes with 8 bits or fewer."""
     ones = np.full_like(ALPHA, 255)
     levels = np.rint(np.linspace(0, 255, 6)).astype(np.uint8)
     indices = (np.arange(HEIGHT)[:, None] // 6 + np.arange(WIDTH) // 5) % 6
@@ -200,7 +200,7 @@ def plain() -> Iterator[Case]:
 
 
 def deep() -> Iterator[Case]:
-    """More than 8 bits."""
+    """Modes with more than 8 bits."""
     rgba, grays = np.dstack([RGB16, ALPHA16]), as_rgb(GRAY16)
     for kind, write_one in (("png", png), ("tif", tiff)):
         yield Case(f"gray16.{kind}", write_one(GRAY16), grays)
@@ -212,9 +212,11 @@ def deep() -> Iterator[Case]:
     yield Case("gray16_motorola.tif", tiff(GRAY16, ">"), grays)
     yield Case("unknown_fourth16.tif", tiff(rgba, t338=0), RGB16)
     multiplied = np.rint(RGB16 * (ALPHA16[..., None] / 65535)).astype(np.uint16)
-    seen = np.where(ALPHA16[..., None] > 6000, RGB16, 0)
+    visible = np.where(ALPHA16[..., None] > 6000, RGB16, 0)
     premultiplied = tiff(np.dstack([multiplied, np.where(ALPHA16 > 6000, ALPHA16, 0)]), t338=1)
-    yield Case("premultiplied16.tif", premultiplied, seen, np.where(ALPHA16 > 6000, ALPHA16, 0), tolerance=6)
+    yield Case(
+        "premultiplied16.tif", premultiplied, visible, np.where(ALPHA16 > 6000, ALPHA16, 0), tolerance=6
+    )
     clear = hiding(RGB16, RGB16[4, 7])
     yield Case(
         "one_colour_clear16.png",
@@ -225,11 +227,11 @@ def deep() -> Iterator[Case]:
     yield Case("one_gray_clear16.png", png(GRAY16, chunk(b"tRNS", struct.pack(">H", GRAY16[0, 5]))), grays,
                hiding(GRAY16, GRAY16[0, 5]))  # fmt: skip
     yield Case("interlaced16.png", png(RGB16, interlaced=True), RGB16)
-    whole = np.rint(GRAY16.astype(float)).astype(np.int32)
-    yield Case("gray32.tif", saved(Image.fromarray(whole), "TIFF"), grays)
+    integers = np.rint(GRAY16.astype(float)).astype(np.int32)
+    yield Case("gray32.tif", saved(Image.fromarray(integers), "TIFF"), grays)
     for top in (1, 255, 65535):
         values = (GRAY16 / 65535 * top).astype(np.float32)
-        values.flat[0] = top  # that shows the range
+        values.flat[0] = top  # reveals the range
         expected = as_rgb(np.rint(values.astype(np.float64) * (65535 / top)).astype(np.uint16))
         yield Case(f"float_to_{top}.tif", tiff(values), expected, tolerance=1)
     yield Case("float_not_finite.tif", tiff(np.full((4, 4), np.nan, np.float32)), says="not finite")
@@ -241,10 +243,10 @@ def deep() -> Iterator[Case]:
 
 
 def profiled() -> Iterator[Case]:
-    """With a colour profile, right or wrong."""
+    """Images with a colour profile, valid or invalid."""
     linears = {"adobe": (ADOBE, ADOBE_XY, lambda v: v**2.19921875), "p3": (P3, P3_XY, decode_srgb)}
     linears |= {"linear": (LIGHT, SRGB_XY, lambda v: v), "srgb": (SRGB, SRGB_XY, decode_srgb)}
-    near = matrix_profile(SRGB_XY, gamma(2.0))  # near, but not it
+    near = matrix_profile(SRGB_XY, gamma(2.0))  # close to sRGB, but different
     linears["near"] = (near, SRGB_XY, lambda v: v**2.0)
     for name, (icc, xys, decode) in linears.items():
         eight = to_levels(as_srgb(decode(RGB / 255), xys), np.uint8)
@@ -298,7 +300,7 @@ def to_levels(values: np.ndarray, kind: type) -> np.ndarray:
 
 
 def shaped() -> Iterator[Case]:
-    """Odd sizes, names, and ways of storing."""
+    """Unusual sizes, names and encodings."""
     dot, line = np.full((1, 1, 3), 77, np.uint8), np.tile(RGB[:1], (1, 12, 1))[:, :300]
     yield Case("one_pixel.png", png(dot), dot)
     yield Case("one_pixel.gif", saved(Image.fromarray(dot[..., 0]), "GIF"), dot)
@@ -330,18 +332,18 @@ def shaped() -> Iterator[Case]:
 
 
 def broken() -> Iterator[Case]:
-    """What must be refused."""
+    """Files that must be refused."""
     noise = np.random.default_rng(0).integers(0, 65536, (40, 40, 3)).astype(np.uint16)
     image = Image.fromarray((noise >> 8).astype(np.uint8))
-    whole = {kind: saved(image, name) for kind, name in _NAMES.items()}
-    whole |= {"16.png": png(noise), "16.tif": tiff(noise)}
-    for kind, content in whole.items():
+    intact = {kind: saved(image, name) for kind, name in _NAMES.items()}
+    intact |= {"16.png": png(noise), "16.tif": tiff(noise)}
+    for kind, content in intact.items():
         for share in (1, 5, 9):
             name = f"cut{share}{kind}" if kind[0] == "1" else f"cut{share}.{kind}"
             yield Case(name, content[: max(4, len(content) * share // 10)])
     yield Case("zero_bytes.png", b"", says="is empty")
     yield Case("zero_bytes.jpg", b"", says="is empty")
-    yield Case("text.png", b"Hello, this is no image.\n" * 20, says="not a readable image")
+    yield Case("text.png", b"Hello, this is not an image.\n" * 20, says="not a readable image")
     yield Case("html.jpg", b"<html>\n<body>not found</body>\n</html>\n", says="not a readable image")
     yield Case(
         "postscript.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", says="not a readable image"

@@ -1,5 +1,5 @@
-"""Image files written byte by byte, colour profiles with them, and what colours they must be read as: all from the
-definitions, without the package.
+"""Image files and colour profiles written byte by byte, and the colours they must be read as, all computed from the
+definitions without the package.
 """
 
 import io
@@ -44,7 +44,7 @@ def icc_chunk(profile: bytes) -> bytes:
 
 
 def tiff(values: np.ndarray, order: str = "<", icc: bytes = b"", **tags: int) -> bytes:
-    """A TIFF of (h, w) or (h, w, c) values in one strip, not compressed."""
+    """An uncompressed TIFF of (h, w) or (h, w, c) values in one strip."""
     values = values.reshape(*values.shape[:2], -1)
     height, width, channels = values.shape
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
@@ -78,7 +78,7 @@ def tiff(values: np.ndarray, order: str = "<", icc: bytes = b"", **tags: int) ->
 
 
 def exif(orientation: int = 1, thumbnail: bytes = b"") -> bytes:
-    """EXIF, big-endian: maker, orientation, a date in its own directory, GPS, and perhaps a thumbnail."""
+    """Big-endian EXIF: maker, orientation, a date in its own directory, GPS and an optional thumbnail."""
     ifd0 = 8
     gps_ifd = (exif_ifd := ifd0 + 2 + 4 * 12 + 4) + 2 + 12 + 4
     maker = gps_ifd + 2 + 12 + 4
@@ -113,7 +113,7 @@ def xyz(xy: tuple[float, float]) -> np.ndarray:
 
 
 def primaries(xys) -> np.ndarray:
-    """Linear RGB to XYZ, both of white D65."""
+    """The matrix from linear RGB to XYZ, both with white point D65."""
     directions = np.stack([xyz(xy) for xy in xys], 1)
     return directions * np.linalg.solve(directions, xyz(D65))
 
@@ -128,12 +128,12 @@ def decode_srgb(encoded: np.ndarray) -> np.ndarray:
 
 
 def as_srgb(linear: np.ndarray, xys) -> np.ndarray:
-    """sRGB, 0 to 1, of linear light of other primaries."""
+    """Linear light of other primaries as sRGB, 0 to 1."""
     return encode_srgb(linear @ np.linalg.solve(primaries(SRGB_XY), primaries(xys)).T)
 
 
 def lab_as_srgb(lab: np.ndarray) -> np.ndarray:
-    """sRGB, 0 to 1, of CIELAB under D50."""
+    """CIELAB under D50 as sRGB, 0 to 1."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     under_d50 = np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * xyz(D50)
@@ -141,7 +141,7 @@ def lab_as_srgb(lab: np.ndarray) -> np.ndarray:
 
 
 def adaptation() -> np.ndarray:
-    """D65 to D50, Bradford."""
+    """The Bradford matrix from D65 to D50."""
     return np.linalg.inv(BRADFORD) @ np.diag((BRADFORD @ xyz(D50)) / (BRADFORD @ xyz(D65))) @ BRADFORD
 
 
@@ -159,9 +159,9 @@ def profile(space: bytes, connection: bytes, tags: dict[bytes, bytes], kind: byt
         data += content + bytes(-len(content) % 4)
     header = struct.pack(">I4sI4s4s4s", 0, b"\0\0\0\0", 0x02100000, kind, space, connection)
     header += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + fixed(*xyz(D50))
-    whole = bytearray(header.ljust(128, b"\0") + table + data)
-    struct.pack_into(">I", whole, 0, len(whole))
-    return bytes(whole)
+    content = bytearray(header.ljust(128, b"\0") + table + data)
+    struct.pack_into(">I", content, 0, len(content))
+    return bytes(content)
 
 
 def gamma(value: float) -> bytes:
@@ -190,7 +190,7 @@ def gray_profile(curve: bytes) -> bytes:
 
 
 def table_profile(space: bytes, weights: np.ndarray, offset: np.ndarray) -> bytes:
-    """A profile whose table gives CIELAB as offset + channels (0 to 1) @ weights, which no interpolation bends."""
+    """A profile whose table gives CIELAB as offset + channels (0 to 1) @ weights, which interpolation preserves."""
     channels = len(weights)
     corners = np.stack(np.meshgrid(*[[0, 1]] * channels, indexing="ij"), -1).reshape(-1, channels)
     lab = offset + corners @ weights

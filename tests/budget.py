@@ -1,7 +1,7 @@
-"""A budget of processor time for what is run over every method, so that twenty methods still fit into a test run.
+"""A budget of CPU time for tests that run over every method, so that twenty methods will fit into a test run.
 
-Tests marked `every_method` take the method's name as the parameter `name`. Their time is added up by method, over all
-workers, and the session fails when a method is over its budget.
+Tests marked `every_method` take the method's name as the parameter `name`. Their time is added up for each method over
+all workers, and the session fails if a method exceeds its budget.
 """
 
 import os
@@ -9,11 +9,11 @@ from collections import defaultdict
 
 import pytest
 
-SECONDS_A_METHOD = 15.0
+SECONDS_PER_METHOD = 15.0
 
 
 class Clock:
-    """Notes how long a test marked `every_method` kept the processor busy, where the report carries it along."""
+    """Records the CPU time of tests marked `every_method` in their reports."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
@@ -28,9 +28,9 @@ class Clock:
 
 
 class Budget:
-    """Adds up what the tests noted, by method, in the process that controls the workers."""
+    """Adds up the recorded times for each method, in the process that controls the workers."""
 
-    def __init__(self, seconds=SECONDS_A_METHOD):
+    def __init__(self, seconds=SECONDS_PER_METHOD):
         self.seconds = seconds
         self.spent = defaultdict(float)
 
@@ -41,9 +41,9 @@ class Budget:
                     self.spent[key.split()[1]] += seconds
 
     def exceeded(self):
-        """One line for each method that took too long."""
+        """Returns one line for each method that took too long."""
         return [
-            f"{method}: the tests run over every method took {spent:.1f} s, their budget is {self.seconds:g} s a method"
+            f"{method}: the tests run over every method took {spent:.1f} s; the budget is {self.seconds:g} s per method"
             for method, spent in sorted(self.spent.items())
             if spent > self.seconds
         ]
@@ -58,8 +58,8 @@ class Budget:
             terminalreporter.write_line(f"FAILED {line}", red=True)
 
 
-def register(config, seconds=SECONDS_A_METHOD):
-    """Registers the clock in every process, and the budget in the one that controls the others."""
+def register(config, seconds=SECONDS_PER_METHOD):
+    """Registers the clock in every process, and the budget in the controlling process."""
     config.pluginmanager.register(Clock())
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Budget(seconds))

@@ -1,4 +1,4 @@
-"""The budget of time a method, over a small session of its own."""
+"""The time budget per method, tested with a small session."""
 
 from pathlib import Path
 

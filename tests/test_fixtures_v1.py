@@ -1,6 +1,6 @@
-"""What the first version wrote is still read: its export translates, its run goes on, bit by bit on the same machine.
+"""Files of the first version still work: its export translates, its run resumes, bit-equal on the same machine.
 
-Everything goes through the command line. tests/fixtures/v1/README.md says how the files were made.
+Everything goes through the command line. tests/fixtures/v1/README.md documents how the files were made.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def gan_nst(folder, *arguments):
 
 
 def machine():
-    """What decides how floats are rounded."""
+    """Identifies what determines how floats are rounded."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     capability = torch.backends.cpu.get_cpu_capability()
@@ -54,7 +54,7 @@ def pixels(path):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A folder with the demo data set that the run was trained on, drawn anew."""
+    """A folder with the demo data set that the run was trained on, drawn again."""
     folder = tmp_path_factory.mktemp("v1")
     gan_nst(folder, "data", "demo", *EXPECTED["demo"])
     return folder
@@ -68,16 +68,16 @@ def test_an_export_translates_as_it_did(tmp_path):
     assert (found.dtype, found.shape) == (np.uint16, expected.shape)
     away = np.abs(found.astype(int) - expected)
     assert away.max() <= (0 if machine() == EXPECTED["machine"] else 16)
-    assert away.max() < expected.astype(int).std()  # there is something to get wrong
+    assert away.max() < expected.astype(int).std()  # the image has contrast
 
 
 @pytest.mark.parametrize(("direction", "name"), [("ab", "generator"), ("ba", "generator_ba")])
-def test_a_run_translates_as_its_exports_do(tmp_path, direction, name):
-    """From its checkpoint, when the exports are gone."""
+def test_a_run_translates_like_its_exports(tmp_path, direction, name):
+    """From its checkpoint, with the exports removed."""
     run = shutil.copytree(FIXTURES / "run", tmp_path / "run")
     files = [(run / f"{name}.safetensors").rename(tmp_path / "file.safetensors"), run]
-    for left in run.glob("*.safetensors"):
-        left.unlink()
+    for other in run.glob("*.safetensors"):
+        other.unlink()
     for number, source in enumerate(files):
         where = ["--output", tmp_path / f"{number}.png", "--device", "cpu", "--precision", "float32"]
         gan_nst(tmp_path, "translate", source, FIXTURES / "input.png", "--direction", direction, *where)
@@ -109,8 +109,8 @@ def test_a_run_resumes_as_it_did(world, tmp_path):
         np.testing.assert_allclose(tensor, expected[key], rtol=1e-6, atol=1e-6, err_msg=key)
 
 
-def test_going_on_changed_something():
-    """A negative control: the comparison above sees the difference that the later steps make."""
+def test_resuming_changed_the_generator():
+    """Negative control: the comparison above detects the difference that the later steps make."""
     before, after = (
         load_file(FIXTURES / "run" / "generator.safetensors"),
         FIXTURES / "resumed_generator.safetensors",

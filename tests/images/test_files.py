@@ -121,7 +121,7 @@ def test_float_gray_must_be_finite(tmp_path, value):
         read_image(save(Image.fromarray(values), tmp_path / "x.tif"))
 
 
-UPRIGHT = {  # what EXIF's orientation asks a viewer to do
+UPRIGHT = {  # what a viewer must do for each EXIF orientation
     1: lambda x: x,
     2: np.fliplr,
     3: lambda x: np.rot90(x, 2),
@@ -153,10 +153,10 @@ def test_an_invalid_orientation_is_ignored(tmp_path, orientation):
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_a_truncated_file_is_refused_in_one_line(tmp_path, suffix, share):
     noise = np.random.default_rng(2).integers(0, 256, (48, 48, 3), np.uint8)
-    whole = save(Image.fromarray(noise), tmp_path / f"whole{suffix}").read_bytes()
-    assert read_image(tmp_path / f"whole{suffix}").shape == noise.shape
+    intact = save(Image.fromarray(noise), tmp_path / f"intact{suffix}").read_bytes()
+    assert read_image(tmp_path / f"intact{suffix}").shape == noise.shape
     path = tmp_path / f"x{suffix}"
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(intact[: int(share * len(intact))])
     with pytest.raises(DataError) as caught:
         read_image(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -342,8 +342,8 @@ def test_a_folder_that_cannot_be_searched_is_reported(tmp_path):
     (tmp_path / "open" / "x.png").write_bytes(b"")
     (tmp_path / "shut").mkdir(mode=0)
     try:
-        told = r"shut: cannot be searched for images \(Permission denied\)$"
-        with modes_hold(), pytest.raises(DataError, match=told):
+        message = r"shut: cannot be searched for images \(Permission denied\)$"
+        with modes_hold(), pytest.raises(DataError, match=message):
             find_images(tmp_path)
     finally:
         (tmp_path / "shut").chmod(0o700)

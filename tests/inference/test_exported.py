@@ -48,8 +48,8 @@ def file(tmp_path, network):
 
 
 def test_an_exported_generator_is_loaded(file, network):
-    loaded, told = load_exported(file)
-    assert told == description(network)
+    loaded, described = load_exported(file)
+    assert described == description(network)
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     assert torch.equal(loaded(image), network.eval()(image))
     assert not loaded.training
@@ -60,16 +60,16 @@ def test_an_exported_generator_is_loaded(file, network):
 def test_equal_generators_give_equal_files(tmp_path, file):
     twin = generator()
     scores = {"error": 0.25, "ssim": 0.5}  # in another order
-    export(twin, description(twin, scores=scores), tmp_path / "elsewhere.safetensors")
-    assert (tmp_path / "elsewhere.safetensors").read_bytes() == file.read_bytes()
-    loaded, told = load_exported(file)
-    export(loaded, told, tmp_path / "again.safetensors")
+    export(twin, description(twin, scores=scores), tmp_path / "twin.safetensors")
+    assert (tmp_path / "twin.safetensors").read_bytes() == file.read_bytes()
+    loaded, described = load_exported(file)
+    export(loaded, described, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
 def test_other_weights_or_descriptions_give_other_files(tmp_path, file, network):
     export(generator(1), description(network), tmp_path / "weights.safetensors")
-    export(network, description(network, translation="ba"), tmp_path / "words.safetensors")
+    export(network, description(network, translation="ba"), tmp_path / "description.safetensors")
     contents = {path.read_bytes() for path in tmp_path.iterdir()}
     assert len(contents) == 3
 
@@ -78,9 +78,9 @@ def test_the_metadata_is_one_key_of_sorted_json(file, network):
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
     assert list(metadata) == ["gan_nst"]
-    told = json.loads(metadata["gan_nst"])
-    assert metadata["gan_nst"] == json.dumps(told, sort_keys=True, separators=(",", ":"))
-    assert build(told["network"]).spec == network.spec
+    parsed = json.loads(metadata["gan_nst"])
+    assert metadata["gan_nst"] == json.dumps(parsed, sort_keys=True, separators=(",", ":"))
+    assert build(parsed["network"]).spec == network.spec
     assert str(file.parent) not in metadata["gan_nst"]
 
 
@@ -119,8 +119,8 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_refused(file, share):
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
     assert "not a readable safetensors file" in refused(file)
 
 
@@ -143,7 +143,7 @@ def deep(levels):
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "3", "null", "{}", deep(100_000), '{"format": 2}', '"' + "\n" * 5 + '"'],
-    ids=["empty", "cut", "list", "number", "null", "nothing", "deep", "format", "string"],
+    ids=["empty", "truncated", "list", "number", "null", "nothing", "deep", "format", "string"],
 )
 def test_an_invalid_description_is_refused(tmp_path, text):
     path = tmp_path / "x.safetensors"
@@ -171,9 +171,9 @@ def test_an_invalid_description_is_refused(tmp_path, text):
     ],
 )
 def test_a_mismatched_description_is_refused(tmp_path, network, changes):
-    told = {**description(network).model_dump(mode="json"), **changes}
+    fields = {**description(network).model_dump(mode="json"), **changes}
     path = tmp_path / "x.safetensors"
-    save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
+    save_file(network.state_dict(), path, {"gan_nst": json.dumps(fields)})
     refused(path)
 
 
@@ -206,19 +206,19 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path, network, dtype):
 )
 def test_a_description_without_weights_allocates_nothing(tmp_path, network, monkeypatch, size):
     """Its weights would take up to 400 GB."""
-    told = {**description(network).model_dump(mode="json"), "network": {**SPEC, **size}}
+    fields = {**description(network).model_dump(mode="json"), "network": {**SPEC, **size}}
     path = tmp_path / "x.safetensors"
-    save_file(network.state_dict(), path, {"gan_nst": json.dumps(told)})
+    save_file(network.state_dict(), path, {"gan_nst": json.dumps(fields)})
     monkeypatch.setattr(torch.nn.init, "normal_", lambda x, *_: x if x.is_meta else pytest.fail("made"))
     assert "do not match" in refused(path)
 
 
 @pytest.mark.parametrize("text", ["x\n" * 10_000, "é" * 10_000, "\x1b[31m"])
 def test_an_invalid_description_is_reported_in_one_short_line(tmp_path, network, text):
-    told = description(network).model_dump(mode="json")
+    fields = description(network).model_dump(mode="json")
     for changes in ({text: 1}, {"format": text}, {"network": {**SPEC, text: 1}}, {"network": {"name": text}}):
         path = tmp_path / "x.safetensors"
-        save_file(network.state_dict(), path, {"gan_nst": json.dumps({**told, **changes})})
+        save_file(network.state_dict(), path, {"gan_nst": json.dumps({**fields, **changes})})
         message = refused(path)
         assert len(message) < 1000
         assert message == one_line(message)

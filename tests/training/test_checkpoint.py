@@ -27,7 +27,7 @@ def payload(step, size=4):
     return {**parts, "step": step, "state": {"w": torch.full((size,), float(step))}}
 
 
-def test_round_trip_and_the_newest_are_kept(tmp_path):
+def test_checkpoints_round_trip_and_only_the_newest_are_kept(tmp_path):
     for step in (1, 2, 30):
         checkpoint.save(tmp_path, payload(step), kept=2)
     assert [p.name for p in checkpoint.newest_first(tmp_path)] == ["step-0000030.pt", "step-0000002.pt"]
@@ -37,12 +37,12 @@ def test_round_trip_and_the_newest_are_kept(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text"])
-def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path, caplog, how):
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "text"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_previous_one(tmp_path, caplog, how):
     checkpoint.save(tmp_path, payload(1, 5000), kept=2)
     newest = checkpoint.save(tmp_path, payload(2, 5000), kept=2)
     data = bytearray(newest.read_bytes())
-    if how == "cut":
+    if how == "truncated":
         data = data[: len(data) // 2]
     elif how == "flipped":  # inside the tensor, where only the checksum reveals it
         at = data.index(torch.full((8,), 2.0).numpy().tobytes()) + 40
@@ -57,7 +57,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path, caplog, how):
     assert "using step-0000001.pt instead" in caplog.text
 
 
-def test_no_checkpoint_at_all_and_none_intact(tmp_path):
+def test_missing_and_damaged_checkpoints_are_reported(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints"):
         checkpoint.load_newest(tmp_path)
     (tmp_path / "step-0000001.pt").write_bytes(b"x")
@@ -83,7 +83,7 @@ class _Bomb:
         return (builtins.exec, ("import pathlib; pathlib.Path('executed').touch()",))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "step-0000001.pt"
     torch.save({"format": checkpoint.FORMAT, "state": _Bomb()}, path)
@@ -96,7 +96,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 
 
 class _FullDisk:
-    """A file whose disk is full after some bytes."""
+    """A file on a disk that is full after `room` bytes."""
 
     def __init__(self, file, room):
         self._file, self._room = file, room
@@ -132,12 +132,12 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
 
 def test_an_old_checkpoint_that_cannot_be_removed_is_only_a_warning(tmp_path, monkeypatch, caplog):
     """Its folder may be append-only; if the disk became read-only, the next write fails."""
-    whole = Path.unlink
+    real = Path.unlink
 
     def unlink(path, missing_ok=False):
         if path.name == "step-0000001.pt":
             raise OSError(errno.EPERM, "Operation not permitted")
-        whole(path, missing_ok=missing_ok)
+        real(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
     for step in (1, 2, 3, 4):
@@ -151,7 +151,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_only_a_warning(tmp_path, mo
 
 @pytest.mark.parametrize("links", [True, False])
 def test_a_checkpoint_kept_under_a_name_outlives_numbered_ones(tmp_path, monkeypatch, links):
-    """As a hard link, or as a copy where the system has none."""
+    """As a hard link, or as a copy if the system does not support links."""
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
@@ -169,9 +169,9 @@ def test_a_checkpoint_kept_under_a_name_outlives_numbered_ones(tmp_path, monkeyp
 
 
 def test_the_kept_checkpoint_gets_its_name_first(tmp_path, monkeypatch):
-    """A numbered checkpoint may note that it is kept: killed in between, it must not be the only one."""
-    whole, seen = os.replace, []
-    monkeypatch.setattr("os.replace", lambda a, b: (seen.append(os.path.basename(b)), whole(a, b)))
+    """A numbered checkpoint may record that it is kept: after a kill in between, `best.pt` must already exist."""
+    real, seen = os.replace, []
+    monkeypatch.setattr("os.replace", lambda a, b: (seen.append(os.path.basename(b)), real(a, b)))
     checkpoint.save(tmp_path, payload(1), kept=2, keep_as="best")
     assert seen == ["best.pt", "step-0000001.pt"]
 
@@ -224,7 +224,7 @@ def test_parts_of_another_type_are_refused(tmp_path, changes):
 
 
 def repacked(path, change):
-    """Writes the archive again with each member changed by `change(name, content)` and with correct checksums."""
+    """Rewrites the archive with each member changed by `change(name, content)` and with correct checksums."""
     with zipfile.ZipFile(path) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive:
@@ -241,7 +241,7 @@ def test_a_broken_pickle_is_refused(tmp_path, code):
     refusal(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "step-0000001.pt")
     assert "not a file" in refusal(tmp_path / "step-0000001.pt")
 

@@ -22,9 +22,9 @@ def arguments(datasets):
 
 
 @pytest.fixture(scope="module")
-def whole(arguments, tmp_path_factory):
+def reference(arguments, tmp_path_factory):
     """The uninterrupted run, loaded without workers."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder = tmp_path_factory.mktemp("reference") / "run"
     code, _, err = run("train", *arguments, "--output", folder)
     assert code == 0, err
     return folder
@@ -44,23 +44,23 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_stop_at(arguments, whole, tmp_path, workers):
+def test_after_stop_at(arguments, reference, tmp_path, workers):
     folder = tmp_path / "run"
     assert (
         run("train", *arguments, "--output", folder, "training.stop_at=37", f"data.workers={workers}")[0] == 0
     )
-    resume(folder)  # stop_at ended its own session alone
-    assert same_state(whole, folder)
-    assert losses(whole) == losses(folder)
+    resume(folder)  # stop_at applied to that session only
+    assert same_state(reference, folder)
+    assert losses(reference) == losses(folder)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_sigterm(arguments, whole, tmp_path, workers):
+def test_after_sigterm(arguments, reference, tmp_path, workers):
     folder = tmp_path / "run"
     process = start("train", *arguments, "--output", folder, f"data.workers={workers}")
     wait_for_step(process, folder, 40)
     assert process.poll() is None
-    os.killpg(process.pid, signal.SIGTERM)  # as supervisors do: to the loader's processes too
+    os.killpg(process.pid, signal.SIGTERM)  # like a supervisor, to the loader's processes as well
     code, _, err = finish(process)
     assert code == 143
     assert "--resume" in err
@@ -69,11 +69,11 @@ def test_after_sigterm(arguments, whole, tmp_path, workers):
     assert stopped < STEPS
     assert (folder / "checkpoints" / f"step-{stopped:07d}.pt").exists()
     resume(folder)
-    assert same_state(whole, folder)
+    assert same_state(reference, folder)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_after_sigkill_in_the_middle_of_an_interval(arguments, whole, tmp_path, workers):
+def test_after_sigkill_in_the_middle_of_an_interval(arguments, reference, tmp_path, workers):
     folder = tmp_path / "run"
     process = start("train", *arguments, "--output", folder, f"data.workers={workers}")
     wait_for_step(process, folder, 30)
@@ -83,22 +83,22 @@ def test_after_sigkill_in_the_middle_of_an_interval(arguments, whole, tmp_path, 
     assert code == -signal.SIGKILL
     assert 30 <= max(metrics(folder)) < STEPS
     resume(folder)
-    assert same_state(whole, folder)
-    assert losses(whole) == losses(folder)
+    assert same_state(reference, folder)
+    assert losses(reference) == losses(folder)
 
 
-def test_another_seed_is_another_run(arguments, whole, tmp_path):
-    """Negative control: the comparison sees a difference."""
+def test_another_seed_is_another_run(arguments, reference, tmp_path):
+    """Negative control: the comparison detects a difference."""
     folder = tmp_path / "run"
     assert run("train", *arguments, "--output", folder, "seed=1")[0] == 0
-    assert not same_state(whole, folder)
+    assert not same_state(reference, folder)
 
 
 def test_sigint_saves_and_exits_with_130(arguments, tmp_path):
     folder = tmp_path / "run"
     process = start("train", *arguments, "training.steps=100000", "data.workers=2", "--output", folder)
     wait_for_step(process, folder, 3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's processes too
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal, to the loader's processes as well
     code, _, err = finish(process)
     assert code == 130
     assert err.count("\n") == 1

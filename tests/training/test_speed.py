@@ -1,4 +1,4 @@
-"""What keeps a step fast, without a clock: nothing waits, the layout is kept, few graphs are compiled."""
+"""What keeps a step fast, tested without a clock: no waiting, one memory layout, few compiled graphs."""
 
 import copy
 import logging
@@ -22,7 +22,7 @@ PLAN = base.Plan(steps=20, steps_per_epoch=4)
 SMALL = {
     "generator": {"width": 4, "blocks": 1},
     "discriminator": {"width": 4, "layers": 2},
-    "replay": 0,  # its draws are numbers on the host, wherever the networks are
+    "replay": 0,  # its random draws are numbers on the host, on every device
 }
 
 
@@ -65,7 +65,7 @@ class Watch(TorchDispatchMode):
 
 @pytest.fixture
 def watch(monkeypatch):
-    """On the CPU, some ways to read numbers are not operations; they are watched by name."""
+    """On the CPU, some ways of reading numbers are not operations; those are patched by name."""
     watch = Watch()
 
     def watched(name, real):
@@ -96,7 +96,7 @@ def test_a_log_line_waits_once_an_update_and_for_the_guard(watch):
     assert watch.waited.count("item") == 1
 
 
-def test_what_is_logged_is_pooled_over_a_change_of_terms():
+def test_logged_means_survive_a_change_of_terms():
     means = Means()
     for _ in range(10):
         means.add(("g/content",), torch.tensor([1.0]))
@@ -105,7 +105,7 @@ def test_what_is_logged_is_pooled_over_a_change_of_terms():
     assert means.take() == {}
 
 
-def test_a_checkpoint_of_another_layout_resumes_alike():
+def test_a_checkpoint_with_another_memory_layout_resumes_identically():
     ours, other = make(), make()
     for trainer in (ours, other):
         trainer.train_step([images()])
@@ -166,17 +166,17 @@ def graphs(trainer, steps=3):
     return after
 
 
-# torch's compiler looks at its tensors in a way of which torch warns; it hides the warning from all but `-W error`.
-_LOOKS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+# torch's compiler accesses .grad in a way that makes torch warn, and hides the warning except under `-W error`.
+_GRAD_ACCESS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 
 
-@_LOOKS
+@_GRAD_ACCESS
 def test_few_graphs_are_compiled_and_all_at_the_first_step():
-    # Generators: 2, 3 and 1 images; discriminators: judging a fake, learning. Both of a kind share their graphs.
+    # Generators: 2, 3 and 1 images; discriminators: scoring a fake, training. Both networks of a kind share graphs.
     assert graphs(make()) == [5, 5, 5]
 
 
-@_LOOKS
+@_GRAD_ACCESS
 def test_compiled_networks_compute_the_same():
     if compilation._why_unavailable(CPU) is not None:
         pytest.skip("torch.compile is unavailable")
@@ -187,7 +187,7 @@ def test_compiled_networks_compute_the_same():
         losses.append(trainer.means.take())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for (name, a), b in zip(plain.method.named_parameters(), fast.method.parameters(), strict=True):
-        # In Adam's first step the sign of a gradient is all that counts, so where it is near 0 rounding shows.
+        # Adam's first step depends only on the sign of a gradient, so rounding matters where it is near 0.
         assert (a - b).abs().median() < 1e-7, name
     torch._dynamo.reset()
 
@@ -203,7 +203,7 @@ def test_compiled_networks_compute_the_same():
         ("always", "cpu", 1, True, "always"),
     ],
 )
-def test_networks_are_compiled_where_it_pays(
+def test_networks_are_compiled_when_it_pays_off(
     monkeypatch, caplog, choice, device, operations, works, resolved
 ):
     monkeypatch.setattr(compilation, "_why_unavailable", lambda device: None if works else "no g++")
@@ -222,7 +222,7 @@ def _fails(x):
     raise RuntimeError("no compiler\nand many lines")
 
 
-def test_activation_checkpointing_changes_no_number_and_stores_less():
+def test_activation_checkpointing_stores_less_with_equal_results():
     kept = {}
     trainers = {choice: make(activation_checkpointing=choice) for choice in (False, True)}
     for choice, trainer in trainers.items():
@@ -250,7 +250,7 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions():
 
     def hook(module, inputs, output):
         nonlocal counted
-        # Multiplications and additions: each output (of a transposed convolution: each input) meets the whole kernel.
+        # Multiplications and additions: the full kernel is applied to each output (transposed: to each input).
         larger = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         one = 2 * larger[:, 0].numel() * module.weight.numel()
         backward = module.weight.requires_grad + inputs[0].requires_grad
@@ -259,10 +259,10 @@ def test_the_operations_of_a_step_are_those_of_its_convolutions():
     for module in trainer.method.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(hook)
-    told = step_operations(trainer.method, 0, batch_size=2, crop_size=32)
+    operations = step_operations(trainer.method, 0, batch_size=2, crop_size=32)
     counted = 0
     trainer.train_step([images(2)])
-    assert told == counted
+    assert operations == counted
 
 
 def test_counting_operations_leaves_the_method_as_it_was():
@@ -277,26 +277,30 @@ def test_counting_operations_leaves_the_method_as_it_was():
     assert not any(p.requires_grad for p in trainer.method.parameters())
 
 
-def test_a_forecast_is_made_of_the_steps_after_the_first(monkeypatch):
-    clock = iter([100.0, 100.5, 101.0, 109.0, 109.5])  # after steps 11 to 15: 0.5 seconds, but for a hiccup
+def test_a_forecast_ignores_the_first_steps(monkeypatch):
+    clock = iter(
+        [100.0, 100.5, 101.0, 109.0, 109.5]
+    )  # after steps 11 to 15: 0.5 seconds each, except for a hiccup
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(forecast, "peak_memory", lambda device: 3 * 2**29)
     watching = Forecast(CPU, 10, 1000, growth=1.0)
-    told = [watching.after(step) for step in range(11, 20)]
-    assert [bool(line) for line in told] == [False] * 4 + [True] + [False] * 4
-    assert told[4] == "about 8 min for 990 steps of 0.5 s, and validation; 1.5 GiB of memory"
+    lines = [watching.after(step) for step in range(11, 20)]
+    assert [bool(line) for line in lines] == [False] * 4 + [True] + [False] * 4
+    assert lines[4] == "about 8 min for 990 steps of 0.5 s, and validation; 1.5 GiB of memory"
 
 
-def test_a_forecast_in_a_warm_up_is_of_the_steps_after_it(monkeypatch):
+def test_a_forecast_during_warm_up_covers_the_steps_after_it(monkeypatch):
     clock = iter([0.0, 0.5, 1.0, 1.5, 2.0])
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     watching = Forecast(CPU, 0, 100, growth=3.0)
-    told = [watching.after(step) for step in range(1, 6)]
-    assert told[-1].startswith("about 2 min for 100 steps of 1.5 s")
+    lines = [watching.after(step) for step in range(1, 6)]
+    assert lines[-1].startswith("about 2 min for 100 steps of 1.5 s")
 
 
 def test_the_time_left_ignores_the_first_step(monkeypatch, tmp_path, caplog):
-    clock = iter([0.0, 100.0, 110.0])  # the start, the end of a first step that compiles, ten steps later
+    clock = iter(
+        [0.0, 100.0, 110.0]
+    )  # the start, the end of the first step (which compiles), ten steps later
     monkeypatch.setattr(monitor.time, "perf_counter", lambda: next(clock))
     caplog.set_level(logging.INFO)
     watching = monitor.Monitor(tmp_path, 0, 61)
