@@ -11,7 +11,7 @@ from gan_nst.data.frames import Frames, take_frames
 from gan_nst.data.smoothing import share_smoothed, smooth_edges
 from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
-from gan_nst.inference.outputs import plan_outputs
+from gan_nst.inference.outputs import plan_outputs, remove_unfinished
 from gan_nst.runs.prepare import DEMO_DOMAIN, draw_if_missing
 from gan_nst.runs.settings import find_config, load_settings
 
@@ -50,6 +50,7 @@ def data_smooth(images: Path | str, output: Path | str, options: SmoothOptions =
     CartoonGAN's discriminator is shown as negatives. Raises DataError for what cannot be read or written.
     """
     targets = plan_outputs(Path(images), Path(output))
+    remove_unfinished(targets.values())
     shares = []
     for file, target in track(list(targets.items()), "smoothing edges"):
         image = read_image(file)

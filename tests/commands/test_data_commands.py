@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers_runs import one_line
 
+from gan_nst.core.files import temporary_path
 from gan_nst.data.demo import draw_cartoon, make_scene
 from gan_nst.data.smoothing import smooth_edges
 from gan_nst.images.arrays import resize_image
@@ -32,6 +33,14 @@ def test_smooth_overwrites_no_image(gan_nst, datasets):
     before = [file.read_bytes() for file in find_images(folder)]
     one_line(gan_nst("data", "smooth", folder, folder), "overwrite an input")
     assert [file.read_bytes() for file in find_images(folder)] == before
+
+
+def test_smooth_removes_what_a_killed_process_left(gan_nst, datasets, tmp_path):
+    folder = datasets / "photo2cartoon" / "trainB"
+    left = temporary_path(tmp_path / find_images(folder)[0].name)
+    left.touch()
+    assert gan_nst("data", "smooth", folder, tmp_path)[0] == 0
+    assert not left.exists()
 
 
 def test_cartoons_without_edges_are_reported_before_training(gan_nst, tmp_path):
