@@ -18,7 +18,7 @@ from gan_nst.core.terminal import StopRequest, stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast, compile_networks
-from gan_nst.training.guard import FailureReporter, Guard, ImagesOf
+from gan_nst.training.guard import Guard, ImagesOf
 from gan_nst.training.monitor import Monitor
 from gan_nst.training.optimizers import Ema, make_optimizer, restore_optimizer
 from gan_nst.training.settings import TrainingSettings
@@ -84,8 +84,7 @@ class Trainer:
         self.roles = method.roles()
         self.optimizers = {name: make_optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
-        self.guard = Guard(device, lasting=settings.on_nonfinite == "stop")
-        self.failures = FailureReporter(self.guard, settings, checkpoints, images_of, precision)
+        self.guard = Guard(device, settings.on_nonfinite == "stop", checkpoints, images_of)
         # Running statistics, for example, which a forward pass changes.
         self._buffers = [buffer for role in self.roles.values() for buffer in role.networks.buffers()]
         self.means = Means()  # of "<role>/<term>" and "gradient_norm/<role>", since the last log
@@ -168,7 +167,7 @@ class Trainer:
 
         keep_as: a name under which it is also kept.
         """
-        self.failures.raise_if_stopped()
+        self.guard.raise_if_stopped()
         states = distributed.gather(_random_state(self.device))
         if distributed.rank() != 0:
             return
@@ -210,7 +209,7 @@ class Trainer:
         ]
         if not due:
             return IntervalResult()
-        self.failures.raise_if_stopped()
+        self.guard.raise_if_stopped()
         began = time.perf_counter()
         results = [
             result
@@ -266,7 +265,7 @@ class Trainer:
         """Logs the means since the last time, and more scalars. After the forecast of the first steps, this is the only
         place in the loop that waits for the device.
         """
-        scalars = self.failures.report(self.step - self._logged[0]) | self.means.take()
+        scalars = self.guard.report(self.step - self._logged[0]) | self.means.take()
         if self.monitor is None:
             self._logged = (self.step, time.perf_counter())
             return

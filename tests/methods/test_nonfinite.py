@@ -106,7 +106,7 @@ def check_skipped(trainer, number, batches, role, wanted):
     before = snapshot(trainer)
     trainer.train_step(batches)
     assert moved(before, snapshot(trainer)) <= may_move(trainer, number), wanted
-    skipped, (failure,) = trainer.guard.take()
+    skipped, failure = trainer.guard.take()
     assert (skipped, failure.step) == (1, trainer.step)
     assert failure.terms[0] == wanted
     assert {term.split("/")[0] for term in failure.terms} <= {role, "gradient_norm"}

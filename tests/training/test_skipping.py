@@ -46,9 +46,8 @@ def test_skipped_steps_are_counted_and_reported(tmp_path, caplog):
     assert all(isinstance(value, float) for line in lines for key, value in line.items() if key != "step")
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [
-        "1 step skipped: step 3: generator/bad not finite, with the images a/2-0.png",
-        "2 steps skipped: step 13: generator/bad not finite, with the images a/12-0.png; "
-        "step 15: generator/bad not finite, with the images a/14-0.png",
+        "1 step skipped, first at step 3: generator/bad not finite, with the images a/2-0.png",
+        "2 steps skipped, first at step 13: generator/bad not finite, with the images a/12-0.png",
     ]
 
 
@@ -67,9 +66,8 @@ def test_what_is_reported_is_bounded(tmp_path, caplog):
     trainer = skipping(tmp_path, set(range(0, 100, 2)), images_of=many, log_every=100)
     trainer.run(100)
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.startswith("50 steps skipped")
-    assert warning.endswith("a/4-0.png, a/4-1.png, a/4-2.png and 497 more; and 47 more steps")
-    assert len(warning) < 500
+    assert warning.startswith("50 steps skipped, first at step 1: ")
+    assert warning.endswith("a/0-0.png, a/0-1.png, a/0-2.png and 497 more")
 
 
 def test_means_exclude_skipped_steps():
@@ -81,7 +79,7 @@ def test_means_exclude_skipped_steps():
 
 
 @pytest.mark.parametrize("log_every", [1, 5, 10, 20])
-def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
+def test_too_many_skipped_steps_end_the_run(tmp_path, log_every, caplog):
     """More than half of at least ten steps: from step 21 on, two of three."""
     bad = {step for step in range(20, 100) if step % 3}
     trainer = skipping(tmp_path, bad, log_every=log_every, checkpoint_every=10, images_of=images)
@@ -89,7 +87,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
         trainer.run(100)
     message = str(raised.value)
     assert "steps were skipped" in message
-    assert "generator/bad not finite, with the images" in message
+    assert "generator/bad not finite, with the images" in caplog.text
     assert "training.init_from=" in message
     assert "on_nonfinite=skip" not in message
     assert "\n" not in message
@@ -99,9 +97,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every):
 
 def test_too_many_skipped_steps_end_the_run_at_a_report_without_one(tmp_path):
     """Nine of nine are too few to judge, but still count when the tenth step is sound."""
-    with pytest.raises(
-        TrainingError, match=r"9 of the last 10 steps were skipped, the latest at step 3: generator/bad"
-    ):
+    with pytest.raises(TrainingError, match="9 of the last 10 steps were skipped"):
         skipping(tmp_path, set(range(9)), log_every=9).run(10)
 
 
@@ -127,16 +123,16 @@ def test_a_run_that_skips_resumes_bit_exactly(tmp_path):
     assert not torch.equal(next(sound.method.parameters()), next(whole.method.parameters()))
 
 
-def test_the_message_names_a_few_images_and_fits_the_settings(tmp_path):
-    poison = ({3}, to_nan)
-    trainer = make_trainer(tmp_path, poison, images_of=lambda step: images(step, 8), gradient_clip=1.0)
+def test_the_message_names_a_few_images_and_what_to_do(tmp_path):
+    trainer = make_trainer(tmp_path, ({3}, to_nan), images_of=lambda step: images(step, 8))
     with pytest.raises(TrainingError) as raised:
         trainer.run(20)
     newest = tmp_path / "checkpoints" / "step-0000000.pt"
     assert str(raised.value) == (
         "step 4: generator/bad not finite, with the images a/3-0.png, a/3-1.png, a/3-2.png and 5 more; it never "
         f"reached the weights. {newest} is from before. To skip such steps: gan-nst train --resume {tmp_path} "
-        f"training.on_nonfinite=skip; or start a new run with training.init_from={tmp_path} and a lower learning rate"
+        f"training.on_nonfinite=skip; or start a new run with training.init_from={tmp_path} and a lower learning "
+        "rate, training.gradient_clip=1 or precision=float32"
     )
 
 
@@ -189,18 +185,21 @@ def test_running_statistics_and_clipped_weights_are_undone(tmp_path, choice):
         assert torch.equal(value, before[key]) == (choice == "stop"), key
 
 
-def test_the_guard_remembers_the_first_failures_and_counts_all():
-    guard = Guard(torch.device("cpu"), lasting=False)
-    for step in range(40):
-        guard.begin()
-        guard.check(step, ("g/x", "g/y"), torch.tensor([1.0, NAN if step % 2 else 1.0]))
-        guard.check(step, ("d/x",), torch.tensor([NAN]))  # in even steps only, it is the first
-    skipped, failures = guard.take()
-    assert skipped == 40
-    assert [(failure.step, failure.terms) for failure in failures] == [
-        (step, ("g/y",) if step % 2 else ("d/x",)) for step in range(16)
-    ]
-    assert guard.take() == (0, [])
+def test_the_guard_remembers_the_first_failure_and_counts_all(tmp_path):
+    guard = Guard(torch.device("cpu"), stops=False, checkpoints=tmp_path)
+    for start, term in ((0, "d/x"), (1, "g/y")):
+        for step in range(start, 40):
+            guard.begin()
+            guard.check(
+                step, ("g/x", "g/y", "gradient_norm/g"), torch.tensor([1.0, NAN if step % 2 else 1.0, 1.0])
+            )
+            guard.check(
+                step, ("d/x", "gradient_norm/d"), torch.tensor([NAN, NAN])
+            )  # in even steps only, it is the first
+        skipped, failure = guard.take()
+        assert skipped == 40 - start
+        assert (failure.step, failure.terms) == (start, (term,))
+        assert guard.take() == (0, None)
 
 
 @pytest.mark.parametrize("spoil", [to_nan, with_nan])
