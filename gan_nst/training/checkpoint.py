@@ -1,5 +1,6 @@
 """Checkpoints: one file each, written atomically, and read without running code from it."""
 
+import contextlib
 import logging
 import os
 import pickle
@@ -13,15 +14,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from gan_nst.core.errors import (
-    CheckpointError,
-    SettingsError,
-    cannot_write,
-    format_size,
-    format_value,
-    reason,
-    shorten,
-)
+from gan_nst.core.errors import CheckpointError, SettingsError, cannot_write, format_size, reason, shorten
 from gan_nst.core.files import atomic_write
 from gan_nst.core.legacy import upgrade_checkpoint
 from gan_nst.core.settings import Section, validate
@@ -70,19 +63,16 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
     path = folder / f"step-{payload['step']:07d}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
+        with atomic_write(path, sync=True) as temporary:
             _write(temporary, {"format": FORMAT, **payload})
             if keep_as is not None:  # first: the checkpoint's notes may name it
                 with atomic_write(folder / f"{keep_as}.pt") as kept_file:
                     _link_or_copy(temporary, kept_file)
-        _sync_folder(folder)
     except OSError as error:
         raise CheckpointError(f"{cannot_write(path, error)}; {_advice(folder)}") from None
     for old in newest_first(folder)[kept:]:
-        try:
-            old.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning(f"{old}: could not be removed ({reason(error)}); it is no longer needed")
+        with contextlib.suppress(OSError):
+            old.unlink()
     return path
 
 
@@ -96,15 +86,11 @@ def load(path: Path) -> dict[str, Any]:
     """Returns the content of a checkpoint, on the CPU, with every part of its type. Raises CheckpointError if it is
     damaged or of another format.
     """
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: not a file")
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch does not compare the checksums that it writes
                 raise ValueError("a checksum differs")
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: not a gan_nst checkpoint (it contains more than plain data and tensors)"
@@ -112,9 +98,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file can make torch raise anything
         raise CheckpointError(f"{path}: damaged or not a checkpoint ({shorten(reason(error))})") from None
     if isinstance(payload, dict) and isinstance(payload.get("format"), int) and payload["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: has format {format_value(payload['format'])}; this version reads format {FORMAT}"
-        )
+        raise CheckpointError(f"{path}: has format {payload['format']}; this version reads format {FORMAT}")
     try:
         validate(_Payload, payload)
     except SettingsError as error:
@@ -128,23 +112,19 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
 
     Raises CheckpointError if there is none.
     """
-    failures: list[CheckpointError] = []
-    for path in newest_first(folder):
+    *newer, oldest = newest_first(folder) or [None]
+    if oldest is None:
+        raise CheckpointError(f"{folder}: no checkpoints found; train first, or give another run")
+    for path in newer:
         try:
-            payload = load(path)
+            return path, load(path)
         except CheckpointError as error:
-            failures.append(error)
-            continue
-        for failure in failures:
-            log.warning(f"{failure}; using {path.name} instead")
-        return path, payload
-    if failures:
-        raise failures[0]
-    raise CheckpointError(f"{folder}: no checkpoints found; train first, or give another run")
+            log.warning(f"{error}; trying the checkpoint before it")
+    return oldest, load(oldest)
 
 
 def _write(path: Path, payload: dict[str, Any]) -> None:
-    """Writes a payload and flushes it to the disk. Raises OSError."""
+    """Writes a payload. Raises OSError."""
     with open(path, "wb") as file:
         try:
             torch.save(payload, file)
@@ -152,8 +132,6 @@ def _write(path: Path, payload: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _link_or_copy(file: Path, name: Path) -> None:
@@ -161,18 +139,6 @@ def _link_or_copy(file: Path, name: Path) -> None:
         os.link(file, name)
     except OSError:
         shutil.copyfile(file, name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, where the system can open folders."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _advice(folder: Path) -> str:

@@ -81,7 +81,7 @@ def test_settings(gan_nst, tiny, override, parts):
 
 
 def test_settings_files(gan_nst, tmp_path):
-    one_line(gan_nst("train", "nothing.yaml"), "nothing.yaml", "no such settings file")
+    one_line(gan_nst("train", "nothing.yaml"), "nothing.yaml", "cannot be read (No such file or directory)")
     broken = tmp_path / "broken.yaml"
     broken.write_text("method: {name: [")
     one_line(gan_nst("train", broken), "broken.yaml", "not valid YAML")
