@@ -112,15 +112,15 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
 
     Raises CheckpointError if there is none.
     """
-    *newer, oldest = newest_first(folder) or [None]
-    if oldest is None:
+    paths = newest_first(folder)
+    if not paths:
         raise CheckpointError(f"{folder}: no checkpoints found; train first, or give another run")
-    for path in newer:
+    for path in paths[:-1]:
         try:
             return path, load(path)
         except CheckpointError as error:
             log.warning(f"{error}; trying the checkpoint before it")
-    return oldest, load(oldest)
+    return paths[-1], load(paths[-1])
 
 
 def _write(path: Path, payload: dict[str, Any]) -> None:
