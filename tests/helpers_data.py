@@ -1,9 +1,12 @@
 """Images and data settings for the tests of the data layers."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from gan_nst.data.cache import Entry
 from gan_nst.data.domains import DataSettings, Folder
 from gan_nst.images.files import write_image
 
@@ -33,6 +36,31 @@ def folder_of(files):
 
 def tiny_settings(root=Path("nowhere"), **options):
     return DataSettings(root=root, **{"load_size": 10, "crop_size": 8, **options})
+
+
+def rewrite_cache(path, change):
+    """Replaces the members of the archive at a cache's end; `change` takes and returns them by name."""
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        pixels = content[: min(member.header_offset for member in archive.infolist())]
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with open(path, "wb") as file:
+        file.write(pixels)
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, member in change(members).items():
+                archive.writestr(name, member)
+
+
+def with_entries(row=slice(None), **columns):
+    """A change of some columns in a cache's entries, for `rewrite_cache`: of one row, or of all."""
+
+    def change(members):
+        rows = np.frombuffer(members["entries"], np.int64).reshape(-1, len(Entry._fields)).copy()
+        for name, value in columns.items():
+            rows[row, Entry._fields.index(name)] = value
+        return {**members, "entries": rows.tobytes()}
+
+    return change
 
 
 class Bomb:

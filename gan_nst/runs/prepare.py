@@ -184,7 +184,7 @@ def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[D
     data_set = _locate(settings, saved)
     images: dict[str, Images] = {}
     opened: dict[str, dict[str, Folder]] = {}
-    # Training comes last: splits of one folder share a cache, and what is built last is there to stay.
+    # Training comes last: its images are the ones that are returned.
     order: tuple[Literal["test", "validation", "training"], ...] = ("test", "validation", "training")
     for split in order:
         folders: Mapping[str, Folder] = getattr(data_set, split)

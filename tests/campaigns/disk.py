@@ -39,7 +39,7 @@ _OF_TRAINING = {
     "events": "*/events.out.tfevents.*",
     "samples": "*/samples/.step-*.png.*.part",
     "settings": "*/.settings.yaml.*.part",
-    "cache": "datasets/.cache/*.bin",
+    "cache": "datasets/.cache/.*.bin.*.part",
     "export": "*/.generator.safetensors.*.part",
 }
 _DISPENSABLE = [_OF_TRAINING[name] for name in ("metrics", "events", "samples")] + [

@@ -1,20 +1,18 @@
-"""Hostile files in the cache: the manifest of decoded images, their pixels, and cached features."""
+"""Hostile files in the cache: decoded images, their entries, and cached features."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 from children import command, in_child
+from helpers_data import rewrite_cache, with_entries
 from helpers_runs import same_state
 from hostile_case import EVALUATE, Case, cli
 from hostile_files import pickle_format, pickles
 from job import newest_run
-
-from gan_nst.data.cache import Manifest, read_manifest, write_manifest
 
 _TRAIN, _EVALUATE = ("train", "tiny.yaml"), ("evaluate", "run", *EVALUATE, "--json", "scores.json")
 
@@ -25,44 +23,40 @@ def cache_cases(canary: Path, undisturbed: Path) -> Iterator[Case]:
     undisturbed: a folder next to the cases' base; it is created when it is first needed.
     """
     training, evaluating = partial(_training, undisturbed), partial(_evaluating, undisturbed)
-    for what, change in _manifest_changes().items():
-        yield training("cache", what, partial(_change_manifests, change))
+    for what, change in _changes().items():
+        yield training("cache", what, partial(_change_caches, change))
     for what, content in pickles(canary).items():
         form = pickle_format(what)
-        yield training(
-            f"cache, {form} as manifest", f"manifest {what}", partial(_overwrite, "*.npz", content)
-        )
+        yield training(f"cache, {form} as cache", f"file {what}", partial(_overwrite, "*.bin", content))
+        as_entries = partial(_change_caches, partial(_with_members, entries=content))
+        yield training(f"cache, {form} as entries", f"entries {what}", as_entries)
         if form == "pickle":  # pixels have no format, and unpickling ignores what follows the pickle
             yield training("cache, pixels", f"pixels {what}", partial(_overwrite_beginning, "*.bin", content))
         cached = partial(_overwrite, "features-*", content)
         yield evaluating(f"cache, {form} as features", f"features {what}", cached)
 
 
-def _manifest_changes() -> dict[str, Callable[[Manifest], Manifest | bytes]]:
-    def entries(**columns: int) -> Callable[[Manifest], Manifest]:
-        def change(manifest: Manifest) -> Manifest:
-            changed = {name: entry._replace(**columns) for name, entry in manifest.entries.items()}
-            return replace(manifest, entries=changed)
+Change = Callable[[dict[str, bytes]], dict[str, bytes]]
 
-        return change
 
+def _with_members(members: dict[str, bytes], **changed: bytes) -> dict[str, bytes]:
+    return {**members, **changed}
+
+
+def _changes() -> dict[str, Change]:
+    """Changes of the archive at a cache's end."""
     return {
-        "another file": lambda manifest: replace(manifest, data="../../../outside/secret.txt"),
-        "any file": lambda manifest: replace(manifest, data="/etc/passwd"),
-        "not a text": lambda manifest: replace(manifest, data=7),
-        "more than there is": lambda manifest: replace(manifest, end=10**15),
-        "deep": lambda manifest: b"[" * 100_000,
-        "long numbers": lambda manifest: b"9" * 10_000,
+        "deep": partial(_with_members, entries=b"[" * 100_000),
+        "long numbers": partial(_with_members, entries=b"9" * 10_000),
+        "paths that lead out": partial(_with_members, paths=b"/etc/passwd"),
+        "no paths": partial(_with_members, paths=b""),
         **{
-            f"{name} {value}": entries(**{name: value})
+            f"{name} {value}": with_entries(**{name: value})
             for name in ("side", "offset", "height", "width", "checksum")
             for value in (-1, -(10**6), 2**31 - 1, 0)
         },
-        "both negative": entries(height=-16, width=-16),
-        "paths that lead out": lambda manifest: replace(
-            manifest, entries=dict.fromkeys(["/etc/passwd"], next(iter(manifest.entries.values())))
-        ),
-        "an inflated image": entries(height=10**9, width=0),
+        "both negative": with_entries(height=-16, width=-16),
+        "an inflated image": with_entries(height=10**9, width=0),
     }
 
 
@@ -116,13 +110,9 @@ def _finished(undisturbed: Path) -> Path:
     return undisturbed
 
 
-def _change_manifests(change: Callable[[Manifest], Manifest | bytes], folder: Path) -> None:
-    for path in _all(folder, "*.npz"):
-        changed = change(read_manifest(path))
-        if isinstance(changed, bytes):
-            path.write_bytes(changed)
-        else:
-            write_manifest(path, changed)
+def _change_caches(change: Change, folder: Path) -> None:
+    for path in _all(folder, "*.bin"):
+        rewrite_cache(path, change)
 
 
 def _overwrite(pattern: str, content: bytes, folder: Path) -> None:

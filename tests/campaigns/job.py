@@ -12,7 +12,7 @@ from helpers_runs import CONFIG, TINY, metrics, same_state
 from PIL import Image
 from safetensors import safe_open
 
-from gan_nst.data.cache import read_manifest
+from gan_nst.data.cache import read_entries
 from gan_nst.data.demo import make_demo
 from gan_nst.runs.folder import RUNS
 
@@ -126,10 +126,8 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 
 
 def unfinished(place: Path) -> list[str]:
-    """Temporary files left in a folder: unfinished files, and caches that no manifest refers to."""
+    """Temporary files that were left in a folder."""
     left = [path for path in place.rglob("*") if path.name.endswith(".part") or ".latest-" in path.name]
-    known = {read_manifest(path).data for path in place.glob("datasets/.cache/*.npz")}
-    left += [path for path in place.glob("datasets/.cache/*.bin") if path.name not in known]
     return [str(path.relative_to(place)) for path in left]
 
 
@@ -155,8 +153,8 @@ def _read_completely(path: Path) -> None:
     elif path.suffix == ".png":
         with Image.open(path) as image:
             image.load()
-    elif path.parent.name == ".cache" and path.suffix == ".npz":
-        assert read_manifest(path).entries
+    elif path.parent.name == ".cache" and path.suffix == ".bin":
+        assert read_entries(path)
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".yaml":

@@ -31,7 +31,7 @@ NAME = "{:04d}/image-{:07d}.jpg"
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 # Of a file: its path, three references to it, its entry's seven numbers and its place in the order of two rounds.
-# At the peak a manifest's entries are Python objects.
+# At the peak a cache's entries are Python objects.
 HELD = sys.getsizeof(NAME.format(0, 0)) + 3 * 8 + 7 * 8 + 2 * 4
 PEAK = 3 * HELD
 
