@@ -1,13 +1,13 @@
 """Training batches as a function of the step: draws, augmentation and loader processes."""
 
-import contextlib
 import functools
 import hashlib
+import itertools
 import logging
+import math
 import os
 import random
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gan_nst.core.errors import DataError, SettingsError, listed
+from gan_nst.core.errors import DataError, SettingsError, listed, reason
 from gan_nst.data.cache import Images
 from gan_nst.data.domains import DataSettings, Folder, Stream
 from gan_nst.images.arrays import ImageArray, resize_image, to_float, to_tensor
@@ -155,7 +155,7 @@ class Batches:
         device: torch.device | None = None,
         timeout: float = 0.0,
     ) -> None:
-        """timeout: seconds to wait for a batch; 0: no limit."""
+        """timeout: seconds to wait for a batch from the loader processes; 0: no limit."""
         self._samples = samples
         self._batch_size = batch_size
         self._accumulation = accumulation
@@ -174,26 +174,33 @@ class Batches:
         """
         deaths = 0
         while True:
+            batches = None
             try:
-                with self._loading(step) as loader:
-                    while True:
-                        yield [self._to_device(self._next(loader, step)) for _ in range(self._accumulation)]
-                        step, deaths = step + 1, 0
-            except _WorkerDied as error:
-                deaths += 1
+                batches = self._start(step)
+                while True:
+                    yield [self._to_device(self._next(batches, step)) for _ in range(self._accumulation)]
+                    step, deaths = step + 1, 0
+            except (RuntimeError, ConnectionError, EOFError) as error:  # the last two break off a batch
+                if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                    raise
+                deaths, line = deaths + 1, reason(error)
                 if deaths == _DEATHS:
                     raise DataError(
-                        f"step {step}: a loader process died {deaths} times in a row ({error}), loading "
+                        f"step {step}: a loader process died {deaths} times in a row ({line}), loading "
                         f"{self._listed(step)}; resume, with fewer data.workers if memory is short"
                     ) from None
-                log.warning(f"step {step}: {error}; restarting the loader processes, which changes no batch")
+                log.warning(f"step {step}: {line}; restarting the loader processes, which changes no batch")
+            finally:
+                if self._workers and batches is not None:  # else they live as long as an error's traceback
+                    batches._shutdown_workers()  # type: ignore[attr-defined]
 
-    @contextlib.contextmanager
-    def _loading(self, step: int) -> Iterator[Iterator[dict[str, Tensor]]]:
-        """Torch's loader from a step on; its processes end with the context."""
+    def _start(self, step: int) -> Iterator[dict[str, Tensor]]:
+        """Torch's loader from a step on."""
         loader = DataLoader(
             self._samples,
-            batch_sampler=self._draws_from(step),
+            batch_sampler=(
+                self.draws(n, m) for n in itertools.count(step) for m in range(self._accumulation)
+            ),
             num_workers=self._workers,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_ignore_ctrl_c,
@@ -201,48 +208,30 @@ class Batches:
             generator=torch.Generator(),  # each start draws a seed; from the global one, resume would not be exact
         )
         handler = signal.getsignal(signal.SIGCHLD)
-        try:
-            with _worker_errors():
-                batches = iter(loader)
-        finally:  # torch's own handler would raise in the middle of a step, which then could not be repeated
-            if signal.getsignal(signal.SIGCHLD) is not handler:
-                signal.signal(signal.SIGCHLD, handler)
-        try:
-            yield batches
-        finally:
-            if self._workers:  # without this call they would live as long as the traceback of an error
-                batches._shutdown_workers()  # type: ignore[attr-defined]
+        batches = iter(loader)
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)  # torch's own raises in the middle of a step
+        return batches
 
     def _next(self, batches: Iterator[dict[str, Tensor]], step: int) -> dict[str, Tensor]:
-        """The next batch, or an error that says why there is none."""
-        if not self._workers:
-            with self._warning(step):
+        """The next batch, or an error in one line that says why there is none."""
+        until = time.monotonic() + (self._timeout or math.inf)
+        while True:
+            try:
                 return next(batches)
-        began = time.monotonic()
-        while not self._timeout or time.monotonic() < began + self._timeout:
-            with contextlib.suppress(_StillWaiting), _worker_errors():
-                return next(batches)
-        raise DataError(
-            f"step {step}: no batch within {self._timeout:g} s (data.timeout), loading {self._listed(step)}; "
-            "check that the disk responds, and resume"
-        )
-
-    @contextlib.contextmanager
-    def _warning(self, step: int) -> Iterator[None]:
-        """Without loader processes a batch that takes too long cannot be ended; a warning names its images."""
-
-        def warn() -> None:
-            late = f"step {step}: no batch within {self._timeout:g} s (data.timeout)"
-            log.warning(f"{late}; still loading {self._listed(step)}")
-
-        timer = threading.Timer(self._timeout, warn)
-        timer.daemon = True
-        if self._timeout:
-            timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+            except (DataError, SettingsError) as error:  # of a loader process: the last line of its traceback
+                line = str(error).strip().splitlines()[-1]
+                raise type(error)(
+                    line.removeprefix(f"gan_nst.core.errors.{type(error).__name__}: ")
+                ) from None
+            except RuntimeError as error:
+                if "DataLoader timed out" not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise DataError(
+                        f"step {step}: no batch within {self._timeout:g} s (data.timeout), loading "
+                        f"{self._listed(step)}; check that the disk responds, and resume"
+                    ) from None
 
     def _listed(self, step: int) -> str:
         """The images of a step, for a message."""
@@ -266,38 +255,6 @@ class Batches:
         """The draw indices of one micro-batch of a step, in this process."""
         first = ((step * self._accumulation + micro_batch) * self._processes + self._rank) * self._batch_size
         return list(range(first, first + self._batch_size))
-
-    def _draws_from(self, step: int) -> Iterator[list[int]]:
-        while True:
-            for micro_batch in range(self._accumulation):
-                yield self.draws(step, micro_batch)
-            step += 1
-
-
-class _WorkerDied(Exception):
-    """A loader process died."""
-
-
-class _StillWaiting(Exception):
-    """No batch came for a moment, and all loader processes are alive."""
-
-
-@contextlib.contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Torch's errors of its loader processes by their kind, and those of the data as one line without a traceback."""
-    try:
-        yield
-    except (DataError, SettingsError) as error:  # the message is the last line of the process's traceback
-        message = str(error).strip().splitlines()[-1]
-        raise type(error)(message.removeprefix(f"gan_nst.core.errors.{type(error).__name__}: ")) from None
-    except RuntimeError as error:
-        if "DataLoader timed out" in str(error):
-            raise _StillWaiting from None
-        if "DataLoader worker (pid" in str(error):
-            raise _WorkerDied(str(error).splitlines()[0]) from None
-        raise
-    except (ConnectionError, EOFError) as error:  # a process died while it handed over a batch
-        raise _WorkerDied(f"a DataLoader worker broke off ({error})") from None
 
 
 def _ignore_ctrl_c(worker: int) -> None:

@@ -328,13 +328,6 @@ def test_a_stalled_process_does_not_outlive_its_loader(impatient):
     assert multiprocessing.active_children() == []
 
 
-def test_without_processes_a_stall_is_reported_by_a_warning(caplog):
-    slow = batches_of(partial(time.sleep, 0.5), 0)
-    slow._timeout = 0.1
-    steps(slow, 0, 4)
-    assert any("no batch within 0.1 s (data.timeout); still loading 2.png" in m for m in caplog.messages)
-
-
 def message_of(batches):
     """The name and text of the error that ends the batches."""
     try:
