@@ -56,7 +56,9 @@ class DataSettings(Section):
         "auto", description="loader processes; auto: none on CPU, up to 4 for a GPU"
     )
     timeout: float = Field(
-        300.0, ge=0, description="seconds to wait for a batch before its images are reported; 0: no limit"
+        300.0,
+        ge=0,
+        description="seconds to wait for the loader processes before their images are reported; 0: no limit",
     )
     cache: str = Field(
         "auto",
@@ -91,6 +93,7 @@ class DataSettings(Section):
 
 
 DOMAINS = ("a", "b")
+_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,10 @@ def all_images(folder: Path) -> Folder:
     """Every image under a folder, in any layout, except in subfolders that cannot be searched. Raises DataError when
     there is none.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found = _folder(folder)
-    if found is None or not found.paths:
-        raise DataError(_no_images(folder, found))
-    return found
+    if found is None:
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    return _with_images(found)
 
 
 def locate(settings: DataSettings, base: Path | None = None, *, complete: bool = True) -> DataSet:
@@ -188,25 +189,30 @@ def locate(settings: DataSettings, base: Path | None = None, *, complete: bool =
     searched.
     """
     base = settings.root / settings.domain if base is None else base
-    given = {split: _find_split(settings, base, split) for split in ("train", "val", "test")}
-    existing = [folder for folders in given.values() for folder in folders.values() if folder is not None]
-    closed = [line for folder in existing for line in folder.missed.closed]
-    if closed and (complete or not any(folder and folder.paths for folder in given["train"].values())):
+    given = {(split, domain): _find(settings, base, split, domain) for split in _SPLITS for domain in DOMAINS}
+    closed = [line for folder in given.values() if folder is not None for line in folder.missed.closed]
+    if closed and (complete or not any(folder.paths for d in DOMAINS if (folder := given["train", d]))):
         raise DataError(closed[0])
     training = {}
     for domain in DOMAINS:
-        folder = given["train"][domain]
+        folder = given["train", domain]
         if folder is None:
-            raise DataError(_nothing_found(base, domain))
-        if not folder.paths and not folder.missed.closed:
-            raise DataError(_no_images(folder.root, folder))
-        training[domain] = folder
-    others: dict[str, dict[str, Folder]] = {}
+            where = (
+                f"{base}: no training images of domain {domain}"
+                if base.is_dir()
+                else f"{base}: no such folder"
+            )
+            raise DataError(
+                f"{where}; put images into {base / 'trainA'} and {base / 'trainB'}, or give data.a=FOLDER data.b=FOLDER"
+            )
+        training[domain] = folder if folder.missed.closed else _with_images(folder)
+    others: dict[str, dict[str, Folder]] = {"test": {}, "validation": {}}
+    held_out = set()
     for number, (split, word) in enumerate((("test", "test"), ("val", "validation"))):
-        others[word] = {}
         for domain in DOMAINS:
-            folder = given[split][domain]
+            folder = given[split, domain]
             if folder is None:
+                held_out.add(word)
                 count = len(training[domain].paths)
                 training[domain], folder = _hold_out(training[domain], settings.held_out, number)
                 if folder.paths:
@@ -214,7 +220,6 @@ def locate(settings: DataSettings, base: Path | None = None, *, complete: bool =
                         f"{folder.root}: no {word} split found; holding out {len(folder.paths)} of {count} images"
                     )
             others[word][domain] = folder
-    held_out = {w for split, w in (("val", "validation"), ("test", "test")) if None in given[split].values()}
     return DataSet(training, others["validation"], others["test"], frozenset(held_out))
 
 
@@ -250,19 +255,16 @@ def fingerprint(data_set: DataSet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _find_split(settings: DataSettings, base: Path, split: str) -> dict[str, Folder | None]:
-    if settings.a is not None and settings.b is not None:
-        own = {"train": (settings.a, settings.b), "test": (settings.test_a, settings.test_b)}.get(
-            split, (None, None)
-        )
-        folders = {}
-        for domain, path in zip(DOMAINS, own, strict=True):
-            folders[domain] = None if path is None else _folder(path)
-            if path is not None and folders[domain] is None:
-                name = domain if split == "train" else f"test_{domain}"
-                raise DataError(f"{path}: no such folder (data.{name})")
-        return folders
-    return {domain: _in_layouts(base, split, domain) for domain in DOMAINS}
+def _find(settings: DataSettings, base: Path, split: str, domain: str) -> Folder | None:
+    """The folder of a split's images of a domain: the one that the settings name, or else in one of the layouts."""
+    if settings.a is None:
+        return _in_layouts(base, split, domain)
+    name = {"train": domain, "test": f"test_{domain}", "val": ""}[split]
+    path = getattr(settings, name) if name else None
+    folder = None if path is None else _folder(path)
+    if path is not None and folder is None:
+        raise DataError(f"{path}: no such folder (data.{name})")
+    return folder
 
 
 def _in_layouts(base: Path, split: str, domain: str) -> Folder | None:
@@ -279,16 +281,13 @@ def _folder(path: Path) -> Folder | None:
     return Folder(path, tuple(image_names(path, missed)), missed)
 
 
-def _no_images(folder: Path, found: Folder | None) -> str:
-    closed = [] if found is None else found.missed.closed
-    return closed[0] if closed else f"{folder}: no images (looked for {LOOKED_FOR})"
-
-
-def _nothing_found(base: Path, domain: str) -> str:
-    missing = (
-        f"{base}: no such folder" if not base.is_dir() else f"{base}: no training images of domain {domain}"
-    )
-    return f"{missing}; put images into {base / 'trainA'} and {base / 'trainB'}, or give data.a=FOLDER data.b=FOLDER"
+def _with_images(folder: Folder) -> Folder:
+    """The folder, if it has images; otherwise raises DataError, which says why."""
+    if not folder.paths:
+        raise DataError(
+            next(iter(folder.missed.closed), f"{folder.root}: no images (looked for {LOOKED_FOR})")
+        )
+    return folder
 
 
 def _hold_out(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
