@@ -9,7 +9,6 @@ the effects of light, material and lens: texture, shading, soft shadows, haze, a
 
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,9 +255,9 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
     """Writes the demo data set: trainA and trainB (unpaired), and testA/testB, valA/valB (pairs of the same name).
 
     count: images in each training domain. held_out: pairs in each held-out split. The images are PNG, `size` x `size`
-    pixels. The folder appears complete or not at all, unless it is the current folder or has hidden files: there the
-    drawn folders are moved in one by one. Leftovers of a process that was killed are removed; of two processes drawing
-    at once the second waits. Raises DataError when `folder` is not empty or cannot be written.
+    pixels. The folder appears complete or not at all. Leftovers of a process that was killed are removed; of two
+    processes drawing at once the second waits. Raises DataError when `folder` is not empty, is the current one, or
+    cannot be written.
     """
     place = Path(os.path.realpath(folder))  # it may be a link to another disk
     building = place.with_name(f".{place.name}.part")
@@ -267,11 +266,14 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
         place.parent.mkdir(parents=True, exist_ok=True)
         with lock:
             try:
-                if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-                    raise DataError(f"{folder}: not empty; give a new folder, or remove this one first")
+                if place.exists() and (any(place.iterdir()) or place.samefile(".")):
+                    raise DataError(
+                        f"{folder}: not empty (hidden files count), or the current folder; give a new one, or remove "
+                        "it first"
+                    )
                 shutil.rmtree(building, ignore_errors=True)
                 _draw_all(building, size, count, seed, held_out)
-                _put(building, place)
+                os.replace(building, place)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
                 with suppress(OSError):
@@ -281,37 +283,19 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
 
 
 def _draw_all(folder: Path, size: int, count: int, seed: int, held_out: int) -> None:
-    images = list(_plan(count, held_out))
-    for split, domain, index, name in track(images, f"drawing the demo images ({size} pixels)"):
-        target = folder / f"{split}{domain.upper()}" / name
+    """The training domains show different scenes; held-out splits have both renderings of each scene."""
+    counts = {"train": count, "val": held_out, "test": held_out}
+    images = [(split, domain, n) for split in counts for domain in "ab" for n in range(counts[split])]
+    for split, domain, index in track(images, f"drawing the demo images ({size} pixels)"):
+        scene = make_scene(seed, f"train-{domain}" if split == "train" else split, index)
+        if domain == "a":
+            image, name = draw_photograph(scene, size, seed * 1_000_003 + index), "photo"
+        else:
+            image, name = draw_cartoon(scene, size), "cartoon"
+        name = name if split == "train" else "scene"
+        target = folder / f"{split}{domain.upper()}" / f"{name}-{index:05d}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_drawn(split, domain, index, size, seed))
-
-
-def _drawn(split: str, domain: str, index: int, size: int, seed: int) -> bytes:
-    """A demo image as PNG; the training domains show different scenes, held-out splits render each scene twice."""
-    scene = make_scene(seed, f"{split}-{domain}" if split == "train" else split, index)
-    image = (
-        draw_photograph(scene, size, seed * 1_000_003 + index) if domain == "a" else draw_cartoon(scene, size)
-    )
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-
-
-def _put(building: Path, folder: Path) -> None:
-    """Moves a finished data set to its place, which may have hidden files."""
-    if folder.exists() and (any(folder.iterdir()) or folder.samefile(".")):
-        for entry in building.iterdir():
-            entry.rename(folder / entry.name)
-    else:
-        os.replace(building, folder)
-
-
-def _plan(count: int, held_out: int) -> Iterator[tuple[str, str, int, str]]:
-    for split, images in (("train", count), ("val", held_out), ("test", held_out)):
-        for domain, kind in (("a", "photo"), ("b", "cartoon")):
-            for index in range(images):
-                name = f"{kind}-{index:05d}.png" if split == "train" else f"scene-{index:05d}.png"
-                yield split, domain, index, name
+        target.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
 
 
 def _muted(colour: NDArray[np.float32]) -> NDArray[np.float32]:

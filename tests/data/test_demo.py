@@ -198,20 +198,20 @@ def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
+def test_the_current_folder_is_refused(tmp_path, monkeypatch):
+    """Replaced, it would leave its shell in a deleted folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="or the current folder; give a new one"):
+        make_demo(Path("."), size=16, count=1, held_out=1)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["file", "file/world"])
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, name):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(DataError, match=r"could not be written \(.+\)"):
         make_demo(tmp_path / name, size=16, count=1, held_out=1)
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_hidden_files_do_not_fill_a_folder(tmp_path):
-    (tmp_path / "world").mkdir()
-    (tmp_path / "world" / ".gitkeep").write_text("")
-    make_demo(tmp_path / "world", size=16, count=1, held_out=1)
-    assert len(find_images(tmp_path / "world")) == 6
-    assert (tmp_path / "world" / ".gitkeep").exists()
 
 
 def test_a_link_to_a_folder_is_followed(tmp_path):
