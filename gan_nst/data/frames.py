@@ -22,7 +22,7 @@ from gan_nst.core.errors import DataError
 from gan_nst.core.terminal import track
 from gan_nst.images.arrays import ImageArray, shrink_image
 from gan_nst.images.files import find_images, read_image, write_image
-from gan_nst.images.video import CUT, SPIKE, Video, stamp
+from gan_nst.images.video import Video, is_cut, stamp
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +192,7 @@ def _look(reader: "Video", bars: Bars) -> Iterator[_Look]:
 def _classify(before: list[_Look], after: list[_Look]) -> _Look:
     """The last look of `before`, judged by those before and after it."""
     now, before = before[-1], before[:-1]
-    around = [look.change for look in before + after]
-    cut = now.change > max(CUT, SPIKE * sum(around) / max(1, len(around)))
+    cut = is_cut(now.change, [look.change for look in before + after])
     if cut:  # after a flash the image is the same as before
         pairs = (_difference(one.small, other.small) for one in before for other in [now, *after])
         cut = min(pairs) > 0.5 * now.change

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 Matrix = tuple[int, ...]
 
-CUT = 10.0  # mean difference of two thumbnails, of 255, above which there may be a cut
-SPIKE = 3.0  # ratio of a cut to the changes around it; animation on twos reaches 2
+_CUT = 10.0  # mean difference of two thumbnails, of 255, above which there may be a cut
+_SPIKE = 3.0  # ratio of a cut to the changes around it; animation on twos reaches 2
 
 _SAMPLED = 48  # frames
 _LEAD = 2.0  # seconds before the start to seek to, as seeking is inexact in some formats
@@ -36,6 +36,11 @@ _BT709, _BT601 = 1, 6  # FFmpeg's numbers for colour matrices
 _SCALERS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # swscale's numbers for the same
 _FULL, _LIMITED = 2, 1
 _FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate rounding, full chroma interpolation
+
+
+def is_cut(change: float, around: Collection[float]) -> bool:
+    """Whether a frame begins a scene, by how much thumbnails change, of 255: with this frame, and around it."""
+    return change > max(_CUT, _SPIKE * sum(around) / max(1, len(around)))
 
 
 class Video:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_nst.images.photo import Pixels
-from gan_nst.images.video import CUT, SPIKE
+from gan_nst.images.video import is_cut
 
 Field = NDArray[np.float32]
 Gray = NDArray[np.uint8]
@@ -40,7 +40,7 @@ class CutDetector:
         if before is None:
             return True
         change = float(np.abs(small - before).mean())
-        cut = change > max(CUT, SPIKE * sum(self._changes) / max(1, len(self._changes)))
+        cut = is_cut(change, self._changes)
         self._changes.append(change)
         return cut
 
