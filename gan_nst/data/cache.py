@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -185,7 +185,13 @@ def _update(
     cannot be written, which then is as it was.
     """
     cache.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(cache.with_suffix(".lock"), what):
+    lock = FileLock(cache.with_suffix(".lock"))
+    try:
+        held = lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        log.info(f"{lock.lock_file}: waiting for another process that is preparing {what}")
+        held = lock.acquire()
+    with held:
         remove_temporaries(cache.parent, {cache.name})  # of a process that was killed
         cached = read_entries(cache)
         if settings.cache == "auto" and not cached:
@@ -214,20 +220,6 @@ def _update(
                 archive.writestr("paths", b"\0".join(map(os.fsencode, entries)))
                 archive.writestr("entries", np.array(list(entries.values()), np.int64).tobytes())
         return entries, problems
-
-
-@contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=_PATIENCE)
-    except Timeout:
-        log.info(f"{path}: waiting for another process that is preparing {what}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_space(folder: Path, count: int, settings: DataSettings) -> None:
