@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import platform
 import re
 import sys
 import time
@@ -14,6 +15,7 @@ from torch.distributed import is_torchelastic_launched
 from torch.distributed.rendezvous import rendezvous
 
 from gan_nst.core.errors import SettingsError
+from gan_nst.core.version import __version__
 
 
 def choose_device(name: str) -> torch.device:
@@ -70,6 +72,20 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def full_precision(x: Tensor) -> Tensor:
     """Returns half-precision tensors as float32, others unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Returns what results and their times depend on besides the settings: versions, device, processor and system."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M)
+    return {
+        "gan_nst": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
+        "system": platform.system(),
+    }
 
 
 def peak_memory(device: torch.device) -> int:

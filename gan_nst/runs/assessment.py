@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,10 +20,10 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan_nst.core.device import choose_device, describe_machine
 from gan_nst.core.errors import DataError, writing
 from gan_nst.core.files import write_file
 from gan_nst.core.terminal import stop_on_signals, track
-from gan_nst.core.version import __version__
 from gan_nst.data.cache import Images
 from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import describe, diagnose
@@ -247,7 +246,7 @@ def _write_report(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets
         log.warning(f"no curves in the report: {error}")
     findings = [] if history is None else diagnose(history)
     training = {} if history is None else {"training": _training_time(history)}
-    content = {**evaluation, **training, "environment": _environment()}
+    content = {**evaluation, **training, "environment": describe_machine(choose_device("auto"))}
     settings = {} if history is None else history.settings
     title = [
         settings.get("data", {}).get("domain"),
@@ -292,17 +291,6 @@ def _training_time(history: History) -> dict[str, float]:
         "seconds": float(training + validation),
         "validation_seconds": validation,
         "validation_share": float(validation / (training + validation)),
-    }
-
-
-def _environment() -> dict[str, str]:
-    return {
-        "gan_nst": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-        "system": platform.system(),
     }
 
 
