@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,10 @@ def main(out: Path, parts: list[str]) -> int:
 
 
 def convolutions(out: Path, result: dict[str, Any]) -> None:
-    """TFLOP/s of the convolutions that count, in bfloat16: forward, and both gradients."""
+    """TFLOP/s of a large matrix product and of the convolutions that count, forward and both gradients, in bfloat16."""
+    side = 64 if TINY else 8192
+    x, y = (torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    result["matrix product"] = round(2 * side**3 / _seconds(partial(torch.matmul, x, y)) / 1e12, 1)
     layers = {
         "block": (256, 256, 3, 66),
         "stem": (3, 64, 7, 262),
@@ -82,15 +86,16 @@ def convolutions(out: Path, result: dict[str, Any]) -> None:
 
 
 def eager(out: Path, result: dict[str, Any]) -> None:
-    """CycleGAN's step: the reference in float32, and the trainer's at batch 1 and 16."""
-    operations = cyclegan_job(SIZE, WIDTH, BLOCKS, 1, DEVICE).operations()
-    step = reference_step(SIZE, WIDTH, BLOCKS, DEVICE)
-    result["reference float32"] = _measured(out, "reference float32", step, operations, 1)
-    del step
-    for batch, precision in ((1, "float32"), (1, "bfloat16"), (1 if TINY else 16, "bfloat16")):
-        job = cyclegan_job(SIZE, WIDTH, BLOCKS, batch, DEVICE)
-        name = f"{precision} batch {batch}"
-        result[name] = _measured(out, name, trainer_step(job, precision), job.operations(), batch)
+    """CycleGAN's step: the reference, the trainer's, and the trainer's at larger batches, as far as memory allows."""
+    job = cyclegan_job(SIZE, WIDTH, BLOCKS, 1, DEVICE)
+    result["reference"] = _measured(out, "reference", reference_step(job), job.operations(), 1)
+    result["float32"] = _measured(out, "float32", trainer_step(job), job.operations(), 1)
+    for batch in (1,) if TINY else (1, 2, 4, 8, 16, 32):
+        job, name = cyclegan_job(SIZE, WIDTH, BLOCKS, batch, DEVICE, "bfloat16"), f"bfloat16 batch {batch}"
+        try:
+            result[name] = _measured(out, name, trainer_step(job), job.operations(), batch)
+        except torch.OutOfMemoryError:
+            break
 
 
 def translate(out: Path, result: dict[str, Any]) -> None:
@@ -133,9 +138,9 @@ def generator(out: Path, result: dict[str, Any]) -> None:
 
 def compiled(out: Path, result: dict[str, Any]) -> None:
     """The trainer's step with compiled networks."""
-    job = cyclegan_job(SIZE, WIDTH, BLOCKS, 1, DEVICE)
+    job = replace(cyclegan_job(SIZE, WIDTH, BLOCKS, 1, DEVICE, "bfloat16"), compiled=True)
     began = time.perf_counter()
-    step = trainer_step(job, "bfloat16", compiled=True)
+    step = trainer_step(job)
     step()
     wait_for(DEVICE)
     result["seconds to the first step"] = time.perf_counter() - began

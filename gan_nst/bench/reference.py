@@ -6,35 +6,28 @@ float64).
 """
 
 import random
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-def residual_block(channels: int) -> nn.Sequential:
-    """The branch of a residual block."""
-    return nn.Sequential(
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(channels, channels, 3, bias=False),
-        nn.InstanceNorm2d(channels),
-        nn.ReLU(),
-        nn.ReflectionPad2d(1),
-        nn.Conv2d(channels, channels, 3, bias=False),
-        nn.InstanceNorm2d(channels),
-    )
-
-
-class Residual(nn.Module):
+class Residual(nn.Sequential):
     """x + branch(x)."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.branch = residual_block(channels)
+        super().__init__(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=False),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=False),
+            nn.InstanceNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as x."""
-        out: Tensor = x + self.branch(x)
+        out: Tensor = x + super().forward(x)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -89,17 +82,14 @@ class Pool:
         for fake in fakes:
             if len(self.images) < self.capacity:
                 self.images.append(fake)
-                returned.append(fake)
             elif self.draw.random() > 0.5:
                 chosen = self.draw.randrange(self.capacity)
-                returned.append(self.images[chosen])
-                self.images[chosen] = fake
-            else:
-                returned.append(fake)
+                self.images[chosen], fake = fake, self.images[chosen]
+            returned.append(fake)
         return torch.stack(returned)
 
 
-class Reference:
+class Reference(nn.Module):
     """The four networks, two optimizers and one `step`.
 
     cycle, identity: final weights of the terms. The learning rate is set from outside, through the
@@ -116,13 +106,13 @@ class Reference:
         identity: float = 5.0,
         pool: int = 50,
     ) -> None:
+        super().__init__()
         self.ab, self.ba = generator(width, blocks), generator(width, blocks)
-        self.judge_a, self.judge_b = (discriminator(discriminator_width, layers) for _ in range(2))
+        self.judges = nn.ModuleDict({domain: discriminator(discriminator_width, layers) for domain in "ab"})
         generators = [*self.ab.parameters(), *self.ba.parameters()]
-        judges = [*self.judge_a.parameters(), *self.judge_b.parameters()]
         self.generator_adam = torch.optim.Adam(generators, 2e-4, (0.5, 0.999))
-        self.judge_adam = torch.optim.Adam(judges, 2e-4, (0.5, 0.999))
-        self.pool_a, self.pool_b = Pool(pool, random.Random(0)), Pool(pool, random.Random(1))
+        self.judge_adam = torch.optim.Adam(self.judges.parameters(), 2e-4, (0.5, 0.999))
+        self.pools = {domain: Pool(pool, random.Random(seed)) for seed, domain in enumerate("ab")}
         self.cycle, self.identity = cycle, identity
 
     def step(self, real_a: Tensor, real_b: Tensor) -> dict[str, float]:
@@ -132,10 +122,10 @@ class Reference:
         fake_a = self.ba(real_b)
         reconstructed_b = self.ab(fake_a)
         identity_b, identity_a = self.ab(real_b), self.ba(real_a)
-        _freeze(self.judges, True)
+        self.judges.requires_grad_(False)
         terms = {
-            "adversarial_ab": (self.judge_b(fake_b) - 1).pow(2).mean(),
-            "adversarial_ba": (self.judge_a(fake_a) - 1).pow(2).mean(),
+            "adversarial_ab": (self.judges["b"](fake_b) - 1).pow(2).mean(),
+            "adversarial_ba": (self.judges["a"](fake_a) - 1).pow(2).mean(),
             "cycle_a": self.cycle * (reconstructed_a - real_a).abs().mean(),
             "cycle_b": self.cycle * (reconstructed_b - real_b).abs().mean(),
             "identity_a": self.identity * (identity_a - real_a).abs().mean(),
@@ -144,25 +134,12 @@ class Reference:
         self.generator_adam.zero_grad()
         sum(terms.values(), torch.zeros(())).backward()
         self.generator_adam.step()
-        _freeze(self.judges, False)
+        self.judges.requires_grad_(True)
         self.judge_adam.zero_grad()
-        pairs = {
-            "a": (self.judge_a, real_a, self.pool_a(fake_a.detach())),
-            "b": (self.judge_b, real_b, self.pool_b(fake_b.detach())),
-        }
-        for domain, (judge, real, fake) in pairs.items():
+        for domain, real, fake in (("a", real_a, fake_a), ("b", real_b, fake_b)):
+            judge, fake = self.judges[domain], self.pools[domain](fake.detach())
             loss = 0.5 * ((judge(real) - 1).pow(2).mean() + judge(fake).pow(2).mean())
             loss.backward()
             terms[f"discriminator_{domain}"] = loss
         self.judge_adam.step()
         return {name: term.item() for name, term in terms.items()}
-
-    @property
-    def judges(self) -> list[nn.Module]:
-        """Both discriminators."""
-        return [self.judge_a, self.judge_b]
-
-
-def _freeze(networks: Iterable[nn.Module], frozen: bool) -> None:
-    for network in networks:
-        network.requires_grad_(not frozen)

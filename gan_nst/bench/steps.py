@@ -2,20 +2,19 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gan_nst.bench.reference import Reference
-from gan_nst.core.device import process_peak_memory
+from gan_nst.core.device import peak_memory, process_peak_memory
 from gan_nst.methods import base
+from gan_nst.methods.cyclegan import CycleGanSettings
 from gan_nst.training.compilation import step_operations
 from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
@@ -27,13 +26,18 @@ _UNPLANNED = 1000  # steps, where the settings derive them from the size of the 
 
 @dataclass(frozen=True)
 class Job:
-    """A training to take one step of. crop_size: of the random images, in pixels."""
+    """A training to take one step of.
+
+    crop_size: of the random images, in pixels.
+    """
 
     method: base.MethodSettings
     training: TrainingSettings
     crop_size: int
     device: torch.device
-    threads: int | Literal["auto"] = "auto"
+    precision: str = "float32"
+    compiled: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def step(self) -> int:
@@ -57,49 +61,48 @@ class Job:
         return one * self.training.accumulation
 
 
-def cyclegan_job(size: int, width: int, blocks: int, batch: int, device: torch.device) -> Job:
+def cyclegan_job(
+    size: int, width: int, blocks: int, batch: int, device: torch.device, precision: str = "float32"
+) -> Job:
     """CycleGAN as published, with the reference's networks. size: of the crops in pixels."""
-    settings = base.find("cyclegan").Settings.model_validate(
+    settings = CycleGanSettings.model_validate(
         {
             "generator": {"width": width, "blocks": blocks, "upsampling": "transposed"},
             "discriminator": {"width": width},
         }
     )
-    return Job(settings, TrainingSettings(batch_size=batch), size, device)
+    return Job(settings, TrainingSettings(batch_size=batch), size, device, precision)
 
 
-def reference_step(size: int, width: int, blocks: int, device: torch.device) -> Step:
-    """A step of the reference loop at batch 1; on CUDA cuDNN may choose algorithms by trial and use TF32."""
+def reference_step(job: Job) -> Step:
+    """A step of the reference loop with the networks of a `cyclegan_job`, at its batch size, in float32."""
+    assert isinstance(job.method, CycleGanSettings)
     torch.manual_seed(0)
-    reference = Reference(width, blocks, discriminator_width=width)
-    for network in (reference.ab, reference.ba, *reference.judges):
-        network.to(device)
-    images = [_random_images(1, size, device) for _ in range(2)]
-
-    def step() -> None:
-        with fastest_float32(device):
-            reference.step(*images)
-
-    return step
+    width, blocks = job.method.generator.width, job.method.generator.blocks
+    reference = Reference(width, blocks, discriminator_width=job.method.discriminator.width).to(job.device)
+    real_a, real_b = _random_images(job), _random_images(job)
+    return lambda: reference.step(real_a, real_b)
 
 
-def trainer_step(job: Job, precision: str, compiled: bool = False) -> Step:
+def trainer_step(job: Job) -> Step:
     """A step of the trainer, moving average included."""
+    if job.compiled:
+        torch._dynamo.config.recompile_limit = (
+            64  # a training has five graphs, and several trainings come here
+        )
     trainer = Trainer(
         job.build(),
         job.training,
-        _no_batches,
+        lambda step: iter(()),
         device=job.device,
-        precision=precision,
+        precision=job.precision,
         checkpoints=Path(),
         header={},
-        compiled=compiled,
+        compiled=job.compiled,
     )
     trainer.step = job.step
-    streams = trainer.method.streams
     batches = [
-        {key: _random_images(job.training.batch_size, job.crop_size, job.device) for key in streams}
-        for _ in range(job.training.accumulation)
+        {key: _random_images(job) for key in trainer.method.streams} for _ in range(job.training.accumulation)
     ]
     return lambda: trainer.train_step([dict(batch) for batch in batches])
 
@@ -118,18 +121,22 @@ def interleaved(
     """
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     began = time.perf_counter()
-    for number in range(-1, rounds):
-        if number > 0 and time.perf_counter() - began > budget:
-            break
+    for number in range(rounds + 1):
         for name, candidate in candidates.items():
-            wait_for(device)
             start = time.perf_counter()
             for _ in range(calls):
                 candidate()
             wait_for(device)
-            if number >= 0:
-                taken[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+            taken[name].append((time.perf_counter() - start) / calls)
+        if number > 0 and time.perf_counter() - began > budget:
+            break
+    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when a device has finished what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def peak_mib(builder: Callable[[], Step], device: torch.device) -> float | None:
@@ -139,56 +146,22 @@ def peak_mib(builder: Callable[[], Step], device: torch.device) -> float | None:
     """
     if device.type == "cpu":
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            peak: float = pool.submit(_peak_here, builder).result()
-            return peak
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(device)
+            return pool.submit(_peak_here, builder, device).result()
+    return _peak_here(builder, device) if device.type == "cuda" else None
+
+
+def _peak_here(builder: Callable[[], Step], device: torch.device) -> float:
+    on_cuda = device.type == "cuda"
+    before = torch.cuda.memory_allocated(device) if on_cuda else process_peak_memory()
     step = builder()
     for _ in range(2):  # until an optimizer has its moments, and cuDNN has chosen its algorithms
         step()
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def _peak_here(builder: Callable[[], Step]) -> float:
-    before = process_peak_memory()
-    step = builder()
-    for _ in range(2):  # an optimizer has its moments only after its first step
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
         step()
-    return (process_peak_memory() - before) / 2**20
+    return (peak_memory(device) - before) / 2**20
 
 
-def wait_for(device: torch.device) -> None:
-    """Returns when a device has finished what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-@contextmanager
-def fastest_float32(device: torch.device) -> Iterator[None]:
-    """Lets CUDA choose convolution algorithms by trial and compute float32 in TF32."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    before = cudnn.benchmark, cudnn.allow_tf32
-    cudnn.benchmark, cudnn.allow_tf32 = True, True
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32 = before
-        torch.set_float32_matmul_precision(matmul)
-
-
-def _random_images(count: int, size: int, device: torch.device) -> Tensor:
-    return torch.rand(count, 3, size, size, device=device) * 2 - 1
-
-
-def _no_batches(step: int) -> Any:
-    raise AssertionError("a timed step is given its images")
+def _random_images(job: Job) -> Tensor:
+    side = job.crop_size
+    return torch.rand(job.training.batch_size, 3, side, side, device=job.device) * 2 - 1

@@ -83,13 +83,14 @@ def prepared(job: str, folder: Path) -> tuple[Callable[[], object], int]:
     from gan_nst.runs.settings import load_settings
 
     cpu = torch.device("cpu")
+    precision = choose_precision("auto", cpu)
     if job != "translate":
         if job.isdigit():
-            step = cyclegan_job(int(job), 64, 9, 1, cpu)
+            step = cyclegan_job(int(job), 64, 9, 1, cpu, precision)
         else:
             settings = load_settings(Path(job), ["device=cpu"])[0]
-            step = Job(settings.method, settings.training, settings.data.crop_size, cpu)
-        return trainer_step(step, choose_precision("auto", cpu)), 1
+            step = Job(settings.method, settings.training, settings.data.crop_size, cpu, precision)
+        return trainer_step(step), 1
     make_demo(folder / "in", 256, 4, held_out=0)
     network = {"name": "resnet", "width": 64, "blocks": 9}
     scale = TrainingScale(load_size=256, crop_size=256)

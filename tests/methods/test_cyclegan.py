@@ -79,13 +79,13 @@ def reference_of(method, s):
     pairs = [
         (method.generators["ab"], reference.ab),
         (method.generators["ba"], reference.ba),
-        (method.discriminators["a"], reference.judge_a),
-        (method.discriminators["b"], reference.judge_b),
+        (method.discriminators["a"], reference.judges["a"]),
+        (method.discriminators["b"], reference.judges["b"]),
     ]
     for ours, theirs in pairs:
         theirs.double()
         copy_weights(ours, theirs)
-    reference.pool_a.draw, reference.pool_b.draw = TorchDraws(PLAN.seed), TorchDraws(PLAN.seed + 1)
+    reference.pools["a"].draw, reference.pools["b"].draw = TorchDraws(PLAN.seed), TorchDraws(PLAN.seed + 1)
     return reference, pairs
 
 
