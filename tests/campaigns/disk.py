@@ -220,7 +220,8 @@ def _inject(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | None
     ending = subject.begin(place, prepare=arm).wait(_SECONDS)
     made = [p for call, p in _calls(trace, place) if call == fault.call and fnmatchcase(p, fault.pattern)]
     path = made[fault.nth - 1] if len(made) >= fault.nth else None
-    problem = _of_ending(ending, fault, path, there) or job.partial(place) or job.lost(place)
+    folders = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_dir()}
+    problem = _of_ending(ending, fault, path, there, folders) or job.partial(place) or job.lost(place)
     if problem is None and not (ending.value == 0 and subject.name == "demo"):  # demo refuses to draw again
         again = subject.again(place).wait(_SECONDS)
         problem = again.problem or (None if again.value == 0 else f"then: {again.output.strip()[-400:]}")
@@ -230,8 +231,12 @@ def _inject(subject: Subject, name: str, fault: Fault) -> tuple[bool, str | None
     return path is not None or problem is not None, problem
 
 
-def _of_ending(ending: Ending, fault: Fault, path: str | None, there: set[str]) -> str | None:
-    """Describes what is wrong with how a command ended. path: where the fault occurred. there: folders before it."""
+def _of_ending(
+    ending: Ending, fault: Fault, path: str | None, there: set[str], folders: set[str]
+) -> str | None:
+    """Describes what is wrong with how a command ended. path: where the fault occurred. there: folders before it.
+    folders: those after it.
+    """
     output = ending.output.strip()[-400:]
     if ending.problem is not None:
         return f"{ending.problem}: {output}"
@@ -249,7 +254,7 @@ def _of_ending(ending: Ending, fault: Fault, path: str | None, there: set[str]) 
     needless = fault.call == "unlink" or (fault.call == "mkdir" and (fault.nth > 1 or path in there))
     needless |= any(fnmatchcase(path, pattern) for pattern in _UNREPORTED)
     # Python's tempfile, refused a nameless file in a folder, creates one with a name.
-    needless |= fault.call == "open" and not fault.lasts and fnmatchcase(path, "*/.cache")
+    needless |= fault.call == "open" and not fault.lasts and path in folders
     reports = [line for line in ending.output.splitlines() if os.strerror(fault.error) in line]
     if not reports:
         return None if ending.value == 0 and needless else f"the reason is not reported: {output}"
