@@ -1,4 +1,4 @@
-"""Archives as a stranger may send them: `hostile_archives()` yields those that must not be unpacked.
+"""Archives for tests; `hostile_archives()` returns those that must not be unpacked.
 
 Each is refused by `gan_nst.data_get(FILE, FOLDER)` with a one-line DataError, and leaves nothing behind.
 """
@@ -59,7 +59,7 @@ def tar_of(files, pack=bytes, form=tarfile.PAX_FORMAT):
 
 @cache
 def hostile_archives():
-    """Pairs (file name, bytes) of archives that must be refused, although each holds a proper data set."""
+    """Pairs (file name, bytes) of archives that must be refused, although each contains a valid data set."""
     return [*_hostile_zips(), *_hostile_tars(), *_hostile_files()]
 
 
@@ -82,7 +82,7 @@ BAD_NAMES = {
     "twice": "trainA/0.png",
     "twice-by-dots": "./trainA/./0.png",
 }
-"""Image names that no data set has, by what is wrong with them."""
+"""Invalid image names, by what is wrong with them."""
 
 _KINDS = {"link": stat.S_IFLNK, "pipe": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
 
@@ -98,16 +98,16 @@ def _hostile_zips():
         )
     through = [(_special("trainA/out", stat.S_IFLNK), b"/tmp"), ("trainA/out/x.png", image())]
     yield "zip-through-link.zip", zip_of([*good, *through])
-    whole = zip_of(good, zipfile.ZIP_DEFLATED)
-    central = whole.index(b"PK\x01\x02")
-    yield "zip-encrypted.zip", _patched(whole, {6: b"\x01", central + 8: b"\x01"})
-    yield "zip-unknown-method.zip", _patched(whole, {8: b"\x62\x00", central + 10: b"\x62\x00"})
-    yield "zip-two-names.zip", _patched(whole, {30: b"../../"})
-    yield "zip-size-too-small.zip", _patched(whole, {central + 24: struct.pack("<I", 5)})
-    yield "zip-size-too-large.zip", _patched(whole, {central + 24: struct.pack("<I", 3 << 30)})
-    yield "zip-wrong-sum.zip", _patched(whole, {central + 16: b"\0\0\0\0"})
-    yield "zip-bad-data.zip", _patched(whole, {45: b"\xff" * 20})
-    yield "zip-bad-text.zip", _patched(whole, {central + 9: b"\x08", central + 46: b"\xff"})
+    archive = zip_of(good, zipfile.ZIP_DEFLATED)
+    central = archive.index(b"PK\x01\x02")
+    yield "zip-encrypted.zip", _patched(archive, {6: b"\x01", central + 8: b"\x01"})
+    yield "zip-unknown-method.zip", _patched(archive, {8: b"\x62\x00", central + 10: b"\x62\x00"})
+    yield "zip-two-names.zip", _patched(archive, {30: b"../../"})
+    yield "zip-size-too-small.zip", _patched(archive, {central + 24: struct.pack("<I", 5)})
+    yield "zip-size-too-large.zip", _patched(archive, {central + 24: struct.pack("<I", 3 << 30)})
+    yield "zip-wrong-sum.zip", _patched(archive, {central + 16: b"\0\0\0\0"})
+    yield "zip-bad-data.zip", _patched(archive, {45: b"\xff" * 20})
+    yield "zip-bad-text.zip", _patched(archive, {central + 9: b"\x08", central + 46: b"\xff"})
     yield "zip-overlap.zip", _overlapping(zip_of(good))
     zeros = ("trainA/zeros.png", bytes(70 * MIB))
     yield "zip-bomb.zip", zip_of([*good, zeros], zipfile.ZIP_DEFLATED)
@@ -121,8 +121,8 @@ def _hostile_zips():
     few = ("trainA/zeros.png", bytes(MIB))  # Python's zipfile would unpack these in memory
     yield "zip-bz2.zip", zip_of([*good, few], zipfile.ZIP_BZIP2)
     yield "zip-lzma.zip", zip_of([*good, few], zipfile.ZIP_LZMA)
-    yield "zip-directory-size.zip", _patched(whole, {len(whole) - 10: b"\xff\xff\xff\x7f"})
-    yield "zip-directory-place.zip", _patched(whole, {len(whole) - 6: b"\xff\xff\xff\x7f"})
+    yield "zip-directory-size.zip", _patched(archive, {len(archive) - 10: b"\xff\xff\xff\x7f"})
+    yield "zip-directory-place.zip", _patched(archive, {len(archive) - 6: b"\xff\xff\xff\x7f"})
 
 
 def _hostile_tars():
@@ -135,7 +135,7 @@ def _hostile_tars():
             yield f"tar-{what}-{where}.tar", tar_of([*good, (_member("trainA/l.png", kind, target), b"")])
     through = [(_member("trainA/out", tarfile.SYMTYPE, "/tmp"), b""), ("trainA/out/x.png", image())]
     yield "tar-through-link.tar.gz", tar_of([*good, *through], gzip.compress)
-    kinds = {"pipe": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE, "disk": tarfile.BLKTYPE, "odd": b"Z"}
+    kinds = {"pipe": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE, "disk": tarfile.BLKTYPE, "unknown": b"Z"}
     for what, kind in kinds.items():
         yield f"tar-{what}.tar", tar_of([*good, (_member(f"trainA/{what}.png", kind), b"")])
     yield (
@@ -161,7 +161,9 @@ def _hostile_tars():
         "tar-sparse-pax.tar",
         _before(_pax(sparse) + _header(b"0", 512) + b"9\n1\n".ljust(512, b"\0"), plain),
     )
-    holes = (b"%d\n" % MIB + b"999\n" * 2 * MIB).ljust(8 * MIB + 512, b"\0")  # each makes a number in memory
+    holes = (b"%d\n" % MIB + b"999\n" * 2 * MIB).ljust(
+        8 * MIB + 512, b"\0"
+    )  # each becomes a number in memory
     yield (
         "tar-bomb-sparse.tar.gz",
         _before(_pax(sparse) + _header(b"0", len(holes)) + holes, plain, gzip.compress),
@@ -174,22 +176,22 @@ def _hostile_tars():
 
 
 def _hostile_files():
-    whole = zip_of(data_set())
+    archive = zip_of(data_set())
     yield "empty.zip", b""
     yield "empty-inside.zip", zip_of({})
     yield "page.zip", b"<!DOCTYPE html><title>404 not found</title>"
     yield "noise.zip", bytes(range(256)) * 64
     yield "image.zip", image()
-    yield "gzip-of-zip.tar.gz", gzip.compress(whole)
+    yield "gzip-of-zip.tar.gz", gzip.compress(archive)
     yield "gzip-twice.tar.gz", gzip.compress(gzip.compress(tar_of(data_set())))
-    yield "zip-in-zip.zip", zip_of({"inner.zip": whole})
+    yield "zip-in-zip.zip", zip_of({"inner.zip": archive})
     yield "no-images.zip", zip_of({"trainA/run.sh": b"#!/bin/sh\n", "trainB/x.py": b"import os\n"})
     for share in range(1, 10):
-        cut = len(whole) * share // 10
-        yield f"cut-{share}0.zip", whole[:cut]
+        cut = len(archive) * share // 10
+        yield f"cut-{share}0.zip", archive[:cut]
         for suffix, pack in {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": _xz}.items():
             tar = tar_of(data_set(), pack)
-            tar = tar.rstrip(b"\0") if not suffix else tar  # the end of a tar holds nothing
+            tar = tar.rstrip(b"\0") if not suffix else tar  # a tar ends with empty blocks
             yield f"cut-{share}0.tar{suffix}", tar[: len(tar) * share // 10]
 
 
@@ -202,7 +204,7 @@ def _xz(data):
 
 
 def _special(name, kind):
-    """An entry as a zip made on Unix has for a special file."""
+    """The entry of a special file in a zip made on Unix."""
     info = zipfile.ZipInfo(name)
     info.create_system = 3
     info.external_attr = (kind | 0o777) << 16
@@ -223,15 +225,15 @@ def _patched(data, changes):
     return bytes(data)
 
 
-def _overlapping(whole):
+def _overlapping(archive):
     """A zip with two more entries that share the data of the first, as in a small file that becomes a large tree."""
-    end = whole.rindex(b"PK\x05\x06")
-    size, start = struct.unpack("<II", whole[end + 12 : end + 20])
-    first = whole[start : whole.index(b"PK\x01\x02", start + 4)]
+    end = archive.rindex(b"PK\x05\x06")
+    size, start = struct.unpack("<II", archive[end + 12 : end + 20])
+    first = archive[start : archive.index(b"PK\x01\x02", start + 4)]
     copies = first + first
-    count = struct.unpack("<H", whole[end + 10 : end + 12])[0] + 2
+    count = struct.unpack("<H", archive[end + 10 : end + 12])[0] + 2
     tail = struct.pack("<HHIIH", count, count, size + len(copies), start, 0)
-    return whole[:end] + copies + whole[end : end + 8] + tail
+    return archive[:end] + copies + archive[end : end + 8] + tail
 
 
 def _header(kind, size, name=b"trainA/x.png"):

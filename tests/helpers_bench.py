@@ -1,4 +1,4 @@
-"""Sizes at which the whole benchmark takes seconds."""
+"""Sizes at which the complete benchmark takes seconds."""
 
 from gan_nst.commands.bench import Sizes
 

@@ -1,4 +1,4 @@
-"""Images and data settings for the tests of the data layers."""
+"""Images and data settings for the tests of the data package."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ def noise(height, width, seed=0):
 
 
 def coordinates(height, width):
-    """An image whose red and green say where a pixel is."""
+    """An image whose red and green are the row and column of each pixel."""
     rows, columns = np.indices((height, width))
     return np.stack([rows, columns, np.zeros_like(rows)], 2).astype(np.uint8)
 
@@ -30,7 +30,7 @@ def fill(folder, count, size=(12, 14), first=0):
 
 
 def folder_of(files):
-    """These files, which are next to each other, as a folder of a data set."""
+    """These files, which share a folder, as a folder of a data set."""
     return Folder(files[0].parent, tuple(file.name for file in files))
 
 
@@ -64,7 +64,7 @@ def with_entries(row=slice(None), **columns):
 
 
 class Bomb:
-    """Unpickled carelessly, it makes a folder."""
+    """Creates a folder when it is unpickled carelessly."""
 
     def __init__(self, folder):
         self.folder = folder

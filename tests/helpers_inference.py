@@ -1,4 +1,4 @@
-"""Networks and a translator small enough to know what they must return."""
+"""Networks and a translator so simple that their results are known."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ class Shift(nn.Module):
 
 
 class Blur(nn.Module):
-    """The mean of each pixel's 3x3 neighbours; `multiple` as if it down-sampled."""
+    """The mean of each pixel's 3x3 neighbourhood; `multiple` pretends that it down-samples."""
 
     def __init__(self, multiple=4):
         super().__init__()
@@ -49,7 +49,7 @@ def noise(height, width, seed=0):
 
 
 def refusal(load, path):
-    """The one-line message, naming the file, when it cannot be loaded."""
+    """Asserts that a file is refused in one line that names it; returns the message."""
     with pytest.raises(CheckpointError) as caught:
         load(path)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Every method, small, on random images: trainers of them and the whole state that they move."""
+"""Small trainers of every method on random images, and the complete state that they change."""
 
 import torch
 
@@ -7,7 +7,7 @@ from gan_nst.training.settings import TrainingSettings
 from gan_nst.training.trainer import Trainer
 
 PLAN = base.Plan(steps=20, steps_per_epoch=4, seed=1)
-STEPS = (0, PLAN.steps - 1)  # a warm-up may do other things first
+STEPS = (0, PLAN.steps - 1)  # a warm-up may have other updates
 SMALL = {
     "generator": {"width": 4, "blocks": 1},
     "discriminator": {"width": 4, "layers": 2},
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def small(model, wanted=SMALL):
-    """What of the small settings a method has."""
+    """Those of the small settings that a method has."""
     fields = {key: model.model_fields[key].annotation for key in wanted if key in model.model_fields}
     return {
         key: small(kind, wanted[key]) if isinstance(wanted[key], dict) else wanted[key]
@@ -61,15 +61,15 @@ def make_trainer(
 def micro_batches(name, count=1, size=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     streams = base.find(name).streams
-    whole = {
+    everything = {
         k: torch.rand(count * size, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1
         for k in streams
     }
-    return [{k: x[i * size : (i + 1) * size] for k, x in whole.items()} for i in range(count)]
+    return [{k: x[i * size : (i + 1) * size] for k, x in everything.items()} for i in range(count)]
 
 
 def endless(name):
-    """The batches as a function of the step, as the loader gives them."""
+    """The batches as a function of the step, like the loader's."""
 
     def batches(step):
         while True:
@@ -80,7 +80,7 @@ def endless(name):
 
 
 def state(trainer):
-    """Everything a resumed run must share, as one flat mapping."""
+    """Everything that must be equal in a resumed run, as one flat mapping."""
     flat = {}
 
     def add(path, value):

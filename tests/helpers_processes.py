@@ -1,4 +1,4 @@
-"""Work that two processes of one group do together."""
+"""Runs work in two processes of one group."""
 
 import os
 
@@ -7,20 +7,20 @@ import torch.multiprocessing as mp
 
 
 def in_two_processes(folder, work, *arguments):
-    """What `work(rank, *arguments)` returns in each of two processes of a group, in any order. folder: to meet in."""
+    """Returns the results of `work(rank, *arguments)` in two processes that meet in `folder`, in any order."""
     context = mp.get_context("spawn")
-    results, all_told = context.SimpleQueue(), context.Event()
-    given = (work, str(folder / "meet"), arguments, results, all_told)
+    results, all_received = context.SimpleQueue(), context.Event()
+    given = (work, str(folder / "meet"), arguments, results, all_received)
     processes = mp.spawn(_one_of_two, given, nprocs=2, join=False)
     found = results.get(), results.get()
-    all_told.set()
+    all_received.set()
     processes.join()
     return found
 
 
-def _one_of_two(rank, work, meeting, arguments, results, all_told):
+def _one_of_two(rank, work, meeting, arguments, results, all_received):
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     results.put(work(rank, *arguments))
-    all_told.wait()
-    os._exit(0)  # gloo aborts a process at times that takes its group down
+    all_received.wait()
+    os._exit(0)  # gloo sometimes aborts a process that destroys its group

@@ -1,10 +1,10 @@
-"""Root may read and write everything; the tests of what may not be read take that right away for a while."""
+"""Temporarily drops root's right to read and write everything, for tests of missing permissions."""
 
 import contextlib
 import ctypes
 import os
 
-_VERSION = 0x20080522  # of the kernel's interface, with two words of capabilities for each set
+_VERSION = 0x20080522  # of the kernel interface with two words per capability set
 _ALL_FILES = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
@@ -14,13 +14,13 @@ class _Header(ctypes.Structure):
 
 @contextlib.contextmanager
 def modes_hold():
-    """Within the context this thread, and those that it starts, are held to the modes of files and folders."""
+    """Makes file modes apply to this thread, and to those that it starts, within the context."""
     if os.geteuid() != 0:
         yield
         return
     libc, header, sets = ctypes.CDLL(None, use_errno=True), _Header(_VERSION, 0), (ctypes.c_uint32 * 6)()
     _checked(libc.capget(ctypes.byref(header), sets))
-    before = sets[0]  # the effective set; what is permitted stays, so that it can be taken back
+    before = sets[0]  # the effective set; the permitted set is kept, so that this can be undone
     sets[0] &= ~_ALL_FILES
     _checked(libc.capset(ctypes.byref(header), sets))
     try:

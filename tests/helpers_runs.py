@@ -1,4 +1,4 @@
-"""Runs of the real program in processes of their own."""
+"""Runs the real program in its own processes."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(PROJECT, "experiments", "default", "cyclegan.yaml")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PROJECT, "PYTHONWARNINGS": "ignore"}
 
-# The smallest settings that still train.
+# The smallest settings that train.
 TINY = [
     "device=cpu",
     "precision=float32",
@@ -54,12 +54,12 @@ def finish(process, timeout=120):
 
 
 def run(*arguments, cwd=None):
-    """Runs `gan-nst ARGUMENTS` to its end."""
+    """Runs `gan-nst ARGUMENTS`; returns its exit code, standard output and standard error."""
     return finish(start(*arguments, cwd=cwd))
 
 
 def metrics(folder):
-    """The lines of a run's metrics, by step; a line being written is left out."""
+    """The lines of a run's metrics, by step; a line that is being written is skipped."""
     try:
         text = (folder / "metrics.jsonl").read_text()
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def metrics(folder):
 
 
 def wait_for_step(process, folder, step, timeout=60):
-    """Waits until a run has logged a step; fails when the run ends before."""
+    """Waits until a run has logged a step; fails if the run ends earlier."""
     began = time.monotonic()
     while max(metrics(folder), default=0) < step:
         assert process.poll() is None, finish(process)
@@ -78,7 +78,7 @@ def wait_for_step(process, folder, step, timeout=60):
 
 
 def same_state(first, second):
-    """Whether two runs ended in the same state, bit by bit, and exported the same files."""
+    """Returns whether two runs ended in bit-equal states and exported equal files."""
     a, b = (checkpoint.load_newest(folder / "checkpoints")[1] for folder in (first, second))
     parts = ("step", "state", "ema", "optimizers", "random")
     exports = [(folder / "generator.safetensors").read_bytes() for folder in (first, second)]
@@ -96,7 +96,7 @@ def same_values(a, b):
 
 
 def one_line(result, *parts):
-    """Asserts a refusal: exit code 2 and one line that holds all parts."""
+    """Asserts a refusal: exit code 2 and one line that contains all parts."""
     code, _, err = result
     lines = [line for line in err.strip().splitlines() if not line.startswith("warning: ")]
     assert code == 2, err

@@ -1,6 +1,6 @@
-"""A local web server that can fail in every way a server of archives may.
+"""A local web server that can fail in every way a download server may.
 
-As a program, `helpers_server.py FILE SPEED`, it serves one file, prints its address, and ends with its input.
+Run as `helpers_server.py FILE SPEED`, it serves one file, prints its address, and stops at the end of its input.
 """
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass
 class Fault:
-    """What goes wrong with one request; without one it is answered properly.
+    """What goes wrong with one request; the default is nothing.
 
     after: bytes of the body before the connection breaks, or is silent for `pause` seconds. status: instead of 200.
     redirect: the address to redirect to. length, content_range: what the headers claim. no_range: a range is ignored.
@@ -36,7 +36,7 @@ class Site:
     """The files by path, the faults of the next requests, and the requests so far: (path, its Range).
 
     mark: how the server distinguishes versions: "etag", "date", "weak" or None. chunked: without a length.
-    speed: bytes a second.
+    speed: bytes per second.
     """
 
     files: dict = field(default_factory=dict)
@@ -133,9 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             headers = headers | {"Content-Length": str(len(body) if fault.length is None else fault.length)}
         self._begin(status, headers)
-        whole = body if fault.after is None else body[: fault.after]
+        sent = body if fault.after is None else body[: fault.after]
         try:
-            for piece in self._paced(whole):
+            for piece in self._paced(sent):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._in_chunks(headers) else piece)
                 self.wfile.flush()
             if fault.pause:

@@ -11,11 +11,11 @@ from gan_nst.tiling.flow import warp
 
 RATE = 10
 SOUND_RATE = 16000
-FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate, with full colours
+FINE = 0x4 | 0x40000 | 0x2000  # bicubic, accurate rounding, full chroma
 
 
 def clouds(height=48, width=64, seed=0):
-    """A tileable image of soft colours that codecs preserve."""
+    """A tileable image of soft colours, which codecs preserve."""
     few = np.random.default_rng(seed).uniform(40, 216, (max(2, height // 16), max(2, width // 16), 3))
     few = np.pad(few, ((2, 2), (2, 2), (0, 0)), mode="wrap")
     grown = cv2.resize(
@@ -33,7 +33,7 @@ def rolling(count=12, height=48, width=64):
 
 
 def tone(seconds, loud_from=0.0):
-    """A tone as int16, (1, samples), silent until a given time."""
+    """A tone as int16, (1, samples), which is silent until a given time."""
     at = np.arange(round(SOUND_RATE * seconds)) / SOUND_RATE
     return (8000 * np.sin(2 * np.pi * 440 * at) * (at >= loud_from)).astype(np.int16)[None]
 
@@ -51,7 +51,7 @@ def write_clip(
     aspect=None,
     **stream,
 ):
-    """Writes a video of RGB frames with a sine tone; times: of the frames, in thousandths. stream: settings of it."""
+    """Writes a video of RGB frames with a sine tone; times: of the frames, in milliseconds. stream: its settings."""
     codec, layout = stream.pop("codec", "libx264"), stream.pop("layout", "yuv420p")
     tick = Fraction(1, 1000) if times else 1 / Fraction(rate)
     quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
@@ -89,7 +89,7 @@ def write_clip(
 
 @dataclass
 class Read:
-    """A video as it was written. times: of the frames, in seconds. sound: each sound's packets. shape: of a frame."""
+    """A decoded video. times: of the frames, in seconds. sound: the packets of each track. shape: of a frame."""
 
     frames: list
     times: list
@@ -114,7 +114,7 @@ def read_clip(path):
             if packet.size:
                 sounds[packet.stream.index - video.streams.audio[0].index].append(packet)
         sounds = [[(float(p.pts * p.time_base), bytes(p)) for p in packets] for packets in sounds]
-        told = dict(video.metadata)
+        metadata = dict(video.metadata)
         kinds = [(s.type, s.codec_context.name, s.metadata.get("language", "und")) for s in video.streams]
         seconds = video.duration / 1e6
     with av.open(str(path)) as video:
@@ -132,7 +132,7 @@ def read_clip(path):
             first.format.name,
             stream.sample_aspect_ratio,
             seconds,
-            told,
+            metadata,
             kinds,
             (first.colorspace, first.color_range, first.color_primaries, first.color_trc),
         )
@@ -142,9 +142,9 @@ def read_clip(path):
 class Moving:
     """An image that moves and grows behind a disc that crosses it.
 
-    frames: with noise, as videoed. clean: without. flows: from each but the first to the one before, exact.
-    visible: the pixels that the frame before shows too. uncovered: those that came into sight beside the disc.
-    edges: a ring around the disc's outline, in each frame.
+    frames: with noise, as a camera records them. clean: without noise. flows: exact, from each frame but the first to
+    the previous one. visible: the pixels that the previous frame shows too. uncovered: those that the disc no longer
+    covers. edges: a ring around the disc's outline, in each frame.
     """
 
     frames: list
@@ -162,7 +162,7 @@ def look_up(image, x, y):
 
 
 def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radius=0.18, seed=0):
-    """Videos `ground` through a camera that pans and zooms, and a disc cut from `disc`; RGB uint8 images."""
+    """Records `ground` with a camera that pans and zooms, behind a disc cut from `disc`; both are RGB uint8 images."""
     height, width = size
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(size).astype(np.float32)
@@ -203,11 +203,11 @@ def moving(ground, disc, *, count=12, size=(48, 64), noise=2.0, speed=2.3, radiu
 
 
 def warping_error(outputs, flows, visible):
-    """The temporal warping error of a video, of 255: 0 when everything keeps its colours as it moves.
+    """The temporal warping error of a video, of 255: 0 if everything keeps its colours as it moves.
 
-    The mean, over the frames but the first, of |frame - the frame before, warped| over the pixels that both show
-    (Lai et al. 2018, arXiv:1808.00449, section 4; theirs squares). flows: from each frame but the first to the one
-    before, (h, w, 2); visible: which pixels were, (h, w).
+    The mean, over all frames but the first, of |frame - warped previous frame| over the pixels that both show
+    (Lai et al. 2018, arXiv:1808.00449, section 4, which squares it). flows: from each frame but the first to the
+    previous one, (h, w, 2). visible: the pixels that were visible in it, (h, w).
     """
     outputs = iter(outputs)
     before = next(outputs)

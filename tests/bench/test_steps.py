@@ -1,4 +1,4 @@
-"""The timed steps: alike for the reference and the trainer, and taken in turns."""
+"""The timed steps: equal for the reference and the trainer, and taken alternately."""
 
 import json
 
@@ -12,7 +12,7 @@ from gan_nst.bench.steps import cyclegan_job, interleaved, reference_step, train
 CPU = torch.device("cpu")
 
 
-def test_the_compared_networks_are_alike():
+def test_the_compared_networks_are_equal():
     method, reference = cyclegan_job(32, 4, 2, 1, CPU).build(), Reference(4, 2, discriminator_width=4)
     for ours, theirs in (
         (method.generators["ab"], reference.ab),
@@ -24,14 +24,14 @@ def test_the_compared_networks_are_alike():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_both_take_a_step_and_then_another(precision):
+def test_both_take_several_steps(precision):
     job = cyclegan_job(32, 4, 1, 2, CPU, precision)
     for step in (reference_step(job), trainer_step(job)):
         step()
         step()
 
 
-def test_candidates_take_turns_after_a_round_that_does_not_count():
+def test_candidates_take_turns_after_a_warm_up_round():
     calls = []
     seconds = interleaved(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, CPU, rounds=2, calls=2
@@ -46,7 +46,7 @@ def test_a_budget_ends_the_rounds_but_not_before_the_first():
     assert len(calls) == 2
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="tries the sizes that stand in where there is no GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the sizes used without a GPU")
 def test_the_gpu_check_runs_at_tiny_size(tmp_path, capsys, monkeypatch):
     def fail(out, result):
         raise RuntimeError("no such kernel")

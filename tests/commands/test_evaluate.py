@@ -1,4 +1,4 @@
-"""`gan-nst evaluate` and `gan-nst curves`: what they judge, write, refuse, and leave alone."""
+"""`gan-nst evaluate` and `gan-nst curves`: what they evaluate, write, refuse and leave alone."""
 
 import json
 import math
@@ -42,12 +42,12 @@ def trained(datasets, tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """The same run, to be written into."""
+    """A copy of the same run, to write into."""
     return shutil.copytree(trained, tmp_path / "run")
 
 
 def contents(run):
-    """Every file of a run, but for the lock that two evaluations meet at."""
+    """Every file of a run except the lock that concurrent evaluations use."""
     files = [path for path in run.rglob("*") if path.is_file() and path.name != ".evaluation.lock"]
     return {path.relative_to(run): path.read_bytes() for path in files}
 
@@ -78,7 +78,7 @@ def test_the_report_is_complete_and_loads_nothing(trained):
 
 
 @needs_browser
-def test_a_browser_shows_the_report_of_a_run_and_asks_nobody(trained, tmp_path):
+def test_a_browser_shows_the_report_without_any_request(trained, tmp_path):
     hosts, console, pixels = browse((trained / "report.html").read_text(), tmp_path)
     assert (hosts, console) == ([], [])
     assert inked(pixels) > 0.05
@@ -120,11 +120,11 @@ def test_the_scores_are_those_of_the_images_in_translated(trained, datasets):
     assert evaluation["ab"]["last"]["error"] == pytest.approx(np.mean(errors), abs=1e-9)
 
 
-def test_an_exported_generator_is_judged_as_the_run_it_came_from(gan_nst, run, datasets, tmp_path):
+def test_an_exported_generator_is_evaluated_like_its_run(gan_nst, run, datasets, tmp_path):
     file = run / "generator_ba.safetensors"
     before = contents(run)
     where = ["--data", datasets / "photo2cartoon", "--json", tmp_path / "r.json"]
-    code, _, err = gan_nst("evaluate", file, *where, "--precision", "float32")  # as the run was judged
+    code, _, err = gan_nst("evaluate", file, *where, "--precision", "float32")  # as the run was evaluated
     assert code == 0, err
     result = json.loads((tmp_path / "r.json").read_text())
     of_run = json.loads((run / "evaluation.json").read_text())
@@ -142,7 +142,7 @@ def test_other_data_leaves_the_runs_own_evaluation_alone(gan_nst, run, datasets)
     assert contents(run) == before
 
 
-def test_a_checkpoint_is_judged_by_itself(gan_nst, run, tmp_path):
+def test_a_checkpoint_is_evaluated_alone(gan_nst, run, tmp_path):
     before = contents(run)
     code, _, err = gan_nst("evaluate", run / "checkpoints" / "best.pt", "--json", tmp_path / "r.json")
     assert code == 0, err
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_judged_by_itself(gan_nst, run, tmp_path):
 
 
 def test_folders_are_compared_without_a_model(gan_nst, tmp_path):
-    """Of mixed sizes, gray and with alpha: a set against itself is at distance 0."""
+    """With mixed sizes, gray and alpha: the distance of a set to itself is 0."""
     rng = np.random.default_rng(0)
     (tmp_path / "a").mkdir()
     for number, (mode, shape) in enumerate(
@@ -179,8 +179,8 @@ def test_folders_are_compared_without_a_model(gan_nst, tmp_path):
     assert result["noise_floor"]["images"] == 2
     assert "5 images are few" in err
     assert not any(key in result for key in ("fid", "kid"))
-    told = gan_nst("evaluate", "--images", tmp_path / "a", "--reference", tmp_path / "b", "--json", "-")[1]
-    assert json.loads(told) == result
+    printed = gan_nst("evaluate", "--images", tmp_path / "a", "--reference", tmp_path / "b", "--json", "-")[1]
+    assert json.loads(printed) == result
 
 
 def test_a_part_of_inception_never_carries_fids_name(gan_nst, pretrained_weights, tmp_path, monkeypatch):
@@ -255,15 +255,15 @@ def test_data_without_a_test_split_is_refused(gan_nst, run, tmp_path):
 
 
 def interrupt(monkeypatch, owner, name, call):
-    """Has the call of that number raise what Ctrl-C raises."""
-    whole = getattr(owner, name)
+    """Makes the n-th call raise KeyboardInterrupt."""
+    real = getattr(owner, name)
     calls = []
 
     def interrupted(*arguments, **options):
         calls.append(None)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return whole(*arguments, **options)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(owner, name, interrupted)
 
@@ -281,14 +281,14 @@ def test_an_interrupted_evaluation_keeps_the_old_results(gan_nst, run, monkeypat
     assert contents(run) == before
 
 
-def test_a_file_whose_writing_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
     interrupt(monkeypatch, os, "replace", 1)
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "report.html", "a page")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_its_best_checkpoint_is_judged_by_the_last(gan_nst, run):
+def test_a_run_without_its_best_checkpoint_is_evaluated_by_the_last(gan_nst, run):
     (run / "checkpoints" / "best.pt").write_bytes(b"damaged")
     code, _, err = gan_nst("evaluate", run)
     assert code == 0
@@ -303,17 +303,19 @@ def test_evaluating_does_not_touch_the_exported_generators(gan_nst, run):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_features_of_the_reference_are_remembered(run, datasets, monkeypatch):
+def test_features_of_the_reference_are_cached(run, datasets, monkeypatch):
     folder = datasets / "photo2cartoon"
     compared = EvaluateOptions(images=folder / "testA", reference=folder / "testB")
     command.evaluate(options=compared)
     counted = []
-    whole = command.ReferenceSet.compare
+    real = command.ReferenceSet.compare
     monkeypatch.setattr(
-        command.ReferenceSet, "compare", lambda self, *a: (counted.append(len(self.real)), whole(self, *a))[1]
+        command.ReferenceSet, "compare", lambda self, *a: (counted.append(len(self.real)), real(self, *a))[1]
     )
-    monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed anew"))
-    with pytest.raises(pytest.fail.Exception):  # the images' own are; the reference's were not
+    monkeypatch.setattr("gan_nst.evaluation.features.prepare", lambda *a: pytest.fail("computed again"))
+    with pytest.raises(
+        pytest.fail.Exception
+    ):  # features of the images are cached; those of the reference were not
         command.evaluate(options=compared)
     assert counted == [4]
 
@@ -323,10 +325,10 @@ def test_a_run_is_evaluated_by_one_process_at_a_time(gan_nst, run):
         one_line(gan_nst("evaluate", run), "another process")
 
 
-def test_namesakes_of_other_proportions_are_not_pairs(gan_nst, run, datasets, tmp_path):
+def test_images_with_equal_names_but_other_proportions_are_not_pairs(gan_nst, run, datasets, tmp_path):
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "data")
-    odd = sorted((tmp_path / "data" / "testB").iterdir())[1]
-    Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(odd)
+    wide = sorted((tmp_path / "data" / "testB").iterdir())[1]
+    Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(wide)
     code, out, err = gan_nst("evaluate", run, "--data", tmp_path / "data", "--json", tmp_path / "r.json")
     assert code == 0
     assert "as unpaired" in err
@@ -344,7 +346,7 @@ def test_damaged_similarity_weights_stop_only_what_needs_them(gan_nst, run, data
     assert gan_nst("evaluate", "--images", folder / "testA", "--reference", folder / "testB")[0] == 0
 
 
-def test_damaged_similarity_weights_do_not_cost_a_training_its_generator(
+def test_damaged_similarity_weights_do_not_prevent_the_export_of_a_training(
     datasets, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
@@ -376,15 +378,15 @@ def test_curves_refuse_a_folder_that_is_not_a_run(gan_nst, run, tmp_path):
 
 
 def test_a_link_in_place_of_unfinished_results_is_not_followed(gan_nst, run, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (run / ".evaluation.part").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "outside").mkdir()
+    (run / ".evaluation.part").symlink_to(tmp_path / "outside", target_is_directory=True)
     assert gan_nst("evaluate", run)[0] == 0
-    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not list((tmp_path / "outside").iterdir())
     assert not (run / ".evaluation.part").is_symlink()
 
 
-def spoilt(run, change):
-    """Changes what the newest checkpoint of a run holds; leaves nothing else to translate with."""
+def alter(run, change):
+    """Changes the newest checkpoint of a run and removes everything else to translate with."""
     for path in run.glob("*.safetensors"):
         path.unlink()
     path, *older = checkpoint.newest_first(run / "checkpoints")
@@ -412,7 +414,7 @@ def spoilt(run, change):
     ],
 )
 def test_a_checkpoint_whose_parts_do_not_fit_is_refused_by_name(gan_nst, run, tmp_path, change):
-    spoilt(run, change)
+    alter(run, change)
     (tmp_path / "in").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "in" / "x.png")
     one_line(gan_nst("translate", run, tmp_path / "in", "--output", tmp_path / "out"), run)
@@ -421,6 +423,6 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused_by_name(gan_nst, run, tm
 
 @pytest.mark.parametrize("setting", ["x", None, {"name": ["cyclegan"]}])
 def test_a_run_with_invalid_settings_does_not_resume(gan_nst, run, setting):
-    path = spoilt(run, lambda payload: payload["settings"].update(method=setting))
+    path = alter(run, lambda payload: payload["settings"].update(method=setting))
     one_line(gan_nst("train", "--resume", run), path, "method")
     one_line(gan_nst("evaluate", run), run, "method")

@@ -1,4 +1,4 @@
-"""`gan-nst export`: a file that matches `translate`, or no file and one line."""
+"""`gan-nst export`: a file that matches `translate`, or no file and a one-line error."""
 
 import os
 
@@ -37,7 +37,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def photo(tmp_path):
-    """A folder with an image of awkward size in it."""
+    """A folder with an image of an awkward size."""
     (tmp_path / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photos" / "p.png")
@@ -74,7 +74,7 @@ def test_an_int8_file_is_calibrated_on_the_given_images(gan_nst, source, photo, 
     import onnx
 
     written = []
-    monkeypatch.setitem(command._LOWEST_PSNR, "int8", 15.0)  # these weights are no trained ones
+    monkeypatch.setitem(command._LOWEST_PSNR, "int8", 15.0)  # these weights are not trained
     for number, folder in enumerate((photo, None)):
         out = tmp_path / f"{number}.onnx"
         more = [] if folder is None else ["--calibrate", folder]
@@ -89,7 +89,7 @@ def test_an_int8_file_is_calibrated_on_the_given_images(gan_nst, source, photo, 
     kinds = {w.name: w.data_type for w in model.graph.initializer}
     weights = [node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"]
     eight = [name for name in weights if kinds.get(name) == onnx.TensorProto.INT8]
-    assert len(eight) == 3  # down1 and the block's two; not the stem, nor the way up
+    assert len(eight) == 3  # down1 and the block's two; neither the stem nor the up-sampling layers
     assert b".py" not in written[0]
 
 
@@ -114,8 +114,8 @@ def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tm
     assert code == 0, err
     with safe_open(out, framework="pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
-    loaded, told = load_exported(out)
-    assert told.translation == "ba"
+    loaded, description = load_exported(out)
+    assert description.translation == "ba"
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     wanted = load_translator(run, TranslatorOptions(direction="ba")).generator.state_dict()
     stem = "segments.stem.convolution.weight"
@@ -140,7 +140,7 @@ def test_a_file_that_disagrees_with_the_translator_is_not_written(gan_nst, sourc
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
-def test_a_program_becomes_the_file_that_it_was_made_from(gan_nst, source, tmp_path):
+def test_a_program_converts_back_to_its_source(gan_nst, source, tmp_path):
     assert gan_nst("export", source, "--format", "pt2", "--output", tmp_path / "x.pt2")[0] == 0
     back = tmp_path / "back.safetensors"
     code, _, err = gan_nst("export", tmp_path / "x.pt2", "--format", "safetensors", "--output", back)

@@ -1,4 +1,4 @@
-"""Runs that are really broken are diagnosed from their logs; a sound one raises no alarm."""
+"""Runs that are actually broken are diagnosed from their logs; a healthy one raises no alarm."""
 
 import dataclasses
 import logging
@@ -39,9 +39,9 @@ def kinds(findings, level="alarm"):
 
 
 def generator_that(monkeypatch, change):
-    """Replaces what every generator returns by `change(input, output)`."""
-    whole = ResnetGenerator.forward
-    monkeypatch.setattr(ResnetGenerator, "forward", lambda self, x: change(x, whole(self, x)))
+    """Replaces the output of every generator by `change(input, output)`."""
+    real = ResnetGenerator.forward
+    monkeypatch.setattr(ResnetGenerator, "forward", lambda self, x: change(x, real(self, x)))
 
 
 def test_a_frozen_generator_does_nothing(findings):
@@ -86,7 +86,7 @@ def test_a_checkerboard_is_detected(findings, monkeypatch):
 
 
 def test_an_overpowering_discriminator_is_saturated(findings):
-    """Huge cycle and identity weights hold the generators to the input, so that it learns undisturbed."""
+    """Huge cycle and identity weights make the generators return their input, so that only the discriminator learns."""
     found = findings(
         "method.generator.start_from=image",
         *("method.cycle_weight=500", "method.identity_weight=500", "method.discriminator.width=16"),
@@ -96,25 +96,25 @@ def test_an_overpowering_discriminator_is_saturated(findings):
     assert "method.discriminator.layers=1 instead of 2" in found["saturated discriminator"].advice
 
 
-def test_a_term_of_weight_0_is_silent(findings):
+def test_a_term_with_weight_0_is_silent(findings):
     found = findings("method.cycle_weight=0", "training.steps=6", "evaluation.every=2")
     assert "cycle" in found["silent term"].evidence
     assert "method.cycle_weight" in found["silent term"].advice
 
 
-def test_a_term_of_huge_weight_drowns_the_others(findings):
+def test_a_term_with_a_huge_weight_drowns_out_the_others(findings):
     found = findings("method.identity_weight=1e5", "training.steps=6", "evaluation.every=2")
     assert "generator/identity has 100" in found["drowning term"].evidence
     assert found["drowning term"].advice.startswith("method.identity_weight=1e+04")
 
 
-def test_a_discriminator_of_constant_scores_is_idle(findings, monkeypatch):
+def test_a_discriminator_with_constant_scores_is_idle(findings, monkeypatch):
     monkeypatch.setattr(PatchGan, "forward", lambda self, x: x.mean(1, keepdim=True) * 0 + self.score.bias)
     found = findings("training.steps=200", "method.learning_rate=0.05", "evaluation.every=1000")
     assert "idle discriminator" in kinds(found)
 
 
-def test_a_sound_discriminator_raises_no_alarm(findings):
+def test_a_healthy_discriminator_raises_no_alarm(findings):
     found = findings("training.steps=200", "evaluation.every=1000")
     assert not kinds(found) & {"idle discriminator", "saturated discriminator"}
     assert "loss spike" not in found
@@ -160,7 +160,7 @@ def translated_world(root, datasets, truth, splits):
 
 
 def test_training_past_the_best_step_is_detected(findings, datasets, tmp_path):
-    """Validation asks for no change at all, while training changes more and more."""
+    """Validation rewards no change at all, while training changes the images more and more."""
     translated_world(tmp_path, datasets, lambda image: image, ["val"])
     found = findings(
         *("method.generator.start_from=image", "method.learning_rate=1e-3", "method.cycle_weight=1"),

@@ -1,4 +1,4 @@
-"""What a training says of itself before it has gone far: time, memory, and whether it is compiled."""
+"""What a training reports in its first steps: time, memory, and whether it is compiled."""
 
 import re
 
@@ -19,7 +19,7 @@ def test_a_dry_run_reports_time_and_memory_and_writes_nothing(gan_nst, tiny, tmp
     assert not folder.exists()
 
 
-def test_a_dry_run_of_a_resumed_run_reports_what_is_left(gan_nst, tiny, tmp_path):
+def test_a_dry_run_of_a_resumed_run_reports_the_remaining_time(gan_nst, tiny, tmp_path):
     folder = tmp_path / "run"
     steps = ["training.steps=30", "training.stop_at=10"]
     assert gan_nst("train", CONFIG, *tiny, *steps, "--output", folder)[0] == 0
@@ -30,7 +30,7 @@ def test_a_dry_run_of_a_resumed_run_reports_what_is_left(gan_nst, tiny, tmp_path
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_dry_run_too_short_to_forecast_says_nothing_of_time(gan_nst, tiny):
+def test_a_dry_run_too_short_for_an_estimate_reports_no_time(gan_nst, tiny):
     code, out, _ = gan_nst("train", CONFIG, *tiny, "training.steps=3", "--dry-run")
     assert code == 0
     assert not ABOUT.search(out)
@@ -52,7 +52,7 @@ def test_a_short_run_is_not_compiled_and_says_so_in_its_settings(gan_nst, tiny, 
 
 
 @pytest.mark.parametrize("changed", ["compile=never", "training.activation_checkpointing=true"])
-def test_what_changes_no_result_may_change_on_resume(gan_nst, tiny, tmp_path, changed):
+def test_settings_that_do_not_affect_results_may_change_on_resume(gan_nst, tiny, tmp_path, changed):
     folder = tmp_path / "run"
     steps = ["training.steps=4", "training.stop_at=2"]
     assert gan_nst("train", CONFIG, *tiny, *steps, "--output", folder)[0] == 0

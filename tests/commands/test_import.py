@@ -31,7 +31,9 @@ def cyclegan(w=2):
     generator = torch.Generator().manual_seed(0)
     weights = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in named.items()}
     for name, shape in named.items():
-        channels = shape[1] if name in ("model.16", "model.19") else shape[0]  # those are transposed
+        channels = (
+            shape[1] if name in ("model.16", "model.19") else shape[0]
+        )  # weights of transposed convolutions
         weights[f"{name}.bias"] = torch.randn(channels, generator=generator)
     return weights
 
@@ -50,12 +52,17 @@ def output(tmp_path):
 
 def test_an_imported_file_is_an_exported_generator(source, output):
     described = import_generator(source, output)
-    generator, told = load_exported(output)
-    assert told == described
+    generator, description = load_exported(output)
+    assert description == described
     foreign = recognise(cyclegan(), "here")
-    assert told.network == foreign.network == generator.spec.model_dump()
-    assert (told.translation, told.method, told.licence, told.scores) == ("ab", "cyclegan", None, {})
-    assert told.training_scale == TrainingScale(load_size=286, crop_size=256, resize="squash")
+    assert description.network == foreign.network == generator.spec.model_dump()
+    assert (description.translation, description.method, description.licence, description.scores) == (
+        "ab",
+        "cyclegan",
+        None,
+        {},
+    )
+    assert description.training_scale == TrainingScale(load_size=286, crop_size=256, resize="squash")
     assert generator.state_dict().keys() == foreign.weights.keys()
     for name, weight in generator.state_dict().items():
         assert torch.equal(weight, foreign.weights[name]), name
@@ -73,7 +80,7 @@ def test_translate_runs_it(source, output, tmp_path):
     assert np.array_equal(read_image(outcome.written[0]), load_translator(output, exact)(photo))
 
 
-def test_what_was_recognised_and_how_to_use_it_is_reported(source, output, caplog):
+def test_the_recognised_network_and_its_use_are_reported(source, output, caplog):
     with caplog.at_level(logging.INFO, "gan_nst"):
         import_generator(source, output)
     assert caplog.messages == [
@@ -166,7 +173,7 @@ def test_an_output_in_a_missing_folder_is_reported(source, output):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_a_file_is_never_run(source, output, tmp_path, legacy):
+def test_code_in_a_file_is_never_executed(source, output, tmp_path, legacy):
     trace = tmp_path / "trace"
     torch.save({**cyclegan(), "z": Bomb(trace)}, source, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError, match="contains more than plain tensors and was not loaded; expected"):
@@ -174,7 +181,7 @@ def test_code_in_a_file_is_never_run(source, output, tmp_path, legacy):
     assert not trace.exists()
     assert not output.parent.exists()
     torch.load(source, weights_only=False)
-    assert trace.exists(), "the bomb is a dud, and this test shows nothing"
+    assert trace.exists(), "the bomb does not work, so this test would prove nothing"
 
 
 UNKNOWN = {
@@ -205,18 +212,18 @@ def test_a_missing_file_and_a_folder_are_reported(source, output):
         import_generator(source.parent, output)
 
 
-# The published CartoonGAN's own images are JPEG of quality 95. Ours, saved so, differ from them by at most 0.004 gray
-# levels on average over an image (60 images; their mean is 0.0007, 22 are equal): another order of sums rounds a few
-# values the other way. Unsaved they differ by 1.9, which is the JPEG. Beside the mistakes: what each one leaves.
+# The published CartoonGAN's own images are JPEG of quality 95. Ours, saved likewise, differ from them by at most 0.004
+# gray levels on average over an image (60 images; the mean is 0.0007, 22 are equal), since another order of sums rounds
+# a few values differently. Unsaved they differ by 1.9, which is due to JPEG. The error of each mistake is noted below.
 BOUND = 0.05
 
 
 @pytest.fixture(scope="module")
 def hayao(pretrained_weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("hayao") / "hayao.safetensors"
-    told = import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", path)
-    assert (told.method, told.translation) == ("cartoongan", "ab")
-    assert told.training_scale == TrainingScale(load_size=256, crop_size=256)
+    description = import_generator(pretrained_weights / "cartoongan_hayao_fp16.pth", path)
+    assert (description.method, description.translation) == ("cartoongan", "ab")
+    assert description.training_scale == TrainingScale(load_size=256, crop_size=256)
     return path
 
 
@@ -247,10 +254,10 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistaken_import_would_not_draw_them(hayao, pretrained_weights, test_data, mistake):
-    generator, told = load_exported(hayao)
+    generator, description = load_exported(hayao)
     spec, swapped = MISTAKES[mistake]
     weights = generator.state_dict()
-    if "padding" in spec:  # where zeros border an image, the first biases of two convolutions count
+    if "padding" in spec:  # near zero padding, the first biases of two convolutions matter
         theirs = pretrained.load(pretrained_weights / "cartoongan_hayao_fp16.pth")
         for ours, name in (
             ("down1", "conv02_1"),
@@ -259,7 +266,7 @@ def test_a_mistaken_import_would_not_draw_them(hayao, pretrained_weights, test_d
             ("up2", "deconv02_1"),
         ):
             weights[f"segments.{ours}.convolution.0.bias"] = theirs[f"{name}.bias"].float()
-    wrong = build({**told.network, **spec})
+    wrong = build({**description.network, **spec})
     wrong.load_state_dict(weights | {name: weights[name].flip(axis) for name, axis in swapped})
-    measured = list(errors(Translator(wrong, told, "cpu", "float32"), test_data, 2))
+    measured = list(errors(Translator(wrong, description, "cpu", "float32"), test_data, 2))
     assert min(measured) > 5 * BOUND

@@ -50,7 +50,7 @@ def make(project, *arguments, timeout=120):
 
 @pytest.fixture(scope="module")
 def trained(project):
-    """What `make train` printed, and its run."""
+    """The output of `make train`, and its run."""
     code, out, err = make(project, "train", "DOMAIN=photo2cartoon", f"ARGS={SMALL}")
     assert code == 0, err
     latest = project / "runs" / "photo2cartoon" / "cyclegan" / "latest"
@@ -58,7 +58,7 @@ def trained(project):
     return out, latest.resolve()
 
 
-def test_make_train_draws_the_demo_and_leaves_a_whole_run(project, trained):
+def test_make_train_draws_the_demo_and_completes_a_run(project, trained):
     out, run = trained
     assert "drawing the demo world" in out
     assert "on_cpu" in out

@@ -1,4 +1,4 @@
-"""Every mistake a user can make is one line, exit code 2, no traceback, and loses nothing."""
+"""Every user mistake leads to one line and exit code 2 without a traceback, and loses nothing."""
 
 import errno
 import os
@@ -111,7 +111,7 @@ def test_folders(gan_nst, tiny, folders, tmp_path):
     one_line(gan_nst("train", CONFIG, *tiny, f"data.a={a}"), "data: a and b go together")
 
 
-def test_a_image_smaller_than_the_crop(gan_nst, tiny, folders):
+def test_an_image_smaller_than_the_crop(gan_nst, tiny, folders):
     small = folders[0] / "small.png"
     Image.new("RGB", (20, 50)).save(small)
     arguments = [*own(folders, tiny), "data.upscale=false", "training.stop_at=1"]
@@ -121,8 +121,8 @@ def test_a_image_smaller_than_the_crop(gan_nst, tiny, folders):
 
 @pytest.mark.parametrize("cache", ["auto", "never"])
 def test_unreadable_and_truncated_images(gan_nst, tiny, folders, cache):
-    whole = (folders[0] / "0.png").read_bytes()
-    (folders[0] / "cut.png").write_bytes(whole[: len(whole) // 2])
+    intact = (folders[0] / "0.png").read_bytes()
+    (folders[0] / "cut.png").write_bytes(intact[: len(intact) // 2])
     (folders[0] / "text.png").write_text("no image")
     arguments = [*own(folders, tiny), f"data.cache={cache}", "training.stop_at=1"]
     one_line(gan_nst("train", CONFIG, *arguments), "2 of", "cut.png", "text.png", "data.skip_broken=true")
@@ -322,7 +322,7 @@ def test_a_start_removes_what_a_killed_training_left_and_nothing_else(tmp_path):
 
 
 def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
-    """Of the run that goes on, and of the one before a new one."""
+    """From the run that is resumed, and from an earlier run when a new one starts."""
     assert gan_nst("train", CONFIG, *tiny, "training.steps=2")[0] == 0
     run = (in_project / "runs" / "photo2cartoon" / "cyclegan" / "latest").resolve()
     left = [

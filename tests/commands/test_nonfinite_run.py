@@ -1,4 +1,4 @@
-"""Runs that meet a value that is not finite: what they report, what they leave, and how they resume."""
+"""Runs that encounter a non-finite value: what they report, what they leave, and how they resume."""
 
 import dataclasses
 import re

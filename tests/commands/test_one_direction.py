@@ -33,7 +33,7 @@ def train(datasets, out, *more):
 
 
 def training_alone(datasets):
-    """No images to validate and to judge with, which takes longer than these trainings."""
+    """Without images for validation and evaluation, which would take longer than these trainings."""
     folders = [f"data.{d}={datasets / 'photo2cartoon' / f'train{d.upper()}'}" for d in ("a", "b")]
     return [*folders, "data.held_out=0"]
 
@@ -43,16 +43,16 @@ def train_alone(datasets, out, *more):
 
 
 @pytest.fixture(scope="module")
-def told():
-    """What was logged while the run below was trained."""
+def messages():
+    """The messages logged while `run` was trained."""
     return []
 
 
 @pytest.fixture(scope="module")
-def run(datasets, tmp_path_factory, told):
-    """With the settings file's features, which are auto: no weights lie anywhere for the tests."""
+def run(datasets, tmp_path_factory, messages):
+    """With the settings file's features (auto): the tests have no weights."""
     handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: messages.append(record.getMessage())
     logger = logging.getLogger("gan_nst")
     logger.addHandler(handler)
     try:
@@ -66,13 +66,13 @@ def alone(datasets, tmp_path_factory):
     return train_alone(datasets, tmp_path_factory.mktemp("alone") / "run")
 
 
-def test_without_weights_the_small_job_uses_random_features_with_a_warning(run, told):
-    assert sum("using random features for the content loss" in message for message in told) == 1
+def test_without_weights_the_small_job_uses_random_features_with_a_warning(run, messages):
+    assert sum("using random features for the content loss" in message for message in messages) == 1
     saved = checkpoint.load_newest(run / "checkpoints")[1]["settings"]["method"]
     assert saved["features"] == {"network": "random", "layer": None, "weights": None, "sha256": None}
 
 
-def test_one_direction_is_exported_and_judged(run):
+def test_one_direction_is_exported_and_evaluated(run):
     assert [path.name for path in run.glob("*.safetensors")] == ["generator.safetensors"]
     generator, description = load_exported(run / "generator.safetensors")
     assert generator.spec.name == "resnet"
@@ -115,7 +115,7 @@ def test_a_run_resumed_around_the_end_of_the_warm_up_is_the_same_run(datasets, a
 
 @pytest.mark.parametrize("change", ["method.warm_up=0.375", "method.differentiable_augmentation=[]"])
 def test_another_rule_is_another_run(datasets, alone, tmp_path, change):
-    """Negative control: the comparison sees a difference."""
+    """Negative control: the comparison detects a difference."""
     assert not same_state(alone, train_alone(datasets, tmp_path / "run", change))
 
 
@@ -140,14 +140,14 @@ def test_broken_cartoons_are_skipped_in_both_views(datasets, tmp_path, monkeypat
     files = find_images(tmp_path / "photo2cartoon" / "trainB")
     files[0].write_bytes(b"no image")
     opened = {}
-    whole = cache.open_images
+    real = cache.open_images
 
-    def noting(folder, settings, what, view="image"):
-        images, left = whole(folder, settings, what, view)
-        opened[what] = left.files
-        return images, left
+    def recording(folder, settings, what, view="image"):
+        images, rest = real(folder, settings, what, view)
+        opened[what] = rest.files
+        return images, rest
 
-    monkeypatch.setattr("gan_nst.runs.prepare.open_images", noting)
+    monkeypatch.setattr("gan_nst.runs.prepare.open_images", recording)
     train_alone(tmp_path, tmp_path / "run", "training.stop_at=1", "data.skip_broken=true")
     assert opened["domain b, smoothed"] == opened["domain b, training"]
     assert len(opened["domain b, smoothed"]) == len(files) - 1
@@ -176,7 +176,7 @@ def test_missing_weights_stop_a_run_before_it_begins(gan_nst, datasets, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_the_light_network_that_it_names_needs_nothing_else(gan_nst, datasets, tmp_path, monkeypatch):
+def test_the_suggested_light_network_needs_nothing_else(gan_nst, datasets, tmp_path, monkeypatch):
     with torch.random.fork_rng(devices=[]):
         torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1.pth")
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Memory that runs out, of the host or a GPU, wherever a training needs it: one line that helps, and an intact run."""
+"""Running out of memory, on the host or a GPU, at any point of a training: one helpful line, and an intact run."""
 
 import errno
 import logging
@@ -68,14 +68,14 @@ def test_other_errors_are_left_alone(error):
 
 
 @pytest.fixture(scope="module")
-def whole(datasets, tmp_path_factory):
-    """A run to its end."""
+def reference(datasets, tmp_path_factory):
+    """A run without any failure."""
     settings = [f"data.root={datasets}", *TINY, *SHORT]
-    return train.train(CONFIG, settings, TrainOptions(output=tmp_path_factory.mktemp("whole") / "run"))
+    return train.train(CONFIG, settings, TrainOptions(output=tmp_path_factory.mktemp("reference") / "run"))
 
 
 def failing(monkeypatch, owner, name, error, calls):
-    """Lets a function raise an error at its calls of those numbers, from 1."""
+    """Makes a function raise an error at the given calls, counted from 1."""
     plain, made = getattr(owner, name), []
 
     def fail(*arguments, **named):
@@ -88,7 +88,7 @@ def failing(monkeypatch, owner, name, error, calls):
 
 
 @pytest.mark.parametrize("error", RAN_OUT[:4], ids=lambda error: type(error).__name__)
-def test_memory_that_runs_out_in_a_step_leaves_a_run_to_resume(error, whole, tiny, tmp_path, monkeypatch):
+def test_a_run_that_ran_out_of_memory_in_a_step_can_be_resumed(error, reference, tiny, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as during:
         failing(during, CycleGan, "discriminator_losses", error, {6})
@@ -103,10 +103,10 @@ def test_memory_that_runs_out_in_a_step_leaves_a_run_to_resume(error, whole, tin
     assert "\n" not in message
     if error is RAN_OUT[0]:
         train.train(overrides=["training.activation_checkpointing=true"], options=TrainOptions(resume=run))
-        assert same_state(run, whole)
+        assert same_state(run, reference)
 
 
-def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
+def test_running_out_of_memory_in_a_loader_process(tiny, tmp_path, monkeypatch):
     plain = Samples.__getitem__
 
     def fail(samples, draw):
@@ -120,7 +120,7 @@ def test_memory_that_runs_out_in_a_loader_process(tiny, tmp_path, monkeypatch):
 
 
 def test_a_grid_and_a_validation_that_run_out_of_memory_are_skipped(
-    whole, tiny, tmp_path, monkeypatch, caplog
+    reference, tiny, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
     failing(monkeypatch, train, "sample_grid", MemoryError(), {1, 3})
@@ -133,17 +133,19 @@ def test_a_grid_and_a_validation_that_run_out_of_memory_are_skipped(
     assert [path.name for path in (run / "samples").iterdir()] == ["step-000006.png"]
     assert not any(key.startswith("validation/") for key in metrics(run)[3])
     assert any(key.startswith("validation/") for key in metrics(run)[6])
-    a, b = (checkpoint.load_newest(folder / "checkpoints")[1]["state"] for folder in (run, whole))
+    a, b = (checkpoint.load_newest(folder / "checkpoints")[1]["state"] for folder in (run, reference))
     assert all(torch.equal(a[key], b[key]) for key in a if torch.is_tensor(a[key]))
     assert (run / "generator.safetensors").is_file()
 
 
-def test_gradient_shares_that_run_out_of_memory_cost_no_score(whole, tiny, tmp_path, monkeypatch, caplog):
+def test_running_out_of_memory_in_gradient_shares_loses_no_score(
+    reference, tiny, tmp_path, monkeypatch, caplog
+):
     failing(monkeypatch, Trainer, "gradient_shares", torch.OutOfMemoryError("CUDA out of memory"), {1, 2})
     run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
     assert "step 3: no gradient shares: out of memory" in caplog.text
     for step in (3, 6):
-        scores = {key: x for key, x in metrics(whole)[step].items() if key.startswith("validation/")}
+        scores = {key: x for key, x in metrics(reference)[step].items() if key.startswith("validation/")}
         assert scores
         assert metrics(run)[step].items() >= scores.items()
         assert not any(key.startswith("gradient_share/") for key in metrics(run)[step])
@@ -171,7 +173,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_host_without_free_memory(tiny, tmp_path):
-    """A limit of the system, at a step that needs far more."""
+    """A step that needs far more than the system's limit."""
     arguments = ["train", CONFIG, *tiny, *SHORT, "--output", str(tmp_path / "run")]
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, "--quiet", *arguments],

@@ -68,7 +68,7 @@ def test_sizes_are_parsed():
     assert (TranslateOptions().memory, TranslateOptions().max_pixels) == (3 * 2**29, 512_000_000)
 
 
-def test_what_is_not_typed_is_left_to_the_options():
+def test_options_that_are_not_given_keep_their_defaults():
     assert vars(parsed()).keys() == {"source", "input", "output", "run", "quiet"}
 
 
@@ -171,25 +171,25 @@ def test_mistakes_in_where_to_write(gan_nst, generator, tmp_path):
 
 @pytest.mark.parametrize("name", ["em\npty.png", "\x1b[31mred.png", "\u202egnp.png", "\udcff.png"], ids=ascii)
 def test_a_message_is_one_line_for_any_file_name(gan_nst, generator, tmp_path, name):
-    shown = name.encode("unicode_escape").decode()
+    escaped = name.encode("unicode_escape").decode()
     source = fill(tmp_path / "in", "good.png")
     (source / name).write_bytes(b"")
     code, _, err = gan_nst("translate", generator, source, "--output", tmp_path / "out", "--device", "cpu")
     assert code == 1
     first, last = err.splitlines()
-    assert first.startswith(f"error: skipped: {source}/{shown}: not a readable image")
+    assert first.startswith(f"error: skipped: {source}/{escaped}: not a readable image")
     assert last == "gan-nst: 1 image could not be translated"
     missing = gan_nst("translate", generator, source / f"no{name}", "--output", tmp_path / "out")
-    one_line(missing, f"no{shown}: no such file or folder")
+    one_line(missing, f"no{escaped}: no such file or folder")
     code, out, err = gan_nst(
         "translate", generator, source / "good.png", "--output", tmp_path / f"to{name} x"
     )
     assert (code, err) == (0, "")
-    assert f"1 image translated into {tmp_path}/to{shown} x" in out.splitlines()
+    assert f"1 image translated into {tmp_path}/to{escaped} x" in out.splitlines()
 
 
 def test_a_progress_bar_escapes_names(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws, without a terminal too
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich draw even without a terminal
     monkeypatch.setattr(progress, "progress_shown", lambda: True)
     with progress.progress_bar("translating [/x] \x1b[31m.mp4") as report:
         report(0.5)
@@ -207,7 +207,7 @@ def begin(*arguments, **variables):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell's background job, which the tests may be, passes on that Ctrl-C is ignored.
+        # If the tests run as a shell's background job, ignoring Ctrl-C would be inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
@@ -230,15 +230,15 @@ def test_ctrl_c_leaves_only_complete_files(generator, tmp_path):
 
 
 def test_processes_share_a_folder(generator, tmp_path):
-    """Two processes, started by hand: every image is translated once."""
+    """Two processes, started manually: every image is translated once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(9)), "c/x.png", "c/y.png")
     arguments = ("translate", generator, source, "--output", tmp_path / "out")
     started = [begin(*arguments, RANK=str(number), WORLD_SIZE="2") for number in range(2)]
     results = [finish(process) for process in started]
     assert [code for code, _, _ in results] == [0, 0]
-    told = [out.splitlines()[-1] for _, out, _ in results]
-    assert told[0].startswith("process 1 of 2: 6 images translated")
-    assert told[1].startswith("process 2 of 2: 5 images translated")
+    summaries = [out.splitlines()[-1] for _, out, _ in results]
+    assert summaries[0].startswith("process 1 of 2: 6 images translated")
+    assert summaries[1].startswith("process 2 of 2: 5 images translated")
     assert len(find_images(tmp_path / "out")) == 11
     same = TranslateOptions(precision=load_translator(generator).precision)
     alone = translate(generator, source, tmp_path / "alone", same)
@@ -247,8 +247,8 @@ def test_processes_share_a_folder(generator, tmp_path):
         np.testing.assert_allclose(read_photo(path).pixels, read_photo(other).pixels, atol=1)
 
 
-def test_a_broken_image_does_not_end_other_processes(generator, tmp_path):
-    """One process's images are all broken, so that it is ready, and has failed, at once."""
+def test_a_broken_image_does_not_stop_other_processes(generator, tmp_path):
+    """All images of one process are broken, so that it finishes, and fails, at once."""
     source = fill(tmp_path / "in", *(f"{number}.png" for number in range(10)), size=(600, 600))
     for path in find_images(source)[::2]:
         path.write_bytes(b"")

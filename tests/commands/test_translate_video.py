@@ -20,14 +20,14 @@ def generator(tmp_path_factory):
     """A generator that returns the image."""
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": 4, "blocks": 1, "start_from": "image"})
-    told = Description(
+    description = Description(
         network=network.spec.model_dump(),
         translation="ab",
         training_scale=TrainingScale(load_size=48, crop_size=48),
         method="cyclegan",
     )
     path = tmp_path_factory.mktemp("generator") / "ab.safetensors"
-    export(network, told, path)
+    export(network, description, path)
     return path
 
 
@@ -138,7 +138,7 @@ def test_frames_with_too_many_pixels_are_refused(translate, clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "output", "options", "told"),
+    ("source", "output", "options", "message"),
     [
         *(
             ("clip", "out.mp4", option, "a video")
@@ -166,13 +166,13 @@ def test_frames_with_too_many_pixels_are_refused(translate, clip, tmp_path):
         ("in", "out", "--frames --resume", "frames of a video cannot be resumed"),
     ],
 )
-def test_options_without_effect_are_refused(translate, clip, tmp_path, source, output, options, told):
+def test_options_without_effect_are_refused(translate, clip, tmp_path, source, output, options, message):
     fill(tmp_path / "in")
     source = clip if source == "clip" else tmp_path / source
     code, _, err = translate(source, tmp_path / output, *options.split())
     assert code == 2
     assert len(err.splitlines()) == 1
-    assert told in err
+    assert message in err
     assert any(f"{option}: " in err for option in options.split())
     assert not (tmp_path / output).exists()
 
@@ -195,9 +195,9 @@ def test_resume_skips_a_finished_video(translate, clip, tmp_path):
 
 
 def test_a_truncated_video_exits_with_1_and_a_mistake_with_2(translate, clip, tmp_path):
-    whole = write_clip(tmp_path / "whole.mkv", rolling(40))
+    intact = write_clip(tmp_path / "intact.mkv", rolling(40))
     broken = tmp_path / "broken.mkv"
-    broken.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    broken.write_bytes(intact.read_bytes()[: intact.stat().st_size // 2])
     code, _, err = translate(broken, tmp_path / "out.mp4")
     assert code == 1
     assert "ends early, after" in err

@@ -1,4 +1,4 @@
-"""Validation in the loop: what it scores, which checkpoint it calls the best, and that it touches nothing."""
+"""Validation in the loop: what it scores, which checkpoint it selects as the best, and that it has no side effects."""
 
 import json
 import shutil
@@ -72,8 +72,8 @@ def test_best_is_the_checkpoint_of_the_best_score(run):
     scores = validated(run)
     best = checkpoint.load(run / "checkpoints" / "best.pt")
     assert scores[best["step"]] == min(scores.values())
-    noted = {"step": best["step"], "score": "ab/error", "value": min(scores.values()), "by": "4, 4 images"}
-    assert best["notes"]["best"] == noted
+    expected = {"step": best["step"], "score": "ab/error", "value": min(scores.values()), "by": "4, 4 images"}
+    assert best["notes"]["best"] == expected
     saved = checkpoint.load_newest(run / "checkpoints")[1]
     assert saved["step"] == 7
     assert saved["notes"] == best["notes"]
@@ -85,7 +85,7 @@ def test_the_settings_are_saved_without_auto(run):
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_the_export_is_the_one_that_was_asked_for(run, tiny, tmp_path, which):
+def test_the_requested_step_is_exported(run, tiny, tmp_path, which):
     other = train(tiny, tmp_path / "run", f"evaluation.export={which}")
     checkpoints = other / "checkpoints"
     path = checkpoints / "best.pt" if which == "best" else checkpoint.newest_first(checkpoints)[0]
@@ -99,8 +99,8 @@ def test_the_export_is_the_one_that_was_asked_for(run, tiny, tmp_path, which):
     assert description.scores["test_error"] == evaluation["ab"][which]["error"]
 
 
-def test_validation_changes_nothing_of_the_training(run, tiny, tmp_path):
-    """Neither weights nor replay buffers nor random states: the same run with and without, bit by bit."""
+def test_validation_does_not_affect_training(run, tiny, tmp_path):
+    """Neither weights nor replay buffers nor random states: a run is bit-equal with and without it."""
     other = gan_nst.train(
         CONFIG,
         [*tiny, "training.steps=7", "evaluation.every=1000", "evaluation.export=last"],
@@ -131,8 +131,8 @@ def validated_key(run, key):
     return {step: line[key] for step, line in metrics(run).items() if key in line}
 
 
-def test_test_images_play_no_part(tiny, datasets, tmp_path, run):
-    """Black test images change nothing of the validation."""
+def test_test_images_do_not_affect_validation(tiny, datasets, tmp_path, run):
+    """Black test images do not change the validation scores."""
     shutil.copytree(datasets / "photo2cartoon", tmp_path / "photo2cartoon")
     for folder in ("testA", "testB"):
         for path in (tmp_path / "photo2cartoon" / folder).iterdir():
@@ -157,7 +157,7 @@ def test_without_a_validation_split_training_images_are_held_out(tiny, datasets,
         assert len(files) >= 2
         assert {file.parent.name for file in files} == {f"train{domain.upper()}"}
         assert files.isdisjoint(data_set.training[domain].files)
-    # Cut images are no pairs, though they are numbered alike: random features are what is left, and named so.
+    # Held-out images are not pairs, even if their numbers agree: only random features remain, and are labelled so.
     assert not validated_key(other, "validation/ab/error")
     assert validated_key(other, "validation/ab/frechet_random")
     saved = checkpoint.load_newest(other / "checkpoints")[1]["settings"]["evaluation"]
@@ -194,7 +194,7 @@ def test_what_auto_means(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
     (tmp_path / "inception_fid_to_mixed7a.pth").touch()
-    assert resolved(paired=True) == ("none", "ab/error", "best")  # a part of the network is not what FID is
+    assert resolved(paired=True) == ("none", "ab/error", "best")  # a part of the network does not give FID
     assert resolved("evaluation.features=inception-768", paired=True) == (
         "inception-768",
         "ab/fid_768",
@@ -210,14 +210,14 @@ def test_what_auto_means(monkeypatch, tmp_path):
         resolved("evaluation.score=ab/error", paired=False, device="cuda")
 
 
-def test_weights_that_are_asked_for_and_missing_stop_a_run_before_it_begins(tiny, tmp_path):
+def test_missing_weights_stop_a_run_before_it_begins(tiny, tmp_path):
     with pytest.raises(WeightsError, match=r"inception-2015-12-05.*GAN_NST_WEIGHTS"):
         train(tiny, tmp_path / "run", "evaluation.features=inception")
     assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
-    """Only the first process validates; all of them write the checkpoint that it calls the best."""
+    """Only the first process validates; all of them write the checkpoint that it selects as the best."""
     program = [
         "-m",
         "torch.distributed.run",
@@ -245,15 +245,15 @@ def test_two_processes_validate_on_one_and_agree_on_the_best(tiny, tmp_path):
     assert len(best["random"]) == 2
 
 
-def test_a_finished_run_exports_the_other_one_when_asked(run, tmp_path):
+def test_a_finished_run_can_export_the_other_step(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     for which in ("last", "best"):
         gan_nst.train(overrides=[f"evaluation.export={which}"], options=TrainOptions(resume=other))
         assert json.loads((other / "evaluation.json").read_text())["ab"]["exported"] == which
 
 
-def test_scores_measured_otherwise_are_not_compared(tiny, tmp_path):
-    """What was best by one protocol says nothing about another."""
+def test_scores_of_different_protocols_are_not_compared(tiny, tmp_path):
+    """The best value under one protocol says nothing about another protocol."""
     other = train(tiny, tmp_path / "run", "evaluation.features=random", "training.stop_at=2")
     first = checkpoint.load(other / "checkpoints" / "best.pt")["notes"]["best"]
     gan_nst.train(

@@ -1,4 +1,4 @@
-"""Files written atomically, and output that training can do without."""
+"""Files written atomically, and optional output of a training."""
 
 import contextlib
 import errno
@@ -68,7 +68,7 @@ def test_only_temporary_files_of_the_given_names_are_removed(tmp_path):
     remove_temporaries(tmp_path / "none")
 
 
-def test_a_failure_is_reported_once_and_so_is_its_end(tmp_path, caplog):
+def test_a_failure_and_its_end_are_reported_once(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     output = OptionalOutput(tmp_path / "samples")
     for failure in (full(), DataError("x.png: could not be written"), None, None, full()):
@@ -90,7 +90,7 @@ def test_other_errors_pass(tmp_path):
 @pytest.mark.parametrize("written", [0, 5])
 def test_a_line_that_cannot_be_written_leaves_no_torn_line(tmp_path, monkeypatch, caplog, written):
     class Short:
-        """A file on a disk that is full after some bytes."""
+        """A file on a disk that fills up after some bytes."""
 
         def __init__(self, path):
             self.file = open(path, "ab", buffering=0)  # noqa: SIM115

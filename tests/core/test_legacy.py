@@ -1,4 +1,4 @@
-"""Files of the first version: their names become today's."""
+"""Files of the first version: their old names are converted to the current ones."""
 
 from gan_nst.core.legacy import upgrade_checkpoint, upgrade_description
 
@@ -19,7 +19,7 @@ def checkpoint(start, images, best):
     }
 
 
-def test_a_checkpoint_gets_todays_names():
+def test_a_checkpoint_gets_current_names():
     old, new = (
         checkpoint("picture", "pictures", "60, 60 pictures"),
         checkpoint("image", "images", "60, 60 images"),
@@ -30,15 +30,15 @@ def test_a_checkpoint_gets_todays_names():
     assert old == new
 
 
-def test_what_a_checkpoint_lacks_is_not_needed():
+def test_missing_parts_of_a_checkpoint_are_ignored():
     payload = {"settings": {}, "translations": {"ab": {}}, "state": {}}
     upgrade_checkpoint(payload)
     assert payload == {"settings": {}, "translations": {"ab": {}}, "state": {}}
 
 
-def test_an_exported_generator_gets_todays_names():
+def test_an_exported_generator_gets_current_names():
     description = {"network": network("picture"), "picture_range": [-1, 1], "method": "cyclegan"}
     upgrade_description(description)
     assert description == {"network": network("image"), "image_range": [-1, 1], "method": "cyclegan"}
-    for odd in (None, [], {"network": 3}):
-        upgrade_description(odd)
+    for invalid in (None, [], {"network": 3}):
+        upgrade_description(invalid)

@@ -1,4 +1,4 @@
-"""Options: every one is described, and what is out of range is refused in one line."""
+"""Options: each is described, and values out of range are refused in one line."""
 
 import math
 from fractions import Fraction
@@ -28,7 +28,7 @@ GROUPS = [
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_default_is_a_value_that_may_be_given(group):
+def test_every_default_is_a_valid_value(group):
     for one in declared_in(group).values():
         assert one.option.help
         if one.required or one.default is None:
@@ -41,7 +41,7 @@ def test_every_default_is_a_value_that_may_be_given(group):
             assert kind.allows(one.option.flag)
 
 
-def test_groups_are_passed_on_as_they_are():
+def test_groups_are_passed_on_unchanged():
     given = TranslateOptions(strength=0.5, quality=80, scratch="there")
     assert isinstance(given, Finish)
     assert not given.is_plain
@@ -74,7 +74,7 @@ def test_values_are_read_as_people_write_them(kind, text, value):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not options.NAME_PART])
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "1/0", "1e999"])
-def test_what_is_not_a_value_is_refused(kind, text):
+def test_invalid_values_are_refused(kind, text):
     with pytest.raises(ValueError, match=f"^expected {kind.expected}, got {text!r}$"):
         kind.read(text)
 

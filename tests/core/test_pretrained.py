@@ -30,7 +30,7 @@ def named(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def hub(monkeypatch, tmp_path):
-    """Torch's hub cache, which is not there yet."""
+    """Torch's hub cache, which does not exist yet."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -49,10 +49,10 @@ def test_a_given_path_precedes_the_named_folder_which_precedes_the_hub(named, hu
     last = put(hub, "thing.pth")
     assert pretrained.find(THING) == last
     second = put(named, "other.pth")
-    assert pretrained.find(THING) == second, "the folder counts for more than the order of the names"
+    assert pretrained.find(THING) == second, "the folder takes precedence over the order of the names"
     first = put(named, "thing.pth")
     assert pretrained.find(THING) == pretrained.require(THING) == first
-    given = put(tmp_path, "whatever.bin")
+    given = put(tmp_path, "any.bin")
     assert pretrained.find(THING, given) == pretrained.require(THING, given) == given
 
 
@@ -60,7 +60,7 @@ def test_without_a_named_folder_the_hub_is_searched(monkeypatch, hub):
     monkeypatch.setenv("GAN_NST_WEIGHTS", "")
     assert pretrained.find(THING) is None
     assert pretrained.find(Pretrained("here", ("setup.cfg",))) is None, (
-        "an empty name is not the working folder"
+        "an empty name does not mean the working folder"
     )
     found = put(hub, "other.pth")
     assert pretrained.find(THING) == found
@@ -94,7 +94,7 @@ def test_the_error_says_when_no_folder_was_named(hub):
 
 @contextmanager
 def serving(answer, monkeypatch):
-    """A server on this machine; `answer(handler)` writes the whole response. Yields its address and its log."""
+    """A server on this machine; `answer(handler)` writes the complete response. Yields its address and its log."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -159,7 +159,7 @@ def broken_chunk(handler):
     handler.wfile.write(b"%x\r\n" % len(CONTENT) + CONTENT[:3000])
 
 
-def no_http(handler):
+def not_http(handler):
     handler.wfile.write(b"what?\r\n\r\n")
 
 
@@ -171,14 +171,14 @@ def another_file(handler):
     respond(handler, CONTENT + b"!")
 
 
-@pytest.mark.parametrize("answer", [too_short, broken_chunk, no_http, missing, another_file])
+@pytest.mark.parametrize("answer", [too_short, broken_chunk, not_http, missing, another_file])
 def test_a_failed_download_is_one_line_and_leaves_nothing(monkeypatch, hub, answer):
     with serving(answer, monkeypatch) as (url, asked):
         with pytest.raises(WeightsError) as raised:
             pretrained.fetch(wanted(url))
         assert asked
     if isinstance(raised.value.__context__, HTTPError):
-        raised.value.__context__.close()  # else pytest keeps the connection, and warns of it
+        raised.value.__context__.close()  # otherwise pytest keeps the connection and warns about it
     message = str(raised.value)
     assert message.startswith(f"{url}: could not be downloaded (")
     assert "\n" not in message
@@ -222,7 +222,7 @@ def test_tensors_of_every_type_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_a_file_is_never_run(tmp_path, legacy):
+def test_code_in_a_file_is_never_executed(tmp_path, legacy):
     path, trace = tmp_path / "evil.pth", tmp_path / "trace"
     torch.save({"a": torch.zeros(3), "b": Bomb(trace)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError) as raised:
@@ -230,7 +230,7 @@ def test_code_in_a_file_is_never_run(tmp_path, legacy):
     assert str(raised.value) == f"{path}: contains more than plain tensors and was not loaded"
     assert not trace.exists()
     torch.load(path, weights_only=False)
-    assert trace.exists(), "the bomb is a dud, and this test shows nothing"
+    assert trace.exists(), "the bomb does not work, so this test would prove nothing"
 
 
 def plain_pickle(path):
@@ -248,7 +248,7 @@ def half_legacy(path):
 
 
 def flipped_legacy(path):
-    """The key of a storage is not that of the list at the end."""
+    """Changes the key of a storage, so that it differs from the list at the end."""
     tensor = torch.randn(4)
     torch.save({"a": tensor}, path, _use_new_zipfile_serialization=False)
     key = str(tensor.untyped_storage()._cdata).encode()

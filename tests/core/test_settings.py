@@ -1,4 +1,4 @@
-"""Settings: a mistake is reported in one line that names the setting, what was given and what was meant."""
+"""Settings: a mistake is reported in one line with the setting, the given value and what was probably meant."""
 
 import typing
 from pathlib import Path
@@ -57,7 +57,7 @@ def complaint(path: str, value: object) -> str:
         ("dta.crop_size", None),
     ],
 )
-def test_an_unknown_key_is_reported_with_what_was_meant(given, meant):
+def test_an_unknown_key_is_reported_with_a_suggestion(given, meant):
     message = complaint(given, 1)
     if meant is None:  # the first unknown key is the section's
         assert message.startswith(f"{given.partition('.')[0]}: unknown setting")
@@ -262,7 +262,7 @@ def length(*layers):
     return training.steps, training.epochs
 
 
-def test_of_steps_and_epochs_the_later_layer_wins():
+def test_steps_or_epochs_of_the_later_layer_win():
     steps, epochs = {"training": {"steps": 10}}, {"training": {"epochs": 3}}
     assert length({}) == (None, 200)
     assert length(steps) == (10, None)
@@ -306,7 +306,7 @@ def test_every_setting_has_a_description():
 
 
 def refusal(call, *arguments):
-    """The one line, of a length that can be read, by which settings are refused."""
+    """Returns the message of a refusal, which must be one line of readable length."""
     with pytest.raises(SettingsError) as caught:
         call(*arguments)
     message = str(caught.value)
@@ -376,7 +376,7 @@ def test_keys_that_would_move_the_cursor_or_fill_the_screen_are_reported_in_one_
 
 
 @pytest.mark.parametrize("name", [["x" * 3000] * 100, "a\nb", {"x": 1}, 2**2000])
-def test_an_impossible_method_name_is_reported_in_one_line(name):
+def test_an_invalid_method_name_is_reported_in_one_line(name):
     assert "method.name" in refusal(base.find, name)
 
 
@@ -384,7 +384,7 @@ def test_an_impossible_method_name_is_reported_in_one_line(name):
     "domain", ["../x", "../../x", "..", "/tmp/x", "a/../../x", "a\nb", "\x1b[2J", "x/..", "."]
 )
 def test_a_domain_is_the_name_of_a_folder_below_others(domain):
-    """Runs and data sets are written to folders that are called by it."""
+    """Runs and data sets are written to folders named after it."""
     assert refusal(validate, MODEL, {"data": {"domain": domain}}).startswith("data.domain: ")
 
 

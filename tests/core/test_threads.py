@@ -1,4 +1,4 @@
-"""How many threads compute: by the settings and the machine alone, and the same when a run is resumed."""
+"""The number of threads depends only on the settings and the machine, and is kept when a run is resumed."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ def machine(monkeypatch, tmp_path):
         ({"cpu.max": "250000 100000"}, 2),
         ({"cpu.max": "50000 100000"}, 1),
         ({"cpu.max": "900000 100000"}, 6),
-        ({"cpu.max": "odd"}, 6),
+        ({"cpu.max": "invalid"}, 6),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
         ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
     ],
@@ -72,7 +72,7 @@ def test_the_users_environment_wins(machine, monkeypatch, given, quota, expected
     environment = dict(given)
     monkeypatch.setattr(os, "environ", environment)
     threads.configure_threads()
-    assert environment == given  # torch is imported: it would be too late
+    assert environment == given  # torch is already imported, so it would have no effect
     monkeypatch.delitem(sys.modules, "torch")
     threads.configure_threads()
     assert environment == expected
@@ -82,11 +82,11 @@ def test_a_resumed_run_keeps_its_threads(tiny, tmp_path, monkeypatch):
     used = []
     step = Trainer.train_step
 
-    def noting(self, micro_batches):
+    def recording(self, micro_batches):
         used.append(torch.get_num_threads())
         step(self, micro_batches)
 
-    monkeypatch.setattr(Trainer, "train_step", noting)
+    monkeypatch.setattr(Trainer, "train_step", recording)
     monkeypatch.setattr(prepare, "training_threads", lambda operations: 2)
     run = train(
         CONFIG, [*tiny, "training.steps=3", "training.stop_at=1"], TrainOptions(output=tmp_path / "run")
@@ -96,4 +96,4 @@ def test_a_resumed_run_keeps_its_threads(tiny, tmp_path, monkeypatch):
     assert checkpoint.load_newest(run / "checkpoints")[1]["settings"]["threads"] == 2
     train(overrides=["threads=1"], options=TrainOptions(resume=run))
     assert used == [2, 2, 1]
-    assert torch.get_num_threads() == 1  # the caller's own, as before
+    assert torch.get_num_threads() == 1  # the caller's number is restored
