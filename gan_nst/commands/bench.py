@@ -49,7 +49,8 @@ from gan_nst.training.compilation import resolve_compile
 
 log = logging.getLogger(__name__)
 
-_STEP_BUDGET = 90.0  # seconds for the rounds of a comparison of steps, which are the slowest part
+# Seconds for the rounds of steps, which are the slowest part.
+_STEP_BUDGET, _CONFIGURED_BUDGET = 90.0, 30.0
 
 _AUGMENTATIONS = [
     {"name": "ColorJitter", "p": 0.5},
@@ -184,7 +185,7 @@ def _measure(
         jobs[precision] = replace(job, precision=precision)
         if compiled:
             jobs[f"{precision}, compiled"] = replace(job, precision=precision, compiled=True)
-    for name, values in _timed(jobs, rounds).items():
+    for name, values in _timed(jobs, rounds, _STEP_BUDGET).items():
         share = values["gflops_per_second"] / convolution[jobs[name].precision]
         yield name, values | {"share_of_convolution": share}
     if configured is not None:
@@ -217,10 +218,11 @@ def _seconds(operation: Callable[[], object], threads: int | None = None) -> flo
     return float(timer.blocked_autorange(min_run_time=0.5).median)
 
 
-def _timed(jobs: Mapping[str, Job], rounds: int) -> dict[str, dict[str, Any]]:
+def _timed(jobs: Mapping[str, Job], rounds: int, budget: float) -> dict[str, dict[str, Any]]:
     """The speed and memory of jobs on one device; the steps are taken in turns.
 
-    The job named "reference", if there is one, is taken by the reference loop.
+    The job named "reference", if there is one, is taken by the reference loop. budget: seconds after which no further
+    round begins.
     """
     device = next(iter(jobs.values())).device
     builders = {
@@ -230,7 +232,7 @@ def _timed(jobs: Mapping[str, Job], rounds: int) -> dict[str, dict[str, Any]]:
     peaks = {name: peak_mib(builder, device) for name, builder in builders.items()}
     steps = {name: builder() for name, builder in builders.items()}
     calls = 10 if device.type == "cuda" else 1
-    seconds = interleaved(steps, device, rounds=rounds, budget=_STEP_BUDGET, calls=calls)
+    seconds = interleaved(steps, device, rounds=rounds, budget=budget, calls=calls)
     return {
         name: {
             "seconds": seconds[name],
@@ -246,7 +248,7 @@ def _timed(jobs: Mapping[str, Job], rounds: int) -> dict[str, dict[str, Any]]:
 def _configured_step(job: Job, rounds: int) -> dict[str, Any]:
     training = job.training
     with computing_with(job.threads):
-        values = _timed({"": job}, rounds)[""]
+        values = _timed({"": job}, rounds, _CONFIGURED_BUDGET)[""]
     return {
         "method": job.method.name,  # type: ignore[attr-defined]
         "device": str(job.device),
