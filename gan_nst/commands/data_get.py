@@ -19,9 +19,17 @@ from gan_nst.core.options import GetOptions
 from gan_nst.core.weights import digest
 from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
 from gan_nst.data.domains import DataSettings
-from gan_nst.data.download import KNOWN, download
+from gan_nst.data.download import KNOWN, describe_known, download
 
 log = logging.getLogger(__name__)
+
+
+def get_or_list(source: str | None, options: GetOptions) -> str | None:
+    """`data_get`, or without a source the list of the known sets."""
+    if source is None:
+        return describe_known()
+    data_get(source, options)
+    return None
 
 
 def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:

@@ -1,7 +1,7 @@
 """`gan-nst translate`: an image, a folder of images or a video through a generator."""
 
 import logging
-from collections.abc import Collection
+import math
 from pathlib import Path
 
 from gan_nst.core.device import rank_and_count, wait_for_all
@@ -55,17 +55,20 @@ def wants_video(source: Path, output: Path, frames: bool = False) -> bool:
     return frames or is_video(source) or (output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir())
 
 
-def check_options(source: Path, output: Path, options: TranslateOptions, given: Collection[str]) -> None:
-    """Raises SettingsError, one line, for an option that would have no effect with this input and output.
+def translate_strictly(source: Path, images: Path, output: Path, options: TranslateOptions) -> Outcome:
+    """`translate`, but raises SettingsError, one line, for an option that has no effect with this input and output."""
+    if images.exists():
+        _check_options(images, output, options)
+    return translate(source, images, output, options)
 
-    given: the names of the options that the user typed.
-    """
-    if not source.exists():
-        return  # reported by `translate`
+
+def _check_options(source: Path, output: Path, options: TranslateOptions) -> None:
     not_a_video = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
 
     def refuse(why: str, *names: str) -> None:
-        if idle := [flag(name) for name in names if name in given]:
+        if idle := [
+            flag(name) for name in names if getattr(options, name) != getattr(TranslateOptions, name)
+        ]:
             raise SettingsError(f"{source}: {', '.join(idle)}: {why}")
 
     if not wants_video(source, output, options.frames):
@@ -87,7 +90,7 @@ def check_options(source: Path, output: Path, options: TranslateOptions, given: 
         )
         return
     refuse(not_a_video, "crf")
-    if not {"start", "end"} & set(given):  # which count frames by it
+    if options.start == 0 and options.end == math.inf:  # which count frames by it
         refuse(not_a_video, "fps")
     _check_video(source, output, options)
 
