@@ -44,6 +44,7 @@ class Command:
     """A command. calls: the function, by module and name, which takes the arguments by name, and `options`.
 
     arguments: those that are not in a class of options. finish: turns what the function returns into an exit code.
+    typed: whether the function also takes the names of the options that were typed.
     """
 
     help: str
@@ -52,6 +53,7 @@ class Command:
     options: type[o.Options] = o.Options  # none
     finish: Callable[[Any], int | None] = lambda _: 0
     description: str | None = None
+    typed: bool = False
 
 
 _GENERATOR = _argument("RUN|FILE", "run, checkpoint, or .safetensors, .onnx or .pt2 file")
@@ -72,7 +74,7 @@ COMMANDS = {
     ),
     "translate": Command(
         "translate an image, a video, or a folder of images",
-        "gan_nst.commands.translate:translate_strictly",
+        "gan_nst.commands.translate:translate_as_typed",
         {
             "source": _GENERATOR,
             "images": _argument("INPUT", "image, video or folder"),
@@ -84,6 +86,7 @@ COMMANDS = {
         },
         o.TranslateOptions,
         finish=_report_failures,
+        typed=True,
     ),
     "evaluate": Command(
         "measure how good a run, a generator or a folder of images is",
@@ -278,6 +281,7 @@ def _run(command: Command, **given: Any) -> int | None:
     if names := {option.name for option in fields(command.options)}:
         typed = {name: given.pop(name) for name in names & given.keys()}
         given["options"] = command.options(**typed)
+        given |= {"typed": typed.keys()} if command.typed else {}
     result = resolve_name(command.calls)(**given)
     if to_stdout:
         print(json.dumps(result, indent=2, default=str), flush=True)

@@ -1,7 +1,7 @@
 """`gan-nst translate`: an image, a folder of images or a video through a generator."""
 
 import logging
-import math
+from collections.abc import Collection
 from pathlib import Path
 
 from gan_nst.core.device import rank_and_count, wait_for_all
@@ -55,14 +55,19 @@ def wants_video(source: Path, output: Path, frames: bool = False) -> bool:
     return frames or is_video(source) or (output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir())
 
 
-def translate_strictly(source: Path, images: Path, output: Path, options: TranslateOptions) -> Outcome:
-    """`translate`, but raises SettingsError, one line, for an option that has no effect with this input and output."""
+def translate_as_typed(
+    source: Path, images: Path, output: Path, options: TranslateOptions, typed: Collection[str]
+) -> Outcome:
+    """`translate`, but raises SettingsError, one line, for an option that has no effect with this input and output.
+
+    typed: the names of the options that the user typed.
+    """
     if images.exists():
-        _check_options(images, output, options)
+        _check_options(images, output, options, typed)
     return translate(source, images, output, options)
 
 
-def _check_options(source: Path, output: Path, options: TranslateOptions) -> None:
+def _check_options(source: Path, output: Path, options: TranslateOptions, typed: Collection[str]) -> None:
     not_a_video = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
 
     def refuse(why: str, *names: str) -> None:
@@ -90,7 +95,7 @@ def _check_options(source: Path, output: Path, options: TranslateOptions) -> Non
         )
         return
     refuse(not_a_video, "crf")
-    if options.start == 0 and options.end == math.inf:  # which count frames by it
+    if not {"start", "end"} & set(typed):  # which count frames by it
         refuse(not_a_video, "fps")
     _check_video(source, output, options)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers_runs import one_line
 from helpers_videos import clouds, read_clip, rolling, write_clip
 from PIL import Image
 
@@ -228,11 +229,8 @@ def test_a_truncated_video_exits_with_1_and_a_mistake_with_2(translate, clip, tm
         ("--crf", "60"),
     ],
 )
-def test_invalid_options_are_refused(translate, clip, tmp_path, option, capfd):
-    with pytest.raises(SystemExit) as exit:
-        translate(clip, tmp_path / "out.mp4", *option)
-    assert exit.value.code == 2
-    assert option[0] in capfd.readouterr().err
+def test_invalid_options_are_refused(translate, clip, tmp_path, option):
+    one_line(translate(clip, tmp_path / "out.mp4", *option), option[0], repr(option[1]))
 
 
 def test_several_processes_do_not_share_a_video(translate, clip, tmp_path, monkeypatch):
