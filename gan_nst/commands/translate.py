@@ -71,9 +71,7 @@ def _check_options(source: Path, output: Path, options: TranslateOptions, typed:
     not_a_video = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
 
     def refuse(why: str, *names: str) -> None:
-        if idle := [
-            flag(name) for name in names if getattr(options, name) != getattr(TranslateOptions, name)
-        ]:
+        if idle := [flag(name) for name in names if name in typed]:
             raise SettingsError(f"{source}: {', '.join(idle)}: {why}")
 
     if not wants_video(source, output, options.frames):

@@ -1,11 +1,12 @@
 """What a run logged, read from its folder: every value over the steps, and which values belong together."""
 
 import json
-import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ class History:
 def read_run(folder: Path) -> History:
     """The history of the run in a folder, from its metrics.jsonl and settings.yaml.
 
-    Lines that are not JSON objects with a step, such as a last line cut off by an interruption, are skipped, and so are
-    values that are not numbers. If a step was logged twice, the later line counts. Raises DataError when the folder is
-    missing, is not a run, or has no metrics.
+    Lines that are not JSON objects with a step, such as a last line cut off by an interruption, are skipped. If a step
+    was logged twice, the later line counts. Raises DataError when the folder is missing, is not a run, or has no
+    metrics.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give a run, a folder that `gan-nst train` wrote")
@@ -111,44 +112,29 @@ def read_run(folder: Path) -> History:
 
 def _read_metrics(path: Path) -> dict[str, Series]:
     """The series in a metrics.jsonl by key; none without that file. Raises DataError when it cannot be read."""
-    steps: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
-    values: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    logged: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))  # steps and values by turns
+    not_logged = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
     try:
-        with open(path, encoding="utf-8", errors="replace") as lines:  # one by one: a long run has many
-            for step, key, value in _entries(lines):
-                steps[key].append(step)
-                values[key].append(value)
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with suppress(*not_logged):  # such as a line torn by an interruption
+                    entry = json.loads(line)
+                    step = index(entry.pop("step"))
+                    for key, value in entry.items():
+                        logged[key].extend((step, float(value)))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({reason(error)})") from None
-    series = {}
-    for key in steps:
-        at, logged = np.array(steps[key]), np.array(values[key])
-        order = np.argsort(at, kind="stable")
-        last = order[np.diff(at[order], append=np.inf) > 0]  # the later line of a step logged twice
-        series[key] = Series(at[last], logged[last])
-    return series
+    return {key: _series(values) for key, values in logged.items()}
 
 
-def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, float]]:
-    """(step, key, value) for every number in lines of metrics; nan for values that are not finite."""
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        step = entry.get("step") if isinstance(entry, dict) else None
-        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
-            continue
-        for key, value in entry.items():
-            if key == "step" or isinstance(value, bool):
-                continue
-            try:
-                number = float(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
-            yield step, key, number if math.isfinite(number) else math.nan
+def _series(logged: array[float]) -> Series:
+    pairs = np.array(logged).reshape(-1, 2)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    last = np.diff(pairs[:, 0], append=np.inf) > 0  # the later line of a step logged twice
+    steps, values = pairs[last].T
+    return Series(steps, np.where(np.isfinite(values), values, np.nan))
 
 
 def roles(history: History) -> dict[str, dict[str, Series]]:

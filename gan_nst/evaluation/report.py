@@ -32,28 +32,23 @@ class Sheet:
     png: bytes
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a report is made from.
+def render(
+    *,
+    title: str,
+    evaluation: Mapping[str, Any],
+    score: str | None,
+    findings: Sequence[Any],
+    curves: bytes | None,
+    sheets: Sequence[Sheet],
+    settings: str,
+) -> str:
+    """The page. Every text is escaped, so names may hold any character.
 
     title: the domain, the method and the run's name. evaluation: the content of evaluation.json; entries may be
     missing. score: the one that picks the best step, like "ab/fid_768". findings: of the curves, alarms first.
     curves: their figure, an SVG file. sheets: sample images, chosen by `SHEETS_BY` or by name. settings: the run's,
     as YAML.
     """
-
-    title: str
-    evaluation: Mapping[str, Any]
-    score: str | None
-    findings: Sequence[Any]
-    curves: bytes | None
-    sheets: Sequence[Sheet]
-    settings: str
-
-
-def render(report: Report) -> str:
-    """The page. Every text is escaped, so names may hold any character."""
-    evaluation = report.evaluation
     translations = {
         name: value
         for name, value in evaluation.items()
@@ -74,8 +69,13 @@ def render(report: Report) -> str:
         "large": format_large,
     }
     page = environment.get_template("report.html.j2").render(
-        report=report,
+        title=title,
         evaluation=evaluation,
+        score=score,
+        findings=findings,
+        curves=curves,
+        sheets=sheets,
+        settings=settings.strip(),
         translations=translations,
         tables=tables,
         columns=COLUMNS,
@@ -83,7 +83,7 @@ def render(report: Report) -> str:
         texts=_texts,
         label=label,
         better=better,
-        verdicts={name: _verdict(value, tables[name], report.score) for name, value in translations.items()},
+        verdicts={name: _verdict(value, tables[name], score) for name, value in translations.items()},
         mentioned={name for table in tables.values() for name in (*table, *_keys(table))},
         sheets_by=SHEETS_BY,
     )

@@ -27,10 +27,9 @@ from gan_nst.core.terminal import stop_on_signals, track
 from gan_nst.data.cache import Images
 from gan_nst.diagnosis.curves import History, read_run
 from gan_nst.diagnosis.rules import describe, diagnose
-from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import FEWEST, Comparison, Metrics, ReferenceSet
 from gan_nst.evaluation.paired import colour_statistics, map_colours
-from gan_nst.evaluation.report import SHEETS_BY, Sheet, as_text
+from gan_nst.evaluation.report import SHEETS_BY, Sheet, as_text, render
 from gan_nst.images.arrays import ImageArray, resize_image
 from gan_nst.images.files import write_image
 from gan_nst.inference.folder import translate_stream
@@ -254,16 +253,14 @@ def _write_report(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets
         run.resolve().name,
     ]
     settings_file = run / "settings.yaml"
-    page = report.render(
-        report.Report(
-            title=" / ".join(str(part) for part in title if part),
-            evaluation=content,
-            score=None if history is None else history.score,
-            findings=findings,
-            curves=None if history is None else figure.draw([history], format="svg"),
-            sheets=list(sheets.values()),
-            settings=settings_file.read_text(encoding="utf-8") if settings_file.exists() else "",
-        )
+    page = render(
+        title=" / ".join(str(part) for part in title if part),
+        evaluation=content,
+        score=None if history is None else history.score,
+        findings=findings,
+        curves=None if history is None else figure.draw([history], format="svg"),
+        sheets=list(sheets.values()),
+        settings=settings_file.read_text(encoding="utf-8") if settings_file.exists() else "",
     )
     for name, sheet in sheets.items():
         write_file(staged / "samples" / f"{name}.png", sheet.png)

@@ -61,11 +61,6 @@ def test_values_that_are_not_finite_become_nan(tmp_path):
     np.testing.assert_array_equal(history.series["g/c"].values, [1, 2, 3])
 
 
-def test_values_that_are_not_numbers_are_skipped(tmp_path):
-    line = {"step": 1, "g/a": None, "g/b": "text", "g/c": [1], "g/d": {}, "g/e": True, "g/f": 0}
-    assert set(read_run(write_run(tmp_path, [line])).series) == {"g/f"}
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -236,9 +231,7 @@ def test_the_later_line_of_a_step_counts_wherever_it_is(tmp_path):
     np.testing.assert_array_equal(series.values, [1.5, 2.5, np.nan])
 
 
-@pytest.mark.parametrize(
-    "line", ["[" * 100_000, '{"step": 1' + "0" * 400 + ', "x": 1}', '{"step": -1, "x": 1}', "9" * 10_000]
-)
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 1' + "0" * 400 + ', "x": 1}', "9" * 10_000])
 def test_a_line_that_no_run_logs_is_skipped(tmp_path, line):
     write_run(tmp_path / "run", [{"step": 1, "generator/x": 2}, line + "\n"])
     history = read_run(tmp_path / "run")

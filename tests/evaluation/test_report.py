@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_nst.core.scores import label
 from gan_nst.diagnosis.rules import Finding
-from gan_nst.evaluation.report import Report, Sheet, render
+from gan_nst.evaluation.report import Sheet, render
 
 EVIL = "<script>alert('&\"')</script>"
 HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -103,10 +103,10 @@ def report(**changes):
         "sheets": [Sheet("the median ones", png())],
         "settings": SETTINGS,
     }
-    return Report(**{**whole, **changes})
+    return render(**{**whole, **changes})
 
 
-EMPTY = Report("a run", {}, None, [], None, [], "")
+EMPTY = render(title="a run", evaluation={}, score=None, findings=[], curves=None, sheets=[], settings="")
 
 
 def numbers(text):
@@ -120,7 +120,7 @@ def only(**parts):
 
 
 def test_every_score_is_in_the_table_with_its_interval():
-    page = Page(render(report()))
+    page = Page(report())
     assert len(page.tables) == 2
     seen = 0
     for name, table in zip(("ab", "ba"), page.tables, strict=True):
@@ -143,16 +143,16 @@ def test_every_score_is_in_the_table_with_its_interval():
 
 
 def test_the_exported_column_and_the_chosen_score_are_marked():
-    for table, exported in zip(Page(render(report())).tables, ("best", "last"), strict=True):
+    for table, exported in zip(Page(report()).tables, ("best", "last"), strict=True):
         marked = [head.split()[0] for head in table[0] if "exported" in head]
         assert marked == [exported]
-    ab, ba = Page(render(report())).tables
+    ab, ba = Page(report()).tables
     assert [row[0].split()[0] for row in ab if "picks the best" in row[0]] == ["FID-768"]
     assert not [row for row in ba if "picks the best" in row[0]]
 
 
 def test_arrows_show_which_values_are_better():
-    (ab, _) = Page(render(report())).tables
+    (ab, _) = Page(report()).tables
     arrows = {re.sub(r"[↑↓].*", "", row[0], flags=re.S).strip(): row[0] for row in ab[1:]}
     assert "↓" in arrows["FID-768"]
     assert "↓" in arrows["mean absolute error"]
@@ -182,7 +182,7 @@ def test_the_verdict_is_clear_only_where_the_intervals_are_apart(ours, theirs, w
         {"fid_768": value, "error": 1, "intervals": {"fid_768": interval} if interval else {}}
         for value, interval in (ours, theirs)
     )
-    text = Page(render(only(ab={"exported": "best", "best": best, "untouched": untouched}))).text
+    text = Page(only(ab={"exported": "best", "best": best, "untouched": untouched})).text
     assert words in text
     assert text.count("clearly") == words.count("clearly")
 
@@ -192,15 +192,15 @@ def test_more_is_better_for_some_scores():
         "best": {"ssim": 0.4, "intervals": {"ssim": [0.35, 0.45]}},
         "untouched": {"ssim": 0.2, "intervals": {"ssim": [0.1, 0.3]}},
     }
-    assert "SSIM of 0.4000: clearly better than the untouched input" in Page(render(only(ab=ab))).text
+    assert "SSIM of 0.4000: clearly better than the untouched input" in Page(only(ab=ab)).text
 
 
 def test_the_verdict_uses_the_chosen_score_at_the_exported_step():
-    text = Page(render(report(score="ab/error"))).text
+    text = Page(report(score="ab/error")).text
     assert "error of 0.1196 at step 2,500: clearly better" in text
     assert "error of 0.1256 at step 3,000: clearly better" in text
     for other in (None, "ab/kid"):
-        assert "FID-768 of 12.35 at step 2,500" in Page(render(report(score=other))).text
+        assert "FID-768 of 12.35 at step 2,500" in Page(report(score=other)).text
 
 
 def test_names_and_texts_are_escaped():
@@ -211,14 +211,12 @@ def test_names_and_texts_are_escaped():
     evil["ab"]["warnings"] = [EVIL]
     evil[EVIL] = evil["ab"]
     findings = [Finding(EVIL, EVIL, 1, EVIL, EVIL)]
-    html = render(
-        report(
-            title=EVIL,
-            evaluation=evil,
-            findings=findings,
-            sheets=[Sheet(EVIL, png())],
-            settings=f"name: {EVIL}\n</code></pre>",
-        )
+    html = report(
+        title=EVIL,
+        evaluation=evil,
+        findings=findings,
+        sheets=[Sheet(EVIL, png())],
+        settings=f"name: {EVIL}\n</code></pre>",
     )
     assert "<script" not in html
     page = Page(html)
@@ -246,7 +244,7 @@ def parts():
 def test_any_entry_of_the_evaluation_may_be_missing():
     assert len(parts()) > 150
     for evaluation, name in parts():
-        page = Page(render(report(evaluation=evaluation)))
+        page = Page(report(evaluation=evaluation))
         assert "None" not in page.text, name
         assert all(len({len(row) for row in table}) == 1 for table in page.tables), name
 
@@ -268,7 +266,7 @@ def test_any_entry_of_the_evaluation_may_be_missing():
     ids=lambda value: "/".join(value) if isinstance(value, set) else "",
 )
 def test_a_section_without_data_disappears(changes, gone):
-    whole, less = (Page(render(report(**change))).headings for change in ({}, changes))
+    whole, less = (Page(report(**change)).headings for change in ({}, changes))
     assert whole == [
         "Scores",
         "Protocol",
@@ -290,33 +288,33 @@ def test_rows_and_columns_without_data_disappear():
         "untouched": None,
         "noise_floor": {"fid_768": 2.0, "ssim": None},
     }
-    (table,) = Page(render(only(ab=ab))).tables
+    (table,) = Page(only(ab=ab)).tables
     assert [" ".join(cell.split()) for cell in table[0]] == ["score", "best", "noise floor"]
     assert [row[0].split()[0] for row in table[1:]] == ["mean", "FID-768"]
     assert [[cell.strip() for cell in row[1:]] for row in table[1:]] == [["0.1000", NONE], [NONE, "2.000"]]
 
 
 def test_warnings_are_shown_even_without_scores():
-    page = Page(render(only(ab={"warnings": ["too few images"]})))
+    page = Page(only(ab={"warnings": ["too few images"]}))
     assert "Too few images." in page.text
     assert not page.tables
 
 
 def test_an_empty_report_is_still_a_page():
-    page = Page(render(EMPTY))
+    page = Page(EMPTY)
     assert page.headings == ["Findings"]
     assert "none of the known failures" not in page.text
 
 
 def test_failures_are_called_absent_only_if_there_are_curves():
-    assert "none of the known failures" in Page(render(report(findings=[]))).text
-    text = Page(render(report(findings=[], curves=None))).text
+    assert "none of the known failures" in Page(report(findings=[])).text
+    text = Page(report(findings=[], curves=None)).text
     assert "none of the known failures" not in text
     assert "no training curves" in text
 
 
 def test_findings_are_counted_and_listed():
-    text = Page(render(report())).text
+    text = Page(report()).text
     assert "1 alarm and 1 piece of advice" in text
     assert -1 < text.index("collapse") < text.index("is 0.1") < text.index("start again")
     assert text.index("start again") < text.index("checkerboard") < text.index("use resizing")
@@ -324,7 +322,7 @@ def test_findings_are_counted_and_listed():
 
 
 def test_the_protocol_names_its_weights_and_libraries():
-    page = Page(render(report()))
+    page = Page(report())
     assert HASH in [attributes.get("title") for attributes in page.all("abbr")]
     assert HASH not in page.text
     for words in (HASH[:12], "inception-768", "weights.pth", "torch-fidelity", "0.4.0", "squeeze"):
@@ -333,7 +331,7 @@ def test_the_protocol_names_its_weights_and_libraries():
 
 
 def test_costs_have_units():
-    text = Page(render(report())).text
+    text = Page(report()).text
     for words in ("88,092", "67.6 million", "22.52 ms for an image of 48 by 48 pixels", "6 min 40 s", "2 %"):
         assert words in text
 
@@ -348,12 +346,12 @@ def test_costs_have_units():
 )
 def test_the_samples_say_how_they_were_chosen(score, words):
     evaluation = {"split": "test", "ab": {"best": {score: 0.2}}}
-    assert words in Page(render(report(evaluation=evaluation))).text
+    assert words in Page(report(evaluation=evaluation)).text
 
 
 def test_images_are_embedded_unchanged():
     files = [png(1), png(2, (30, 70))]
-    page = Page(render(report(sheets=[Sheet("one", files[0]), Sheet("two", files[1])])))
+    page = Page(report(sheets=[Sheet("one", files[0]), Sheet("two", files[1])]))
     images = page.all("img")
     inside = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
     assert inside == [CURVES, *files]
@@ -364,9 +362,8 @@ def test_images_are_embedded_unchanged():
     ]
 
 
-@pytest.mark.parametrize("what", [report(), EMPTY], ids=["full", "empty"])
-def test_the_page_loads_nothing_and_runs_nothing(what):
-    html = render(what)
+@pytest.mark.parametrize("html", [report(), EMPTY], ids=["full", "empty"])
+def test_the_page_loads_nothing_and_runs_nothing(html):
     page = Page(html)
     assert not outside(page)
     assert "default-src 'none'" in page.all("meta")[2]["content"]
@@ -392,7 +389,7 @@ def test_wrong_nesting_would_be_found(wrong):
 
 
 def test_the_page_is_accessible():
-    page = Page(render(report()))
+    page = Page(report())
     assert page.all("html")[0]["lang"] == "en"
     assert all(image["alt"] for image in page.all("img"))
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
@@ -402,7 +399,7 @@ def test_the_page_is_accessible():
 
 @needs_browser
 def test_a_browser_shows_the_report_without_requests(tmp_path):
-    hosts, console, pixels = browse(render(report()), tmp_path)
+    hosts, console, pixels = browse(report(), tmp_path)
     assert hosts == []
     assert console == []
     assert inked(pixels) > 0.05
