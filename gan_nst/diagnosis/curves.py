@@ -129,7 +129,7 @@ def _read_metrics(path: Path) -> dict[str, Series]:
     return {key: _series(values) for key, values in logged.items()}
 
 
-def _series(logged: array[float]) -> Series:
+def _series(logged: "array[float]") -> Series:
     pairs = np.array(logged).reshape(-1, 2)
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     last = np.diff(pairs[:, 0], append=np.inf) > 0  # the later line of a step logged twice
