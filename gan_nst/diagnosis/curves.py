@@ -126,7 +126,7 @@ def _read_metrics(path: Path) -> dict[str, Series]:
         return {}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({reason(error)})") from None
-    return {key: _series(values) for key, values in logged.items()}
+    return {key: _series(values) for key, values in logged.items() if values}
 
 
 def _series(logged: "array[float]") -> Series:
