@@ -5,19 +5,18 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
-from gan_nst.core.errors import DataError, SettingsError, cannot_write, counted, one_line, reason
+from gan_nst.core.errors import DataError, SettingsError, cannot_write, counted, one_line
 from gan_nst.core.options import GetOptions
 from gan_nst.core.weights import digest
-from gan_nst.data.archives import ArchiveRefused, Arranged, arrange, unpack
+from gan_nst.data.archives import ArchiveRefused, arrange, unpack
 from gan_nst.data.domains import DataSettings
 from gan_nst.data.download import KNOWN, describe_known, download
 
@@ -42,69 +41,46 @@ def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:
     until then it is kept next to the folder, in `.NAME.download`. Raises SettingsError for an unknown source, and
     DataError if it cannot be downloaded or does not hold a data set.
     """
-    wanted = _resolve(str(source), options.sha256)
-    folder = Path(os.path.normpath(options.into or DataSettings().root / wanted.name))
-    if options.into is None and not wanted.name:
+    source = str(source)
+    known = KNOWN.get(source)
+    url, name = (known.url, known.name) if known else _resolve(source)
+    sha256 = options.sha256 and options.sha256.strip().lower()
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise SettingsError(f"{sha256}: not a SHA-256; expected 64 hexadecimal digits")
+    if known:
+        sha256 = sha256 or known.sha256
+    if options.into is None and not name:
         raise SettingsError(f"{source}: its address gives the data set no name; add --into datasets/NAME")
-    with _workspace(folder) as work:
-        archive = work / "archive" if wanted.url else Path(wanted.source)
-        if wanted.url:
-            found = download(wanted.url, archive, sha256=wanted.sha256, largest=options.max_size)
-        elif wanted.sha256:
-            _verify(archive, wanted.sha256)
-        unpacked = unpack(archive, work / "new" / "archive", largest=options.max_size, called=wanted.source)
-        try:
-            arranged = arrange(work / "new" / "archive", unpacked.images, work / "new" / "set")
-        except DataError as error:
-            advice = f"unpack {archive} yourself and train with data.a=FOLDER data.b=FOLDER"
-            raise DataError(f"{source}: {error}; {advice}") from None
-        (work / "new" / "set").rename(os.path.realpath(folder))
-    _report(folder, arranged, unpacked.skipped + arranged.skipped)
-    if wanted.source in KNOWN:
-        known = KNOWN[wanted.source]
+    folder = Path(os.path.normpath(options.into or DataSettings().root / name))
+    with _workspace(folder) as work, tempfile.TemporaryDirectory(dir=work) as made:
+        archive = work / "archive" if url else Path(source)
+        images = Path(made, "images")
+        if url:
+            download(url, archive, largest=options.max_size)
+        unpack(archive, images, largest=options.max_size, called=source, sha256=sha256)
+        counts = arrange(images, Path(made, "set"), archive)
+        if url and not sha256:
+            log.info(
+                f"{source}: not verified; its SHA-256 is {digest(archive)} (give it as --sha256 next time)"
+            )
+        Path(made, "set").rename(os.path.realpath(folder))
+    _report(folder, counts)
+    if known:
         log.info(f"a: {known.a}; b: {known.b}; from {known.source}, whose terms apply")
-    if wanted.url and not wanted.sha256:
-        log.info(f"this archive was not verified; its SHA-256 is {found} (give it as --sha256 next time)")
     return folder
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the user asked for. name: of the data set, perhaps empty. url: of its archive, unless that is a file."""
-
-    source: str
-    name: str
-    url: str | None = None
-    sha256: str | None = None
-
-
-def _resolve(source: str, sha256: str | None) -> _Wanted:
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256 := sha256.strip().lower()):
-        raise SettingsError(f"{sha256}: not a SHA-256; expected 64 hexadecimal digits")
-    if source in KNOWN:
-        return _Wanted(source, source, KNOWN[source].url, sha256 or KNOWN[source].sha256)
-    if re.match(r"https?://", source, re.I):
-        try:
-            parts = urlsplit(source)
-            if not parts.hostname:
-                raise ValueError("it names no host")
-        except ValueError as error:
-            raise SettingsError(f"{source}: not a valid address ({reason(error)})") from None
-        return _Wanted(source, _name_in(unquote(parts.path)), source, sha256)
-    if "://" in source:
-        raise SettingsError(f"{source}: only http and https are supported; give a file by its path")
-    if Path(source).is_file():
-        return _Wanted(source, _name_in(source), None, sha256)
-    close = get_close_matches(source, KNOWN, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known sets are {', '.join(KNOWN)}"
-    raise SettingsError(f"{source}: not a known data set, an address or a file; {hint}")
-
-
-def _name_in(path: str) -> str:
-    """The name of the data set in an archive at this path; empty if it suggests none."""
-    name = PurePosixPath(path).name
-    name = re.sub(r"(\.tar)?\.(zip|tar|gz|tgz|bz2|tbz2|xz|txz)$", "", name, flags=re.I)
-    return "" if name.startswith(".") or one_line(name) != name else name
+def _resolve(source: str) -> tuple[str | None, str]:
+    """The address of an archive, None if it is a file, and the name of its data set, empty if it suggests none."""
+    address = re.match(r"https?://[^/?#]*([^?#]*)", source, re.IGNORECASE)
+    if address is None and not Path(source).is_file():
+        names = ", ".join(KNOWN)
+        raise SettingsError(
+            f"{source}: not a known data set, an http(s) address or a file; known sets are {names}"
+        )
+    name = PurePosixPath(unquote(address[1]) if address else source).name
+    name = re.sub(r"(\.tar)?\.(zip|tar|gz|tgz|bz2|tbz2|xz|txz)$", "", name, flags=re.IGNORECASE)
+    return source if address else None, "" if name.startswith(".") or one_line(name) != name else name
 
 
 @contextmanager
@@ -123,15 +99,12 @@ def _workspace(folder: Path) -> Iterator[Path]:
                     raise DataError(
                         f"{folder}: not empty, or the current folder; give another one with --into"
                     )
-                shutil.rmtree(work / "new", ignore_errors=True)  # of a process that was killed
                 yield work
             except ArchiveRefused:
-                for path in work.glob("archive*"):
-                    path.unlink()
+                (work / "archive").unlink(missing_ok=True)
                 raise
             finally:
-                shutil.rmtree(work / "new", ignore_errors=True)
-                if _is_taken(target) or not any(work.glob("archive*")):
+                if _is_taken(target) or not (work / "archive").exists():
                     shutil.rmtree(work)
     except Timeout:
         raise DataError(f"{folder}: another gan-nst data get is creating it; wait until it ends") from None
@@ -141,34 +114,17 @@ def _workspace(folder: Path) -> Iterator[Path]:
 
 def _is_taken(folder: Path) -> bool:
     """Whether a folder must not be replaced; the current one would leave its shell in a deleted folder."""
-    if not folder.exists():
-        return False
-    return not folder.is_dir() or any(folder.iterdir()) or folder.samefile(".")
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder.samefile("."))
 
 
-def _verify(archive: Path, sha256: str) -> None:
-    try:
-        found = digest(archive)
-    except OSError as error:
-        raise DataError(f"{archive}: could not be read ({reason(error)})") from None
-    if found != sha256:
-        raise DataError(f"{archive}: its SHA-256 is {found}, expected {sha256}; it is a different file")
-
-
-def _report(folder: Path, arranged: Arranged, skipped: int) -> None:
-    counts = ", ".join(f"{counted(count, 'image')} in {name}" for name, count in arranged.counts.items())
-    log.info(f"{folder}: {counts}" + (f"; {counted(skipped, 'other file')} skipped" if skipped else ""))
-    if arranged.guessed:
-        a, b = arranged.guessed
-        log.info(f"{a} became trainA and {b} became trainB, by name; swap them if you want the reverse")
-    missing = [name for name in ("trainA", "trainB") if name not in arranged.counts]
-    if missing:
-        log.warning(f"{folder}: no {' and no '.join(missing)}: usable for evaluation, but not for training")
+def _report(folder: Path, counts: dict[str, int]) -> None:
+    log.info(
+        f"{folder}: " + ", ".join(f"{counted(count, 'image')} in {name}" for name, count in counts.items())
+    )
+    if not {"trainA", "trainB"} <= counts.keys():
+        log.warning(f"{folder}: trainA or trainB is missing: usable for evaluation, but not for training")
         return
-    name = shlex.quote(folder.name)
-    training = f"make train DOMAIN={name}"
+    train = f"gan-nst train --domain {shlex.quote(folder.name)} --method cyclegan"
     if folder.parent != DataSettings().root:
-        training = (
-            f"gan-nst train --domain {name} --method cyclegan data.root={shlex.quote(str(folder.parent))}"
-        )
-    log.info(f"next: gan-nst data check {shlex.quote(str(folder))}, then {training}")
+        train += f" data.root={shlex.quote(str(folder.parent))}"
+    log.info(f"next: gan-nst data check {shlex.quote(str(folder))}, then {train}")

@@ -152,7 +152,7 @@ _REMEDIES = {
 }
 
 
-def cannot_write(path: Path, error: BaseException, what: str = "could not be written") -> str:
+def cannot_write(path: Path | str, error: BaseException, what: str = "could not be written") -> str:
     """Returns the message for a path that could not be written: why, and what helps."""
     number = getattr(error, "errno", None)
     remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""

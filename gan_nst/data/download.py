@@ -11,7 +11,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException, InvalidURL
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -23,14 +23,11 @@ from pydantic import BaseModel
 from gan_nst.core.errors import DataError, format_size, reason, writing
 from gan_nst.core.terminal import progress_bar
 from gan_nst.core.version import __version__
-from gan_nst.core.weights import digest
 
 log = logging.getLogger(__name__)
 
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry
 _TIMEOUT = 30.0  # seconds without an answer
-_PROGRESS = 1 << 20  # bytes after which a connection that breaks off earns all retries again
-_TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)  # answers that may change
 _CHUNK = 1 << 18
 
 
@@ -94,17 +91,9 @@ def describe_known() -> str:
     return "\n".join([head, "", *lines, "", "The images remain under the terms of their sources."])
 
 
-class _Refused(Exception):
-    """The server does not provide the file; trying again does not help."""
-
-
-class _BrokenOff(Exception):
-    """A transfer ended early and can be resumed."""
-
-
-class _Note(BaseModel):
-    """Where a partial file comes from. validator: the server's name for this version of the file, empty if it does not
-    distinguish versions. size: of the complete file, in bytes, if known.
+class _Version(BaseModel):
+    """Where the bytes of an incomplete file come from. validator: the server's name for this version of the file, empty
+    if it does not distinguish versions. size: of the complete file, in bytes, if known.
     """
 
     url: str = ""
@@ -112,147 +101,86 @@ class _Note(BaseModel):
     size: int | None = None
 
 
-class _Partial:
-    """The beginning of `target`, in NAME.part, with a note in NAME.json; both survive the process."""
+def download(url: str, target: Path, *, largest: int) -> None:
+    """Downloads a file to `target`, after what an earlier call left there.
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(f"{target.name}.part")
-        self._note_path = target.with_name(f"{target.name}.json")
-        self.note = _Note()
-        with suppress(OSError, ValueError):
-            self.note = _Note.model_validate_json(self._note_path.read_bytes())
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def begin(self, note: _Note) -> None:
-        self.path.write_bytes(b"")  # first, so that old content never passes for a part of the new file
-        self._note_path.write_text(note.model_dump_json())
-        self.note = note
-
-    def append(self, piece: bytes) -> None:
-        with writing(self.path, DataError), open(self.path, "ab") as file:
-            file.write(piece)
-
-    def discard(self) -> None:
-        """Removes it, and the target."""
-        for path in (self.path, self.target, self._note_path):
-            path.unlink(missing_ok=True)
-        self.note = _Note()
-
-
-def download(url: str, target: Path, *, sha256: str | None, largest: int) -> str:
-    """Downloads a file to `target`, unless it is there already, and returns its SHA-256.
-
-    url: http or https. sha256: the expected one; a different file is deleted. largest: bytes that are accepted. Raises
-    DataError if the server does not provide the file or it cannot be written; the next call resumes what was received.
+    url: http or https. largest: bytes that are accepted. Raises DataError if the server does not provide the file, it
+    has changed since the earlier call, or it cannot be written.
     """
-    partial = _Partial(target)
-    if partial.note.url != url:
-        partial.discard()
-    try:
-        if not target.exists():
-            _receive_with_retries(url, partial, largest)
-            partial.path.rename(target)
-        found = digest(target)
-        if sha256 not in (None, found):
-            partial.discard()
-            raise _Refused(f"its SHA-256 is {found}, expected {sha256}")
-    except _Refused as error:
-        if partial.size:
-            advice = f"{format_size(partial.size)} are kept, run the same command to resume"
-        else:
-            partial.discard()
-            advice = "try again later, or download it by other means and give its path"
-        raise DataError(f"{url}: {error}; {advice}") from None
-    return found
-
-
-def _receive_with_retries(url: str, partial: _Partial, largest: int) -> None:
-    failures = 0
-    while True:
-        before = partial.size
+    for wait in (*_WAITS, None):
         try:
-            return _receive(url, partial, largest)
-        except HTTPError as error:
-            error.close()
-            if error.code not in _TEMPORARY:
-                raise _Refused(reason(error)) from None
-            if error.code == 416:  # the file has become shorter
-                partial.discard()
-            problem = reason(error)
-        except (InvalidURL, ValueError) as error:
-            raise _Refused(f"not a valid address ({reason(error)})") from None
-        except (OSError, HTTPException, _BrokenOff) as error:
+            _receive(url, target, largest)
+            return
+        except (OSError, HTTPException, ValueError) as error:
+            if isinstance(error, HTTPError):
+                error.close()
+                if error.code == 416:  # the file is shorter than what is kept of it
+                    target.unlink(missing_ok=True)
             cause = getattr(error, "reason", None)  # of a URLError
             problem = reason(cause if isinstance(cause, Exception) else error)
-            if isinstance(error, URLError) and not partial.size:  # no connection at all
-                raise _Refused(problem) from None
-        failures = 0 if partial.size - before >= _PROGRESS else failures
-        if failures == len(_WAITS):
-            raise _Refused(problem)
-        log.info(f"{url}: {problem}; retrying in {_WAITS[failures]:.0f} s")
-        time.sleep(_WAITS[failures])
-        failures += 1
+            if wait is None or isinstance(error, (URLError, ValueError)):  # not in the middle of a transfer
+                advice = "try again later, or download it by other means and give its path"
+                if _size(target):
+                    advice = f"{format_size(_size(target))} are kept in {target.parent}; run the same command to resume"
+                raise DataError(f"{url}: {problem}; {advice}") from None
+        log.info(f"{url}: {problem}; retrying in {wait:.0f} s")
+        time.sleep(wait)
 
 
-def _receive(url: str, partial: _Partial, largest: int) -> None:
+def _receive(url: str, target: Path, largest: int) -> None:
     """Receives the file, or the rest of it, over one connection."""
-    note, start = partial.note, partial.size if partial.note.validator else 0
-    if start and start == note.size:
+    note, version = target.with_name(f"{target.name}.json"), _Version()
+    with suppress(OSError, ValueError):
+        version = _Version.model_validate_json(note.read_bytes())
+    start = _size(target) if version.url == url and version.validator else 0
+    if start and start == version.size:
         return
-    headers = {"User-Agent": f"gan_nst/{__version__}", "Accept-Encoding": "identity"}
+    request = Request(url, headers={"User-Agent": f"gan_nst/{__version__}", "Accept-Encoding": "identity"})
     if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": note.validator}
-    with build_opener(_Redirects).open(Request(url, headers=headers), timeout=_TIMEOUT) as answer:
-        validator = _validator(answer.headers)
-        if answer.status == 206 and start:
-            expected = f"bytes {start}-{(note.size or 0) - 1}/{note.size}"
-            if answer.headers["Content-Range"] != expected or validator not in ("", note.validator):
-                partial.discard()
-                raise _BrokenOff("the server resumes with a different file")
-            log.info(f"resuming {url} after {format_size(start)} of {format_size(note.size or 0)}")
-        elif answer.status == 200:
-            note = _Note(url=url, validator=validator if answer.length else "", size=answer.length)
-            log.info(f"downloading {url}" + ("" if note.size is None else f" ({format_size(note.size)})"))
-            if (note.size or 0) > largest:
-                raise _Refused(
-                    f"{format_size(note.size or 0)}; allow more than {format_size(largest)} with --max-size"
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", version.validator)
+    with build_opener(_Redirects).open(request, timeout=_TIMEOUT) as answer:
+        names = (answer.headers["ETag"], answer.headers["Last-Modified"])
+        validator = next((name for name in names if name and not name.startswith("W/")), "")
+        if answer.status == 206:
+            expected = f"bytes {start}-{(version.size or 0) - 1}/{version.size}"
+            if answer.headers["Content-Range"] != expected or validator not in ("", version.validator):
+                target.unlink(missing_ok=True)
+                raise DataError(
+                    f"{url}: the file has changed on the server; run the same command to start over"
                 )
-            with writing(partial.path, DataError):
-                partial.begin(note)
+            log.info(f"resuming {url} after {format_size(start)} of {format_size(version.size or 0)}")
         else:
-            raise _Refused(f"the server answers {answer.status} {answer.reason}")
+            version = _Version(url=url, validator=validator if answer.length else "", size=answer.length)
+            log.info(f"downloading {url} ({format_size(version.size) if version.size else 'unknown size'})")
+            with writing(note, DataError):
+                target.unlink(missing_ok=True)  # first: old content must not pass for a part of the new file
+                note.write_text(version.model_dump_json())
         with progress_bar(f"downloading {url}") as report:
             while piece := answer.read1(_CHUNK):
-                if not partial.size and piece.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-                    raise _Refused("a web page, not an archive; open it in a browser")
-                partial.append(piece)
-                if partial.size > largest:
-                    partial.discard()
-                    raise _Refused(f"more than {format_size(largest)}; allow more with --max-size")
-                if report is not None and note.size:
-                    report(partial.size / note.size)
-    if note.size is not None and partial.size != note.size:
-        raise _BrokenOff(f"broke off after {format_size(partial.size)} of {format_size(note.size)}")
-    if not partial.size:
-        raise _Refused("an empty file")
+                if max(version.size or 0, _size(target) + len(piece)) > largest:
+                    target.unlink(missing_ok=True)
+                    raise DataError(f"{url}: more than {format_size(largest)}; allow more with --max-size")
+                with writing(target, DataError), open(target, "ab") as file:
+                    file.write(piece)
+                if report is not None and version.size:
+                    report(_size(target) / version.size)
+    received = _size(target)
+    if not received or (version.size is not None and received != version.size):
+        raise ConnectionError(f"broke off after {format_size(received)} of {format_size(version.size or 0)}")
 
 
-def _validator(headers: Any) -> str:
-    """What identifies a version of a file: its ETag, unless that is weak and may stand for two files, or its date."""
-    tag = " ".join((headers["ETag"] or "").split())
-    return tag if tag and not tag.startswith("W/") else " ".join((headers["Last-Modified"] or "").split())
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 class _Redirects(HTTPRedirectHandler):
     """Follows redirects to http and https only, and from https to https only."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if new not in ("https", old):
+        if urlsplit(newurl).scheme not in ("https", urlsplit(req.full_url).scheme):
             fp.close()
-            raise _Refused(f"it redirects to {newurl}, which is less safe; give that address if you trust it")
+            raise DataError(
+                f"{req.full_url}: redirects to {newurl}, which is less safe; give that address if you trust it"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -58,7 +58,9 @@ def test_an_address(gan_nst, site, in_project):
         "datasets/pets: 3 images in trainA, 3 images in trainB, 3 images in testA, 3 images in testB" in out
     )
     assert hashlib.sha256(PETS).hexdigest() in out
-    assert "next: gan-nst data check datasets/pets, then make train DOMAIN=pets" in out
+    assert (
+        "next: gan-nst data check datasets/pets, then gan-nst train --domain pets --method cyclegan\n" in out
+    )
     assert files_below(in_project) == under("datasets/pets", data_set())
     assert locate(DataSettings(domain="pets")).held_out == {"validation"}
 
@@ -67,7 +69,7 @@ def test_a_local_archive_is_kept(gan_nst, in_project):
     (in_project / "my pets.tar.gz").write_bytes(tar_of(data_set(), gzip.compress))
     code, out, err = gan_nst("data", "get", "my pets.tar.gz")
     assert (code, err) == (0, "")
-    assert "make train DOMAIN='my pets'" in out
+    assert "gan-nst train --domain 'my pets' --method cyclegan\n" in out
     assert files_below(in_project) == {
         "my pets.tar.gz": tar_of(data_set(), gzip.compress),
         **under("datasets/my pets", data_set()),
@@ -128,14 +130,14 @@ def test_without_a_source_the_known_sets_are_listed(gan_nst):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["horse2zebr"], ["horse2zebr: not a known data set", "did you mean horse2zebra?"]),
+        (["horse2zebr"], ["horse2zebr: not a known data set", "monet2photo"]),
         (["kittens"], ["kittens: not a known data set", "known sets are apple2orange"]),
         (["nothing.zip"], ["nothing.zip: not a known"]),
         (["."], [".: not a known"]),
-        (["file:///etc/passwd"], ["only http and https", "by its path"]),
-        (["ftp://example.org/x.zip"], ["only http and https"]),
-        (["http:///x.zip"], ["not a valid address"]),
-        (["http://[::1/x.zip"], ["not a valid address"]),
+        (["file:///etc/passwd"], ["file:///etc/passwd: not a known data set, an http(s) address or a file"]),
+        (["ftp://example.org/x.zip"], ["not a known data set, an http(s) address or a file"]),
+        (["http:///x.zip"], ["http:///x.zip: ", "no host given"]),
+        (["http://[::1/x.zip"], ["http://[::1/x.zip: ", "IPv6"]),
         (["http://127.0.0.1:1"], ["gives the data set no name", "--into datasets/NAME"]),
         (["http://127.0.0.1:1/..%2f..%2f.x.zip"], ["gives the data set no name"]),
         (["http://127.0.0.1:1/x.zip"], ["http://127.0.0.1:1/x.zip: Connection refused", "by other means"]),
@@ -204,7 +206,7 @@ def test_hostile_archives_leave_nothing(in_project):
     outside = [Path(name) for name in ("/tmp/absolute.png", "/tmp/x.png", "../up.png", "../../up.png")]
     before = [path.exists() for path in outside]
     problems = {name: problem_with(name, data, in_project) for name, data in hostile_archives()}
-    assert len(problems) > 130
+    assert len(problems) == 130
     assert {name: problem for name, problem in problems.items() if problem is not None} == {}
     assert [path.exists() for path in outside] == before
 
@@ -283,7 +285,7 @@ def test_a_set_without_training_images_is_reported(gan_nst, in_project):
     (in_project / "pets.zip").write_bytes(zip_of(data_set(splits=("testA", "testB"))))
     code, out, err = gan_nst("data", "get", "pets.zip")
     assert code == 0
-    assert "no trainA and no trainB" in err
+    assert "trainA or trainB is missing" in err
     assert "next:" not in out
 
 
@@ -293,7 +295,9 @@ def test_sizes_and_sums(gan_nst, site, in_project):
     one_line(
         gan_nst("data", "get", "pets.zip", "--sha256", "0" * 64), "pets.zip: its SHA-256 is", "expected 000"
     )
-    one_line(gan_nst("data", "get", site.address + "/pets.zip", "--max-size", "1k"), "2 kB", "--max-size")
+    one_line(
+        gan_nst("data", "get", site.address + "/pets.zip", "--max-size", "1k"), "more than 1 kB", "--max-size"
+    )
     one_line(
         gan_nst("data", "get", site.address + "/pets.zip", "--sha256", "0" * 64),
         "its SHA-256 is",
@@ -415,7 +419,7 @@ def test_repeated_kills_do_not_prevent_progress(in_project, tmp_path_factory):
             if (ending := child.wait(0.6)).problem is None:
                 break
             assert ending.timed_out, ending
-            sizes.append(Path("datasets/.pets.download/archive.part").stat().st_size)
+            sizes.append(Path("datasets/.pets.download/archive").stat().st_size)
             assert sizes[-1] >= sizes[-2]
     assert 3 <= len(sizes) < 15
     assert files_below(in_project) == under("datasets/pets", data_set())

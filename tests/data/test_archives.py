@@ -4,13 +4,15 @@ import bz2
 import errno
 import gzip
 import io
+import logging
 import lzma
 import os
+import re
 import stat
 import tarfile
 import tracemalloc
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,20 +41,21 @@ def files_in(folder):
 
 
 @pytest.fixture
-def take(tmp_path):
+def take(tmp_path, caplog):
     """Unpacks bytes: the extracted files, and how many were skipped. Nothing may appear outside of the folder."""
 
     def take(data, largest=1 << 30):
+        caplog.clear()
         around = tmp_path / "around"
         (around / "inside").mkdir(parents=True)
         (tmp_path / "archive").write_bytes(data)
-        unpacked = unpack(tmp_path / "archive", around / "inside" / "out", largest=largest, called="archive")
+        with caplog.at_level(logging.INFO):
+            unpack(tmp_path / "archive", around / "inside" / "out", largest=largest, called="archive")
         assert {p.name for p in around.rglob("*")} - {p.name for p in (around / "inside").rglob("*")} == {
             "inside"
         }
-        files = files_in(around / "inside" / "out")
-        assert {PurePosixPath(name) for name in files} == set(unpacked.images)
-        return files, unpacked.skipped
+        skipped = re.findall(r"archive: (\d+) other files? skipped", caplog.text)
+        return files_in(around / "inside" / "out"), int(skipped[0]) if skipped else 0
 
     return take
 
@@ -76,6 +79,9 @@ def test_odd_but_harmless_names(take, kind):
         "-rf.png",
         "$(id).png",
         "a'b\".png",
+        "two\nlines.png",
+        "\x1b[31mred.png",
+        "\u202egnp.exe.png",
     ]
     files = {f"trainA/{name}": image(number) for number, name in enumerate(names)}
     hidden = [name for name in files if "/." in name]
@@ -196,51 +202,32 @@ def test_images_that_compress_well_are_accepted(take):
     assert take(KINDS["gz"](files)) == (files, 0)
 
 
-def test_a_bomb_is_stopped_early(tmp_path, monkeypatch):
-    """No more than the limit is written."""
+@pytest.mark.parametrize("kind", ["deflated", "gz", "bz2", "xz"])
+def test_a_bomb_is_stopped_before_it_is_written(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(archives, "_SMALL", 3 << 20)
-    data = zip_of({"a.png": bytes(20 << 20)}, zipfile.ZIP_DEFLATED)
-    (tmp_path / "bomb.zip").write_bytes(data)
+    (tmp_path / "bomb").write_bytes(KINDS[kind]({"a.png": bytes(100), "b.png": bytes(20 << 20)}))
     with pytest.raises(ArchiveRefused, match="expands to more than 100 times its size"):
-        unpack(tmp_path / "bomb.zip", tmp_path / "out", largest=1 << 40, called="bomb.zip")
-    assert (tmp_path / "out" / "a.png").stat().st_size <= max(3 << 20, 100 * len(data)) < 10 << 20
+        unpack(tmp_path / "bomb", tmp_path / "out", largest=1 << 40, called="bomb")
+    assert files_in(tmp_path / "out") in ({}, {"a.png": bytes(100)})
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("zip-encrypted.zip", "encrypted; unpack it yourself"),
-        ("zip-bz2.zip", "compressed in a rare way; unpack it yourself"),
-        ("tar-hard-link-up.tar", "a link to ../../../x"),
-        ("tar-sparse.tar", "a sparse file"),
+        (
+            "zip-encrypted.zip",
+            "0.png: encrypted, or compressed in a rare way; unpack it yourself if you trust it",
+        ),
+        ("zip-bz2.zip", "0.png: encrypted, or compressed in a rare way; unpack it yourself if you trust it"),
+        ("tar-hard-link-up.tar", "l.png: a link, a pipe"),
+        ("tar-sparse.tar", "a sparse file; unpack it yourself"),
         ("page.zip", "a web page, not an archive"),
-        ("noise.zip", "neither a zip nor a tar"),
+        ("noise.zip", "neither a zip nor a tar, or damaged"),
     ],
 )
 def test_refusals_say_what_to_do(take, name, reason):
     with pytest.raises(ArchiveRefused, match=reason):
         take(dict(hostile_archives())[name])
-
-
-def test_too_many_members(take, monkeypatch):
-    monkeypatch.setattr(archives, "_MAX_MEMBERS", 11)
-    with pytest.raises(ArchiveRefused, match="more than 11 members"):
-        take(tar_of(data_set()))
-
-
-@pytest.mark.parametrize("kind", ["tar", "gz"])
-def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
-    def peak(count):
-        (tmp_path / "archive").write_bytes(KINDS[kind]({f"{number}.txt": b"" for number in range(count)}))
-        tracemalloc.start()
-        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found
-
-    peak(10)
-    # Pathlib interns names, for which the interpreter's own table grows at times.
-    assert min(peak(3000) for _ in range(3)) < peak(300) + 200_000
 
 
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
@@ -265,29 +252,27 @@ def test_a_full_disk_is_not_taken_for_damage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(
-        DataError, match=r"0\.png: could not be written \(No space left on device\); free"
+        DataError, match=r"archive: could not be unpacked \(No space left on device\); free"
     ) as raised:
         unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
     assert not isinstance(raised.value, ArchiveRefused)
 
 
 @pytest.mark.parametrize(
-    "error",
-    [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files"), MemoryError()],
+    "error", [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files")]
 )
-@pytest.mark.parametrize("where", ["a member", "the archive"])
-def test_a_fault_of_the_machine_is_not_taken_for_damage(tmp_path, monkeypatch, where, error):
+def test_a_fault_of_the_machine_is_not_taken_for_damage(tmp_path, monkeypatch, error):
     """A download would be deleted."""
     (tmp_path / "archive").write_bytes(tar_of(data_set(), gzip.compress))
     real = gzip.GzipFile.read
 
     def read(file, size=-1):
-        if where == "the archive" or size == len(image()):
+        if size == len(image()):
             raise error
         return real(file, size)
 
     monkeypatch.setattr(gzip.GzipFile, "read", read)
-    with pytest.raises(DataError, match=r"could not be (unpacked|written) \(.+\)$") as raised:
+    with pytest.raises(DataError, match=r"could not be unpacked \(.+\)$") as raised:
         unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
     assert not isinstance(raised.value, ArchiveRefused)
 
