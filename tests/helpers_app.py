@@ -71,9 +71,9 @@ class Visitor:
                     return message["success"], message["output"]
         raise AssertionError(updates)
 
-    def translate(self, *uploads, run=0, direction="", strength=1, colours="none", scale=1, form="png"):
+    def translate(self, *uploads, run=0, strength=1, colours="none", scale=1, form="png"):
         files = [upload if isinstance(upload, dict) else as_file(upload) for upload in uploads]
-        return self.ask("translate", files, run, direction, strength, colours, scale, form)
+        return self.ask("translate", files, run, strength, colours, scale, form)
 
     def results(self, *uploads, **options):
         """Returns the files that uploads are translated to: (name, bytes)."""
@@ -91,8 +91,8 @@ def as_file(path):
 
 
 @contextlib.contextmanager
-def visiting(translators, options):
-    with serving(translators, options) as (address, _):
+def visiting(choices, options):
+    with serving(choices, options) as (address, _):
         visitor = Visitor(address)
         with contextlib.closing(visitor.http):
             yield visitor

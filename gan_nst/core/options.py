@@ -59,6 +59,7 @@ def _seconds(text: str) -> float:
 NATURAL = Kind("a whole number of at least 0", _digits, lambda n: n >= 0)
 POSITIVE = Kind("a whole number of at least 1", _digits, lambda n: n >= 1)
 PERCENT = Kind("a whole number from 1 to 100", _digits, lambda n: 1 <= n <= 100)
+PORT = Kind("a whole number from 0 to 65535", _digits, lambda n: 0 <= n <= 65535)
 CRF = Kind("a whole number from 0 to 51", _digits, lambda n: 0 <= n <= 51)
 STRENGTH = Kind("a number from 0 to 1", float, lambda x: 0 <= x <= 1, "{:g}".format)
 SCALE = Kind("a number above 0 and up to 1", float, lambda x: 0 < x <= 1, "{:g}".format)
@@ -344,7 +345,7 @@ class AppOptions(Computing):
     host: str = option(
         "127.0.0.1", "address to serve at; 0.0.0.0 admits everybody who can reach this machine"
     )
-    port: int = option(7860, "0: any free one", NATURAL)
+    port: int = option(7860, "0: any free one", PORT)
     max_upload: int = option(50, "of one image's file", POSITIVE, "MB")
     max_pixels: int = option(64_000_000, "of one image; 100M is 100 million", PIXELS, "N")
 

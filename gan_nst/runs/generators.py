@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from gan_nst.core.device import device_for_rank
 from gan_nst.core.errors import CheckpointError, SettingsError
 from gan_nst.core.options import TranslatorOptions
-from gan_nst.inference.exported import Description, TrainingScale, build_generator, load_exported
+from gan_nst.inference.exported import (
+    Description,
+    TrainingScale,
+    build_generator,
+    load_exported,
+    read_description,
+)
 from gan_nst.inference.translator import Translator
 from gan_nst.runs.folder import find_run
 from gan_nst.tiling.segments import fuse_upsampling
@@ -37,6 +43,21 @@ def load_translator(source: Path | str, options: TranslatorOptions = TranslatorO
         memory=options.memory,
         scratch=options.scratch,
     )
+
+
+def list_directions(source: Path) -> list[str | None]:
+    """The translations of a run, a checkpoint or an exported generator, to be asked for as `direction`.
+
+    [None] for a file of another program's format, which has one and would have to be loaded. Raises CheckpointError.
+    """
+    if source.suffix in FILES[1:]:
+        return [None]
+    files = [source]
+    if source.suffix not in (".safetensors", ".pt"):
+        files = sorted(find_run(source).glob("generator*.safetensors"))
+    if source.suffix == ".pt" or not files:
+        return [*_payload(source)["translations"]]
+    return [read_description(file).translation for file in files]
 
 
 def load_weights(source: Path, translation: str) -> dict[str, Tensor] | None:

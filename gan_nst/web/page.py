@@ -2,14 +2,16 @@
 
 import html
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from gan_nst.core.errors import DataError, GanNstError, counted
-from gan_nst.core.options import Finish, ImageFormat, Naming, PreserveColor
+from gan_nst.core.errors import GanNstError, counted
+from gan_nst.core.options import AppOptions, ImageFormat, PreserveColor, TranslateOptions
 from gan_nst.web.jobs import MAX_IMAGES, Jobs, Result, archive
 
+KEPT = 24 * 3600  # seconds until uploads and results are deleted
 _QUEUE = 20  # translations that may wait
 _COLOURS = [
     ("as translated", "none"),
@@ -42,80 +44,89 @@ STYLE = """
 """
 
 
-def make_page(jobs: Jobs, max_upload: int, kept: int) -> gr.Blocks:
-    """Returns the page, to be launched with `THEME` and `STYLE`.
-
-    max_upload: size of an image's file, in megabytes. kept: seconds until uploads and results are deleted.
-    """
-    runs = [(source.title, number) for number, source in enumerate(jobs.translators.sources)]
-    directions = jobs.translators.directions(0)
-    only_run = f"\n\nwith `{runs[0][0]}`" if len(runs) == 1 else ""
+def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
+    """Returns the page, to be launched with `THEME` and `STYLE`."""
+    labels = [choice.label for choice in jobs.choices]
 
     def translate(
         files: list[str] | None,
         run: int,
-        direction: str,
         strength: float,
         colours: PreserveColor,
         scale: float,
         form: ImageFormat,
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[dict[Any, Any]]:
         """Translates uploads. Each update shows the results so far."""
-        files = files or []
+        jobs.delete_old(KEPT)
         results: list[Result] = []
         failures: list[str] = []
-        try:
-            yield _progress(1, len(files)), *_view(results)
-            for made in jobs.run(files, run, direction, Finish(colours, strength, scale), Naming(form)):
-                if isinstance(made, Result):
-                    results.append(made)
-                else:
-                    failures.append(made)
-                    gr.Warning(html.escape(made))
-                done = len(results) + len(failures)
-                if done < len(files):
-                    yield _progress(done + 1, len(files)), *_view(results)
-            if not results:
-                raise DataError(
-                    failures[0] if len(failures) == 1 else "none of these images could be translated"
+        view: dict[Any, Any] = {}
+        if not files:
+            failures = ["no image yet; drop one first"]
+        elif len(files) > MAX_IMAGES:
+            files, failures = [], [f"{len(files)} images; translate at most {MAX_IMAGES} at a time"]
+        for number, file in enumerate(files or [], 1):
+            yield {
+                status: f"Translating image {number} of {len(files or [])} ...",
+                downloads: gr.File(visible=False),
+                **view,
+            }
+            try:
+                wanted = TranslateOptions(
+                    device=options.device,
+                    precision=options.precision,
+                    max_pixels=options.max_pixels,
+                    format=form,
+                    preserve_color=colours,
+                    strength=strength,
+                    scale=scale,
                 )
-        except GanNstError as error:
-            yield f"Not translated: {html.escape(str(error))}", *_view([])
-            raise one_line_error(error) from None
+                results.append(jobs.translate(Path(file), run, wanted))
+            except GanNstError as error:
+                failures.append(html.escape(str(error)))
+                gr.Warning(failures[-1])
+            else:
+                images = [(result.after, result.file.name) for result in results]
+                view = {
+                    compare: results[0][1:],
+                    gallery: gr.Gallery(images, visible=len(images) > 1),
+                    shown: results,
+                }
+        if not results:
+            problem = failures[0] if len(failures) == 1 else "none of these images could be translated"
+            yield {status: f"Not translated: {problem}"}
+            raise gr.Error(problem, duration=None, print_exception=False)
         lines = [f"Done: {counted(len(results), 'image')} translated."]
-        lines += [f"- not translated: {html.escape(line)}" for line in failures]
-        yield "\n\n".join(lines), *_view(results, finished=True)
+        lines += [f"- not translated: {line}" for line in failures]
+        written = [str(result.file) for result in results]
+        if len(results) > 1:
+            try:
+                written.append(str(archive(results)))
+            except GanNstError as error:
+                lines.append(f"- {html.escape(str(error))}")
+        yield {status: "\n\n".join(lines), downloads: gr.File(written, visible=True), **view}
 
-    def show_directions(run: int) -> gr.Radio:
-        try:
-            known = jobs.translators.directions(run)
-        except GanNstError as error:
-            raise one_line_error(error) from None
-        return gr.Radio(choices=known, value=known[0][1], visible=len(known) > 1)
+    def compare_chosen(shown: list[Result], event: gr.SelectData) -> tuple[Path, Path]:
+        return shown[event.index].before, shown[event.index].after
 
-    def compare_chosen(shown: list[tuple[str, str]], event: gr.SelectData) -> tuple[str, str]:
-        before, after = shown[event.index]
-        return before, after
-
-    with gr.Blocks(title="Translate images", analytics_enabled=False, delete_cache=(kept, kept)) as page:
-        gr.Markdown(f"# Translate images{only_run}")
+    with gr.Blocks(title="Translate images", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        gr.Markdown("# Translate images" + (f"\n\nwith `{labels[0]}`" if len(labels) == 1 else ""))
         shown = gr.State([])
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 files = gr.File(
-                    label=f"Images: up to {MAX_IMAGES}, at most {max_upload} MB each",
+                    label=f"Images: up to {MAX_IMAGES}, at most {options.max_upload} MB each",
                     file_count="multiple",
                     file_types=["image", ".avif", ".tif", ".tiff"],
                     height=160,
                     elem_id="images",
                 )
-                run = gr.Dropdown(runs, value=0, label="Run", visible=len(runs) > 1, elem_id="run")
-                direction = gr.Radio(
-                    directions,
-                    value=directions[0][1],
-                    label="Direction",
-                    visible=len(directions) > 1,
-                    elem_id="direction",
+                run = gr.Dropdown(
+                    [(label, number) for number, label in enumerate(labels)],
+                    value=0,
+                    label="Run",
+                    visible=len(labels) > 1,
+                    elem_id="run",
                 )
                 strength = gr.Slider(
                     0,
@@ -172,7 +183,7 @@ def make_page(jobs: Jobs, max_upload: int, kept: int) -> gr.Blocks:
 
         job = go.click(
             translate,
-            [files, run, direction, strength, colours, scale, form],
+            [files, run, strength, colours, scale, form],
             [status, compare, gallery, downloads, shown],
             api_name="translate",
             concurrency_limit=1,
@@ -180,29 +191,6 @@ def make_page(jobs: Jobs, max_upload: int, kept: int) -> gr.Blocks:
             show_progress_on=[status],
         )
         stop.click(lambda: "Cancelled.", None, status, cancels=[job], queue=False, api_visibility="private")
-        run.change(show_directions, run, direction, queue=False, api_name="directions")
         gallery.select(compare_chosen, shown, compare, queue=False, api_visibility="private")
     page.queue(max_size=_QUEUE, api_open=False)
     return page
-
-
-def _progress(number: int, count: int) -> str:
-    return f"Translating image {number} of {count} ..." if count > 1 else "Translating ..."
-
-
-def _view(results: list[Result], finished: bool = False) -> tuple[Any, ...]:
-    """Returns the updates that show results: the first compared, all in the gallery, the files once all are done."""
-    if not results:
-        return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-    pairs = [(str(result.before), str(result.after)) for result in results]
-    several = len(results) > 1
-    files = [str(result.file) for result in results]
-    if finished and several:
-        files.append(str(archive(results, results[0].file.parent)))
-    images = [(str(result.after), result.file.name) for result in results]
-    return pairs[0], gr.Gallery(images, visible=several), gr.File(files, visible=finished), pairs
-
-
-def one_line_error(error: GanNstError) -> gr.Error:
-    """Returns the error that the page shows as one line."""
-    return gr.Error(html.escape(str(error)), duration=None, print_exception=False)

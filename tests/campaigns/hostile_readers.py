@@ -13,13 +13,16 @@ _INCEPTION, _SQUEEZENET = "weights-inception-2015-12-05-6726825d.pth", "squeezen
 def _offer(*paths: str) -> int:
     """Opens the paths as the web page would; returns an exit code."""
     from gan_nst.core.errors import GanNstError
-    from gan_nst.core.options import Computing
-    from gan_nst.web.jobs import find_translators
+    from gan_nst.core.options import TranslatorOptions
+    from gan_nst.runs.generators import load_translator
+    from gan_nst.web.jobs import find_choices
 
     try:
-        translators = find_translators(paths, Computing("cpu", "float32"))
-        for number in range(len(translators.sources)):
-            translators.get(number, translators.directions(number)[0][1])
+        for choice in find_choices(paths):
+            load_translator(
+                choice.path,
+                TranslatorOptions(device="cpu", precision="float32", direction=choice.direction),
+            )
     except GanNstError as error:
         print(f"gan-nst: {error}")
         return 2

@@ -1,12 +1,14 @@
 """`gan-nst app`: its results are the files that `translate` writes, and it opens nothing but uploads."""
 
+import errno
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,17 +26,17 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
 from gan_nst.core.errors import CheckpointError, DataError, SettingsError
-from gan_nst.core.options import AppOptions, Computing, TranslateOptions
+from gan_nst.core.options import AppOptions, TranslateOptions
 from gan_nst.images.files import write_image
-from gan_nst.images.finish import Finish
 from gan_nst.images.photo import Photo
-from gan_nst.inference.outputs import Naming
-from gan_nst.web import server
-from gan_nst.web.jobs import Jobs, Result, Source, Translators, archive, find_translators, preview
-from gan_nst.web.page import one_line_error
+from gan_nst.runs.generators import load_translator
+from gan_nst.web import jobs as jobs_module
+from gan_nst.web import page as page_module
+from gan_nst.web.jobs import Choice, Jobs, Result, archive, find_choices, preview
 from gan_nst.web.server import serving
 
-LIMITS = AppOptions(port=0, max_upload=1, max_pixels=20_000)
+ON_CPU = AppOptions(port=0, device="cpu", precision="float32")
+LIMITS = replace(ON_CPU, max_upload=1, max_pixels=20_000)
 HOSTILE_NUMBERS = [-1, 2, 1.5, True, None, "0", "runs", "../../etc", [0], {"path": "/etc/passwd"}]
 
 
@@ -47,7 +49,7 @@ def generators(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def visitor(generators):
-    with visiting(find_translators(generators, Computing("cpu", "float32")), LIMITS) as visitor:
+    with visiting(find_choices(generators), LIMITS) as visitor:
         yield visitor
 
 
@@ -140,7 +142,7 @@ def test_files_in_an_archive_have_different_names(tmp_path, names):
         path.parent.mkdir()
         path.write_text(str(number))
         results.append(Result(path, path, path))
-    with zipfile.ZipFile(archive(results, tmp_path)) as packed:
+    with zipfile.ZipFile(archive(results)) as packed:
         assert len(set(packed.namelist())) == len(names)
         assert [packed.read(name).decode() for name in packed.namelist()] == list(map(str, range(len(names))))
 
@@ -150,11 +152,11 @@ def test_a_preview_is_small_over_white_and_8_bits():
     alpha = np.zeros((2000, 4000), np.uint16)
     alpha[:, 2000:] = 65535
     shown = preview(Photo(deep, alpha, exif=b"secret"))
-    assert (shown.pixels.shape, shown.pixels.dtype) == ((800, 1600, 3), np.uint8)
-    assert (shown.alpha, shown.exif) == (None, None)
-    assert set(shown.pixels[:, :790].ravel()) == {255}
-    assert set(shown.pixels[:, 810:].ravel()) == {127}
-    assert preview(Photo(np.zeros((1, 5000, 3), np.uint8))).pixels.shape == (1, 1600, 3)
+    assert (shown.size, shown.mode, shown.info) == ((1600, 800), "RGB", {})
+    pixels = np.asarray(shown)
+    assert set(pixels[:, :790].ravel()) == {255}
+    assert set(pixels[:, 810:].ravel()) == {127}
+    assert preview(Photo(np.zeros((1, 5000, 3), np.uint8))).size == (1600, 1)
 
 
 def test_the_page_loads_nothing_from_elsewhere(visitor):
@@ -187,46 +189,45 @@ def test_no_path_that_was_not_uploaded_is_opened(visitor, generators, images, tm
         "\0",
     ]
     for path in map(str, hostile):
-        url = f"gradio_api/file={path}".replace("\0", "%00")
-        assert visitor.http.get(url).status_code in (403, 404), path
+        for route in ("file=", "file/"):
+            url = f"gradio_api/{route}{path}".replace("\0", "%00")
+            assert visitor.http.get(url).status_code in (403, 404), url
         for file in (as_file(path), as_file(path) | {"url": visitor.address}, {"path": path}):
             outer = {"path": upload, "inner": file}
             for data in (
-                [[file], 0, "", 1, "none", 1, "png"],
-                [[outer], 0, "", 1, "none", 1, "png"],
-                [[], file, "", 1, "none", 1, "png"],
-                [[], 0, "", 1, "none", 1, {"deep": [file]}],
+                [[file], 0, 1, "none", 1, "png"],
+                [[outer], 0, 1, "none", 1, "png"],
+                [[], file, 1, "none", 1, "png"],
+                [[], 0, 1, "none", 1, {"deep": [file]}],
             ):
                 assert visitor.join("translate", *data).status_code == 403, path  # before Gradio sees it
     assert visitor.results(upload)
 
 
 def test_the_queue_cannot_be_bypassed(visitor):
-    question = {"data": [[], 0, "", 1, "none", 1, "png"], "fn_index": visitor.numbers["translate"]}
+    question = {"data": [[], 0, 1, "none", 1, "png"], "fn_index": visitor.numbers["translate"]}
     assert visitor.http.post("gradio_api/run/translate", json=question).status_code == 404
 
 
 @pytest.mark.parametrize("number", HOSTILE_NUMBERS)
-def test_an_unknown_run_is_refused(visitor, generators, images, number):
+def test_an_unknown_run_is_refused(visitor, generators, images, tmp_path, number):
     (upload,) = visitor.upload(images / "plain.png")
-    answer = visitor.join("translate", [as_file(upload)], number, "", 1, "none", 1, "png")
+    answer = visitor.join("translate", [as_file(upload)], number, 1, "none", 1, "png")
     if answer.status_code == 200:
         well, output = visitor.outcome()
         assert not well
         assert "\n" not in output["error"]
         given = str(number)  # of paths, an error may quote this one only
         assert "/" not in output["error"].replace(given, "")
-    translators = find_translators(generators)
-    for ask in (translators.directions, lambda number: translators.get(number, "")):
-        with pytest.raises(SettingsError, match="no such run"):
-            ask(number)
+    with pytest.raises(SettingsError, match="no such run"):
+        Jobs(find_choices(generators), tmp_path).translate(
+            Path(upload), number, TranslateOptions(device="cpu", precision="float32")
+        )
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"direction": "ba"},
-        {"direction": "../x"},
         {"strength": 2},
         {"strength": "x"},
         {"scale": 0},
@@ -251,11 +252,12 @@ def test_a_file_that_is_too_large_is_refused(visitor, images):
 
 
 def test_a_file_named_to_another_function_is_not_opened(visitor):
-    for path in ("/etc/passwd", "https://example.com/x.png"):
-        question = {"data": [as_file(path)], "fn_index": visitor.numbers["directions"]}
-        answer = visitor.http.post("gradio_api/run/upload", json=question)
-        assert answer.status_code >= 400
-        assert "root:" not in answer.text
+    for number in visitor.numbers.values():
+        for path in ("/etc/passwd", "https://example.com/x.png"):
+            question = {"data": [as_file(path)], "fn_index": number}
+            answer = visitor.http.post("gradio_api/run/upload", json=question)
+            assert answer.status_code >= 400
+            assert "root:" not in answer.text
 
 
 def test_too_many_images_or_pixels_or_no_image_is_one_line(visitor, images):
@@ -292,8 +294,6 @@ def test_a_file_name_is_never_markup_or_a_path(visitor, images):
     assert not well
     assert "<" not in output["error"]
     assert ".." not in output["error"]
-    # Gradio removes the brackets from file names, but from nothing else.
-    assert str(one_line_error(DataError("<b>"))) == "'&lt;b&gt;'"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,8 @@ def test_a_file_name_is_never_markup_or_a_path(visitor, images):
 )
 def test_requests_from_other_sites_are_refused(visitor, headers):
     assert visitor.http.get("config", headers=headers).status_code in (400, 403)
-    question = {"data": [0], "fn_index": visitor.numbers["directions"], "session_hash": "x"}
+    question = {"data": [[], 0, 1, "none", 1, "png"], "fn_index": visitor.numbers["translate"]}
+    question["session_hash"] = "x"
     answer = visitor.http.post("gradio_api/queue/join", json=question, headers=headers)
     assert answer.status_code in (400, 403)
     answer = visitor.http.post("gradio_api/upload", files=[("files", ("x.png", b""))], headers=headers)
@@ -313,121 +314,156 @@ def test_requests_from_other_sites_are_refused(visitor, headers):
 # Parts
 
 
-def test_translators_are_loaded_once_and_few_stay_in_memory(tmp_path):
+def test_translators_are_loaded_once_and_few_stay_in_memory(tmp_path, monkeypatch):
     loaded = []
-    translators = Translators(
-        [Source(write_generator(tmp_path / f"{n}.safetensors"), str(n)) for n in range(5)],
-        lambda path, direction: loaded.append(path.stem) or path,
-    )
+
+    def load(path, options):
+        loaded.append(path.stem)
+        return load_translator(path, options)
+
+    monkeypatch.setattr(jobs_module, "load_translator", load)
+    choices = find_choices([write_generator(tmp_path / f"{n}.safetensors") for n in range(5)])
+    upload = tmp_path / "one.png"
+    write_image(noise(20, 20), upload)
+    jobs = Jobs(choices, tmp_path)
     for number in (0, 1, 0, 2, 0, 3, 0, 1):
-        assert translators.get(number, "").stem == str(number)
+        jobs.translate(upload, number, TranslateOptions(device="cpu", precision="float32"))
     assert loaded == ["0", "1", "2", "3", "1"]
 
 
-def test_a_missing_generator_reveals_no_folder(tmp_path, caplog):
-    (tmp_path / "secret").mkdir()
+def test_a_missing_generator_reveals_no_folder(visitor, images, tmp_path, caplog):
     path = write_generator(tmp_path / "secret" / "x.safetensors")
-    translators = find_translators([path])
+    jobs = Jobs(find_choices([path]), tmp_path)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"^secret/x\.safetensors: cannot be loaded"):
-        translators.get(0, "")
+    with pytest.raises(CheckpointError, match=r"^secret/x\.safetensors: a to b: cannot be loaded"):
+        jobs.translate(images / "plain.png", 0, TranslateOptions(device="cpu", precision="float32"))
     assert f"{path}: no such" in caplog.text
 
 
-def test_runs_and_generators_in_a_folder_are_found_newest_first(tmp_path):
+def test_runs_and_generators_in_a_folder_are_found_newest_first(tmp_path, images, caplog):
     runs = tmp_path / "runs" / "horse2zebra" / "cyclegan"
     for stamp in ("20240101-000000", "20250101-000000"):
         (runs / stamp / "checkpoints").mkdir(parents=True)
         write_generator(runs / stamp / "generator.safetensors")
-        write_generator(runs / stamp / "generator_ba.safetensors", translation="ba")
+        write_generator(runs / stamp / "generator_ba.safetensors", 1, "ba")
     (runs / "20260101-000000" / "checkpoints").mkdir(parents=True)  # nothing was saved
     (runs / "latest").symlink_to("20250101-000000")
     single = write_generator(tmp_path / "runs" / "other.safetensors")
-    translators = find_translators([tmp_path / "runs", single, runs / "20240101-000000"])
-    assert [source.path for source in translators.sources] == [
-        single,
-        runs / "20250101-000000",
-        runs / "20240101-000000",
+    choices = find_choices([tmp_path / "runs", single, runs / "20240101-000000"])
+    assert choices == [
+        Choice(single, "ab", "runs/other.safetensors: a to b"),
+        *(
+            Choice(runs / stamp, direction, f"horse2zebra/cyclegan/{stamp}: {label}")
+            for stamp in ("20250101-000000", "20240101-000000")
+            for direction, label in (("ab", "horse to zebra"), ("ba", "zebra to horse"))
+        ),
     ]
-    assert translators.directions(1) == [("horse to zebra", "ab"), ("zebra to horse", "ba")]
-    assert translators.directions(0) == [("as exported", "")]
-    assert translators.get(1, "ba").description.translation == "ba"
-    assert str(tmp_path) not in "".join(source.title for source in translators.sources)
+    assert "20260101-000000/checkpoints: no checkpoints found" in caplog.text
+    result = Jobs(choices, tmp_path).translate(
+        images / "plain.png", 2, TranslateOptions(device="cpu", precision="float32")
+    )
+    options = {"direction": "ba"}
+    assert written(runs / "20250101-000000", images / "plain.png", tmp_path / "out", **options) == (
+        "plain.png",
+        result.file.read_bytes(),
+    )
     for wrong in (tmp_path / "nothing", runs / "20260101-000000"):
         with pytest.raises(CheckpointError, match=wrong.name):
-            find_translators([wrong])
+            find_choices([wrong])
 
 
 def test_a_file_without_a_generator_is_skipped(tmp_path, caplog):
     good = write_generator(tmp_path / "good.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:100])
     save_file({"x": torch.zeros(1)}, tmp_path / "features.safetensors")
-    assert [source.path for source in find_translators([tmp_path]).sources] == [good]
-    for name in ("cut", "features"):
-        assert f"{name}.safetensors: skipped, not a readable generator" in caplog.text
+    assert [choice.path for choice in find_choices([tmp_path])] == [good]
+    assert "cut.safetensors: not a readable safetensors file" in caplog.text
+    assert (
+        "features.safetensors: a safetensors file, but not an exported gan_nst generator; skipped"
+        in caplog.text
+    )
 
 
-def test_one_image_is_translated_at_a_time(images, tmp_path):
+def test_one_image_is_translated_at_a_time(generators, tmp_path, monkeypatch):
     busy, most = [], []
 
-    class Translator:
-        def translate(self, given):
-            busy.append(1)
-            most.append(len(busy))
-            time.sleep(0.02)
-            busy.pop()
-            return list(given)
+    def translate_folder(*arguments):
+        busy.append(1)
+        most.append(len(busy))
+        time.sleep(0.02)
+        busy.pop()
+        return original(*arguments)
 
-    translators = Translators(
-        [Source(write_generator(tmp_path / "one.safetensors"), "one")], lambda *_: Translator()
-    )
+    original = jobs_module.translate_folder
+    monkeypatch.setattr(jobs_module, "translate_folder", translate_folder)
     upload = tmp_path / "one.png"
     write_image(noise(20, 20), upload)
-    jobs = Jobs(translators, tmp_path, 10**6)
-
-    def ask():
-        made = list(jobs.run([upload] * 3, 0, "", Finish(), Naming()))
-        assert all(isinstance(one, Result) for one in made), made
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    jobs = Jobs(find_choices(generators), tmp_path)
+    with ThreadPoolExecutor(3) as visitors:
+        results = list(
+            visitors.map(
+                lambda _: jobs.translate(upload, 0, TranslateOptions(device="cpu", precision="float32")),
+                range(9),
+            )
+        )
+    assert len({result.file for result in results}) == 9
     assert most == [1] * 9
 
 
-def test_an_abandoned_job_does_not_block_others(generators, images, tmp_path):
-    upload = tmp_path / "one.png"
-    write_image(noise(20, 20), upload)
-    jobs = Jobs(find_translators(generators, Computing("cpu")), tmp_path, 10**6)
-    left = jobs.run([upload] * 2, 0, "", Finish(), Naming())
-    assert isinstance(next(left), Result)
-    assert isinstance(next(jobs.run([upload], 0, "", Finish(), Naming())), Result)
+def test_an_abandoned_job_does_not_block_others(visitor, images):
+    uploads = visitor.upload(images / "plain.png", images / "turned.jpg")
+    other = Visitor(visitor.address)
+    other.join("translate", [as_file(upload) for upload in uploads], 0, 1, "none", 1, "png")
+    with other.http.stream("GET", f"gradio_api/queue/data?session_hash={other.session}") as stream:
+        next(stream.iter_lines())
+    other.http.close()
+    assert visitor.results(uploads[0])
 
 
-def test_an_unexpected_error_is_one_line_without_folders(tmp_path, caplog):
-    def fail(path, direction):
+def test_an_unexpected_error_is_one_line_without_folders(generators, tmp_path, caplog, monkeypatch):
+    def fail(*_):
         raise errors.pop()
 
-    translators = Translators([Source(write_generator(tmp_path / "one.safetensors"), "one")], fail)
+    monkeypatch.setattr(jobs_module, "load_translator", fail)
     upload = tmp_path / "one.png"
     write_image(noise(20, 20), upload)
-    jobs = Jobs(translators, tmp_path, 10**6)
+    jobs = Jobs(find_choices(generators), tmp_path)
     errors = [
         RuntimeError(f"CUDA out of memory\n{tmp_path}"),
         DataError(f"{tmp_path}/a1/0/my one.png: could not be written"),
     ]
-    assert list(jobs.run([upload] * 2, 0, "", Finish(), Naming())) == [
-        "my one.png: could not be written",
-        "one.png: could not be translated (RuntimeError)",
-    ]
+    for message in ("my one.png: could not be written", "one.png: could not be translated (RuntimeError)"):
+        with pytest.raises(DataError) as caught:
+            jobs.translate(upload, 0, TranslateOptions(device="cpu", precision="float32"))
+        assert str(caught.value) == message
     assert "CUDA out of memory" in caplog.text
+
+
+def test_a_full_disk_is_one_line(generators, images, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with visiting(find_choices(generators), LIMITS) as visitor:
+        uploads = visitor.upload(images / "plain.png", images / "turned.jpg")
+        with monkeypatch.context() as full:
+            full.setattr("PIL.Image.Image.save", fail)
+            well, output = visitor.translate(uploads[0])
+            assert not well
+            assert output["error"].startswith(
+                "plain.png: could not be written (No space left on device); free"
+            )
+        with monkeypatch.context() as full:
+            full.setattr(zipfile.ZipFile, "write", fail)
+            well, output = visitor.translate(*uploads)
+            assert well
+            assert "all.zip: could not be written (No space left on device); free" in output["data"][0]
+            assert len(output["data"][3]["value"]) == 2
+        assert visitor.results(uploads[0])
 
 
 def test_temporary_files_are_deleted_at_the_end(generators, images, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "/before")
-    with serving(find_translators(generators, Computing("cpu")), AppOptions(port=0)) as (address, thread):
+    with serving(find_choices(generators), ON_CPU) as (address, thread):
         visitor = Visitor(address)
         (upload,) = visitor.upload(images / "plain.png")
         assert visitor.results(upload)
@@ -438,8 +474,8 @@ def test_temporary_files_are_deleted_at_the_end(generators, images, monkeypatch)
 
 
 def test_old_uploads_and_results_are_deleted(generators, images, monkeypatch):
-    monkeypatch.setattr(server, "_KEPT", 1)  # seconds
-    with visiting(find_translators(generators, Computing("cpu")), LIMITS) as visitor:
+    monkeypatch.setattr(page_module, "KEPT", 1)  # seconds
+    with visiting(find_choices(generators), LIMITS) as visitor:
         (upload,) = visitor.upload(images / "plain.png")
         well, _ = visitor.translate(upload)
         assert well
@@ -447,6 +483,20 @@ def test_old_uploads_and_results_are_deleted(generators, images, monkeypatch):
         while list(Path(upload).parents[1].rglob("plain.png")):
             assert time.monotonic() < deadline
             time.sleep(0.2)
+
+
+def test_what_gradio_misses_is_deleted_with_the_next_job(visitor, images):
+    uploads = visitor.upload(images / "plain.png", images / "turned.jpg")
+    visitor.results(*uploads)
+    folder = Path(uploads[0]).parents[1]
+    old = [path.parents[1] for path in folder.glob("*/previews/before.webp")]
+    assert len(old) >= 2
+    for path in old:
+        os.utime(path, (0, 0))
+    (upload,) = visitor.upload(("other.png", png(noise(20, 20))))
+    visitor.results(upload)
+    assert not any(path.exists() for path in old)
+    assert list(folder.glob("*/previews/before.webp"))
 
 
 # The command
@@ -458,7 +508,8 @@ def test_a_wrong_path_host_or_port_is_one_line(gan_nst, generators, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         one_line(gan_nst("app", generators[0], "--port", port), port, "in use", "--port")
-    one_line(gan_nst("app", generators[0], "--port", 99999), "99999")
+    with pytest.raises(SettingsError, match="65535, got 99999"):
+        AppOptions(port=99999)
     one_line(gan_nst("app", generators[0], "--host", "203.0.113.9", "--port", 0), "203.0.113.9")
     one_line(gan_nst("app", generators[0], "--host", "a" * 64, "--port", 0), "aaaa")
 
@@ -495,4 +546,4 @@ def png(pixels):
 def test_a_file_with_broken_metadata_is_skipped(tmp_path, text):
     save_file({"w": torch.zeros(1)}, tmp_path / "bad.safetensors", {"gan_nst": text})
     good = write_generator(tmp_path / "good.safetensors")
-    assert [source.path for source in find_translators([tmp_path]).sources] == [good]
+    assert [choice.path for choice in find_choices([tmp_path])] == [good]

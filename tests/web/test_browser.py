@@ -13,9 +13,9 @@ from PIL import Image
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gan_nst.commands.translate import translate
-from gan_nst.core.options import AppOptions, Computing, TranslateOptions
+from gan_nst.core.options import AppOptions, TranslateOptions
 from gan_nst.images.files import find_images, write_image
-from gan_nst.web.jobs import find_translators
+from gan_nst.web.jobs import find_choices
 from gan_nst.web.server import serving
 
 pytestmark = needs_browser
@@ -36,10 +36,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(run, tmp_path_factory):
     other = write_generator(tmp_path_factory.mktemp("other") / "other.safetensors", seed=2)
-    with serving(find_translators([other, run], Computing("cpu", "float32")), AppOptions(port=0)) as (
-        address,
-        _,
-    ):
+    options = AppOptions(port=0, device="cpu", precision="float32")
+    with serving(find_choices([other, run]), options) as (address, _):
         yield address
 
 
@@ -93,13 +91,12 @@ def widths(page):
 def test_a_dropped_image_becomes_the_file_that_translate_writes(page, run, photo, tmp_path):
     drop(page, photo)
     page.run("document.querySelector('#run input').focus()")
-    page.wait("document.querySelectorAll('#run [role=option]').length == 2")
+    page.wait("document.querySelectorAll('#run [role=option]').length == 3")
     page.run(
-        "document.querySelectorAll('#run [role=option]')[1]"
+        "document.querySelectorAll('#run [role=option]')[2]"
         ".dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))"
     )
-    page.wait("document.querySelector('#direction')?.innerText.includes('zebra to horse')")
-    page.run("document.querySelectorAll('#direction input')[1].click()")
+    page.wait("document.querySelector('#run input').value.includes('zebra to horse')")
     time.sleep(0.3)
     press(page, "go")
     wait_for_status(page, "1 image translated")
