@@ -3,8 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import (
     choose_device,
-    choose_precision,
     is_out_of_memory,
     local_rank,
     tune_convolutions,
@@ -40,7 +38,6 @@ from gan_nst.images.files import write_image
 from gan_nst.inference.exported import export
 from gan_nst.runs.assessment import evaluate_run
 from gan_nst.runs.folder import (
-    check_unused,
     exported_path,
     feature_cache,
     find_run,
@@ -54,9 +51,9 @@ from gan_nst.runs.subjects import Subject, held_out, subjects_of
 from gan_nst.runs.validation import Validation, can_validate, skip_on_failure
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast
-from gan_nst.training.monitor import Monitor
+from gan_nst.training.monitor import Monitor, is_selected
 from gan_nst.training.samples import sample_grid
-from gan_nst.training.trainer import IntervalAction, IntervalResult, Trainer
+from gan_nst.training.trainer import IntervalAction, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +97,8 @@ def train(
             run = distributed.broadcast(
                 new_run(settings.data.domain, settings.method_name, options.output) if is_main else None
             )
-        with training_in(run) if is_main else contextlib.nullcontext():
-            if payload is None and is_main:
-                check_unused(run)  # by a run that has begun and ended since
-            with computing_with(settings.threads):
-                _train_in(run, prepared, payload)
+        with training_in(run) if is_main else contextlib.nullcontext(), computing_with(settings.threads):
+            _train_in(run, prepared, payload)
     return run
 
 
@@ -133,14 +127,8 @@ def load_resumed(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     # stop_at applied only to the session that it was given to.
     saved = merge(payload["settings"], {"training": {"stop_at": None}})
     saved.setdefault("threads", torch.get_num_threads())  # as runs of the first version used
-    before, settings = resume_settings(saved, overrides, file)
+    settings = resume_settings(saved, overrides, file)
     log.info(f"resuming from {file}, step {payload['step']}")
-    old, new = before.training.steps, settings.training.steps
-    if new != old:
-        log.warning(
-            f"training.steps {old} -> {new}: schedules now follow {new} steps, so the learning rate at a step, and a "
-            "warm-up if there is one, differ from before"
-        )
     return run, payload, settings
 
 
@@ -150,15 +138,17 @@ def _rehearse(prepared: Prepared, first: int) -> None:
     trainer = _trainer(prepared, Path(), compiled=False)
     trainer.step = max((settings.training.steps or 1) - 1, 0)  # any warm-up is over by then
     forecast, estimate = Forecast(prepared.device, first, prepared.until), None
-    with _explained(trainer, settings):
+    with _explained(trainer):
         for step, micro_batches in enumerate(prepared.batches(first), first + 1):
             if estimate or step > prepared.until:
                 break
             trainer.train_step(micro_batches)
             estimate = forecast.after(step)
     roles = prepared.method.roles()
-    counts = {name: sum(p.numel() for p in role.networks.parameters()) for name, role in roles.items()}
-    sizes = ", ".join(f"{name} {count / 1e6:.2f} M parameters" for name, count in counts.items())
+    sizes = ", ".join(
+        f"{name} {sum(p.numel() for p in role.networks.parameters()) / 1e6:.2f} M parameters"
+        for name, role in roles.items()
+    )
     log.info(f"{dump_yaml(settings.model_dump(mode='json'))}dry run: no run was created; {sizes}")
     if estimate:
         log.info(estimate + (", before the networks are compiled" if settings.compile == "always" else ""))
@@ -173,7 +163,7 @@ def _train_in(run: Path, prepared: Prepared, payload: dict[str, Any] | None) -> 
     if settings.compile == "always":
         log.info("compiling the networks at the first step, which takes a minute or two")
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
-    with _explained(trainer, settings, run):
+    with _explained(trainer, run):
         if payload is not None:
             trainer.restore(payload)
         trainer.interval_actions = _intervals(trainer, prepared, run)
@@ -227,19 +217,41 @@ def _remove_results(run: Path, prepared: Prepared) -> None:
 
 def _intervals(trainer: Trainer, prepared: Prepared, run: Path) -> list[IntervalAction]:
     """What happens at intervals of the training, on rank 0: sample grids, looks at the curves, validation."""
-    settings = prepared.settings
-    draw = watch = validate = None
-    validates = can_validate(prepared)
-    if distributed.rank() == 0:
-        images = _fixed_images(prepared, (prepared.data_set.validation, prepared.data_set.training))
-        draw = partial(_draw_samples, trainer, images, run, OptionalOutput(run / "samples"))
-        watch = Watch(run)
-        validate = partial(_validate, Validation(trainer, prepared)) if validates else None
-    every = settings.training.sample_every
-    intervals = [IntervalAction(every, draw), IntervalAction(every, watch)]
-    if validates:
+    settings, is_main = prepared.settings, distributed.rank() == 0
+    watch = _watching(trainer, prepared, run) if is_main else None
+    intervals = [IntervalAction(settings.training.sample_every, watch)]
+    if can_validate(prepared):
+        validate = Validation(trainer, prepared) if is_main else None
         intervals.append(IntervalAction(settings.evaluation.every, validate, at_end=True))
     return intervals
+
+
+def _watching(trainer: Trainer, prepared: Prepared, run: Path) -> Callable[[int], None]:
+    """Draws a sample grid when it is called with a step, and warns of each kind of alarm in the curves once."""
+    images = _fixed_images(prepared, (prepared.data_set.validation, prepared.data_set.training))
+    output = OptionalOutput(run / "samples")
+    warned: set[str] = set()
+
+    def watch(step: int) -> None:
+        # Events and curves are read from their beginning each time: of many looks, fewer and fewer take part.
+        selected = is_selected(step // trainer.settings.sample_every)
+        with skip_on_failure(f"step {step}: no sample grid"):
+            grid = sample_grid(trainer.ema.networks, trainer.method.translations(), images, trainer.device)
+            with output.attempt():
+                write_image(grid, run / "samples" / f"step-{step:06d}.png")
+            if selected and trainer.monitor is not None:
+                trainer.monitor.image(step, "samples", grid)
+        if not selected:
+            return
+        with contextlib.suppress(DataError):  # nothing is logged yet, or could not be, which was reported
+            for finding in diagnose(read_run(run)):
+                if finding.level == "alarm" and finding.kind not in warned:
+                    warned.add(finding.kind)
+                    log.warning(
+                        f"{finding.kind}, step {finding.step}: {finding.evidence} Try: {finding.advice}"
+                    )
+
+    return watch
 
 
 def _fixed_images(prepared: Prepared, splits: Sequence[Mapping[str, Folder]]) -> dict[str, Tensor]:
@@ -248,45 +260,6 @@ def _fixed_images(prepared: Prepared, splits: Sequence[Mapping[str, Folder]]) ->
     folders = next(split for split in splits if all(folder.files for folder in split.values()))
     count = min(settings.training.sample_count, *(len(folder.files) for folder in folders.values()))
     return {domain: fixed_images(folder, count, settings.data) for domain, folder in folders.items()}
-
-
-def _draw_samples(
-    trainer: Trainer, images: dict[str, Tensor], run: Path, output: OptionalOutput, step: int
-) -> None:
-    with skip_on_failure(f"step {step}: no sample grid"):
-        grid = sample_grid(trainer.ema.networks, trainer.method.translations(), images, trainer.device)
-        with output.attempt():
-            write_image(grid, run / "samples" / f"step-{step:06d}.png")
-        if trainer.monitor is not None:
-            trainer.monitor.image(step, "samples", grid, step // trainer.settings.sample_every)
-
-
-def _validate(validation: Validation, step: int) -> IntervalResult | None:
-    with skip_on_failure(f"step {step}: no validation"):
-        return validation(step)
-    return None
-
-
-class Watch:
-    """Warns of each kind of alarm in the curves once a session."""
-
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._next = 0.0
-        self._warned: set[str] = set()
-
-    def __call__(self, step: int) -> None:
-        if step < self._next:
-            return
-        # All metrics are read each time: at growing distances that costs next to nothing.
-        self._next = 1.1 * step
-        with contextlib.suppress(DataError):  # nothing is logged yet, or could not be, which was reported
-            for finding in diagnose(read_run(self._run)):
-                if finding.level == "alarm" and finding.kind not in self._warned:
-                    self._warned.add(finding.kind)
-                    log.warning(
-                        f"{finding.kind}, step {finding.step}: {finding.evidence} Try: {finding.advice}"
-                    )
 
 
 def _finish(run: Path, prepared: Prepared) -> None:
@@ -351,36 +324,23 @@ def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) ->
 
 
 @contextlib.contextmanager
-def _explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) -> Iterator[None]:
-    """Turns what torch raises when memory runs out into one line that says what to do.
+def _explained(trainer: Trainer, run: Path | None = None) -> Iterator[None]:
+    """Turns what torch raises when memory runs out into one line that says what takes less: first what a run may resume
+    with, as it changes no result.
 
-    run: the folder that may hold a checkpoint to resume from.
+    run: the folder that holds a checkpoint to resume from.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if is_out_of_memory(error):
-            raise TrainingError(_out_of_memory(trainer, settings, run)) from None
-        raise
-
-
-def _out_of_memory(trainer: Trainer, settings: RunSettings, run: Path | None) -> str:
-    """Where memory ran out, and what takes less: first what a run may resume with, as it changes no result."""
-    training, data = settings.training, settings.data
-    same = [] if training.activation_checkpointing else ["training.activation_checkpointing=true"]
-    same += ["data.workers=0"] if data.workers and trainer.device.type == "cpu" else []
-    how = f" {' '.join(same)}" if same else ", once other programs leave more of it"
-    newest = None if run is None else next(iter(checkpoint.newest_first(run / "checkpoints")), None)
-    remedy = f"{newest} is intact; resume it with: gan-nst train --resume {run}" if newest else "start with"
-    less = []
-    if training.batch_size > 1:
-        size = 1 if training.batch_size % 2 else training.batch_size // 2
-        accumulation = training.accumulation * training.batch_size // size
-        less.append(f"training.batch_size={size} training.accumulation={accumulation}")
-    if settings.precision == "float32" and choose_precision("auto", trainer.device) == "bfloat16":
-        less.append("precision=bfloat16")
-    less.append(f"a data.crop_size below {data.crop_size}")
-    return (
-        f"out of memory on {trainer.device} after step {trainer.step}: {remedy}{how}; or start a new run with "
-        f"{' or '.join(less)}"
-    )
+        if not is_out_of_memory(error):
+            raise
+        newest = [] if run is None else checkpoint.newest_first(run / "checkpoints")
+        remedy = (
+            f"{newest[0]} is intact; resume with: gan-nst train --resume {run}" if newest else "start with"
+        )
+        raise TrainingError(
+            f"out of memory on {trainer.device} after step {trainer.step}: {remedy} "
+            "training.activation_checkpointing=true data.workers=0; or start a new run with a smaller "
+            "training.batch_size and a larger training.accumulation, precision=bfloat16 or a smaller data.crop_size"
+        ) from None

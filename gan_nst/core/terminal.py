@@ -114,20 +114,13 @@ def _escaped(description: str) -> str:
     return str(escape(one_line(description)))
 
 
-class StopRequest:
-    """Remembers the signal that asked the run to stop."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Remembers the first SIGINT or SIGTERM within the context; a second one acts as usual."""
-    request = StopRequest()
+def stop_on_signals() -> Iterator[list[int]]:
+    """Yields a list, to which the first SIGINT or SIGTERM within the context is added; a second one acts as usual."""
+    received: list[int] = []
     # Python delivers signals to the main thread only.
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield received
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -136,12 +129,12 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
     def remember(number: int, frame: FrameType | None) -> None:
-        request.signal = number
+        received.append(number)
         restore()
 
     for number in previous:
         signal.signal(number, remember)
     try:
-        yield request
+        yield received
     finally:
         restore()

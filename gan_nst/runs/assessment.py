@@ -57,13 +57,13 @@ def evaluate_run(
     with evaluating_in(run) as staged:
         evaluation, sheets = evaluate_subjects(subjects, split, metrics, staged / "translated")
         findings = _write_report(run, staged, evaluation, sheets)
-        with stop_on_signals() as stop, writing(run):
+        with stop_on_signals() as stopped, writing(run):
             shutil.rmtree(run / "translated", ignore_errors=True)
             (run / "samples").mkdir(exist_ok=True)
             for path in [*(staged / "samples").iterdir(), *staged.iterdir()]:
                 if path.name != "samples":
                     os.replace(path, run / path.relative_to(staged))
-        if stop.signal is not None:
+        if stopped:
             raise KeyboardInterrupt
     if findings:
         log.info(findings)

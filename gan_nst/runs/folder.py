@@ -1,6 +1,5 @@
 """Run folders, `runs/<domain>/<method>/<time>/`: making and finding them, and locking them against other processes."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gan_nst.core.errors import CheckpointError, cannot_write
-from gan_nst.core.files import remove_temporaries
+from gan_nst.core.errors import CheckpointError, cannot_write, writing
+from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.data.domains import DataSettings
 
 RUNS = Path("runs")
@@ -22,29 +21,27 @@ _EVALUATION = ".evaluation"
 def new_run(domain: str, method: str, output: Path | None) -> Path:
     """A new run folder, which no other run shares: `output`, or one that the link `latest` next to it points to."""
     if output is not None:
-        check_unused(output)
-        _make(output)
+        if output.exists() and (not output.is_dir() or any(path.name != _LOCK for path in output.iterdir())):
+            raise CheckpointError(
+                f"{output}: not empty; give another --output, or resume it with --resume {output}"
+            )
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
         return output
     parent = RUNS / domain / method
     _clean_killed(parent)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1000):
-        run = parent / (stamp if number == 0 else f"{stamp}-{number}")
-        try:
-            _make(run, shared=False)
-        except FileExistsError:
-            continue
-        _point_latest(parent, run)
-        return run
-    raise CheckpointError(f"{parent}: no free folder name")
-
-
-def check_unused(folder: Path) -> None:
-    """Raises CheckpointError when the folder for a new run holds anything but a run's lock."""
-    if folder.exists() and (not folder.is_dir() or any(path.name != _LOCK for path in folder.iterdir())):
-        raise CheckpointError(
-            f"{folder}: not empty; give another --output, or resume it with --resume {folder}"
-        )
+    run = parent / time.strftime("%Y%m%d-%H%M%S")
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                run.mkdir()
+                break
+            except FileExistsError:  # another run started in this second
+                run = run.with_name(f"{run.name}-1")
+    with suppress(OSError), atomic_write(parent / "latest") as link:  # some systems have no links
+        link.symlink_to(run.name, target_is_directory=True)
+    return run
 
 
 @contextmanager
@@ -137,29 +134,8 @@ def _remove_unfinished(run: Path) -> None:
 
 def _clean_killed(parent: Path) -> None:
     """Removes what killed trainings left unfinished in the other runs of a new run's folder."""
+    remove_temporaries(parent)
     for lock in parent.glob(f"*/{_LOCK}"):
         if not lock.parent.is_symlink():
             with suppress(CheckpointError), training_in(lock.parent):  # unless it is running
                 pass
-
-
-def _make(folder: Path, shared: bool = True) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=shared)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise CheckpointError(cannot_write(folder, error, "cannot be made")) from None
-
-
-def _point_latest(parent: Path, run: Path) -> None:
-    """Replaces the link atomically; where links cannot be made, there is none."""
-    link, temporary = parent / "latest", parent / f".latest-{os.getpid()}"
-    try:
-        for left in parent.glob(".latest-*"):  # of a killed process
-            left.unlink(missing_ok=True)
-        temporary.symlink_to(run.name, target_is_directory=True)
-        os.replace(temporary, link)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()

@@ -1,5 +1,6 @@
 """A run's settings: all sections together, from a YAML file and overrides, or from a run that is resumed."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,8 @@ from gan_nst.evaluation.features import best_available, score_key
 from gan_nst.evaluation.settings import EvaluationSettings
 from gan_nst.methods import base
 from gan_nst.training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
 
 
 class RunSettings(Section):
@@ -98,10 +101,8 @@ def load_settings(path: Path, overrides: Sequence[str]) -> tuple[RunSettings, to
     return validate(model, _stack([plain, *([on_cpu] if small else []), over])), device, small
 
 
-def resume_settings(
-    saved: Mapping[str, Any], overrides: Sequence[str], where: Path
-) -> tuple[RunSettings, RunSettings]:
-    """A run's saved settings, and the same under overrides that do not change what it learns. where: their file.
+def resume_settings(saved: Mapping[str, Any], overrides: Sequence[str], where: Path) -> RunSettings:
+    """A run's saved settings under overrides that do not change what it learns. where: their file.
 
     Raises CheckpointError for saved settings that are invalid, and SettingsError for overrides that would.
     """
@@ -122,13 +123,17 @@ def resume_settings(
         if old == new or isinstance(new, Section) or path in resumable:
             continue
         if path == "training.steps" and new is not None and old is not None and new > old:
+            log.warning(
+                f"training.steps {old} -> {new}: schedules now follow {new} steps, so the learning rate at a step, "
+                "and a warm-up if there is one, differ from before"
+            )
             continue
         refused.append(f"{path} ({old} in the run, {new} given)")
     if refused:
         raise SettingsError(
             f"--resume cannot change {', '.join(refused)}, as that would change what is learned; start a new run"
         )
-    return before, after
+    return after
 
 
 def resolve(settings: RunSettings, device: torch.device, steps_per_epoch: int) -> RunSettings:

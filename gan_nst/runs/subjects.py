@@ -150,7 +150,7 @@ def subjects_of(
 
 def saved_settings(payload: Mapping[str, Any], where: Path) -> RunSettings:
     """The settings in a checkpoint. where: its run or file, for errors."""
-    return resume_settings(payload["settings"], [], where)[1]
+    return resume_settings(payload["settings"], [], where)
 
 
 def held_out(settings: RunSettings, data_set: DataSet, images: Mapping[str, Images]) -> HeldOut:

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ALL_IMAGES = 64  # so many images are all written as events, and half as many of every doubling after them
+_ALL = 64  # so many are all selected, and half as many of every doubling after them
 
 
 class Monitor:
@@ -30,15 +30,24 @@ class Monitor:
     `metrics.jsonl` and TensorBoard get the same scalars. A resumed run continues both: what was written after its
     checkpoint is dropped. What cannot be written is skipped with a warning.
 
+    Not torch's SummaryWriter: that one writes in a thread, which a full disk ends without a word to the training.
+
     folder: the run's. start: the step it resumes from. until: the last step of this session.
     """
 
     def __init__(self, folder: Path, start: int, until: int) -> None:
+        from torch.utils.tensorboard import summary  # takes a second
+
+        self._summary = summary
+        self._events = (
+            folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        )
+        self._events_output = OptionalOutput(self._events)
+        self._begun = False
         self._metrics = folder / "metrics.jsonl"
-        self._output = OptionalOutput(self._metrics)
-        with self._output.attempt():
+        self._metrics_output = OptionalOutput(self._metrics)
+        with self._metrics_output.attempt():
             _drop_after(self._metrics, start)
-        self._events = Events(folder, start)
         self._start, self._until = start, until
         self._timed_from = (start, time.perf_counter())
         self._bar: tuple[Progress, TaskID] | None = _bar(start, until) if progress_shown() else None
@@ -55,8 +64,8 @@ class Monitor:
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars, which the part of their names before the slash groups."""
         line = json.dumps({"step": step, **{name: _json_number(value) for name, value in scalars.items()}})
-        self._events.scalars(step, scalars)
-        with self._output.attempt():
+        self._add(step, [self._summary.scalar(name, value) for name, value in scalars.items()])
+        with self._metrics_output.attempt():
             append_atomically(self._metrics, f"{line}\n".encode())
         self._losses = _sums_by_role(scalars)
         if self._bar is None:
@@ -68,56 +77,21 @@ class Monitor:
             )
         self.advance(step)
 
-    def image(self, step: int, name: str, image: ImageArray, number: int) -> None:
-        """Adds an image, RGB uint8 (h, w, 3), to TensorBoard.
-
-        number: how many there were before. Of many images fewer and fewer are added, so that the events of a long run
-        can still be read.
-        """
-        if number % max(1, 2 ** (number.bit_length() - _ALL_IMAGES.bit_length() + 1)) == 0:
-            self._events.image(step, name, image)
+    def image(self, step: int, name: str, image: ImageArray) -> None:
+        """Adds an image, RGB uint8 (h, w, 3), to TensorBoard."""
+        self._add(step, [self._summary.image(name, image, dataformats="HWC")])
 
     def text(self, name: str, text: str) -> None:
         """Adds preformatted text to TensorBoard."""
-        self._events.text(name, text)
+        self._add(0, [self._summary.text(name, "    " + text.replace("\n", "\n    "))])
 
     def close(self) -> None:
         """Ends the progress line."""
         if self._bar is not None:
             self._bar[0].stop()
 
-
-class Events:
-    """Writes TensorBoard events into a run's folder.
-
-    Not torch's SummaryWriter: that one writes in a thread, which a full disk ends without a word to the training.
-
-    start: the step the run resumes from; TensorBoard drops earlier files' events of later steps.
-    """
-
-    def __init__(self, folder: Path, start: int) -> None:
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = folder / name
-        self._start = start
-        self._begun = False
-        self._output = OptionalOutput(self._file)
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        from torch.utils.tensorboard.summary import scalar
-
-        self._add(step, [scalar(name, value) for name, value in values.items()])
-
-    def image(self, step: int, name: str, image: ImageArray) -> None:
-        from torch.utils.tensorboard.summary import image as image_summary
-
-        self._add(step, [image_summary(name, image, dataformats="HWC")])
-
-    def text(self, name: str, text: str) -> None:
-        from torch.utils.tensorboard.summary import text as text_summary
-
-        self._add(0, [text_summary(name, "    " + text.replace("\n", "\n    "))])
-
-    def _add(self, step: int, summaries: list[Any]) -> None:
+    def _add(self, step: int, summaries: Sequence[Any]) -> None:
+        """Writes TensorBoard events; TensorBoard drops earlier files' events of steps after the start."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -132,9 +106,14 @@ class Events:
         writer = RecordWriter(content)
         for event in events:
             writer.write(event.SerializeToString())
-        with self._output.attempt():
-            append_atomically(self._file, content.getvalue())
+        with self._events_output.attempt():
+            append_atomically(self._events, content.getvalue())
             self._begun = True
+
+
+def is_selected(number: int) -> bool:
+    """Whether to include that one of many repeated outputs, counted from 0, so that reading all of them stays quick."""
+    return number % max(1, 2 ** (number.bit_length() - _ALL.bit_length() + 1)) == 0
 
 
 def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_nst.core.device import autocast, memory_format, peak_memory
 from gan_nst.core.errors import CheckpointError, DataError, Interrupted, shorten
-from gan_nst.core.terminal import StopRequest, stop_on_signals
+from gan_nst.core.terminal import stop_on_signals
 from gan_nst.methods.base import Batch, Method, Update
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast, compile_networks
@@ -112,12 +112,12 @@ class Trainer:
             return
         if self.step == 0:  # a run that is killed at any time can be resumed, and a full disk is noticed now
             self.save()
-        with stop_on_signals() as request:
+        with stop_on_signals() as received:
             try:
                 for micro_batches in self._batches(self.step):
                     self.train_step(micro_batches)
                     self.step += 1
-                    if self._after_step(until, self._stopping(request)):
+                    if self._after_step(until, self._stopping(received)):
                         return
             except DataError as error:  # raised between two steps
                 if distributed.world_size() > 1:  # saving needs the other processes, which do not know of it
@@ -257,25 +257,25 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
 
-    def _stopping(self, request: StopRequest) -> int | None:
+    def _stopping(self, received: list[int]) -> int | None:
         """Returns the signal that asked any of the processes to stop."""
-        return next((number for number in distributed.gather(request.signal) if number is not None), None)
+        return next((number for numbers in distributed.gather(received) for number in numbers), None)
 
     def _log(self, more: Mapping[str, float]) -> None:
         """Logs the means since the last time, and more scalars. After the forecast of the first steps, this is the only
         place in the loop that waits for the device.
         """
         scalars = self.guard.report(self.step - self._logged[0]) | self.means.take()
+        step, since = self._logged
+        self._logged = (self.step, time.perf_counter())
         if self.monitor is None:
-            self._logged = (self.step, time.perf_counter())
             return
         for name, role in self.roles.items():
             scalars[f"learning_rate/{name}"] = role.learning_rate(self.step - 1)
-        step, since = self._logged
-        self._logged = (self.step, time.perf_counter())
         images = self.settings.batch_size * self.settings.accumulation * distributed.world_size()
-        scalars["speed/images_per_second"] = (self.step - step) * images / max(self._logged[1] - since, 1e-9)
-        scalars["speed/steps_per_second"] = (self.step - step) / max(self._logged[1] - since, 1e-9)
+        speed = (self.step - step) / max(self._logged[1] - since, 1e-9)
+        scalars["speed/images_per_second"] = speed * images
+        scalars["speed/steps_per_second"] = speed
         scalars["memory/peak_mib"] = peak_memory(self.device) / 2**20
         self.monitor.log(self.step, scalars | dict(more))
 

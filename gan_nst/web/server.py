@@ -34,11 +34,11 @@ def app(runs: Sequence[Path | str], options: AppOptions = AppOptions()) -> None:
     given.
     """
     choices = find_choices(runs)
-    with stop_on_signals() as stop, serving(choices, options) as (address, server):
+    with stop_on_signals() as stopped, serving(choices, options) as (address, server):
         log.info(f"{len(choices)} to choose from; open {address} in a browser (press Ctrl-C to stop)")
         if options.host not in _LOOPBACK:
             log.warning(f"anyone who can reach {options.host} can use this page; it has no password")
-        while stop.signal is None and server.is_alive():
+        while not stopped and server.is_alive():
             server.join(0.2)
     log.info("stopped")
 

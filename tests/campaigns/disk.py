@@ -30,7 +30,7 @@ _SECONDS = 120
 
 # Parts of paths that differ from run to run (numbers, random names, times), and the many sheets of an evaluation.
 _VARIES = re.compile(
-    r"\d{8}-\d{6}(-\d+)?|[0-9a-f]{8,}|\d{5,}|(?<=events\.out\.tfevents\.).*|(?<=\.latest-)\d+|(?<=test_)\w+(?=\.png)"
+    r"\d{8}-\d{6}(-\d+)?|[0-9a-f]{8,}|\d{5,}|(?<=events\.out\.tfevents\.).*|(?<=test_)\w+(?=\.png)"
 )
 # What a training writes, and its pattern; faults hit all of them, even in the short form at least once.
 _OF_TRAINING = {
@@ -46,7 +46,7 @@ _DISPENSABLE = [_OF_TRAINING[name] for name in ("metrics", "events", "samples")]
     "*/samples/step-*.png",
     "*/samples",
 ]
-_UNREPORTED = ["*.lock", "*/latest", "*/.latest-*", "*/.cache/*features-*"]  # failures that need no message
+_UNREPORTED = ["*.lock", "*/latest", "*/.latest.*", "*/.cache/*features-*"]  # failures that need no message
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def losses(run: Path) -> dict[int, dict[str, float]]:
 
 def unfinished(place: Path) -> list[str]:
     """Temporary files that were left in a folder."""
-    left = [path for path in place.rglob("*") if path.name.endswith(".part") or ".latest-" in path.name]
+    left = [path for path in place.rglob("*") if path.name.endswith(".part")]
     return [str(path.relative_to(place)) for path in left]
 
 

@@ -19,7 +19,7 @@ from gan_nst.diagnosis.curves import read_run  # noqa: E402
 from gan_nst.diagnosis.figure import draw  # noqa: E402
 from gan_nst.diagnosis.rules import diagnose  # noqa: E402
 from gan_nst.images.arrays import ImageArray  # noqa: E402
-from gan_nst.training.monitor import Monitor  # noqa: E402
+from gan_nst.training.monitor import Monitor, is_selected  # noqa: E402
 
 EVERY, GRID_EVERY = 50, 10  # steps a line, lines a grid
 LONGEST = 60.0  # seconds of reading, each time
@@ -44,8 +44,8 @@ def write(run: Path, lines: int) -> None:
         if line == lines // 2:
             values[KEYS[0]] *= SPIKE
         monitor.log(line * EVERY, values)
-        if line % GRID_EVERY == 0:
-            monitor.image(line * EVERY, "samples", grid, line // GRID_EVERY)
+        if line % GRID_EVERY == 0 and is_selected(line // GRID_EVERY):
+            monitor.image(line * EVERY, "samples", grid)
     monitor.close()
 
 

@@ -7,15 +7,13 @@ import logging
 import os
 import time
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_nst.core import files
 from gan_nst.core.errors import CheckpointError, DataError
 from gan_nst.core.files import OptionalOutput, atomic_write, remove_temporaries, temporary_path, write_file
-from gan_nst.training import monitor as events
-from gan_nst.training.monitor import Monitor
+from gan_nst.training.monitor import Monitor, is_selected
 
 
 def full():
@@ -122,32 +120,27 @@ def test_a_line_that_cannot_be_written_leaves_no_torn_line(tmp_path, monkeypatch
 
 
 def test_events_continue_after_a_failure_and_start_where_a_run_resumes(tmp_path, monkeypatch, caplog):
-    before = events.Events(tmp_path, 0)
+    before = Monitor(tmp_path, 0, 10)
     for step in (1, 2, 9):
-        before.scalars(step, {"a/x": float(step)})
+        before.log(step, {"a/x": float(step)})
 
     def refuse(*_):
         raise full()
 
     time.sleep(1)  # the second is part of a file's name
-    after = events.Events(tmp_path, 2)
+    after = Monitor(tmp_path, 2, 10)
     with monkeypatch.context() as patched:
-        patched.setattr(events, "append_atomically", refuse)
+        patched.setattr("gan_nst.training.monitor.append_atomically", refuse)
         for step in (3, 4):
-            after.scalars(step, {"a/x": float(step)})
+            after.log(step, {"a/x": float(step)})
     for step in (5, 6):
-        after.scalars(step, {"a/x": float(step)})
-    assert scalar_steps(tmp_path) == [1, 2, 5, 6]
-    assert caplog.text.count("could not be written") == 1
+        after.log(step, {"a/x": float(step)})
+    assert scalar_steps(tmp_path) == lines(tmp_path) == [1, 2, 5, 6]
+    assert caplog.text.count("could not be written") == 2
 
 
-def test_the_events_of_a_long_run_contain_fewer_and_fewer_grids(tmp_path):
-    added = []
-    monitor = Monitor(tmp_path, 0, 10)
-    monitor._events.image = lambda step, name, image: added.append(step)
-    for number in range(12_000):
-        monitor.image(500 * number, "samples", np.zeros((2, 2, 3), np.uint8), number)
-    monitor.close()
-    assert added[:64] == [500 * number for number in range(64)]
-    assert len(added) < 350
-    assert added[-1] == 500 * 11_776
+def test_of_a_long_run_fewer_and_fewer_grids_are_selected():
+    selected = [number for number in range(12_000) if is_selected(number)]
+    assert selected[:64] == list(range(64))
+    assert len(selected) < 350
+    assert selected[-1] == 11_776
