@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gan_nst.core.settings import Section, describe, leaf_types, setting_paths, yaml_value
 from gan_nst.methods import base
-from gan_nst.runs.settings import settings_model
+from gan_nst.runs.settings import RunSettings
 
 
 def describe_methods() -> str:
@@ -13,17 +13,13 @@ def describe_methods() -> str:
 
 
 def _lines() -> Iterator[str]:
-    model = None
     for name in base.names():
         method = base.find(name)
-        model = settings_model(method)
         yield f"{name}\n  {method.paper}"
         yield from _settings(method.Settings, "method.")
         yield ""
-    if model is not None:
-        yield "every method"
-        shared = [line for line in _settings(model, "") if not line.strip().startswith("method.")]
-        yield from shared
+    yield "every method"
+    yield from (line for line in _settings(RunSettings, "") if not line.startswith("  method."))
 
 
 def _settings(model: type[Section], prefix: str) -> Iterator[str]:

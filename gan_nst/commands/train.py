@@ -17,11 +17,9 @@ from gan_nst.core.device import (
     tune_convolutions,
 )
 from gan_nst.core.errors import (
-    CheckpointError,
     DataError,
     SettingsError,
     TrainingError,
-    WeightsError,
     writing,
 )
 from gan_nst.core.files import OptionalOutput, write_file
@@ -47,7 +45,7 @@ from gan_nst.runs.folder import (
 )
 from gan_nst.runs.prepare import Prepared, prepare
 from gan_nst.runs.settings import RunSettings, find_config, load_settings, resume_settings
-from gan_nst.runs.subjects import Subject, held_out, subjects_of
+from gan_nst.runs.subjects import held_out, subjects_of
 from gan_nst.runs.validation import Validation, can_validate, skip_on_failure
 from gan_nst.training import checkpoint, distributed
 from gan_nst.training.compilation import Forecast
@@ -274,8 +272,16 @@ def _finish(run: Path, prepared: Prepared) -> None:
     for name, translator in chosen.items():  # even if the evaluation fails, the generators are there
         export(translator.generator, translator.description, exported_path(run, name, first))
     evaluation: dict[str, Any] = {}
-    with skip_on_failure(f"no evaluation on the test split (gan-nst evaluate {run} makes up for it)"):
-        evaluation = _evaluate(run, prepared, subjects)
+    with skip_on_failure(f"no evaluation on the test split (to repeat it: gan-nst evaluate {run})"):
+        features = settings.evaluation.features
+        metrics = Metrics.choose(
+            "auto" if features == "none" else features,
+            settings.evaluation.protocol,
+            prepared.device,
+            weights=settings.evaluation.weights,
+            cache=feature_cache(settings.data),
+        )
+        evaluation = evaluate_run(run, subjects, held_out(settings, data_set, prepared.images), metrics)
     for name, translator in chosen.items():
         values = evaluation.get(name, {}).get(subjects[name].exported, {})
         scores = {f"test_{key}": value for key, value in values.items() if is_score(key)}
@@ -302,25 +308,6 @@ def _finish(run: Path, prepared: Prepared) -> None:
             f"or:         make translate DOMAIN={domain} METHOD={method} INPUT=MY_PHOTOS OUTPUT=TRANSLATED"
         )
         log.info(f"            make curves DOMAIN={domain} METHOD={method}, make tensorboard DOMAIN={domain}")
-
-
-def _evaluate(run: Path, prepared: Prepared, subjects: Mapping[str, Subject]) -> dict[str, Any]:
-    """The evaluation on the test split; nothing, with a warning, where there are no images for it."""
-    settings = prepared.settings
-    features = settings.evaluation.features
-    try:
-        split = held_out(settings, prepared.data_set, prepared.images)
-        metrics = Metrics.choose(
-            "auto" if features == "none" else features,
-            settings.evaluation.protocol,
-            prepared.device,
-            weights=settings.evaluation.weights,
-            cache=feature_cache(settings.data),
-        )
-        return evaluate_run(run, subjects, split, metrics)
-    except (CheckpointError, DataError, WeightsError) as error:
-        log.warning(f"no evaluation on the test split: {error}")
-        return {}
 
 
 @contextlib.contextmanager

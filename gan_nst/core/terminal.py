@@ -71,15 +71,11 @@ def progress_shown() -> bool:
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
     """Yields the items, with a progress bar on standard error if bars are shown."""
-    if not progress_shown():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    yield from rich_track(
-        items, description=_escaped(description), console=Console(stderr=True), transient=True
-    )
+    with progress_bar(description) as report:
+        for number, item in enumerate(items, 1):
+            yield item
+            if report is not None:
+                report(number / len(items))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError, counted
+from gan_nst.core.errors import CheckpointError, DataError, SettingsError, WeightsError, counted, shorten
 from gan_nst.core.threads import training_threads
 from gan_nst.data.batches import Batches, Samples
 from gan_nst.data.cache import Images, open_images
@@ -180,7 +180,9 @@ def open_data(settings: RunSettings, saved: Mapping[str, Any] | None) -> tuple[D
                 images[d], opened[split][d] = open_images(folder, rules, f"domain {d}, {split}")
         if split != "training" and data_set.pairs(split):  # an image is of use only with its counterpart
             common = set.intersection(*(set(folder.names) for folder in opened[split].values()))
-            opened[split] = {d: _only(folder, common) for d, folder in opened[split].items()}
+            opened[split] = {
+                d: f.select(name in common for name in f.names) for d, f in opened[split].items()
+            }
     training, validation, test = opened["training"], opened["validation"], opened["test"]
     return replace(data_set, training=training, validation=validation, test=test), images
 
@@ -220,10 +222,6 @@ def _open_views(
     return views
 
 
-def _only(folder: Folder, names: set[str]) -> Folder:
-    return folder.select(name in names for name in folder.names)
-
-
 def _operations(method: base.Method, settings: RunSettings, step: int) -> tuple[int, int]:
     """Floating-point operations of a micro-batch, in one process: at a step, and at the last one, which may use more
     networks than a warm-up. Raises SettingsError when the networks cannot process the crops.
@@ -253,9 +251,8 @@ def _init_generators(method: base.Method, source: Path) -> None:
         try:
             method.generators[translation.generator].load_state_dict(weights)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{source}: its generator does not fit method.generator ({reason[:200]})"
+                f"{source}: its generator does not fit method.generator ({shorten(str(error))})"
             ) from None
         copied.append(name)
     if not copied:

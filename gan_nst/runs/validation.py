@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_nst.core.device import is_out_of_memory
-from gan_nst.core.errors import DataError, reason
+from gan_nst.core.errors import CheckpointError, DataError, WeightsError, reason
 from gan_nst.core.scores import Score, more_is_better
 from gan_nst.data.batches import fixed_images
 from gan_nst.diagnosis.measures import measure
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def skip_on_failure(what: str) -> Iterator[None]:
-    """Turns running out of memory within the context, and images that cannot be read or written, into a warning.
+    """Turns running out of memory within the context, and files that cannot be used, into a warning.
 
     what: the consequence, for example "no sample grid".
     """
     try:
         yield
-    except DataError as error:
-        log.warning(f"{what} ({error}); training continues")
+    except (CheckpointError, DataError, WeightsError) as error:
+        log.warning(f"{what}: {error}")
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        log.warning(f"{what}: out of memory ({reason(error)[:100]}); training continues")
+        log.warning(f"{what}: out of memory ({reason(error)[:100]})")
 
 
 class Validation:

@@ -113,7 +113,7 @@ class Monitor:
 
 def is_selected(number: int) -> bool:
     """Whether to include that one of many repeated outputs, counted from 0, so that reading all of them stays quick."""
-    return number % max(1, 2 ** (number.bit_length() - _ALL.bit_length() + 1)) == 0
+    return number % (1 << max(0, number.bit_length() - _ALL.bit_length() + 1)) == 0
 
 
 def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":

@@ -125,7 +125,7 @@ def test_a_grid_and_a_validation_that_run_out_of_memory_are_skipped(
     caplog.set_level(logging.INFO)
     failing(monkeypatch, train, "sample_grid", MemoryError(), {1, 3})
     failing(monkeypatch, Validation, "_validate", torch.OutOfMemoryError("CUDA out of memory"), {1})
-    failing(monkeypatch, train, "_evaluate", MemoryError(), {1})
+    failing(monkeypatch, train, "evaluate_run", MemoryError(), {1})
     run = train.train(CONFIG, [*tiny, *SHORT], TrainOptions(output=tmp_path / "run"))
     for what in ("step 3: no sample grid", "step 3: no validation", "no evaluation", "no final sample grid"):
         assert f"{what}" in caplog.text
