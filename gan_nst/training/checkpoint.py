@@ -67,7 +67,10 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
             _write(temporary, {"format": FORMAT, **payload})
             if keep_as is not None:  # first: the checkpoint's notes may name it
                 with atomic_write(folder / f"{keep_as}.pt") as kept_file:
-                    _link_or_copy(temporary, kept_file)
+                    try:
+                        os.link(temporary, kept_file)
+                    except OSError:  # the system has no links
+                        shutil.copyfile(temporary, kept_file)
     except OSError as error:
         raise CheckpointError(f"{cannot_write(path, error)}; {_advice(folder)}") from None
     for old in newest_first(folder)[kept:]:
@@ -132,13 +135,6 @@ def _write(path: Path, payload: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-
-
-def _link_or_copy(file: Path, name: Path) -> None:
-    try:
-        os.link(file, name)
-    except OSError:
-        shutil.copyfile(file, name)
 
 
 def _advice(folder: Path) -> str:

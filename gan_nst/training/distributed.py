@@ -54,11 +54,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
 def broadcast(value: Any) -> Any:
     """Returns rank 0's value in every process."""
-    if world_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
+    return gather(value)[0]
 
 
 def gather(value: Any) -> list[Any]:

@@ -299,11 +299,10 @@ class Means:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], Tensor] = {}  # the last element of each is the count
 
-    def add(self, names: tuple[str, ...], values: Tensor, skipped: Tensor | None = None) -> None:
+    def add(self, names: tuple[str, ...], values: Tensor, skipped: Tensor) -> None:
         """Adds as many values as there are names, or none if `skipped` is 1.0."""
         counted = torch.cat([values, values.new_ones(1)])
-        if skipped is not None:
-            counted = torch.where(skipped > 0, torch.zeros_like(counted), counted)
+        counted = torch.where(skipped > 0, torch.zeros_like(counted), counted)
         before = self._sums.get(names)
         self._sums[names] = counted if before is None else before + counted
 

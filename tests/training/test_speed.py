@@ -99,8 +99,8 @@ def test_a_log_line_waits_once_an_update_and_for_the_guard(watch):
 def test_logged_means_survive_a_change_of_terms():
     means = Means()
     for _ in range(10):
-        means.add(("g/content",), torch.tensor([1.0]))
-    means.add(("g/adversarial", "g/content"), torch.tensor([4.0, 2.0]))
+        means.add(("g/content",), torch.tensor([1.0]), torch.tensor(0.0))
+    means.add(("g/adversarial", "g/content"), torch.tensor([4.0, 2.0]), torch.tensor(0.0))
     assert means.take() == {"g/adversarial": 4.0, "g/content": pytest.approx(12 / 11)}
     assert means.take() == {}
 
