@@ -12,15 +12,18 @@ from gan_nst.core.errors import SettingsError, one_line
 from gan_nst.core.files import check_writable, write_file
 from gan_nst.core.options import CheckOptions
 from gan_nst.data.check import (
+    SPLITS,
     Checked,
-    Findings,
-    Part,
-    check_data_set,
-    check_folder,
+    ImageFacts,
+    Key,
+    check_images,
     count_skipped,
     find_problems,
+    gray_share,
+    part_name,
+    readable,
 )
-from gan_nst.data.domains import DataSettings, all_images, has_training, locate
+from gan_nst.data.domains import DOMAINS, DataSettings, all_images, has_training, locate
 from gan_nst.runs.settings import find_config, load_settings
 
 log = logging.getLogger(__name__)
@@ -37,85 +40,81 @@ def data_check(folder: Path | str | None = None, options: CheckOptions = CheckOp
         raise SettingsError("nothing to check: give either a folder or --domain NAME, not both")
     check_writable(options.json)
     if folder is None:
-        settings, _, _ = load_settings(
-            find_config(str(options.domain), options.method), [f"data.domain={options.domain}"]
-        )
-        data, where = settings.data, settings.data.root / settings.data.domain
-        checked = check_data_set(locate(data, complete=False))
+        config = find_config(str(options.domain), options.method)
+        data = load_settings(config, [f"data.domain={options.domain}"])[0].data
+        where = data.root / data.domain
     else:
         data, where = DataSettings(), Path(folder)
-        if has_training(where):
-            checked = check_data_set(locate(data, where, complete=False))
-        else:
-            checked = check_folder(all_images(where))
     crop_size = options.crop_size or data.crop_size
-    upscale = data.upscale and data.resize != "none"
-    findings = find_problems(checked, crop_size, upscale)
-    result = _result(where, checked, findings, crop_size, upscale)
+    smallest = 0 if data.upscale and data.resize != "none" else crop_size
+    if folder is None or has_training(where):
+        data_set = locate(data, where, complete=False)
+        folders = {(split, d): getattr(data_set, split)[d] for split in SPLITS for d in DOMAINS}
+        given = [split for split in SPLITS[1:] if split not in data_set.held_out]
+        checked = check_images(folders, smallest, given)
+    else:
+        checked = check_images({("images", ""): all_images(where)}, smallest)
+    wrong, advice = find_problems(checked, crop_size)
+    result: dict[str, Any] = {
+        "folder": str(where),
+        "ok": not wrong,
+        "crop_size": crop_size,
+        "wrong": wrong,
+        "advice": advice,
+        "paired": checked.paired,
+        "skipped": {str(f.root): counts for f in checked.folders.values() if (counts := count_skipped(f))},
+        "parts": [_part(key, checked) for key in checked.images],
+        "duplicates": [_group(group) for group in checked.duplicates],
+    }
     log.info("\n".join([*_table(result["parts"]), *_conclusions(result)]))
     if options.json is not None:
         write_file(options.json, json_text.dumps(result, indent=2) + "\n")
     return result
 
 
-def _result(where: Path, checked: Checked, found: Findings, crop_size: int, upscale: bool) -> dict[str, Any]:
-    return {
-        "folder": str(where),
-        "ok": not found.wrong,
-        "crop_size": crop_size,
-        "wrong": list(found.wrong),
-        "advice": list(found.advice),
-        "paired": checked.paired,
-        "skipped": {
-            str(folder.root): counts for folder in checked.folders if (counts := count_skipped(folder))
-        },
-        "parts": [_part(part, crop_size, upscale) for part in checked.parts],
-        "duplicates": [
-            [
-                {"file": str(one.image.path), "part": one.part.name, "same_pixels": one.same_pixels}
-                for one in group
-            ]
-            for group in checked.duplicates
-        ],
-    }
+def _group(images: list[ImageFacts]) -> list[dict[str, Any]]:
+    copies = Counter(image.digest for image in images)
+    return [
+        {"file": str(image.path), "part": part_name(image.key), "same_pixels": copies[image.digest] > 1}
+        for image in images
+    ]
 
 
-def _part(part: Part, crop_size: int, upscale: bool) -> dict[str, Any]:
+def _part(key: Key, checked: Checked) -> dict[str, Any]:
     """The facts of one domain's images of one split; sizes are width and height in pixels."""
-    by_size = sorted(part.readable, key=lambda image: (image.side, image.width * image.height))
+    images = checked.images[key]
+    by_size = sorted(readable(images), key=lambda i: (min(i.width, i.height), i.width * i.height))
     sizes = colour = None
     if by_size:
         examples = {"smallest": by_size[0], "median": by_size[len(by_size) // 2], "largest": by_size[-1]}
         sizes = {which: [image.width, image.height] for which, image in examples.items()}
-        colour = _colour(part)
+        colour = _colour(by_size)
+    flags = ("too_small", "flat", "elongated", "outside")
     return {
-        "split": part.split,
-        "domain": part.domain,
-        "folder": str(part.folder.root),
-        "images": len(part.images),
-        "broken": [{"file": str(i.path), "problem": i.problem} for i in part.images if i.problem is not None],
-        "too_small": [str(image.path) for image in part.too_small(crop_size, upscale)],
-        "flat": [str(image.path) for image in by_size if image.flat],
-        "elongated": [str(image.path) for image in part.elongated],
-        "outside": [str(image.path) for image in part.outside],
+        "split": key[0],
+        "domain": key[1],
+        "folder": str(checked.folders[key].root),
+        "images": len(images),
+        "broken": [{"file": str(image.path), "problem": image.problem} for image in images if image.problem],
+        **{flag: [str(image.path) for image in images if getattr(image, flag)] for flag in flags},
         "sizes": sizes,
         "formats": dict(Counter(image.format for image in by_size).most_common()),
         "colour": colour,
     }
 
 
-def _colour(part: Part) -> dict[str, Any]:
+def _colour(images: list[ImageFacts]) -> dict[str, Any]:
     """Means over the images, of levels from 0 to 255. brightness: of the gray values. varies: its standard deviation
     between images. spread: the gray values' standard deviation within an image.
     """
-    means = np.array([image.mean for image in part.readable])
+    means = np.array([image.mean for image in images])
     brightness = means @ [0.299, 0.587, 0.114]
     return {
         "mean": [round(value, 1) for value in means.mean(0).tolist()],
         "brightness": round(float(brightness.mean()), 1),
         "varies": round(float(brightness.std()), 1),
-        "spread": round(float(np.mean([image.spread for image in part.readable])), 1),
-        "gray_share": round(part.gray_share, 3),
+        "spread": round(float(np.mean([image.spread for image in images])), 1),
+        "gray_share": round(gray_share(images), 3),
     }
 
 

@@ -6,9 +6,10 @@ than the crop, test or validation images that are trained on, the same image in 
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from gan_nst.core.errors import DataError, counted, listed
 from gan_nst.core.terminal import track
 from gan_nst.core.threads import cpus
-from gan_nst.data.domains import DOMAINS, DataSet, Folder
+from gan_nst.data.domains import DOMAINS, Folder
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.files import read_with_format
 
@@ -31,7 +32,6 @@ _FLAT = 8  # levels between the darkest and the lightest hundredth, below which 
 MAX_DISTANCE = 12  # differing bits of 64
 MIN_CORRELATION = 0.9
 _PAIRS_AT_ONCE = 1 << 22
-_FILES_AT_ONCE = 512
 _MAX_LISTED = 10
 _MAX_EXTENSIONS = 5
 
@@ -73,14 +73,21 @@ def group_duplicates(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) 
     return groups
 
 
+Key = tuple[str, str]
+"""A part of a data set: the split, "training" for example, and the domain. A plain folder is ("images", "")."""
+SPLITS = ("training", "validation", "test")
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of one file. problem: why it cannot be read, in one line; then the other facts are empty.
+    """What is known of one file. problem: why it cannot be read, in one line; then the later facts are empty.
 
     digest: of the pixels. mean: RGB, 0 to 255. spread: the standard deviation of the gray values. outside: reached
-    through a link that leads out of its folder. gray: and not flat.
+    through a link that leads out of its folder. flat: of a single colour, or nearly. gray: and not flat. elongated: a
+    square crop shows a small part. too_small: training refuses it.
     """
 
+    key: Key
     path: Path
     outside: bool
     problem: str | None = None
@@ -94,191 +101,160 @@ class ImageFacts:
     spread: float = 0.0
     gray: bool = False
     flat: bool = False
-
-    @property
-    def side(self) -> int:
-        """The shorter side, in pixels."""
-        return min(self.width, self.height)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One domain's images of one split, sorted by name. domain: empty for a plain folder."""
-
-    split: str
-    domain: str
-    folder: Folder
-    images: tuple[ImageFacts, ...]
-
-    @property
-    def name(self) -> str:
-        return _part_name(self.split, self.domain)
-
-    @property
-    def readable(self) -> list[ImageFacts]:
-        return [image for image in self.images if image.problem is None]
-
-    @property
-    def flat(self) -> list[ImageFacts]:
-        return [image for image in self.readable if image.flat]
-
-    @property
-    def elongated(self) -> list[ImageFacts]:
-        """The images of which a square crop shows a small part."""
-        return [image for image in self.readable if max(image.width, image.height) > _ELONGATED * image.side]
-
-    @property
-    def outside(self) -> list[ImageFacts]:
-        return [image for image in self.images if image.outside]
-
-    @property
-    def gray_share(self) -> float:
-        """The share of the readable images that are gray."""
-        return float(np.mean([image.gray for image in self.readable]))
-
-    def too_small(self, crop_size: int, upscale: bool) -> list[ImageFacts]:
-        """The images that training refuses for their size; test images are always enlarged."""
-        if upscale or self.split == "test":
-            return []
-        return [image for image in self.readable if image.side < crop_size]
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """One of several files that show the same. same_pixels: as another of them, pixel by pixel."""
-
-    part: Part
-    image: ImageFacts
-    same_pixels: bool
+    elongated: bool = False
+    too_small: bool = False
 
 
 @dataclass(frozen=True)
 class Checked:
     """The facts of a data set.
 
-    duplicates: groups of two or more files that show the same, or nearly. folders: all that were searched, including
-    those without images. held_out: the splits that were held out from the training images as none was given.
+    folders: all that were searched. images: of those with files, sorted by name. duplicates: groups of two or more
+    images that show the same, or nearly. given: the validation and test splits that were not held out.
     """
 
-    parts: tuple[Part, ...]
-    duplicates: tuple[tuple[Duplicate, ...], ...]
-    folders: tuple[Folder, ...]
-    held_out: frozenset[str] = frozenset()
+    folders: Mapping[Key, Folder]
+    images: Mapping[Key, list[ImageFacts]]
+    duplicates: list[list[ImageFacts]]
+    given: Sequence[str]
 
-    def part(self, split: str, domain: str) -> Part | None:
-        return next((part for part in self.parts if (part.split, part.domain) == (split, domain)), None)
+    def names(self, split: str) -> list[set[str]]:
+        """The images' names in a split that was given, by domain."""
+        return [set(self.folders[split, domain].names) for domain in DOMAINS]
 
     @property
     def paired(self) -> list[str]:
         """The splits whose every image has a counterpart of the same name in the other domain."""
-        return [split for split, a, b in _given(self) if set(a.folder.names) == set(b.folder.names)]
+        names = {split: self.names(split) for split in self.given}
+        return [split for split, (a, b) in names.items() if a and a == b]
 
 
-def check_data_set(data_set: DataSet) -> Checked:
-    """Opens every image of a data set."""
-    splits = {"training": data_set.training, "validation": data_set.validation, "test": data_set.test}
-    searched = {(split, domain): splits[split][domain] for split in splits for domain in DOMAINS}
-    parts = [_examine_part(*key, folder) for key, folder in searched.items() if folder.files]
-    return Checked(tuple(parts), _find_duplicates(parts), tuple(searched.values()), data_set.held_out)
+def check_images(folders: Mapping[Key, Folder], smallest: int, given: Sequence[str] = ()) -> Checked:
+    """Opens every image. smallest: the shorter side, in pixels, below which training refuses an image."""
+    images = {
+        key: _examine_all(key, folder, 0 if key[0] == "test" else smallest)  # test images are always enlarged
+        for key, folder in folders.items()
+        if folder.files
+    }
+    return Checked(folders, images, _find_duplicates(images), given)
 
 
-def check_folder(folder: Folder) -> Checked:
-    """Opens every image of a plain folder."""
-    parts = [_examine_part("images", "", folder)]
-    return Checked(tuple(parts), _find_duplicates(parts), (folder,))
-
-
-def _part_name(split: str, domain: str) -> str:
+def part_name(key: Key) -> str:
+    """How lines for the user name a part."""
+    split, domain = key
     return f"domain {domain}, {split}" if domain else split
 
 
-def _examine_part(split: str, domain: str, folder: Folder) -> Part:
-    files = track(folder.files, f"checking {_part_name(split, domain)}")
-    examined = _examine_all(folder.files, os.path.realpath(folder.root))
-    return Part(split, domain, folder, tuple(image for _, image in zip(files, examined, strict=True)))
+def readable(images: Sequence[ImageFacts]) -> list[ImageFacts]:
+    """The images without a problem."""
+    return [image for image in images if image.problem is None]
 
 
-def _examine_all(files: Sequence[Path], root: str) -> Iterator[ImageFacts]:
-    """Each file's facts, in order; Pillow lets several threads decode at once."""
-    with ThreadPoolExecutor(min(8, cpus())) as pool:
-        try:
-            for start in range(0, len(files), _FILES_AT_ONCE):
-                yield from pool.map(lambda file: _examine(file, root), files[start : start + _FILES_AT_ONCE])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C, for example
+def gray_share(images: Sequence[ImageFacts]) -> float:
+    """The share of the readable images that are gray; 0 when there are none."""
+    return sum(image.gray for image in images) / max(1, len(readable(images)))
 
 
-def _examine(file: Path, root: str) -> ImageFacts:
+def _examine_all(key: Key, folder: Folder, smallest: int) -> list[ImageFacts]:
+    pool = ThreadPoolExecutor(min(8, cpus()))  # Pillow lets several threads decode at once
+    try:
+        facts = pool.map(partial(_examine, key, os.path.realpath(folder.root), smallest), folder.files)
+        files = track(folder.files, f"checking {part_name(key)}")
+        return [image for _, image in zip(files, facts, strict=True)]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C, for example
+
+
+def _examine(key: Key, root: str, smallest: int, file: Path) -> ImageFacts:
     outside = os.path.commonpath([root, os.path.realpath(file)]) != root
     try:
         image, file_format = read_with_format(file)
     except DataError as error:
-        return ImageFacts(file, outside, str(error))
+        return ImageFacts(key, file, outside, str(error))
+    height, width = image.shape[:2]
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     low, high = np.percentile(small, (1, 99), axis=(0, 1))
     red, green, blue = small.reshape(-1, 3).mean(0).tolist()
     flat = bool((high - low).max() < _FLAT)
     return ImageFacts(
+        key,
         file,
         outside,
         format=file_format,
-        width=image.shape[1],
-        height=image.shape[0],
-        digest=hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%d" % image.shape[1]).digest(),
+        width=width,
+        height=height,
+        digest=hashlib.blake2b(image.tobytes(), digest_size=16, key=b"%d" % width).digest(),
         hash=perceptual_hash(image),
         thumbnail=thumbnail(image).tobytes(),
         mean=(red, green, blue),
         spread=float(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).std()),
         gray=not flat and bool(np.ptp(small, axis=2).mean() < _GRAY),
         flat=flat,
+        elongated=max(width, height) > _ELONGATED * min(width, height),
+        too_small=min(width, height) < smallest,
     )
 
 
-def _find_duplicates(parts: Sequence[Part]) -> tuple[tuple[Duplicate, ...], ...]:
-    """Groups of files with the same pixels, or nearly; flat images must have the same pixels."""
-    found = [(part, image) for part in parts for image in part.readable]
-    by_pixels: dict[bytes, list[int]] = {}
-    for index, (_, image) in enumerate(found):
-        by_pixels.setdefault(image.digest, []).append(index)
-    firsts = [same[0] for same in by_pixels.values() if not found[same[0]][1].flat]
-    hashes = np.array([found[index][1].hash for index in firsts], np.uint64)
-    small = np.frombuffer(b"".join(found[index][1].thumbnail for index in firsts), np.uint8)
-    group_of = dict(zip(firsts, group_duplicates(hashes, small.reshape(-1, 64, 3)).tolist(), strict=True))
-    groups: dict[int, list[int]] = {}
-    for same in by_pixels.values():
-        first = firsts[group_of[same[0]]] if same[0] in group_of else same[0]
-        groups.setdefault(first, []).extend(same)
-    return tuple(
-        tuple(Duplicate(*found[i], same_pixels=len(by_pixels[found[i][1].digest]) > 1) for i in sorted(group))
-        for group in sorted(groups.values())
-        if len(group) > 1
-    )
+def _find_duplicates(parts: Mapping[Key, list[ImageFacts]]) -> list[list[ImageFacts]]:
+    """Groups of images with the same pixels, or nearly; flat images must have the same pixels."""
+    images = [image for part in parts.values() for image in readable(part)]
+    firsts = {image.digest: image for image in reversed(images)}
+    clear = [image for image in firsts.values() if not image.flat]
+    hashes = np.array([image.hash for image in clear], np.uint64)
+    thumbnails = np.frombuffer(b"".join(image.thumbnail for image in clear), np.uint8).reshape(-1, 64, 3)
+    labels = group_duplicates(hashes, thumbnails).tolist()
+    group_of = {image.digest: clear[label].digest for image, label in zip(clear, labels, strict=True)}
+    groups: dict[bytes, list[ImageFacts]] = {}
+    for image in images:
+        groups.setdefault(group_of.get(image.digest, image.digest), []).append(image)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-@dataclass(frozen=True)
-class Findings:
-    """wrong, advice: one line each, the most severe first."""
+# Of single images: the fact, what they are called, and what is said of them.
+_WRONG = (
+    ("problem", "broken file", ""),
+    (
+        "too_small",
+        "image",
+        "smaller than the crop of {} pixels (set data.upscale=true to enlarge them, or lower data.crop_size)",
+    ),
+)
+_ADVICE = (
+    ("flat", "image", "of a single colour, or nearly"),
+    ("elongated", "image", "so elongated that a square crop shows little"),
+    ("outside", "link", "to files outside the folder"),
+)
+_LEAKS = (("test", "training"), ("test", "validation"), ("validation", "training"))
 
-    wrong: tuple[str, ...]
-    advice: tuple[str, ...]
 
+def find_problems(checked: Checked, crop_size: int) -> tuple[list[str], list[str]]:
+    """What is wrong with a data set that is trained on in square crops, and what could be better.
 
-def find_problems(checked: Checked, crop_size: int, upscale: bool) -> Findings:
-    """What to report about a data set that is trained on in square crops.
-
-    crop_size: in pixels. upscale: smaller images are enlarged.
+    One line each, the most severe first. crop_size: in pixels.
     """
-    wrong = [
-        *(line for folder in checked.folders for line in folder.missed.closed),
-        *_broken(checked),
-        *(line for part in checked.parts for line in _too_small(part, crop_size, upscale)),
-        *_leaks(checked),
-        *_in_both_domains(checked),
-    ]
-    advice = [*_numbers(checked), *_colours(checked), *_almost_paired(checked), *_repeated(checked)]
-    advice += [line for part in checked.parts for line in _odd(part)]
-    advice += [line for folder in checked.folders for line in _skipped(folder)]
-    return Findings(tuple(wrong), tuple(advice))
+    wrong = [line for folder in checked.folders.values() for line in folder.missed.closed]
+    for fact, thing, text in _WRONG:
+        wrong += _with_fact(checked, fact, thing, text.format(crop_size))
+    for domain in DOMAINS:
+        for split, earlier in _LEAKS:
+            leaks = []
+            for group in checked.duplicates:
+                used, scored = _within(group, earlier, domain), _within(group, split, domain)
+                leaks += [_pair(image, used[0]) for image in scored if used]
+            text = f"leak: {counted(len(leaks), f'{split} image')} of domain {domain} also in {earlier}"
+            wrong += _listed(f"{text}; remove one of each pair", leaks)
+    wrong += _in_both_domains(checked)
+    advice = [*_training_images(checked), *_almost_paired(checked), *_repeated(checked)]
+    for fact, thing, text in _ADVICE:
+        advice += _with_fact(checked, fact, thing, text)
+    for folder in checked.folders.values():
+        if found := count_skipped(folder):  # photographs of an unsupported format may be among them
+            shown = [f"{extension or 'none'} {number}" for extension, number in found.items()]
+            if rest := sum([*found.values()][_MAX_EXTENSIONS:]):
+                shown[_MAX_EXTENSIONS:] = [f"others {rest}"]
+            total = counted(sum(found.values()), "file")
+            advice.append(f"{folder.root}: {total} skipped, by file extension: {', '.join(shown)}")
+    return wrong, advice
 
 
 def count_skipped(folder: Folder) -> dict[str, int]:
@@ -287,136 +263,83 @@ def count_skipped(folder: Folder) -> dict[str, int]:
     return dict(sorted(others, key=lambda item: (-item[1], not item[0], item[0])))
 
 
-def _broken(checked: Checked) -> Iterator[str]:
-    for part in checked.parts:
-        broken = [image.problem for image in part.images if image.problem is not None]
-        if broken:
-            yield _listed(f"{part.name}: {counted(len(broken), 'broken file')}", broken)
-        if broken and len(broken) == len(part.images):
-            yield f"{part.name}: none of the files can be read"
+def _with_fact(checked: Checked, fact: str, thing: str, text: str) -> list[str]:
+    """A line for each part that has images with this fact."""
+    lines = []
+    for key, images in checked.images.items():
+        found = [image for image in images if getattr(image, fact)]
+        shown = [image.problem or str(image.path) for image in found]
+        if fact in ("too_small", "elongated"):
+            shown = [f"{image.path} ({image.width} x {image.height})" for image in found]
+        lines += _listed(f"{part_name(key)}: {counted(len(found), thing)} {text}".rstrip(), shown)
+    return lines
 
 
-def _too_small(part: Part, crop_size: int, upscale: bool) -> Iterator[str]:
-    if small := part.too_small(crop_size, upscale):
-        text = f"{part.name}: {counted(len(small), 'image')} smaller than the crop of {crop_size} pixels"
-        advice = "set data.upscale=true to enlarge them, or lower data.crop_size"
-        yield _listed(f"{text} ({advice})", [_with_size(image) for image in small])
+def _within(group: Sequence[ImageFacts], split: str, domain: str) -> list[ImageFacts]:
+    return [image for image in group if image.key == (split, domain)]
 
 
-def _leaks(checked: Checked) -> Iterator[str]:
-    """Images of a split that scores are computed on, in a split that is trained on or chosen by."""
-    for domain in DOMAINS:
-        for split, earlier in (("test", "training"), ("test", "validation"), ("validation", "training")):
-            leaks = []
-            for group in checked.duplicates:
-                used = [one for one in group if (one.part.split, one.part.domain) == (earlier, domain)]
-                scored = [one for one in group if (one.part.split, one.part.domain) == (split, domain)]
-                leaks += [_shown(one, used[0]) for one in scored if used]
-            if leaks:
-                text = f"leak: {counted(len(leaks), f'{split} image')} of domain {domain} also in {earlier}"
-                yield _listed(f"{text}; remove one of each pair", leaks)
-
-
-def _in_both_domains(checked: Checked) -> Iterator[str]:
+def _in_both_domains(checked: Checked) -> list[str]:
     both = []
     for group in checked.duplicates:
-        a, b = ([one for one in group if one.part.domain == d and one.same_pixels] for d in DOMAINS)
-        both += [_shown(one, two) for one in a for two in b if one.image.digest == two.image.digest][:1]
-    if both:
-        fewest = min(len(part.images) for part in checked.parts if part.split == "training")
-        text = f"{counted(len(both), 'image')} in both domains, equal pixel by pixel"
-        copied = "; is one domain a copy of the other?" if len(both) > fewest / 2 else ""
-        yield _listed(text + copied, both)
+        of_b = {image.digest: image for image in reversed(group) if image.key[1] == "b"}
+        equal = [image for image in group if image.key[1] == "a" and image.digest in of_b]
+        both += [_pair(image, of_b[image.digest]) for image in equal[:1]]
+    return _listed(f"{counted(len(both), 'image')} in both domains, equal pixel by pixel", both)
 
 
-def _numbers(checked: Checked) -> Iterator[str]:
-    counts = {d: len(p.readable) for d in DOMAINS if (p := checked.part("training", d)) is not None}
+def _training_images(checked: Checked) -> list[str]:
+    """What to say of the numbers and colours of the training images."""
+    lines = []
+    training = {key[1]: readable(images) for key, images in checked.images.items() if key[0] == "training"}
+    counts = {domain: len(images) for domain, images in training.items()}
     for domain, number in counts.items():
         if number < FEW:
-            yield (
-                f"domain {domain}: only {counted(number, 'training image')}; add more, or try "
-                "method.differentiable_augmentation=[colour,translation,cutout]"
-            )
+            text = f"domain {domain}: only {counted(number, 'training image')}; add more, or try "
+            lines.append(f"{text}method.differentiable_augmentation=[colour,translation,cutout]")
     if len(counts) == 2 and max(counts.values()) > _UNBALANCED * max(1, min(counts.values())):
         text = f"unbalanced: {counts['a']} training images of a, {counts['b']} of b"
-        yield f"{text}; those of the smaller domain are repeated more often"
+        lines.append(f"{text}; those of the smaller domain are repeated more often")
+    shares = {gray_share(images): domain for domain, images in training.items() if images}
+    if shares and max(shares) > 0.9 and min(shares) < 0.5:
+        text = f"domain {shares[max(shares)]} is gray, the other is in colour"
+        lines.append(f"{text}: translating back has to invent the colours")
+    return lines
 
 
-def _colours(checked: Checked) -> Iterator[str]:
-    shares = {d: p.gray_share for d in DOMAINS if (p := checked.part("training", d)) and p.readable}
-    if len(shares) == 2 and max(shares.values()) > 0.9 and min(shares.values()) < 0.5:
-        gray = max(shares, key=lambda domain: shares[domain])
-        yield f"domain {gray} is gray, the other is in colour: translating back has to invent the colours"
-    for part in checked.parts:
-        if part.readable and 0.05 < part.gray_share < 0.5:
-            yield f"{part.name}: {part.gray_share:.0%} of the images are gray, the others are in colour"
-
-
-def _given(checked: Checked) -> Iterator[tuple[str, Part, Part]]:
-    """The validation and test splits that were given for both domains."""
-    for split in ("validation", "test"):
-        a, b = checked.part(split, "a"), checked.part(split, "b")
-        if a is not None and b is not None and split not in checked.held_out:
-            yield split, a, b
-
-
-def _almost_paired(checked: Checked) -> Iterator[str]:
+def _almost_paired(checked: Checked) -> list[str]:
     """Splits that look paired but are not, so that the error against the counterparts is not measured."""
-    for split, a, b in _given(checked):
-        names_a, names_b = set(a.folder.names), set(b.folder.names)
-        alone = sorted(names_a ^ names_b)
-        if alone and len(names_a & names_b) > min(len(names_a), len(names_b)) / 2:
-            text = f"{split}: {counted(len(alone), 'name')} in one domain only, so the split is not paired"
-            yield _listed(text, alone)
+    lines = []
+    for split in checked.given:
+        a, b = checked.names(split)
+        if len(a & b) > min(len(a), len(b)) / 2:
+            text = f"{split}: {counted(len(a ^ b), 'name')} in one domain only, so the split is not paired"
+            lines += _listed(text, sorted(a ^ b))
+    return lines
 
 
-def _repeated(checked: Checked) -> Iterator[str]:
-    for part in checked.parts:
-        groups = [[one for one in group if one.part is part] for group in checked.duplicates]
+def _repeated(checked: Checked) -> list[str]:
+    lines, across = [], []
+    for key in checked.images:
+        groups = [_within(group, *key) for group in checked.duplicates]
         groups = [group for group in groups if len(group) > 1]
-        if groups:
-            number = sum(map(len, groups))
-            text = f"{part.name}: {number} images are duplicates, in {counted(len(groups), 'group')}"
-            yield _listed(text, [_shown(group[0], group[1]) for group in groups])
-    across = []
+        text = f"{part_name(key)}: {sum(map(len, groups))} images are duplicates"
+        lines += _listed(
+            f"{text}, in {counted(len(groups), 'group')}", [_pair(*group[:2]) for group in groups]
+        )
     for group in checked.duplicates:
-        training = {one.part.domain: one for one in reversed(group) if one.part.split == "training"}
-        if len(training) == 2 and not any(one.same_pixels for one in group):
-            across.append(_shown(training["a"], training["b"]))
-    if across:
-        yield _listed(f"training: {counted(len(across), 'image')} of a with a near-duplicate in b", across)
+        a, b = (_within(group, "training", domain) for domain in DOMAINS)
+        if a and b and len({image.digest for image in group}) == len(group):
+            across.append(_pair(a[0], b[0]))
+    return lines + _listed(
+        f"training: {counted(len(across), 'image')} of a with a near-duplicate in b", across
+    )
 
 
-def _odd(part: Part) -> Iterator[str]:
-    if flat := [str(image.path) for image in part.flat]:
-        yield _listed(f"{part.name}: {counted(len(flat), 'image')} of a single colour, or nearly", flat)
-    if long := [_with_size(image) for image in part.elongated]:
-        text = f"{part.name}: {counted(len(long), 'image')} so elongated that a square crop shows little"
-        yield _listed(text, long)
-    if outside := [str(image.path) for image in part.outside]:
-        yield _listed(f"{part.name}: {counted(len(outside), 'link')} to files outside the folder", outside)
+def _pair(one: ImageFacts, other: ImageFacts) -> str:
+    return f"{one.path} {'=' if one.digest == other.digest else '~'} {other.path}"
 
 
-def _skipped(folder: Folder) -> Iterator[str]:
-    """Photographs of an unsupported format may be among them."""
-    if found := count_skipped(folder):
-        extensions = [
-            f"{extension or 'none'} {number}" for extension, number in [*found.items()][:_MAX_EXTENSIONS]
-        ]
-        if rest := sum([*found.values()][_MAX_EXTENSIONS:]):
-            extensions.append(f"others {rest}")
-        text = f"{counted(sum(found.values()), 'file')} skipped, by file extension"
-        yield f"{folder.root}: {text}: {', '.join(extensions)}"
-
-
-def _with_size(image: ImageFacts) -> str:
-    return f"{image.path} ({image.width} x {image.height})"
-
-
-def _shown(one: Duplicate, other: Duplicate) -> str:
-    sign = "=" if one.image.digest == other.image.digest else "~"
-    return f"{one.image.path} {sign} {other.image.path}"
-
-
-def _listed(text: str, names: list[str]) -> str:
-    return f"{text}: {listed(names, _MAX_LISTED, '; ')}"
+def _listed(text: str, names: list[str]) -> list[str]:
+    """The line that lists the names, if there are any."""
+    return [f"{text}: {listed(names, _MAX_LISTED, '; ')}"] if names else []

@@ -78,7 +78,7 @@ def test_a_domain_without_readable_files_is_reported(gan_nst, data):
         file.write_bytes(b"")
     code, out, result = check(gan_nst, data)
     assert code == 1
-    assert "domain b, training: none of the files can be read" in result["wrong"]
+    only(result["wrong"], "domain b, training: 8 broken files: ", "7.png: not a readable")
     assert result["parts"][1]["sizes"] is None
 
 
@@ -115,9 +115,16 @@ def test_a_domain_that_copies_the_other_is_wrong(gan_nst, data):
     shutil.copytree(data / "trainA", data / "trainB")
     code, _, result = check(gan_nst, data)
     assert code == 1
-    only(
-        result["wrong"], "8 images in both domains, equal pixel by pixel; is one domain a copy of the other?"
-    )
+    only(result["wrong"], "8 images in both domains, equal pixel by pixel: ")
+
+
+def test_a_near_duplicate_in_the_other_domain_is_advice(gan_nst, data):
+    with Image.open(data / "trainA" / "3.png") as image:
+        image.resize((80, 80)).save(data / "trainB" / "copy.png")
+    code, _, result = check(gan_nst, data)
+    assert code == 0
+    pair = f"{data / 'trainA' / '3.png'} ~ {data / 'trainB' / 'copy.png'}"
+    only(result["advice"], f"training: 1 image of a with a near-duplicate in b: {pair}")
 
 
 def test_a_test_image_of_the_other_domain_is_not_a_leak(gan_nst, data):
@@ -292,7 +299,7 @@ def test_a_dash_writes_only_the_json_to_standard_output(gan_nst, data):
 
 @pytest.mark.parametrize("name", ["below/x.json", "x.json/below", "nowhere/x.json", "below", "fifo"])
 def test_an_unwritable_json_file_is_refused_before_anything_is_checked(gan_nst, data, monkeypatch, name):
-    monkeypatch.delattr("gan_nst.commands.data_check.check_data_set")
+    monkeypatch.delattr("gan_nst.commands.data_check.check_images")
     (data / "x.json").write_text("mine")
     (data / "below").mkdir(mode=0o500)
     os.mkfifo(data / "fifo")
