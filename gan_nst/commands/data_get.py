@@ -64,7 +64,14 @@ def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:
                 f"{source}: not verified; its SHA-256 is {digest(archive)} (give it as --sha256 next time)"
             )
         Path(made, "set").rename(os.path.realpath(folder))
-    _report(folder, counts)
+    log.info(
+        f"{folder}: " + ", ".join(f"{counted(count, 'image')} in {name}" for name, count in counts.items())
+    )
+    parent, name = shlex.quote(str(folder.parent)), shlex.quote(folder.name)
+    log.info(
+        f"next: gan-nst data check {shlex.quote(str(folder))}, then "
+        f"gan-nst train --domain {name} --method cyclegan data.root={parent}"
+    )
     if known:
         log.info(f"a: {known.a}; b: {known.b}; from {known.source}, whose terms apply")
     return folder
@@ -115,16 +122,3 @@ def _workspace(folder: Path) -> Iterator[Path]:
 def _is_taken(folder: Path) -> bool:
     """Whether a folder must not be replaced; the current one would leave its shell in a deleted folder."""
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder.samefile("."))
-
-
-def _report(folder: Path, counts: dict[str, int]) -> None:
-    log.info(
-        f"{folder}: " + ", ".join(f"{counted(count, 'image')} in {name}" for name, count in counts.items())
-    )
-    if not {"trainA", "trainB"} <= counts.keys():
-        log.warning(f"{folder}: trainA or trainB is missing: usable for evaluation, but not for training")
-        return
-    train = f"gan-nst train --domain {shlex.quote(folder.name)} --method cyclegan"
-    if folder.parent != DataSettings().root:
-        train += f" data.root={shlex.quote(str(folder.parent))}"
-    log.info(f"next: gan-nst data check {shlex.quote(str(folder))}, then {train}")

@@ -76,12 +76,8 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str, sha256: st
 
 def _leads_out(name: str) -> bool:
     parts = name.split("/")
-    return (
-        name.startswith("/")
-        or ".." in parts
-        or len(parts) > _MAX_DEPTH
-        or bool(re.match(r".*\\|[A-Za-z]:", name))
-    )
+    windows = "\\" in name or re.match("[A-Za-z]:", name) is not None
+    return windows or name.startswith("/") or ".." in parts or len(parts) > _MAX_DEPTH
 
 
 def _is_wanted(path: PurePosixPath) -> bool:
@@ -106,10 +102,10 @@ def _members(archive: Path, largest: int) -> Iterator[_Member]:
             )
 
     with open(archive, "rb") as file:
-        head = file.read(4)
-    if head.lstrip().startswith(b"<"):
+        head = file.read(16)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise ArchiveRefused("a web page, not an archive; open it in a browser")
-    yield from (_zip_members if head in (b"PK\3\4", b"PK\5\6") else _tar_members)(archive, check)
+    yield from (_zip_members if head[:4] in (b"PK\3\4", b"PK\5\6") else _tar_members)(archive, check)
 
 
 def _zip_members(archive: Path, check: Callable[[int], None]) -> Iterator[_Member]:

@@ -230,6 +230,14 @@ def test_refusals_say_what_to_do(take, name, reason):
         take(dict(hostile_archives())[name])
 
 
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html>...", b"\xef\xbb\xbf \r\n<html>", b'<?xml version="1.0"?><Error/>']
+)
+def test_a_page_instead_of_an_archive(take, page):
+    with pytest.raises(ArchiveRefused, match="a web page, not an archive"):
+        take(page)
+
+
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
 BOMBS += ["tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"]
 
