@@ -61,7 +61,7 @@ def data_check(folder: Path | str | None = None, options: CheckOptions = CheckOp
         "crop_size": crop_size,
         "wrong": wrong,
         "advice": advice,
-        "paired": checked.paired,
+        "paired": [split for split, (a, b) in checked.names.items() if a and a == b],
         "skipped": {str(f.root): counts for f in checked.folders.values() if (counts := count_skipped(f))},
         "parts": [_part(key, checked) for key in checked.images],
         "duplicates": [_group(group) for group in checked.duplicates],

@@ -118,15 +118,10 @@ class Checked:
     duplicates: list[list[ImageFacts]]
     given: Sequence[str]
 
-    def names(self, split: str) -> list[set[str]]:
-        """The images' names in a split that was given, by domain."""
-        return [set(self.folders[split, domain].names) for domain in DOMAINS]
-
     @property
-    def paired(self) -> list[str]:
-        """The splits whose every image has a counterpart of the same name in the other domain."""
-        names = {split: self.names(split) for split in self.given}
-        return [split for split, (a, b) in names.items() if a and a == b]
+    def names(self) -> dict[str, list[set[str]]]:
+        """The images' names by domain, of each split that was given."""
+        return {split: [set(self.folders[split, domain].names) for domain in DOMAINS] for split in self.given}
 
 
 def check_images(folders: Mapping[Key, Folder], smallest: int, given: Sequence[str] = ()) -> Checked:
@@ -250,10 +245,8 @@ def find_problems(checked: Checked, crop_size: int) -> tuple[list[str], list[str
     for folder in checked.folders.values():
         if found := count_skipped(folder):  # photographs of an unsupported format may be among them
             shown = [f"{extension or 'none'} {number}" for extension, number in found.items()]
-            if rest := sum([*found.values()][_MAX_EXTENSIONS:]):
-                shown[_MAX_EXTENSIONS:] = [f"others {rest}"]
-            total = counted(sum(found.values()), "file")
-            advice.append(f"{folder.root}: {total} skipped, by file extension: {', '.join(shown)}")
+            text = f"{counted(sum(found.values()), 'file')} skipped, by file extension"
+            advice.append(f"{folder.root}: {text}: {listed(shown, _MAX_EXTENSIONS)}")
     return wrong, advice
 
 
@@ -310,8 +303,7 @@ def _training_images(checked: Checked) -> list[str]:
 def _almost_paired(checked: Checked) -> list[str]:
     """Splits that look paired but are not, so that the error against the counterparts is not measured."""
     lines = []
-    for split in checked.given:
-        a, b = checked.names(split)
+    for split, (a, b) in checked.names.items():
         if len(a & b) > min(len(a), len(b)) / 2:
             text = f"{split}: {counted(len(a ^ b), 'name')} in one domain only, so the split is not paired"
             lines += _listed(text, sorted(a ^ b))

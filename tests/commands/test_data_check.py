@@ -258,7 +258,7 @@ def test_files_without_an_image_extension_are_counted(gan_nst, data):
     text = "skipped, by file extension"
     assert result["advice"] == [
         f"{data / 'trainA'}: 4 files {text}: .heic 2, .txt 1, none 1",
-        f"{data / 'testA'}: 8 files {text}: .0 1, .1 1, .2 1, .3 1, .4 1, others 3",
+        f"{data / 'testA'}: 8 files {text}: .0 1, .1 1, .2 1, .3 1, .4 1 and 3 more",
         f"{data / 'testB'}: 1 file {text}: .\x1b[2j 1",
     ]
     assert "\x1b" not in out
