@@ -18,8 +18,8 @@ VALIDATED = np.arange(1, 7) * 500.0
 TERMS = ("adversarial_ab", "adversarial_ba", "cycle_a", "cycle_b")
 
 
-def history(name="run", seed=0, leave_out=(), **changed):
-    """A history of all groups except those in `leave_out`."""
+def history(name="run", seed=0, omit=(), **changed):
+    """A history of all groups except those in `omit`."""
     rng = np.random.default_rng(seed)
     series = {f"generator/{term}": Series(LOGGED, 0.3 + rng.normal(0, 0.02, 60)) for term in TERMS}
     series |= {f"discriminator/discriminator_{x}": Series(LOGGED, np.full(60, 0.2)) for x in "ab"}
@@ -35,7 +35,7 @@ def history(name="run", seed=0, leave_out=(), **changed):
         for key in ("diversity", "change", "correlation", "checkerboard"):
             series[f"measure/{translation}/{key}"] = Series(VALIDATED, rng.normal(1, 0.1, 6))
     series |= {f"gradient_share/generator/{term}": Series(VALIDATED, np.full(6, 0.25)) for term in TERMS}
-    series = {key: one for key, one in series.items() if not key.startswith(tuple(leave_out))} | changed
+    series = {key: one for key, one in series.items() if not key.startswith(tuple(omit))} | changed
     return History(name, 3000, "ab/fid_768", series)
 
 
@@ -84,14 +84,14 @@ def test_several_runs_have_a_panel_for_each_kind_of_term():
     "group", ["validation/", "measure/", "gradient_share/", "learning_rate/", "discriminator/"]
 )
 def test_panels_without_data_are_omitted(group):
-    kept = titles(history(leave_out=[group]))
+    kept = titles(history(omit=[group]))
     lost = set(ALONE) - set(kept)
     assert len(lost) == {"validation/": 4, "measure/": 4}.get(group, 1)
     assert kept == [title for title in ALONE if title not in lost]
 
 
 def test_runs_that_logged_different_things_are_drawn_together():
-    old = history("old", leave_out=["validation/", "measure/", "gradient_share/"])
+    old = history("old", omit=["validation/", "measure/", "gradient_share/"])
     assert titles(old, history()) == titles(history(), history())
     assert draw([old, history()], format="png")
 
@@ -109,7 +109,7 @@ def test_a_png_is_1600_pixels_wide_and_not_blank(count):
     assert image.width == 1600
     pixels = np.asarray(image.convert("RGB"))
     assert (pixels == 255).all(-1).mean() > 0.5
-    # All colours of the runs are there, or of the terms of one.
+    # All colours of the runs, or of the terms of one run, occur.
     for colour in figure._COLOURS[:3]:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(pixels.astype(int) - rgb).max(-1) < 8).any()
@@ -117,7 +117,7 @@ def test_a_png_is_1600_pixels_wide_and_not_blank(count):
 
 @pytest.mark.parametrize("format", ["png", "svg"])
 def test_figures_do_not_depend_on_a_users_matplotlib_settings(format):
-    some = history(leave_out=["measure/", "validation/ba", "discriminator/"])
+    some = history(omit=["measure/", "validation/ba", "discriminator/"])
     first = draw([some], format=format)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "svg.hashsalt": None}):
         assert draw([some], format=format) == first
@@ -141,15 +141,15 @@ def test_axes_legends_and_the_best_step_are_named(monkeypatch):
     assert f"best: {fid.values.min():.3g} at {VALIDATED[fid.values.argmin()]:.0f}" in found
 
 
-def test_runs_with_equal_or_odd_names_are_named(monkeypatch):
-    runs = [losses(name) for name in ("same", "same", "$odd$", "_hidden", "<&>")]
+def test_runs_with_equal_or_unusual_names_are_named(monkeypatch):
+    runs = [losses(name) for name in ("same", "same", "$math$", "_hidden", "<&>")]
     found = " ".join(texts(*runs, monkeypatch=monkeypatch))
-    for name in ("same (1)", "same (2)", "$odd$", "_hidden", "&lt;&amp;&gt;"):
+    for name in ("same (1)", "same (2)", "$math$", "_hidden", "&lt;&amp;&gt;"):
         assert name in found
 
 
 @pytest.mark.parametrize("others", [[], ["other"]])
-def test_odd_histories_are_drawn(others):
+def test_unusual_histories_are_drawn(others):
     once = Series(VALIDATED[:1], np.array([0.5]))
     validated = {
         "validation/ab/error": once,

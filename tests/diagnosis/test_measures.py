@@ -1,4 +1,4 @@
-"""The measures of generators broken on purpose, compared with those of sound ones."""
+"""The measures of generators broken on purpose, compared with those of good ones."""
 
 import math
 
@@ -29,7 +29,7 @@ def demo(tmp_path_factory):
 
 
 def convolutional(upsampling, seed):
-    """A generator as it is initialised."""
+    """An untrained generator."""
     torch.manual_seed(seed)
     return build({"name": "resnet", "width": 8, "blocks": 1, "downsamplings": 1, "upsampling": upsampling})
 
@@ -171,7 +171,7 @@ def test_noise_is_not_a_checkerboard(demo):
 
 @pytest.mark.parametrize("direction", ["rows", "columns"])
 def test_lines_of_one_direction_are_not_a_checkerboard(demo, direction):
-    """They raise a whole axis of the spectrum, not a point of it."""
+    """They raise an entire axis of the spectrum, not a single point."""
     photographs, cartoons = demo
     lines = noise(photographs)[..., :1].expand_as(photographs)
     if direction == "columns":

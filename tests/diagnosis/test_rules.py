@@ -1,4 +1,4 @@
-"""Every finding, provoked by a history that shows it, and its absence where the history nearly does."""
+"""Every finding, provoked by a history that shows the problem, and its absence if the history nearly does."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 class Run:
-    """A sound run, to be spoiled: lines by step, and settings."""
+    """A healthy run that tests can spoil: lines by step, and settings."""
 
     def __init__(self, steps=STEPS):
         rng = np.random.default_rng(0)

@@ -33,7 +33,7 @@ class Colours(nn.Module):
 
 
 class Difference(nn.Module):
-    """In place of LPIPS: the mean absolute difference."""
+    """Replaces LPIPS by the mean absolute difference."""
 
     def __init__(self):
         super().__init__()
@@ -313,17 +313,17 @@ def test_what_a_killed_process_left_is_removed(features, tmp_path):
 def test_a_damaged_cache_is_replaced(features, tmp_path, damage):
     first = extract_cached(features, images(4), "clean", tmp_path)
     (entry,) = tmp_path.iterdir()
-    whole = entry.read_bytes()
+    intact = entry.read_bytes()
     if damage == "other":
         from safetensors.torch import save
 
         entry.write_bytes(save({"something else": torch.zeros(3)}))
     else:
-        entry.write_bytes(whole[:-7] if damage is None else damage)
+        entry.write_bytes(intact[:-7] if damage is None else damage)
     again = extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
     assert torch.equal(first, again)
-    assert entry.read_bytes() == whole, "the entry is repaired"
+    assert entry.read_bytes() == intact, "the entry is repaired"
     extract_cached(features, images(4), "clean", tmp_path)
     assert features.network.calls == 2
 

@@ -50,7 +50,7 @@ def test_the_time_is_the_median_of_the_translations(monkeypatch):
     assert {image.shape for image in images} == {(12, 12, 3)}
 
 
-def test_nothing_is_learned_or_drawn_by_measuring():
+def test_measuring_neither_trains_nor_draws_random_numbers():
     network = nn.Conv2d(3, 3, 1)
     state = torch.get_rng_state()
     cost(network, 8)

@@ -1,4 +1,4 @@
-"""Distances between sets of features: against the truth where there is one, else against another computation."""
+"""Distances between sets of features: against the known value, or else against another computation."""
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ def test_kernel_distance_of_two_points_is_known():
     assert found.deviation == pytest.approx(0, abs=1e-9)
 
 
-def test_a_negative_kernel_distance_is_reported_as_it_is():
+def test_a_negative_kernel_distance_is_reported_unchanged():
     found = [kernel_score(gaussian(30, 4, 2 * seed), gaussian(30, 4, 2 * seed + 1)) for seed in range(8)]
     values = [score.value for score, _ in found]
     assert min(values) < 0 < max(values), "unbiased, between samples of one distribution"
@@ -149,7 +149,7 @@ def test_a_negative_kernel_distance_is_reported_as_it_is():
 
 
 def inside(points, centres):
-    """The share of points that lie in some centre's ball, which reaches to its third neighbour."""
+    """The share of points within a ball around some centre that reaches its third neighbour."""
     count = 0
     for point in points:
         for i, centre in enumerate(centres):
@@ -178,7 +178,7 @@ def test_precision_and_recall_where_they_are_known():
     collapsed = real[:1] + gaussian(40, 4, 5, scale=1e-3)
     precision, recall = precision_recall(collapsed, real)
     assert precision == 1, "what is generated is real"
-    assert recall < 0.1, "but it is hardly anything of what is real"
+    assert recall < 0.1, "but it covers hardly any of what is real"
 
 
 SCORES = {

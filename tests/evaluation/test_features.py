@@ -69,13 +69,13 @@ def reference():
 
 @pytest.fixture(scope="module")
 def files(reference, tmp_path_factory):
-    """Its weights, as the whole file and as the part up to Mixed_6e."""
+    """Its weights, as the complete file and as the part up to Mixed_6e."""
     folder = tmp_path_factory.mktemp("inception")
-    whole = reference.state_dict()
-    torch.save(whole, folder / "weights-inception-2015-12-05-6726825d.pth")
-    part = {name: w for name, w in whole.items() if not name.startswith(("Mixed_7", "fc"))}
+    weights = reference.state_dict()
+    torch.save(weights, folder / "weights-inception-2015-12-05-6726825d.pth")
+    part = {name: w for name, w in weights.items() if not name.startswith(("Mixed_7", "fc"))}
     torch.save(part, folder / "inception_fid_to_mixed7a.pth")
-    yield {"whole": next(folder.glob("weights*")), "part": next(folder.glob("*7a.pth"))}
+    yield {"complete": next(folder.glob("weights*")), "part": next(folder.glob("*7a.pth"))}
     shutil.rmtree(folder)
 
 
@@ -187,7 +187,7 @@ def test_the_random_state_of_a_run_is_left_alone(files):
     before = torch.get_rng_state()
     choose("random", CPU)
     choose("inception-64", CPU, files["part"])
-    load_inception(files["whole"], 2048)
+    load_inception(files["complete"], 2048)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -218,13 +218,13 @@ def test_features_equal_torch_fidelity(reference, files):
     with torch.inference_mode():
         found = reference(torch.from_numpy(image).permute(2, 0, 1)[None])
         expected = dict(zip(WIDTHS, found, strict=True))
-    for width, file in [(64, "part"), (192, "whole"), (768, "part"), (2048, "whole")]:
+    for width, file in [(64, "part"), (192, "complete"), (768, "part"), (2048, "complete")]:
         name = "inception" if width == 2048 else f"inception-{width}"
         features = choose(name, CPU, files[file])
         found = extract(features, [image], "clean")
         assert found.shape == (1, features.dimension) == (1, width)
         scale = float(expected[width].abs().mean())
-        assert scale > 1e-2, "the activations faded, and the comparison shows nothing"
+        assert scale > 1e-2, "the activations vanished, so the comparison would prove nothing"
         torch.testing.assert_close(found, expected[width].double(), rtol=1e-4, atol=1e-5 * scale)
 
 
@@ -299,7 +299,7 @@ def test_a_wrong_file_is_refused_in_one_line(reference, tmp_path, what):
     low = {n: w for n, w in reference.state_dict().items() if n.startswith(("Conv2d_1", "Conv2d_2"))}
     path = tmp_path / "weights.pth"
     torch.save(low, path)
-    load_inception(path, 64)  # so it is the change that is refused
+    load_inception(path, 64)  # so the change is what is refused
     torch.save(broken(low, what, tmp_path), path)
     with pytest.raises(WeightsError) as raised:
         choose("inception-64", CPU, path)
@@ -330,10 +330,10 @@ def test_auto_takes_the_best_available(files, monkeypatch, tmp_path):
     assert choose("auto", CPU).name == "random"
     (tmp_path / files["part"].name).symlink_to(files["part"])
     assert choose("auto", CPU).name == "inception-768"
-    (tmp_path / files["whole"].name).symlink_to(files["whole"])
+    (tmp_path / files["complete"].name).symlink_to(files["complete"])
     assert choose("auto", CPU).name == "inception"
-    assert choose("auto", CPU, files["part"]).name == "inception-768", "a given file goes before"
-    assert choose("auto", CPU, files["whole"]).name == "inception"
+    assert choose("auto", CPU, files["part"]).name == "inception-768", "a given file takes precedence"
+    assert choose("auto", CPU, files["complete"]).name == "inception"
 
 
 def test_an_explicit_request_that_cannot_be_met_says_what_to_do():
@@ -364,7 +364,7 @@ def test_missing_weights_are_downloaded_on_request(files, monkeypatch, tmp_path)
     choose("inception-64", CPU, files["part"], download=True)
     choose("random", CPU, download=True)
     assert not asked, "where a file is given, and for random features, nothing is"
-    monkeypatch.setenv("GAN_NST_WEIGHTS", str(files["whole"].parent))
+    monkeypatch.setenv("GAN_NST_WEIGHTS", str(files["complete"].parent))
     assert choose("auto", CPU, download=True).name == "inception"
     choose("inception-64", CPU, download=True)
     assert asked == [module.INCEPTION, module.INCEPTION_PART]
@@ -411,7 +411,7 @@ def test_a_pickle_in_the_cache_is_not_loaded(tmp_path):
     canary, cache = tmp_path / "canary", tmp_path / "cache"
     content = pickle.dumps(Touch())
     pickle.loads(content)
-    canary.unlink()  # which was there, as it is when somebody loads it
+    canary.unlink()  # it exists: unpickling creates it
     images = [np.zeros((9, 8, 3), np.uint8)] * 2
     random = choose("random", CPU)
     found = extract_cached(random, images, "clean", cache)

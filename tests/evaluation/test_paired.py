@@ -18,7 +18,7 @@ def smooth(height=24, width=30):
 
 
 def ssim(x, y):
-    """Wang et al. 2004, equation 13, over all whole windows of 11x11 pixels, weighted by a Gaussian of
+    """Wang et al. 2004, equation 13, over all complete windows of 11x11 pixels, weighted by a Gaussian of
     deviation 1.5.
     """
     place = np.arange(11) - 5
@@ -103,7 +103,7 @@ def test_mapped_colours_have_the_targets_mean_and_deviation():
     mapped = [map_colours(image, source, target) for image in sources]
     assert all(0 < m.min() <= m.max() < 255 for m in mapped)
     result = colour_statistics(mapped)
-    # Rounding moves no value by more than half a step of 1/255, so neither does it the mean or the deviation.
+    # Rounding moves no value, and so neither the mean nor the deviation, by more than half a step of 1/255.
     np.testing.assert_allclose(result.mean, target.mean, rtol=0, atol=0.5 / 255)
     np.testing.assert_allclose(result.deviation, target.deviation, rtol=0, atol=0.5 / 255)
     assert np.abs(target.mean - source.mean).max() > 3 / 255

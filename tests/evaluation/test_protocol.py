@@ -39,7 +39,7 @@ def test_legacy_equals_pytorch_fid(height, width, size):
 
 
 def test_clean_is_clipped_but_not_rounded():
-    """What Pillow's resizing of 8-bit images, and of floats without clipping, would give."""
+    """Compared with Pillow's resizing of 8-bit images, and of floats without clipping."""
     stripes = np.zeros((90, 90, 3), np.uint8)
     stripes[:, ::7] = 255
     values = prepare(stripes, 200, "clean") * 128 + 128
@@ -79,7 +79,7 @@ def test_channels_and_directions_are_kept(protocol):
 
 
 def test_the_protocols_differ_where_an_image_has_detail():
-    """Shrunk eightfold, noise becomes gray by anti-aliasing, and stays noise without."""
+    """Shrunk eightfold, noise becomes gray with anti-aliasing and remains noise without it."""
     clean, legacy = (prepare(noise(256, 256), 32, protocol) for protocol in ("clean", "legacy"))
     assert clean.std() < 0.5 * legacy.std()
     assert (clean - legacy).abs().mean() > 0.2

@@ -25,7 +25,7 @@ COLUMNS = {
     "colour_map": "colour map",
     "noise_floor": "noise floor",
 }
-BESIDE = ("_std", "_subset_size")
+NOT_SCORES = ("_std", "_subset_size")
 NONE = "\N{EN DASH}"
 
 
@@ -48,7 +48,7 @@ def column(factor, step=None, intervals=True):
         "error": 0.1196 * factor,
         "ssim": 0.5134 / factor,
     }
-    values = {key: value for key, value in scores.items() if not key.endswith(BESIDE)}
+    values = {key: value for key, value in scores.items() if not key.endswith(NOT_SCORES)}
     ends = {key: [value - abs(value) / 20, value + abs(value) / 16] for key, value in values.items()}
     return {**({"step": step} if step else {}), **scores, **({"intervals": ends} if intervals else {})}
 
@@ -94,7 +94,7 @@ SETTINGS = "data:\n  domain: photo2cartoon\nevaluation:\n  score: ab/fid_768\n"
 
 
 def report(**changes):
-    whole = {
+    complete = {
         "title": "photo2cartoon, cyclegan, run 1",
         "evaluation": EVALUATION,
         "findings": FINDINGS,
@@ -103,7 +103,7 @@ def report(**changes):
         "sheets": [Sheet("the median ones", png())],
         "settings": SETTINGS,
     }
-    return render(**{**whole, **changes})
+    return render(**{**complete, **changes})
 
 
 EMPTY = render(title="a run", evaluation={}, score=None, findings=[], curves=None, sheets=[], settings="")
@@ -131,7 +131,7 @@ def test_every_score_is_in_the_table_with_its_interval():
             (place,) = [i for i, head in enumerate(heads) if head[: len(words)] == words]
             values = EVALUATION[name][key]
             for score, value in values.items():
-                if score in ("step", "images", "intervals") or score.endswith(BESIDE):
+                if score in ("step", "images", "intervals") or score.endswith(NOT_SCORES):
                     continue
                 cell = " ".join(rows[label(score)][place].split())
                 ends = values.get("intervals", {}).get(score, [])
@@ -265,9 +265,9 @@ def test_any_entry_of_the_evaluation_may_be_missing():
     ],
     ids=lambda value: "/".join(value) if isinstance(value, set) else "",
 )
-def test_a_section_without_data_disappears(changes, gone):
-    whole, less = (Page(report(**change)).headings for change in ({}, changes))
-    assert whole == [
+def test_sections_without_data_are_omitted(changes, gone):
+    all_headings, remaining = (Page(report(**change)).headings for change in ({}, changes))
+    assert all_headings == [
         "Scores",
         "Protocol",
         "Curves",
@@ -278,10 +278,10 @@ def test_a_section_without_data_disappears(changes, gone):
         "Settings",
         "Environment",
     ]
-    assert less == [heading for heading in whole if heading not in gone]
+    assert remaining == [heading for heading in all_headings if heading not in gone]
 
 
-def test_rows_and_columns_without_data_disappear():
+def test_rows_and_columns_without_data_are_omitted():
     ab = {
         "best": {"error": 0.1},
         "last": {},

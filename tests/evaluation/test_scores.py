@@ -29,7 +29,7 @@ def test_the_mean_of_images_has_the_error_of_a_mean():
     assert score.value == pytest.approx(mean, abs=1e-12)
     assert score.high - score.value == pytest.approx(1.96 * error, abs=1e-12)
     assert score.value - score.low == pytest.approx(1.96 * error, abs=1e-12)
-    assert Score.of_mean([0.3]) == Score(0.3), "one image tells nothing of its error"
+    assert Score.of_mean([0.3]) == Score(0.3), "one image gives no estimate of the error"
 
 
 def test_the_interval_of_a_mean_contains_the_truth_19_times_in_20():
@@ -45,7 +45,7 @@ def test_an_interval_is_clipped_to_the_range_of_its_values():
     assert Score(0.9, 0.7, 1.1).within(0, 1) == Score(0.9, 0.7, 1)
     assert Score(0.1, -0.2, 0.4).within(0, 1) == Score(0.1, 0, 0.4)
     assert Score(0.5).within(0, 1) == Score(0.5)
-    assert Score(-0.01, -0.02, 0.01) == Score(-0.01, -0.02, 0.01), "nobody else clips"
+    assert Score(-0.01, -0.02, 0.01) == Score(-0.01, -0.02, 0.01), "nothing else clips"
 
 
 LABELS = {
@@ -80,7 +80,7 @@ def test_every_feature_network_has_its_own_names():
     ]
     assert len(set(keys)) == len({label(key) for key in keys}) == len(keys)
     assert all(is_score(key) for key in keys)
-    # None but the standard features may bear the bare standard name.
+    # Only the standard features may have the plain standard name.
     for key in keys:
         bare = label(key) in ("FID", "KID", "precision", "recall")
         assert bare == (key in ("fid", "kid", "precision", "recall"))

@@ -40,28 +40,28 @@ def refused(content: bytes, folder: Path, says: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("whole", [PNG, JPEG, GIF, png(NOISE.astype(np.uint16) * 257)])
-def test_a_file_truncated_anywhere_is_refused(tmp_path, whole):
-    check_complete(io.BytesIO(whole))
-    for length in range(8, len(whole)):
+@pytest.mark.parametrize("intact", [PNG, JPEG, GIF, png(NOISE.astype(np.uint16) * 257)])
+def test_a_file_truncated_anywhere_is_refused(tmp_path, intact):
+    check_complete(io.BytesIO(intact))
+    for length in range(8, len(intact)):
         with pytest.raises(DataError, match="truncated"):
-            check_complete(io.BytesIO(whole[:length]))
-    for length in (0, 7, len(whole) // 2, len(whole) - 12, len(whole) - 1):
-        refused(whole[:length], tmp_path, "not a readable image")
+            check_complete(io.BytesIO(intact[:length]))
+    for length in (0, 7, len(intact) // 2, len(intact) - 12, len(intact) - 1):
+        refused(intact[:length], tmp_path, "not a readable image")
 
 
-@pytest.mark.parametrize("whole", [PNG, JPEG, GIF])
-def test_data_after_the_end_are_ignored(tmp_path, whole):
-    (tmp_path / "x").write_bytes(whole)
-    (tmp_path / "y").write_bytes(whole + b"a video, say \xff\xda\xff\xfe")
+@pytest.mark.parametrize("intact", [PNG, JPEG, GIF])
+def test_data_after_the_end_is_ignored(tmp_path, intact):
+    (tmp_path / "x").write_bytes(intact)
+    (tmp_path / "y").write_bytes(intact + b"a video, say \xff\xda\xff\xfe")
     np.testing.assert_array_equal(read_image(tmp_path / "x"), read_image(tmp_path / "y"))
 
 
-@pytest.mark.parametrize("whole", [JPEG, GIF])
-def test_a_large_file_is_not_held_in_memory(tmp_path, whole):
+@pytest.mark.parametrize("intact", [JPEG, GIF])
+def test_a_large_file_is_not_held_in_memory(tmp_path, intact):
     """Zeros from the middle on; sparse, so they take no disk space."""
     with open(tmp_path / "x", "wb") as file:
-        file.write(whole[: len(whole) // 2])
+        file.write(intact[: len(intact) // 2])
         file.truncate(50 << 20)
     with open(tmp_path / "x", "rb") as file:
         tracemalloc.start()
@@ -76,22 +76,22 @@ def test_a_large_file_is_not_held_in_memory(tmp_path, whole):
 
 
 @pytest.mark.parametrize("held", [2, 3, 7, 64])
-@pytest.mark.parametrize("whole", [JPEG, GIF])
-def test_a_complete_file_passes_however_it_is_read(monkeypatch, whole, held):
-    """Markers at the boundary of two reads are found, wherever it is."""
+@pytest.mark.parametrize("intact", [JPEG, GIF])
+def test_a_complete_file_passes_however_it_is_read(monkeypatch, intact, held):
+    """Markers are found even across the boundary of two reads."""
     monkeypatch.setattr("gan_nst.images.files._PIECE", held)
-    for odd in (whole, whole + b"more"):
-        check_complete(io.BytesIO(odd))
-    for length in range(8, len(whole), 5):
+    for content in (intact, intact + b"more"):
+        check_complete(io.BytesIO(content))
+    for length in range(8, len(intact), 5):
         with pytest.raises(DataError, match="truncated"):
-            check_complete(io.BytesIO(whole[:length]))
+            check_complete(io.BytesIO(intact[:length]))
 
 
-@pytest.mark.parametrize("whole", [JPEG, GIF])
-def test_a_file_whose_end_was_never_written_is_refused(tmp_path, whole):
+@pytest.mark.parametrize("intact", [JPEG, GIF])
+def test_a_file_whose_end_was_never_written_is_refused(tmp_path, intact):
     """After a system crash a file may have its full length, but end in zeros."""
-    half = len(whole) // 2
-    refused(whole[:half] + bytes(len(whole) - half), tmp_path, "")
+    half = len(intact) // 2
+    refused(intact[:half] + bytes(len(intact) - half), tmp_path, "")
 
 
 def test_every_flipped_bit_of_a_png_is_detected(tmp_path):

@@ -1,4 +1,4 @@
-"""Finishing changes what was asked for, and nothing else."""
+"""Finishing changes what was requested, and nothing else."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def ring(kind, height=40, width=60):
 
 
 def blur(pixels, radius=4):
-    """Stands in for a network, which sees around a pixel and over the whole image."""
+    """Stands in for a network that uses neighbouring pixels and statistics of the whole image."""
     padded = np.pad(pixels.astype(float), ((radius, radius), (radius, radius), (0, 0)), "edge")
     side = 2 * radius + 1
     total = sum(
@@ -135,7 +135,7 @@ def test_red_under_the_transparency_does_not_tint_the_edge(kind, scale):
     pixels[alpha == 0] = np.array([1, 0, 0], kind) * np.iinfo(kind).max
     photo = Photo(pixels, alpha)
     tinted = blur(photo.pixels)[alpha > 0].astype(float)
-    assert np.ptp(tinted, -1).max() > 0.1 * np.iinfo(kind).max  # what would come of it otherwise
+    assert np.ptp(tinted, -1).max() > 0.1 * np.iinfo(kind).max  # the naive result
     finish = Finish(scale=scale)
     completed = complete(photo, blur(prepare(photo, finish)), finish).pixels[alpha > 0]
     assert np.abs(completed.astype(float) - levels(kind, 0.4)).max() <= 1
@@ -150,7 +150,7 @@ def test_hidden_pixels_take_the_colours_around_them():
     filled = prepare(Photo(pixels, alpha), Finish()).astype(int)
     assert np.abs(filled[:, 8] - left).max() <= 24
     assert np.abs(filled[:, -9] - right).max() <= 24
-    assert (np.diff(filled[32, :, 2]) >= -2).all()  # from one to the other, without a jump back
+    assert (np.diff(filled[32, :, 2]) >= -2).all()  # a monotonic transition from one to the other
     np.testing.assert_array_equal(filled[alpha > 0], pixels[alpha > 0])
 
 
@@ -165,7 +165,7 @@ def test_one_visible_pixel_colours_all_and_none_gives_white(shape):
 
 def test_large_images_are_filled_by_blocks(monkeypatch):
     alpha, pixels = ring(np.uint8), np.full((40, 60, 3), 90, np.uint8)
-    monkeypatch.setattr(module, "_BLOCKS", 100)  # of 5 x 5 pixels, which do not divide every side
+    monkeypatch.setattr(module, "_BLOCKS", 100)  # of 5 x 5 pixels, which not every side is a multiple of
     pixels[alpha == 0] = 0
     assert (prepare(Photo(pixels[:, :58], alpha[:, :58]), Finish()) == 90).all()
 
@@ -183,9 +183,9 @@ def test_luma_comes_from_the_translation_and_chroma_from_the_image(kind):
     assert 0.3 < inside.mean() < 1
     np.testing.assert_allclose(kept[inside], chroma[inside], atol=1.5 * level)
     ratio = np.linalg.norm(kept, axis=-1) / np.linalg.norm(chroma, axis=-1)
-    assert ratio.max() <= 1.05  # what does not fit loses chroma
+    assert ratio.max() <= 1.05  # colours out of gamut lose chroma
     cosine = (kept * chroma).sum(-1) / np.linalg.norm(kept, axis=-1) / np.linalg.norm(chroma, axis=-1)
-    assert cosine[ratio > 0.2].min() > 0.98  # and keeps its hue
+    assert cosine[ratio > 0.2].min() > 0.98  # and keep their hue
 
 
 def lab(values):
@@ -203,7 +203,7 @@ def test_statistics_match_the_visible_image(kind, transparent):
     photo = Photo((smooth(kind) // 4 + white // 3).astype(kind), ring(kind) if transparent else None)
     translated = (smooth(kind, seed=1) // 3 + white // 4).astype(kind)
     if transparent:
-        translated[photo.alpha == 0] = white  # must not count
+        translated[photo.alpha == 0] = white  # must be ignored
     completed = complete(photo, translated, Finish("statistics")).pixels
     weights = np.ones((40, 60)) if photo.alpha is None else photo.alpha / white
     for values in zip(
@@ -290,10 +290,10 @@ def test_the_height_of_bands_does_not_matter(monkeypatch):
     pixels, small = smooth(np.uint8, 61, 47), smooth(np.uint8, 23, 18)
     floats = module.in_floats(pixels), module.in_floats(small)
     give = module.carried_detail(*floats, pixels.shape[:2], small.shape[:2])
-    whole = give(slice(0, 61))
+    complete = give(slice(0, 61))
     for height in (1, 5, 60):
         parts = [give(slice(start, min(start + height, 61))) for start in range(0, 61, height)]
-        np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+        np.testing.assert_allclose(np.concatenate(parts), complete, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (2, 3)])
@@ -339,7 +339,7 @@ def test_invalid_values_are_refused_in_one_line(settings, says):
 
 
 def test_restored_detail_beats_enlarging_on_real_images(test_data):
-    """Half size and back, nothing translated."""
+    """At half the size and back, without a translation."""
     files = sorted((test_data / "photo2hayao" / "testA").iterdir())[:5]
     finish = Finish(scale=0.5)
     for photo in map(read_photo, files):

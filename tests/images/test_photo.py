@@ -26,7 +26,7 @@ CASES = {case.name: case for case in awkward.cases()}
 READABLE = {name: case for name, case in CASES.items() if case.expected is not None}
 RGB, RGB16 = awkward.RGB, awkward.RGB16
 DEEP = Photo(RGB16, awkward.ALPHA16, exif())
-WHOLE = Photo(RGB, awkward.ALPHA, exif())
+WITH_ALPHA = Photo(RGB, awkward.ALPHA, exif())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def seen(photo):
 
 
 def difference(photo, pixels):
-    """The largest, of pixels that are seen."""
+    """The largest difference over visible pixels."""
     return np.abs(photo.pixels.astype(float) - pixels)[seen(photo)].max(initial=0)
 
 
@@ -60,7 +60,7 @@ def written(photo, path, **encoding):
 @pytest.mark.parametrize("name", READABLE)
 def test_awkward_images_are_read(files, name, caplog, capfd):
     case, photo = CASES[name], read_photo(files[name])
-    assert capfd.readouterr().err == ""  # libpng and libtiff print of their own
+    assert capfd.readouterr().err == ""  # libpng and libtiff print messages themselves
     assert (photo.pixels.shape, photo.pixels.dtype) == (case.expected.shape, case.expected.dtype)
     if case.alpha is None:
         assert photo.alpha is None
@@ -82,7 +82,7 @@ def test_an_unreadable_image_is_refused_in_one_line(files, name, capfd):
     assert message.startswith(f"{files[name]}: ")
     assert CASES[name].says in message
     assert "\n" not in message
-    assert "png" not in capfd.readouterr().err  # libpng prints of its own
+    assert "png" not in capfd.readouterr().err  # libpng prints messages itself
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -104,7 +104,7 @@ def test_every_image_survives_a_lossy_round_trip_approximately(photos, tmp_path,
         white = np.iinfo(photo.pixels.dtype).max
         share = None if photo.alpha is None else photo.alpha[..., None] / white
         if suffix != ".jpg" and share is not None and share.min() == 1:
-            share = None  # encoders leave out alpha that hides nothing
+            share = None  # encoders omit alpha that hides nothing
         pixels = photo.pixels / white
         if suffix == ".jpg" and share is not None:
             pixels = pixels * share + 1 - share
@@ -112,7 +112,7 @@ def test_every_image_survives_a_lossy_round_trip_approximately(photos, tmp_path,
         error = np.abs(again.pixels / 255 - pixels)
         if suffix != ".jpg" and share is not None:
             assert np.abs(again.alpha[..., None] / 255 - share).max() <= 3 / 255, name
-            error = error * share  # as they are seen
+            error = error * share  # compared as displayed
         assert error.mean() <= (0.07 if suffix == ".webp" else 0.03), name  # WebP halves its chroma
         assert np.median(error) <= 9 / 255, name
 
@@ -123,11 +123,11 @@ def test_sixteen_bits_are_rounded_once_for_eight_bit_formats(tmp_path):
     again = read_photo(written(photo, tmp_path / "x.jpg", quality=100))
     error = again.pixels - np.rint(photo.pixels / 257)
     assert np.abs(error).max() <= 2
-    assert abs(error.mean()) < 0.1  # cutting off would be half a level
+    assert abs(error.mean()) < 0.1  # truncating would be off by half a level
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("photo", [WHOLE, DEEP], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("photo", [WITH_ALPHA, DEEP], ids=["8 bits", "16 bits"])
 def test_files_have_an_srgb_profile_and_exif_and_are_reproducible(tmp_path, suffix, photo):
     (tmp_path / "a").mkdir()
     path = written(photo, tmp_path / "a" / f"x{suffix}")
@@ -197,7 +197,7 @@ def test_a_tiff_keeps_its_descriptive_tags(tmp_path):
 
 @pytest.mark.parametrize("first", ["x.jpg", "x.tif"])
 def test_a_tiff_keeps_its_resolution_and_page_names(tmp_path, first):
-    told = {
+    tags = {
         269: "A document",
         285: "Its page",
         282: 300.0,
@@ -206,13 +206,13 @@ def test_a_tiff_keeps_its_resolution_and_page_names(tmp_path, first):
         0xC4A5: b"PrintIM\x000300\0\0",
     }
     given = Image.Exif()
-    given.update(told)
+    given.update(tags)
     Image.fromarray(RGB).save(tmp_path / first, exif=given)
     for again in ("again.tif", "third.png"):
         write_photo(read_photo(tmp_path / first), tmp_path / again)
         with Image.open(tmp_path / again) as image:
             kept = image.getexif()
-            assert {tag: kept.get(tag) for tag in told} == told
+            assert {tag: kept.get(tag) for tag in tags} == tags
 
 
 def test_an_srgb_profile_changes_no_pixel(tmp_path):
@@ -223,7 +223,7 @@ def test_an_srgb_profile_changes_no_pixel(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_sixteen_bit_conversion_agrees_with_littlecms(tmp_path, kind):
-    """Over the whole range of colours, out of sRGB's too."""
+    """Over the full range of colours, including those outside sRGB."""
     colours = np.random.default_rng(3).integers(0, 256, (60, 60, 3), np.uint8)
     image = ImageCms.profileToProfile(
         Image.fromarray(colours),
@@ -241,7 +241,7 @@ def test_sixteen_bit_conversion_agrees_with_littlecms(tmp_path, kind):
 def test_jpegs_have_the_given_chroma_and_quality(tmp_path, chroma, sampling):
     sizes = []
     for quality in (50, 95):
-        with Image.open(written(WHOLE, tmp_path / "x.jpg", quality=quality, chroma=chroma)) as image:
+        with Image.open(written(WITH_ALPHA, tmp_path / "x.jpg", quality=quality, chroma=chroma)) as image:
             assert image.layer[0][1:3] == sampling
             sizes.append(sum(image.quantization[0]))
     assert sizes[0] > 5 * sizes[1]
@@ -277,13 +277,13 @@ def test_an_invalid_encoding_is_refused(settings, says):
 
 
 def test_the_largest_size_can_be_set(tmp_path, monkeypatch):
-    whole = np.tile(RGB, (40, 40, 1))
-    (tmp_path / "x.png").write_bytes(png(whole))
-    pixels = whole.shape[0] * whole.shape[1]
+    large = np.tile(RGB, (40, 40, 1))
+    (tmp_path / "x.png").write_bytes(png(large))
+    pixels = large.shape[0] * large.shape[1]
     with pytest.raises(DataError, match=r"has 1040 x 720 pixels.*--max-pixels"):
         read_photo(tmp_path / "x.png", largest=pixels - 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels // 2 - 1)  # Pillow refuses twice as many
-    np.testing.assert_array_equal(read_photo(tmp_path / "x.png", largest=pixels).pixels, whole)
+    np.testing.assert_array_equal(read_photo(tmp_path / "x.png", largest=pixels).pixels, large)
     assert pixels // 2 - 1 == Image.MAX_IMAGE_PIXELS
 
 
@@ -328,7 +328,7 @@ def test_threads_read_at_once_without_changing_warning_filters(files):
 @pytest.mark.parametrize("name", ["x.bmp", "x", "x.xyz", "x.png.txt"])
 def test_an_unknown_suffix_is_reported_with_the_known_ones(tmp_path, name):
     with pytest.raises(DataError, match=r"\.png \.jpg .*\.avif") as caught:
-        write_photo(WHOLE, tmp_path / name)
+        write_photo(WITH_ALPHA, tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert os.listdir(tmp_path) == []
 
@@ -344,7 +344,7 @@ def test_sides_too_long_for_a_format_are_reported(tmp_path, suffix, side, turn):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("photo", [WHOLE, DEEP], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("photo", [WITH_ALPHA, DEEP], ids=["8 bits", "16 bits"])
 def test_a_full_disk_is_reported_and_keeps_the_old_file(tmp_path, suffix, photo):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(b"before")
@@ -369,7 +369,7 @@ def test_ctrl_c_leaves_no_partial_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_photo(WHOLE, tmp_path / "x.png")
+        write_photo(WITH_ALPHA, tmp_path / "x.png")
     assert os.listdir(tmp_path) == []
 
 
@@ -378,13 +378,13 @@ def test_unwritable_paths_are_reported(tmp_path):
     (tmp_path / "x.png").mkdir()
     for path in (tmp_path / "file" / "x.png", tmp_path / "x.png", tmp_path / f"{'long' * 70}.png"):
         with pytest.raises(DataError, match=r": could not be written \(.+\)") as caught:
-            write_photo(WHOLE, path)
+            write_photo(WITH_ALPHA, path)
         assert "\n" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["file", "x.png"]
 
 
 def test_folders_are_created(tmp_path):
-    write_photo(WHOLE, tmp_path / "a" / "b" / "x.PNG")
+    write_photo(WITH_ALPHA, tmp_path / "a" / "b" / "x.PNG")
     np.testing.assert_array_equal(read_photo(tmp_path / "a" / "b" / "x.PNG").pixels, RGB)
 
 

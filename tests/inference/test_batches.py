@@ -1,4 +1,4 @@
-"""Images of equal size are translated together, as many as fit, and few wait for others."""
+"""Images of equal size are translated in batches that fit into memory, and few wait for others."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_batch_gives_the_same_images_as_one_by_one():
         alone = made(image)
         assert outputs[path].shape == image.shape
         difference = np.abs(outputs[path].astype(int) - alone)
-        assert difference.max() <= 1  # at most the rounding of a sum in another order
+        assert difference.max() <= 1  # at most the rounding of sums in another order
         assert difference.mean() < 0.01
 
 

@@ -110,7 +110,7 @@ def test_output_next_to_inputs_of_another_format_is_allowed(tmp_path, shift):
     assert tree(source) == {"a.jpg", "b.jpg", "a.png", "b.png"}
 
 
-def test_an_output_inside_the_input_is_not_an_input_the_next_time(tmp_path, shift):
+def test_an_output_inside_the_input_does_not_become_an_input(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "c/b.png")
     for _ in range(2):
         outcome = translate_folder(shift, source, source / "out")
@@ -118,7 +118,7 @@ def test_an_output_inside_the_input_is_not_an_input_the_next_time(tmp_path, shif
     assert tree(source) == {"a.png", "c/b.png", "out/a.png", "out/c/b.png"}
 
 
-def test_a_second_time_gives_the_same_files(tmp_path, shift):
+def test_a_second_run_gives_the_same_files(tmp_path, shift):
     source = fill(tmp_path / "in", "a.png", "c/b.png")
     translate_folder(shift, source, tmp_path / "out")
     first = contents(tmp_path / "out")
@@ -172,7 +172,7 @@ def test_a_photo_is_translated_as_its_file_is(tmp_path, shift):
     np.testing.assert_array_equal(photo.alpha, written.alpha)
 
 
-def test_16_bits_stay(tmp_path, shift):
+def test_16_bits_are_kept(tmp_path, shift):
     write_photo(Photo(noise(20, 24).astype(np.uint16) * 257), tmp_path / "in" / "a.png")
     translate_folder(shift, tmp_path / "in", tmp_path / "out")
     assert read_photo(tmp_path / "out" / "a.png").pixels.dtype == np.uint16
@@ -203,7 +203,9 @@ def test_resume_skips_what_is_finished(tmp_path, shift):
     assert contents(output).items() >= before.items()
     assert (output / "a.png").stat().st_mtime_ns == stamp
     assert sorted(os.listdir(output)) == ["a.png", "b.png", "c.png", "d.png"]
-    assert len(translate_folder(shift, source, output).written) == 4  # without it all are done again
+    assert (
+        len(translate_folder(shift, source, output).written) == 4
+    )  # without --resume, all are translated again
 
 
 def test_resume_among_the_inputs_is_refused(tmp_path, shift):
@@ -236,7 +238,7 @@ def test_more_processes_than_images(tmp_path, shift):
 
 
 def full_after(count, monkeypatch):
-    """Lets `count` images be written; then the disk is full."""
+    """Fills the disk after `count` images have been written."""
     replace, written = os.replace, []
 
     def limited(*paths):
@@ -264,7 +266,7 @@ def test_a_full_disk_stops_the_work_and_is_reported_once(tmp_path, shift, monkey
 
 
 class Scarce(Shift):
-    """Has memory for batches of this many pixels."""
+    """A network that has memory for batches of `pixels` pixels."""
 
     def __init__(self, pixels, error):
         super().__init__()
@@ -292,14 +294,14 @@ def test_an_image_that_exceeds_the_memory_is_reported_and_the_rest_translated(tm
         "a.png",
         "b.png",
         "c.png",
-    }  # three together were too many, one by one not
+    }  # three together were too many, but not one by one
     assert outcome.failures == [
         f"{source / 'large.png'}: not enough memory; give less --memory, or --scale 0.5"
     ]
 
 
 @pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo"])
-def test_memory_that_runs_out_outside_the_network(tmp_path, shift, monkeypatch, part):
+def test_running_out_of_memory_outside_the_network(tmp_path, shift, monkeypatch, part):
     real = getattr(folder, part)
 
     def scarce(*arguments):
@@ -326,7 +328,7 @@ def test_what_the_translator_refuses_is_reported_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["read_photo", "prepare", "complete", "write_photo", "network"])
-def test_an_unforeseen_exception_fails_one_image_alone(tmp_path, monkeypatch, caplog, part):
+def test_an_unexpected_exception_fails_only_one_image(tmp_path, monkeypatch, caplog, part):
     broken = noise(20, 24, seed=1)
 
     def shows_it(thing):
@@ -388,7 +390,7 @@ def test_reading_and_writing_overlap_the_network(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("side", ["read", "written"])
 def test_the_images_held_in_memory_are_bounded(tmp_path, monkeypatch, side):
-    """A slow network, or a slow disk, lets only so many bytes wait."""
+    """With a slow network or a slow disk, the number of waiting bytes is bounded."""
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
     monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
@@ -419,7 +421,9 @@ def test_the_images_held_in_memory_are_bounded(tmp_path, monkeypatch, side):
     for number in range(300):
         (source / f"{number}.png").touch()
     assert len(translate_folder(translator(Slow()), source, tmp_path / "out").written) == 300
-    assert most <= 10  # three wait to be translated, three to be written, one each is worked on
+    assert (
+        most <= 10
+    )  # three wait to be translated and three to be written, and one of each is being processed
 
 
 def test_images_of_one_size_are_translated_together(tmp_path):
@@ -431,8 +435,8 @@ def test_images_of_one_size_are_translated_together(tmp_path):
 
 def test_bad_inputs_are_reported_in_one_line_each(tmp_path, shift):
     source = fill(tmp_path / "in", "good.png", "folder.png/inside.png", "truncated.jpg", size=(60, 60))
-    whole = (source / "truncated.jpg").read_bytes()
-    (source / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    intact = (source / "truncated.jpg").read_bytes()
+    (source / "truncated.jpg").write_bytes(intact[: len(intact) // 2])
     (source / "zero.png").touch()
     (source / "text.png").write_text("I am not an image.")
     (source / "a_png.jpg").write_bytes((source / "good.png").read_bytes())  # a PNG by its content

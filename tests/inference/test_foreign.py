@@ -1,5 +1,5 @@
-"""Other projects' generators: ours compute what theirs compute, which are written out here with their own names; and
-what is none of them is refused.
+"""Other projects' generators: ours compute the same as theirs, which are written out here with their own names; other
+files are refused.
 """
 
 import re
@@ -122,9 +122,9 @@ def images(dtype=torch.float64):
 
 @torch.no_grad()
 def difference(a, b, x):
-    """The largest one between two generators' images, which span [-1, 1]."""
+    """The largest difference between two generators' images, which span [-1, 1]."""
     first, second = a(x), b(x)
-    assert first.std() > 0.05, "flat images show nothing"
+    assert first.std() > 0.05, "flat images prove nothing"
     return (first - second).abs().max().item()
 
 
@@ -145,7 +145,9 @@ def test_a_cartoongan_matches_up_to_rounding():
     theirs = made(Cartoongan)
     network = ours(theirs.state_dict())
     assert difference(in_rgb(theirs.double()), network.double(), images()) < 1e-11  # measured: 4e-15
-    assert difference(theirs, network, images()) > 0.1, "RGB is as good as BGR, and this test shows nothing"
+    assert difference(theirs, network, images()) > 0.1, (
+        "RGB is as good as BGR, so this test would prove nothing"
+    )
 
 
 @pytest.mark.parametrize("kind", [Cyclegan, Cartoongan])
@@ -161,7 +163,7 @@ def prefixed(weights):
 
 
 def with_old_statistics(weights):
-    """As PyTorch 0.3 saved instance norms."""
+    """Adds the statistics that PyTorch 0.3 saved for instance norms."""
     old = dict(weights)
     for name, weight in weights.items():
         match = re.fullmatch(r"model\.(\d+)\.bias", name)

@@ -1,4 +1,4 @@
-"""Which image becomes which file."""
+"""The mapping of input images to output files."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from gan_nst.inference.outputs import (
 
 
 def fill(root, *names):
-    """Creates empty files: planning opens none."""
+    """Creates empty files, since planning does not open them."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -94,7 +94,7 @@ def test_a_folder_may_be_named_like_an_image(tmp_path):
     }
 
 
-def test_what_cannot_be(tmp_path):
+def test_impossible_outputs_are_refused(tmp_path):
     source = fill(tmp_path / "in", "a.png")
     (tmp_path / "empty").mkdir()
     for arguments, message in [
@@ -130,14 +130,14 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         plan_outputs(source, tmp_path / "out")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /proc")
 def test_a_folder_in_which_nobody_may_write(tmp_path):
-    """Not even root makes folders in /proc."""
+    """Not even root can create folders in /proc."""
     with pytest.raises(DataError, match=r"could not be created|not writable"):
         plan_outputs(fill(tmp_path / "in", "a.png"), Path("/proc/gan_nst"))
 
 
-def test_outputs_inside_the_input_are_no_inputs(tmp_path):
+def test_outputs_inside_the_input_are_not_inputs(tmp_path):
     source = fill(tmp_path / "in", "a.png", "out/a.png", "out/c/b.png")
     assert planned(source, source / "out") == {"a.png": "a.png"}
     assert not outputs_among_inputs(source, source / "out", plan_outputs(source, source / "out").values())
@@ -166,12 +166,12 @@ def test_outputs_among_the_inputs(tmp_path):
     assert not outputs_among_inputs(one, source, plan_outputs(one, source).values())
 
 
-def test_finished_is_what_is_there_and_no_older(tmp_path):
+def test_an_output_is_finished_if_it_exists_and_is_not_older(tmp_path):
     source, target = tmp_path / "a.png", tmp_path / "b.png"
     Image.new("RGB", (4, 4)).save(source)
     assert not is_finished(source, target)
     target.touch()
-    assert not is_finished(source, target)  # a machine lost power before it was filled
+    assert not is_finished(source, target)  # the machine lost power before it was written
     target.write_bytes(source.read_bytes())
     for age, finished in [(-1, False), (0, True), (1, True)]:
         os.utime(source, (1000, 1000))
@@ -180,7 +180,7 @@ def test_finished_is_what_is_there_and_no_older(tmp_path):
     assert not is_finished(tmp_path / "none", target)
 
 
-def test_only_what_would_be_ours_is_removed(tmp_path):
+def test_only_our_own_temporary_files_are_removed(tmp_path):
     left = [".a.png.part", ".b.png.0123abcd.part", "a.png", "a.png.0123abcd.part", "c/.a.png.0123abcd.part"]
     fill(tmp_path, ".a.png.0123abcd.part", *left)
     remove_unfinished([tmp_path / "a.png", tmp_path / "none" / "x.png"])
@@ -189,16 +189,16 @@ def test_only_what_would_be_ours_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("link", ["sub", "sub/deep", "sub/deep/deeper"])
-def test_a_folder_among_the_outputs_that_leads_elsewhere_is_not_followed(tmp_path, link):
+def test_a_linked_folder_among_the_outputs_that_leads_outside_is_not_followed(tmp_path, link):
     source = fill(tmp_path / "in", "sub/deep/deeper/x.png", "y.png")
-    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "outside").mkdir()
     (tmp_path / "out" / link).parent.mkdir(parents=True)
-    (tmp_path / "out" / link).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "out" / link).symlink_to(tmp_path / "outside", target_is_directory=True)
     with pytest.raises(DataError, match="leads out of"):
         plan_outputs(source, tmp_path / "out")
 
 
-def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followed(tmp_path):
+def test_links_within_the_outputs_and_a_linked_output_are_followed(tmp_path):
     source = fill(tmp_path / "in", "sub/x.png")
     (tmp_path / "real" / "other").mkdir(parents=True)
     (tmp_path / "real" / "sub").symlink_to("other", target_is_directory=True)
@@ -206,7 +206,7 @@ def test_links_that_stay_among_the_outputs_and_an_output_that_is_one_are_followe
     assert planned(source, tmp_path / "out") == {"sub/x.png": "sub/x.png"}
 
 
-def test_a_link_to_itself_is_planned_as_any_other_image(tmp_path):
+def test_a_link_to_itself_is_planned_like_any_other_image(tmp_path):
     """It is reported by name when read, and the others are translated."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").symlink_to(tmp_path / "in" / "x.png")

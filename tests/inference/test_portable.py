@@ -1,4 +1,4 @@
-"""Files for other programs: they do what the generator does, at any size, and hostile ones run nothing."""
+"""Files for other programs: they compute what the generator does at any size, and hostile ones execute nothing."""
 
 import copy
 import io
@@ -30,7 +30,7 @@ from gan_nst.tiling.strips import pad_to_multiple
 
 SIZES = [(1, 1, 7), (1, 7, 1), (1, 3, 5), (2, 9, 8), (1, 16, 16), (3, 17, 31), (1, 64, 40), (2, 33, 70)]
 
-# Between them: every choice that a generator has.
+# Together they cover every option of a generator.
 KINDS = [
     ({"affine": True, "start_from": "image"}, "uint8"),
     ({"convolutions": 2, "upsampling": "transposed", "padding": "reflect", "eps": 1e-3}, "uint8"),
@@ -39,7 +39,7 @@ KINDS = [
 
 
 def generator(seed=0, **options):
-    """A tiny one with large weights, so that losses of precision show."""
+    """A tiny generator with large weights, so that losses of precision become visible."""
     torch.manual_seed(seed)
     network = build({"name": "resnet", "width": 4, "blocks": 1, "downsamplings": 1, "eps": 1e-2, **options})
     for weight in network.parameters():
@@ -92,7 +92,7 @@ def test_an_onnx_file_matches_the_generator(tmp_path, options, pixels):
     network = generator(**options)
     write_onnx(network, describe(network, pixels=pixels), tmp_path / "x.onnx")
     session = OnnxGenerator(tmp_path / "x.onnx")
-    assert furthest(session.run, network, pixels) < (0.51 if pixels == "uint8" else 0.02)  # rounding alone
+    assert furthest(session.run, network, pixels) < (0.51 if pixels == "uint8" else 0.02)  # only rounding
     batch = images(1, 20, 24)
     distance = session(batch / 127.5 - 1) - by_hand(network, batch) / 127.5 + 1
     assert distance.abs().max() < (0.51 / 127.5 if pixels == "uint8" else 1e-4)
@@ -129,7 +129,7 @@ def test_a_norm_is_exact_for_images_far_from_gray(written_files):
     assert (OnnxGenerator(folder / "x.onnx").run(batch) - by_hand(network, batch)).abs().max() < 0.7
 
 
-def test_a_float16_file_computes_in_float16_but_for_its_norms(written_files):
+def test_a_float16_file_computes_in_float16_except_for_its_norms(written_files):
     network, folder = written_files
     model = onnx.load(folder / "half.onnx")
     kinds = {w.name: w.data_type for w in model.graph.initializer}
@@ -143,7 +143,7 @@ def test_a_float16_file_computes_in_float16_but_for_its_norms(written_files):
     assert 0.6 < furthest(half, network) < 8
 
 
-def test_float16_overflows_as_on_a_gpu():
+def test_float16_overflows_like_on_a_gpu():
     network = generator()
     network.segments["stem"].convolution.weight.fill_(1e4)
     assert ImageModel(network, "float")(torch.ones(1, 3, 16, 16)).isfinite().all()
@@ -304,7 +304,7 @@ def repacked(folder, target, replace=(), compression=zipfile.ZIP_STORED):
     return target
 
 
-def test_a_pickle_in_a_program_is_never_run(written_files, tmp_path):
+def test_a_pickle_in_a_program_is_never_executed(written_files, tmp_path):
     trap = pickle.dumps(Trap(tmp_path / "sprung"))
     (tmp_path / "sprung").mkdir()
     with pytest.raises(FileExistsError):  # the trap works

@@ -1,4 +1,4 @@
-"""Reading ahead: every item once, bounded, nothing kept, errors raised, threads ended."""
+"""Reading ahead: each item once, within bounds, without keeping results, raising errors and ending its threads."""
 
 import random
 import threading
@@ -50,7 +50,7 @@ def test_no_item_is_read_while_the_limit_waits():
     ) as results:
         assert begun == []
         next(results)
-        assert settled(lambda: len(begun), 4) == 4  # one was taken, 4 + 4 + 4 >= 10 wait
+        assert settled(lambda: len(begun), 4) == 4  # one was taken, and 4 + 4 + 4 >= 10 are waiting
         next(results)
         assert settled(lambda: len(begun), 5) == 5
     assert readers() == []

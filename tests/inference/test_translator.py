@@ -1,4 +1,4 @@
-"""The translator: any image in, the translation at exactly its size out."""
+"""The translator returns the translation of any image at exactly its size."""
 
 import numpy as np
 import pytest
@@ -104,8 +104,8 @@ def test_padding_reflects_if_possible_and_skips_what_fits():
     assert pad_to_multiple(x, 4)[0, 0, 0, -3:].tolist() == [17, 16, 15]
     narrow = torch.arange(3.0).expand(1, 1, 16, 3)
     assert pad_to_multiple(narrow, 4)[0, 0, 0].tolist() == [0, 1, *[2] * 14]
-    whole = torch.rand(2, 3, 16, 32)
-    assert pad_to_multiple(whole, 8) is whole
+    fitting = torch.rand(2, 3, 16, 32)
+    assert pad_to_multiple(fitting, 8) is fitting
 
 
 def test_images_of_one_size_are_batched():
@@ -147,7 +147,7 @@ def test_the_generator_is_frozen_and_builds_no_graph(network):
     assert not any(parameter.requires_grad for parameter in made.generator.parameters())
 
 
-def test_bfloat16_stays_close(network):
+def test_bfloat16_is_close(network):
     image = noise(24, 24)
     exact = translator(network)(image).astype(int)
     assert np.abs(exact - translator(network, precision="bfloat16")(image)).max() < 5

@@ -1,4 +1,4 @@
-"""Translated videos keep their times, sound and form; bad ones are reported."""
+"""Translated videos keep their times, sound and format; bad ones are reported."""
 
 import logging
 import math
@@ -109,10 +109,10 @@ def test_a_video_keeps_its_times_sounds_and_subtitles(tmp_path, clip, suffix):
     assert after.kinds == before.kinds
     assert after.metadata["title"] == "A title"
     assert after.seconds == pytest.approx(before.seconds, abs=0.002)
-    if suffix != ".mkv":  # whose clock is its own
+    if suffix != ".mkv":  # it has its own clock
         assert after.tick == before.tick
     for one, other in zip(before.sound, after.sound, strict=True):
-        wanted = one if suffix != ".mkv" else one[1:]  # it would move everything for what comes before 0
+        wanted = one if suffix != ".mkv" else one[1:]  # would shift everything because of packets before 0
         assert [data for _, data in other] == [data for _, data in wanted]
         assert [time for time, _ in other] == pytest.approx([time for time, _ in wanted], abs=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == [f"out{suffix}"]
@@ -126,8 +126,8 @@ def test_other_containers_can_hold_the_video(tmp_path, clip, caplog):
         assert_alike(after.frames, before.frames, 5.0)
         assert after.times == pytest.approx(before.times, abs=0.002)
         assert [name for kind, name, _ in after.kinds if kind == "audio"] == [sound, sound]
-        anew = "re-encoding its sound (aac) as libopus, as webm does not support it"
-        assert [r.message for r in caplog.records] == [f"{clip}: {anew}"] * (2 if sound == "opus" else 0)
+        warning = "re-encoding its sound (aac) as libopus, as webm does not support it"
+        assert [r.message for r in caplog.records] == [f"{clip}: {warning}"] * (2 if sound == "opus" else 0)
 
 
 def test_every_frame_keeps_its_own_time(tmp_path):
@@ -154,32 +154,34 @@ def test_a_video_that_starts_late_starts_at_zero(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
-def test_a_rotated_video_is_translated_upright_and_stays_rotated(tmp_path, turn):
+def test_a_rotated_video_is_translated_upright_and_keeps_its_rotation(tmp_path, turn):
     source = write_clip(tmp_path / "in.mp4", rolling(), turn=turn)
     network = Same()
-    shown = [np.rot90(frame, round(turn / 90)) for frame in read_clip(source).frames]
+    displayed = [np.rot90(frame, round(turn / 90)) for frame in read_clip(source).frames]
     for name in ("out.mp4", "out.mkv"):
         network.seen.clear()
         translate(source, tmp_path / name, network)
-        assert_alike([seen[: shown[0].shape[0], : shown[0].shape[1]] for seen in network.seen], shown, 1.5)
+        assert_alike(
+            [seen[: displayed[0].shape[0], : displayed[0].shape[1]] for seen in network.seen], displayed, 1.5
+        )
         after = read_clip(tmp_path / name)
         assert abs(after.rotation - turn) % 360 == 0
-        assert_alike([np.rot90(frame, round(turn / 90)) for frame in after.frames], shown)
-    translate(source, tmp_path / "out.avi")  # cannot say so: the images are turned
-    assert_alike(read_clip(tmp_path / "out.avi").frames, shown, 5.0)
+        assert_alike([np.rot90(frame, round(turn / 90)) for frame in after.frames], displayed)
+    translate(source, tmp_path / "out.avi")  # AVI has no rotation tag, so the images are rotated
+    assert_alike(read_clip(tmp_path / "out.avi").frames, displayed, 5.0)
 
 
 def test_all_eight_orientations_are_undone():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    shown = set()
+    displayed = set()
     for a, b, c, d in ((1, 0, 0, 1), (0, 1, 1, 0)):
         for x in (1, -1):
             for y in (1, -1):
                 matrix = tuple(65536 * v for v in (a * x, b * y, 0, c * x, d * y, 0, 0, 0, 16384))
                 seen = upright(image, matrix)
-                shown.add(seen.tobytes() + bytes(seen.shape))
+                displayed.add(seen.tobytes() + bytes(seen.shape))
                 np.testing.assert_array_equal(as_stored(seen, matrix), image)
-    assert len(shown) == 8
+    assert len(displayed) == 8
     np.testing.assert_array_equal(upright(image, (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1)), image)
 
 
@@ -241,7 +243,7 @@ def test_colour_tags_are_kept(tmp_path, matrix, full):
         assert np.abs(written - to_yuv(PALETTE, matrix, full).T).max() <= 3
 
 
-def test_unspecified_colours_are_read_and_written_alike(tmp_path):
+def test_unspecified_colours_are_read_and_written_consistently(tmp_path):
     network = Same()
     translate(write_patches(tmp_path / "in.mp4", 601, False, tagged=False), tmp_path / "out.mp4", network)
     assert np.abs(network.seen[0][24, 8::16].astype(int) - PALETTE).max() <= 2
@@ -311,7 +313,7 @@ def test_a_part_of_a_video_keeps_its_sound_in_time(tmp_path, suffix):
     assert 1.5 < after.seconds < 1.75
 
 
-def test_a_late_start_is_sought(tmp_path, monkeypatch):
+def test_a_late_start_is_found_by_seeking(tmp_path, monkeypatch):
     frames = [np.roll(clouds(), 4 * (n % 16), 1) for n in range(120)]
     source = write_clip(tmp_path / "in.mp4", frames, gop_size=5)
     network = Same()
@@ -407,7 +409,7 @@ def shots(frames):
 def test_windows_and_smoothing_restart_at_cuts():
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": 4, "blocks": 1})
-    network.segments["tail"].convolution.weight.data *= 10  # untrained, it shows little
+    network.segments["tail"].convolution.weight.data *= 10  # an untrained network has little effect
     ours = Translator(network, describe(), device="cpu", precision="float32")
     noise = np.random.default_rng(0).normal(0, 4, (5, 48, 64, 3))
     scene = [np.clip(clouds() + more * (1 + n % 3), 0, 255).astype(np.uint8) for n, more in enumerate(noise)]
@@ -417,7 +419,7 @@ def test_windows_and_smoothing_restart_at_cuts():
     apart = [photo.pixels for scene in scenes for _, photo in translate_shots(ours, shots(scene), options)]
     alone = [photo.pixels for _, photo in translate_shots(ours, shots(scenes[0] + scenes[1]), ALONE)]
     for one, other in zip(together, apart, strict=True):
-        assert np.abs(one.astype(int) - other).max() <= 2  # other batches, other roundings
+        assert np.abs(one.astype(int) - other).max() <= 2  # other batches round differently
     for number in range(10):
         apart = np.abs(together[number].astype(int) - alone[number]).max()
         assert (number in (0, 5)) == (apart <= 2)
@@ -535,16 +537,16 @@ def test_an_interruption_leaves_no_partial_file(tmp_path, error):
 
 
 def test_a_truncated_video_is_translated_as_far_as_possible(tmp_path):
-    whole = write_clip(tmp_path / "whole.mkv", rolling(40))
+    intact = write_clip(tmp_path / "intact.mkv", rolling(40))
     source = tmp_path / "in.mkv"
-    source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    source.write_bytes(intact.read_bytes()[: intact.stat().st_size // 2])
     outcome = translate(source, tmp_path / "out.mp4")
     assert 5 < outcome.frames < 35
     assert outcome.written == [tmp_path / "out.mp4"]
     (failure,) = outcome.failures
     assert failure.startswith(f"{source}: ends early, after 00:00:0")
     after = read_clip(tmp_path / "out.mp4")
-    assert_alike(after.frames, read_clip(whole).frames[: outcome.frames])
+    assert_alike(after.frames, read_clip(intact).frames[: outcome.frames])
 
 
 def write_long_sound(path, seconds=8):
@@ -565,10 +567,10 @@ def write_long_sound(path, seconds=8):
 
 
 def test_sound_that_ends_early_is_a_fault(tmp_path, caplog):
-    whole = write_long_sound(tmp_path / "whole.mp4")
+    intact = write_long_sound(tmp_path / "intact.mp4")
     source = tmp_path / "in.mp4"
-    source.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
-    assert translate(whole, tmp_path / "a.mp4").failures == []
+    source.write_bytes(intact.read_bytes()[: intact.stat().st_size * 7 // 10])
+    assert translate(intact, tmp_path / "a.mp4").failures == []
     assert translate(source, tmp_path / "b.mp4", end=1.0).failures == []  # the omitted part may be damaged
     caplog.clear()
     outcome = translate(source, tmp_path / "out.mp4")

@@ -1,4 +1,4 @@
-"""Statistics shared by frames cover all their pixels, and no frame before a cut."""
+"""Statistics shared by frames cover all their pixels, but no frame before a cut."""
 
 import pytest
 import torch
@@ -49,10 +49,10 @@ def test_other_norms_keep_their_own_statistics():
 def test_a_static_video_is_unaffected_by_the_window():
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": 4, "blocks": 1}).eval()
-    still = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1) * 2 - 1
+    static = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1) * 2 - 1
     last = stages(network)[-2].name
     with torch.inference_mode():
-        torch.testing.assert_close(run_with_statistics(network, still, Window(3, last)), network(still))
-        other = torch.cat([torch.rand(1, 3, 16, 16), still[:1]])
+        torch.testing.assert_close(run_with_statistics(network, static, Window(3, last)), network(static))
+        other = torch.cat([torch.rand(1, 3, 16, 16), static[:1]])
         apart = run_with_statistics(network, other, Window(3, last))[1] - network(other)[1]
     assert apart.abs().max() > 1e-3

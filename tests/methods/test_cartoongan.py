@@ -1,4 +1,4 @@
-"""CartoonGAN in the trainer equals a plain loop that is written out, in float64."""
+"""CartoonGAN in the trainer equals a written-out plain loop in float64."""
 
 import copy
 import hashlib
@@ -62,7 +62,7 @@ def make_trainer(method, tmp_path):
 
 
 def features_of(network, image):
-    """The random network's features in units of their mean size, of images normalised by ImageNet's statistics."""
+    """The random network's features of images normalised by ImageNet's statistics, in units of their mean magnitude."""
     mean, deviation = (
         torch.tensor(values)[:, None, None].double()
         for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -104,20 +104,25 @@ def plain_loop(
     smoothed_real=False,
 ):
     """Every step's losses by name, and the weights at the end; the method is only copied from."""
-    generator, judge = copy.deepcopy(method.generators["ab"]), copy.deepcopy(method.discriminators["b"])
-    generator.requires_grad_(True), judge.requires_grad_(True)
-    adams = PlainAdam(generator.parameters()), PlainAdam(judge.parameters())
+    generator, discriminator = (
+        copy.deepcopy(method.generators["ab"]),
+        copy.deepcopy(method.discriminators["b"]),
+    )
+    generator.requires_grad_(True), discriminator.requires_grad_(True)
+    adams = PlainAdam(generator.parameters()), PlainAdam(discriminator.parameters())
     logged = []
     for step, batch in enumerate(batches()):
         share = (step - warm_up) / (STEPS - warm_up)
         rate = 2e-4 * (1 if share < 0.5 else 0.1 if share < 0.75 else 0.01)
         losses = {}
 
-        def move_judge(batch=batch, losses=losses, rate=rate):
-            losses["discriminator_real"] = F.softplus(-judge(batch["real_b"])).mean()
+        def move_discriminator(batch=batch, losses=losses, rate=rate):
+            losses["discriminator_real"] = F.softplus(-discriminator(batch["real_b"])).mean()
             sign = -1 if smoothed_real else 1
-            losses["discriminator_smoothed"] = F.softplus(sign * judge(batch["b_smoothed"])).mean()
-            losses["discriminator_fake"] = F.softplus(judge(generator(batch["real_a"]).detach())).mean()
+            losses["discriminator_smoothed"] = F.softplus(sign * discriminator(batch["b_smoothed"])).mean()
+            losses["discriminator_fake"] = F.softplus(
+                discriminator(generator(batch["real_a"]).detach())
+            ).mean()
             names = ("discriminator_real", "discriminator_smoothed", "discriminator_fake")
             if average:
                 losses |= {name: losses[name] / 3 for name in names}
@@ -128,18 +133,18 @@ def plain_loop(
             difference = features_of(method.features, fake) - features_of(method.features, batch["real_a"])
             losses["content"] = content * difference.abs().mean()
             if step >= warm_up:
-                losses["adversarial"] = F.softplus(-judge(fake)).mean()
+                losses["adversarial"] = F.softplus(-discriminator(fake)).mean()
             adams[0].step(sum(losses[name] for name in ("content", "adversarial") if name in losses), rate)
 
-        order = [move_generator] if step < warm_up else [move_judge, move_generator]
+        order = [move_generator] if step < warm_up else [move_discriminator, move_generator]
         for move in reversed(order) if generator_first else order:
             move()
         logged.append({name: loss.item() for name, loss in losses.items()})
-    return logged, [*generator.parameters(), *judge.parameters()]
+    return logged, [*generator.parameters(), *discriminator.parameters()]
 
 
 def trained(method, tmp_path):
-    """Returns the same from our trainer."""
+    """Returns the same results from our trainer."""
     trainer, logged = make_trainer(method, tmp_path), []
     for batch in batches():
         trainer.train_step([batch])
@@ -151,7 +156,7 @@ def trained(method, tmp_path):
 
 
 def apart(one, other):
-    """Returns the largest difference of losses and of weights; losses that only one has differ infinitely."""
+    """Returns the largest difference of losses and of weights; losses that only one of them has count as infinite."""
     losses = [
         max(abs(a.get(k, math.inf) - b.get(k, math.inf)) if k in a and k in b else math.inf for k in a | b)
         for a, b in zip(one[0], other[0], strict=True)
@@ -175,18 +180,18 @@ def test_training_equals_the_plain_loop(ours):
     "change",
     [{"content": 1.6}, {"warm_up": 1}, {"warm_up": 3}, {"generator_first": True}, {"smoothed_real": True}],
 )
-def test_the_comparison_notices_a_difference(ours, change):
+def test_the_comparison_detects_a_difference(ours, change):
     """Negative control: another rule on one side makes losses and weights differ."""
     assert min(apart(ours, plain_loop(make_method(), **change))) > 1e-6
 
 
-def test_the_comparison_notices_a_mean_of_three_for_their_sum(ours):
+def test_the_comparison_detects_a_mean_of_three_instead_of_their_sum(ours):
     """Adam cancels a constant factor, so only the losses reveal it."""
     assert apart(ours, plain_loop(make_method(), average=True))[0] > 0.1
 
 
 @pytest.mark.parametrize("change", [{"betas": (0.6, 0.999)}, {"decay_at": (0.5,)}, {"learning_rate": 1e-4}])
-def test_the_comparison_notices_other_settings(tmp_path, change):
+def test_the_comparison_detects_other_settings(tmp_path, change):
     method = make_method(**change)
     expected = plain_loop(method)
     assert apart(trained(method, tmp_path), expected)[1] > 1e-6
@@ -205,14 +210,14 @@ def squares(scores, real):
 @pytest.mark.parametrize(("adversarial", "naive"), [("bce", cross_entropy), ("lsgan", squares)])
 def test_every_term_equals_a_naive_one(adversarial, naive):
     method, batch = make_method(adversarial=adversarial), batches()[0]
-    judge, fake = method.discriminators["b"], method.generators["ab"](batch["real_a"])
+    discriminator, fake = method.discriminators["b"], method.generators["ab"](batch["real_a"])
     wanted, found = (features_of(method.features, x).flatten().tolist() for x in (batch["real_a"], fake))
     content = 1.5 * math.fsum(abs(x - y) for x, y in zip(wanted, found, strict=True)) / len(wanted)
     expected = {
-        "discriminator_real": naive(judge(batch["real_b"]), 1),
-        "discriminator_smoothed": naive(judge(batch["b_smoothed"]), 0),
-        "discriminator_fake": naive(judge(fake), 0),
-        "adversarial": naive(judge(fake), 1),
+        "discriminator_real": naive(discriminator(batch["real_b"]), 1),
+        "discriminator_smoothed": naive(discriminator(batch["b_smoothed"]), 0),
+        "discriminator_fake": naive(discriminator(fake), 0),
+        "adversarial": naive(discriminator(fake), 1),
         "content": content,
     }
     losses = method.discriminator_losses(dict(batch)) | method.generator_losses(dict(batch))
@@ -324,7 +329,7 @@ def test_auto_weights_are_resolved_by_what_is_found(tmp_path, monkeypatch, caplo
 
 
 def test_a_run_resumes_only_with_the_same_weights(tmp_path, monkeypatch):
-    """`auto` is resolved when a run starts: later it is that file, wherever it is, or an error."""
+    """`auto` is resolved when a run starts; later it must be the same file, at any path, or an error."""
     with torch.random.fork_rng(devices=[]):
         torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1.pth")
     monkeypatch.setenv("GAN_NST_WEIGHTS", str(tmp_path))
@@ -350,7 +355,7 @@ def test_a_run_resumes_only_with_the_same_weights(tmp_path, monkeypatch):
         {"network": "random", "weights": "download"},
     ],
 )
-def test_impossible_weights_are_refused(features):
+def test_invalid_weights_are_refused(features):
     with pytest.raises(ValidationError, match="weights: "):
         settings(features=features)
 

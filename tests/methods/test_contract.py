@@ -52,7 +52,7 @@ def test_terms_have_unique_names_and_are_finite(name, tmp_path, step):
         seen |= losses.keys()
 
 
-def judged(name, augmented):
+def discriminator_inputs(name, augmented):
     """Returns the input of the discriminators in each update of a late step: one image per row, by role."""
     method, batch, seen = make_method(name, augmented), micro_batches(name)[0], {}
     for update in method.updates(PLAN.steps - 1):
@@ -68,9 +68,9 @@ def judged(name, augmented):
 
 
 def test_discriminators_see_only_augmented_images(name):
-    """Cutout leaves zeros, which random images do not contain; every image is cut by its own random numbers."""
-    plain, batch = judged(name, ())
-    cut, _ = judged(name, ("cutout",))
+    """Cutout leaves zeros, which random images do not contain; every image uses its own random numbers."""
+    plain, batch = discriminator_inputs(name, ())
+    cut, _ = discriminator_inputs(name, ("cutout",))
     assert plain.keys() == cut.keys() == {"generator", "discriminator"}
     for role, images in cut.items():
         assert len(images) == len(plain[role]) > 0
@@ -103,18 +103,22 @@ def test_accumulation_is_more_than_the_last_micro_batch(name, tmp_path):
 
 @pytest.mark.parametrize("augmented", [(), EVERY_AUGMENTATION])
 def test_resume_is_bit_exact(name, tmp_path, augmented):
-    whole = make_trainer(name, tmp_path / "whole", endless(name), augmented, checkpoint_every=4)
-    whole.run(9)
-    assert same(state(whole), state(resumed(name, tmp_path, augmented=augmented)))
+    uninterrupted = make_trainer(
+        name, tmp_path / "uninterrupted", endless(name), augmented, checkpoint_every=4
+    )
+    uninterrupted.run(9)
+    assert same(state(uninterrupted), state(resumed(name, tmp_path, augmented=augmented)))
 
 
 @pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema", "random"])
 def test_resume_needs_every_part_of_the_checkpoint(name, tmp_path, forgotten):
     """Negative controls: without one part of the saved state the resumed run differs."""
     augmented = EVERY_AUGMENTATION if forgotten == "random" else ()
-    whole = make_trainer(name, tmp_path / "whole", endless(name), augmented, checkpoint_every=4)
-    whole.run(9)
-    assert not same(state(whole), state(resumed(name, tmp_path, forgotten, augmented)))
+    uninterrupted = make_trainer(
+        name, tmp_path / "uninterrupted", endless(name), augmented, checkpoint_every=4
+    )
+    uninterrupted.run(9)
+    assert not same(state(uninterrupted), state(resumed(name, tmp_path, forgotten, augmented)))
 
 
 def resumed(name, tmp_path, forgotten=None, augmented=()):

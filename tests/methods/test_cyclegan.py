@@ -1,4 +1,4 @@
-"""CycleGAN in the trainer equals a plain loop that is written out, in float64."""
+"""CycleGAN in the trainer equals a written-out plain loop in float64."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def make_trainer(method, tmp_path):
 
 
 class TorchDraws:
-    """Python's random interface over a torch generator, so that the reference's pool draws what ours draws."""
+    """Python's random interface over a torch generator, so that the reference's pool draws the same numbers as ours."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -116,7 +116,7 @@ def test_training_equals_the_plain_loop(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"cycle_weight": 9.0}, {"identity_weight": 4.0}, {"replay": 3}, {"betas": (0.6, 0.999)}]
 )
-def test_the_comparison_notices_a_difference(tmp_path, change):
+def test_the_comparison_detects_a_difference(tmp_path, change):
     """Negative control: another setting on one side makes the weights differ."""
     torch.manual_seed(0)
     method = CycleGan(settings(**change), PLAN)
@@ -151,7 +151,7 @@ def test_weights_scale_their_terms():
     assert ten["adversarial_ab"].item() == pytest.approx(one["adversarial_ab"].item())
 
 
-def test_fakes_left_for_the_discriminators_are_detached():
+def test_fakes_passed_to_the_discriminators_are_detached():
     method = CycleGan(settings(), PLAN).double()
     batch = batches()[0]
     method.generator_losses(batch)

@@ -96,13 +96,13 @@ OWN = {
 
 
 def may_move(trainer, number):
-    """What the updates before that one move; replay buffers keep finite fakes, whatever else is wrong."""
+    """What the earlier updates may move; replay buffers keep finite fakes in any case."""
     roles = [update.role for update in trainer.method.updates(trainer.step)[:number]]
     return {"replays"}.union(*(OWN[role] for role in roles))
 
 
 def check_skipped(trainer, number, batches, role, wanted):
-    """Takes the poisoned step and looks at what it changed and what is said of it."""
+    """Takes the poisoned step, and checks what it changed and what was reported."""
     before = snapshot(trainer)
     trainer.train_step(batches)
     assert moved(before, snapshot(trainer)) <= may_move(trainer, number), wanted
@@ -134,7 +134,7 @@ def in_type(name, dtype):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_gradient_that_is_not_finite_moves_nothing(name, tmp_path, step):
-    """In one weight of each network, under losses that are all finite; and one whose norm alone overflows."""
+    """In one weight of each network, with finite losses; also a gradient of which only the norm overflows."""
     trainer = started(
         name, tmp_path, step, on_nonfinite="skip", method=make_method(name, dtype=torch.float32)
     )
@@ -166,7 +166,7 @@ def with_gradient(parameter, value):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_images_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
-    """A network that makes them spoils every update that it has a part in, and no replay buffer."""
+    """A network that produces them spoils every update that uses it, but no replay buffer."""
     trainer = started(name, tmp_path, on_nonfinite="skip", **in_type(name, dtype))
     for network, value in itertools.product(trainer.method.generators.values(), VALUES):
 
@@ -177,7 +177,7 @@ def test_images_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
 
         hook = network.register_forward_hook(spoil)
         before = snapshot(trainer)
-        for _ in range(4):  # as many as the buffers hold, and more
+        for _ in range(4):  # more than the buffers hold
             trainer.train_step([images_like(trainer)])
         hook.remove()
         assert moved(before, snapshot(trainer)) <= {"replays"}
@@ -192,9 +192,9 @@ def test_one_bad_micro_batch_spoils_the_step(name, tmp_path):
         cure(trainer)
 
 
-# torch's compiler looks at its tensors in a way of which torch warns; it hides the warning from all but `-W error`.
+# torch's compiler accesses .grad in a way that makes torch warn, and hides the warning except under `-W error`.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_compiled_networks_are_guarded_alike(name, tmp_path):
+def test_compiled_networks_are_guarded_too(name, tmp_path):
     trainer = started(name, tmp_path, on_nonfinite="skip")
     torch._dynamo.reset()
     compile_networks(trainer.method, backend="eager")
@@ -205,7 +205,7 @@ def test_compiled_networks_are_guarded_alike(name, tmp_path):
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
+def test_a_skipped_step_has_no_effect(name, tmp_path, clip):
     """Bit by bit, the optimizers' counts of their steps included, where the first update is bad."""
     options = {"on_nonfinite": "skip", "gradient_clip": clip}
     trainers = [started(name, tmp_path, method=make_method(name, replay=0), **options) for _ in range(2)]
@@ -220,7 +220,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(name, tmp_path, clip):
     assert same(state(skipping), state(plain))
 
 
-def test_a_run_stops_and_says_where(name, tmp_path):
+def test_a_run_stops_and_reports_where(name, tmp_path):
     """The checkpoint from before is what the run went through; nothing later is written."""
     probe = started(name, tmp_path / "probe", step=6)
     for (number, role, term), value in with_values(terms(probe)):

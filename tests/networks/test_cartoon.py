@@ -24,7 +24,7 @@ def images(*shape, seed=0):
 
 
 def drawn(network):
-    """The network in float64 with weights, biases and norms that all count."""
+    """The network in float64 with weights, biases and norms that all matter."""
     with torch.no_grad():
         for number, parameter in enumerate(network.double().parameters()):
             parameter.copy_(images(*parameter.shape, seed=number))
@@ -39,7 +39,7 @@ def count(network):
     return sum(p.numel() for p in network.parameters())
 
 
-# Inputs, outputs, stride, and whether a norm follows, which makes a bias useless.
+# Inputs, outputs, stride, and whether a norm follows, which makes a bias redundant.
 LAYERS = [
     (3, 32, 1, False),
     (32, 64, 2, False),
@@ -69,7 +69,7 @@ def test_the_published_discriminator_has_the_published_layers():
     assert network(torch.empty(1, 3, 96, 160, device="meta")).shape == (1, 1, 24, 40)
 
 
-def judged(network, image):
+def scored(network, image):
     """The published layers in a row, with this network's weights."""
     taken, x = iter(network.parameters()), image
     for number, (_, _, stride, normed) in enumerate(LAYERS):
@@ -82,7 +82,7 @@ def judged(network, image):
 
 def test_it_computes_what_they_compute():
     network, image = drawn(discriminator(width=4)), images(2, 3, 24, 20, seed=9)
-    torch.testing.assert_close(network(image), judged(network, image), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(network(image), scored(network, image), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_stated_sizes_of_the_patches_are_those_it_has(downsamplings, patch):
 @pytest.mark.parametrize(("downsamplings", "patch"), [(2, 37), (1, 17)])
 def test_its_scores_see_patches_of_that_size(downsamplings, patch):
     network = discriminator(width=2, downsamplings=downsamplings).double()
-    for layer in network.convolutions:  # without the norm, through which a score sees everything
+    for layer in network.convolutions:  # without the norm, through which a score depends on all pixels
         layer[1] = nn.Identity()
     image = images(1, 3, 96, 96).requires_grad_()
     scores = network(image)
@@ -109,13 +109,13 @@ def test_its_scores_see_patches_of_that_size(downsamplings, patch):
 
 
 @pytest.mark.parametrize("downsamplings", [0, 1, 2, 3])
-def test_images_of_a_batch_are_judged_each_by_itself(downsamplings):
+def test_images_of_a_batch_are_scored_independently(downsamplings):
     network = discriminator(width=2, downsamplings=downsamplings).double()
     batch = images(3, 3, 32, 32)
     torch.testing.assert_close(network(batch)[1:2], network(batch[1:2]), rtol=1e-10, atol=1e-12)
 
 
-def test_under_bfloat16_scores_stay_close():
+def test_scores_under_bfloat16_are_close():
     network, image = discriminator(width=8), images(1, 3, 32, 32).float()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         scores = network(image)
@@ -185,9 +185,9 @@ def test_the_generator_computes_what_the_published_one_computes(upsampling, affi
     spec = ResnetSpec(width=3, blocks=2, convolutions=2, **options)
     network, image = drawn(build(spec)), images(2, 3, 16, 20, seed=9)
     with torch.no_grad():
-        network.segments["tail"].convolution.weight.mul_(0.05)  # else the tanh hides what differs
+        network.segments["tail"].convolution.weight.mul_(0.05)  # otherwise the tanh hides differences
         for parameter in [*network.segments["stem"].parameters()][:1]:
-            parameter.mul_(0.05)  # small variances, so that eps counts
+            parameter.mul_(0.05)  # small variances, so that eps matters
     output = network(image)
     assert output.abs().mean() < 0.9
     expected = generated(network, image, 2, upsampling, eps, mode)
@@ -198,13 +198,15 @@ def test_the_generator_computes_what_the_published_one_computes(upsampling, affi
 def test_the_generators_defaults_are_the_published_ones():
     spec = CartoonGanSettings().generator
     assert (spec.width, spec.blocks, spec.downsamplings, spec.convolutions) == (64, 8, 2, 2)
-    assert build({"name": "resnet", "width": 2, "blocks": 1}).spec.convolutions == 1  # CycleGAN's stay
+    assert (
+        build({"name": "resnet", "width": 2, "blocks": 1}).spec.convolutions == 1
+    )  # CycleGAN's is unchanged
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
 def test_no_convolution_whose_bias_a_norm_subtracts_has_one(upsampling, padding):
-    """Each such bias would have a gradient of rounding noise alone: so every parameter there is must have more."""
+    """Each such bias would have a gradient of mere rounding noise, so every parameter must have a larger one."""
     spec = ResnetSpec(width=2, blocks=1, convolutions=2, upsampling=upsampling, padding=padding)
     network = build(spec).double()
     network(images(2, 3, 32, 32)).square().mean().backward()

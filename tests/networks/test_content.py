@@ -1,4 +1,4 @@
-"""The frozen networks of content losses: every layer against torchvision's own, the convention, and what is refused."""
+"""The frozen networks of content losses: each layer against torchvision's, the convention, and refusals."""
 
 import copy
 
@@ -17,7 +17,7 @@ from gan_nst.networks import features as content
 from gan_nst.networks.features import FeatureSettings, FrozenFeatures
 
 NETWORKS = ("vgg19", "vgg19_normalised", "squeezenet1_1")
-# The convention, written out once more.
+# The convention, written out independently.
 MEAN, DEVIATION = (
     torch.tensor(values, dtype=torch.float64)[:, None, None]
     for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -82,7 +82,7 @@ def vgg_layers(weights, x):
     model.load_state_dict({k.removeprefix("features."): w for k, w in weights.items() if "features" in k})
     found, block, number = {}, 1, 0
     for module in model:
-        x = module(x.clone())  # its ReLUs work in place
+        x = module(x.clone())  # its ReLUs are in-place
         if isinstance(module, nn.Conv2d):
             number += 1
             found[f"conv{block}_{number}"] = x
@@ -167,7 +167,7 @@ def test_images_are_normalised_as_rgb(open_network, weights):
 
 
 @pytest.mark.parametrize("network", [*NETWORKS, "random"])
-def test_features_are_in_units_of_their_mean_size_to_three_digits(open_network, network):
+def test_features_are_in_units_of_their_mean_magnitude_to_three_digits(open_network, network):
     ours = open_network(network)
     unit = ours.unit.item()
     assert unit > 0
@@ -251,11 +251,11 @@ def test_a_damaged_or_missing_file_is_refused_in_one_line(weights, tmp_path):
     path = tmp_path / "squeezenet1_1.pth"
     refused("squeezenet1_1", path)
     torch.save(weights["squeezenet1_1"], path)
-    whole = path.read_bytes()
-    for content_ in (b"", b"no weights", whole[: len(whole) // 2]):
+    intact = path.read_bytes()
+    for content_ in (b"", b"no weights", intact[: len(intact) // 2]):
         path.write_bytes(content_)
         refused("squeezenet1_1", path)
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     assert FrozenFeatures(FeatureSettings(network="squeezenet1_1", weights=path)).unit > 0
 
 

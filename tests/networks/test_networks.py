@@ -41,17 +41,17 @@ def test_instance_norm_is_torchs(affine, eps):
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_a_part_is_normalised_as_the_whole_with_the_wholes_statistics(affine):
+def test_a_part_is_normalised_like_the_image_with_the_images_statistics(affine):
     norm = InstanceNorm(4, 1e-3, affine).double()
     if affine:
         nn.init.uniform_(norm.scale, 0.5, 2)
         nn.init.uniform_(norm.shift, -1, 1)
     x = images(2, 4, 12, 10, dtype=torch.float64) * torch.tensor([1.0, 2, 3, 4]).view(-1, 1, 1) + 1
-    whole = norm(x)
+    complete = norm(x)
     statistics = x.mean((2, 3)), x.var((2, 3), unbiased=False)
     part = norm(x[:, :, 3:8, 2:9], statistics)
-    torch.testing.assert_close(part, whole[:, :, 3:8, 2:9], rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(norm(x[:, :, 3:8, 2:9]), part)  # its own statistics are others
+    torch.testing.assert_close(part, complete[:, :, 3:8, 2:9], rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(norm(x[:, :, 3:8, 2:9]), part)  # its own statistics differ
 
 
 def dead_biases(network):
@@ -80,9 +80,7 @@ def test_the_published_discriminator_has_its_parameters_minus_the_dead_biases():
 
 @pytest.mark.parametrize("spec", [{"name": "resnet", "width": 2}, {"name": "patchgan", "width": 2}])
 def test_no_convolution_before_an_instance_norm_has_a_bias(spec):
-    """Each such bias would have a gradient of rounding noise alone: so every parameter there is must have
-    more.
-    """
+    """Each such bias would have a gradient of mere rounding noise, so every parameter must have a larger one."""
     network = build(spec).double()
     network(images(2, 3, 64, 64, dtype=torch.float64)).square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -158,7 +156,10 @@ def test_a_discriminator_scores_patches(layers, expected):
 @pytest.mark.parametrize(("layers", "patch"), [(1, 16), (2, 34), (3, 70)])
 def test_a_discriminators_scores_see_patches_of_the_published_size(layers, patch):
     network = build({"name": "patchgan", "width": 2, "layers": layers}).double()
-    for name, module in network.named_modules():  # without the norm, through which a score sees everything
+    for (
+        name,
+        module,
+    ) in network.named_modules():  # without the norm, through which a score depends on all pixels
         if isinstance(module, InstanceNorm):
             parent, _, child = name.rpartition(".")
             network.get_submodule(parent)[int(child)] = nn.Identity()
@@ -188,7 +189,9 @@ def test_started_from_the_smoothed_image_a_generator_returns_only_its_colours(do
     flat = images(2, 3, 1, 1).expand(2, 3, 16, 32)
     torch.testing.assert_close(network(flat), 0.99 * flat, rtol=0, atol=1e-6)
     side = network.multiple
-    board = (torch.arange(32) % 2 * 2.0 - 1).expand(1, 3, 32, 32) * 0.5  # a texture finer than the blocks see
+    board = (torch.arange(32) % 2 * 2.0 - 1).expand(
+        1, 3, 32, 32
+    ) * 0.5  # a texture too fine for the blocks to see
     assert network(board).abs().max() < 1e-6
     step = torch.where(torch.arange(64) < 32, -0.5, 0.5).expand(1, 3, 64, 64)
     output = network(step)
@@ -286,7 +289,7 @@ def test_images_of_a_batch_do_not_influence_each_other(spec):
 @pytest.mark.parametrize(
     "spec", [{"name": "resnet", "width": 4, "blocks": 1}, {"name": "patchgan", "width": 4}]
 )
-def test_under_bfloat16_outputs_stay_close_and_images_stay_float32(spec):
+def test_outputs_under_bfloat16_are_close_and_images_remain_float32(spec):
     network = build(spec)
     image = images(1, 3, 32, 32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -323,7 +326,7 @@ def test_segments_state_the_resolution_of_their_result_and_how_far_it_looks(
         assert 0 <= max(before, after) <= segment.halo, name
         if isinstance(
             segment.convolution, nn.Sequential
-        ):  # a part that begins at an odd row looks half further
+        ):  # a part that begins at an odd row reaches half a pixel further
             assert max(before, after) > segment.halo - (2 if name.startswith("up") else 1), name
         elif segment.convolution.stride == (1, 1) and "resize" not in segment.entry:
             assert before == after == segment.halo, name

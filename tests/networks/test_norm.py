@@ -57,7 +57,7 @@ def test_gradients_of_its_gradient_are_right(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_bfloat16_is_as_exact_as_its_eight_bits(layout):
+def test_bfloat16_is_exact_to_its_eight_bits(layout):
     generator = torch.Generator().manual_seed(0)
     x = (2 + torch.randn(2, 4, 16, 16, generator=generator)).bfloat16().to(memory_format=LAYOUTS[layout])
     y = normalise(x, 1e-5)
@@ -72,10 +72,10 @@ def test_statistics_from_outside_and_affine_weights_are_used():
     torch.nn.init.constant_(affine.scale, 2.0)
     torch.nn.init.constant_(affine.shift, 0.5)
     variance, mean = torch.var_mean(x, (2, 3), correction=0)
-    whole = affine(x)
+    complete = affine(x)
     part = affine(x[:, :, :4], (mean, variance))
-    assert torch.allclose(whole, 2 * written_out(x).float() + 0.5, atol=1e-5)
-    assert torch.allclose(part, whole[:, :, :4], atol=1e-5)
+    assert torch.allclose(complete, 2 * written_out(x).float() + 0.5, atol=1e-5)
+    assert torch.allclose(part, complete[:, :, :4], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

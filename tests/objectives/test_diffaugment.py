@@ -107,7 +107,7 @@ def test_without_operations_images_are_unchanged_and_nothing_is_drawn():
 
 
 def many(name, shape, value=None):
-    """What an operation makes of many images, flat ones where a value is given."""
+    """The results of an operation on many images, which are flat if a value is given."""
     torch.manual_seed(0)
     x = images(*shape) if value is None else torch.full(shape, value, dtype=torch.float64)
     return x, augment(x, (name,))
@@ -118,7 +118,7 @@ def test_colours_change_by_as_much_as_published():
     brightness = (found - x).mean((1, 2, 3))  # neither of the others changes the mean
     assert brightness.min() == pytest.approx(-0.5, abs=0.02)
     assert brightness.max() == pytest.approx(0.5, abs=0.02)
-    gray, new = x.mean(1), found.mean(1)  # saturation does not change it, contrast alone does
+    gray, new = x.mean(1), found.mean(1)  # saturation does not change it, only contrast does
     contrast = new.std((1, 2)) / gray.std((1, 2))
     assert contrast.min() == pytest.approx(0.5, abs=0.02)
     assert contrast.max() == pytest.approx(1.5, abs=0.02)
@@ -167,7 +167,7 @@ def test_images_of_a_batch_have_their_own_random_numbers(name):
     first = augment(x, (name,))
     torch.manual_seed(4)
     other = augment(torch.cat([x[:1], y[:1]]), (name,))
-    assert torch.equal(first[:1], other[:1])  # whatever its neighbour is
+    assert torch.equal(first[:1], other[:1])  # with any neighbour
 
 
 def test_it_is_reproducible():

@@ -68,7 +68,7 @@ def test_l1_of_bfloat16_is_computed_in_float32():
     x, y = numbers(2, 3, 40, 40, dtype=torch.bfloat16), numbers(2, 3, 40, 40, dtype=torch.bfloat16, seed=1)
     assert l1(x, y).dtype == torch.float32
     assert l1(x, y) == l1(x.float(), y.float())
-    assert (x - y).abs().mean().float() != l1(x, y)  # what bfloat16 itself would give
+    assert (x - y).abs().mean().float() != l1(x, y)  # the result in bfloat16 itself
     assert l1(x, y.float()) == l1(x, y)
 
 

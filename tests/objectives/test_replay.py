@@ -1,4 +1,4 @@
-"""The replay buffer: what it returns, how often that is old, and that nothing is lost or shared."""
+"""The replay buffer: what it returns, how often that is an old image, and that nothing is lost or shared."""
 
 import io
 
@@ -9,7 +9,7 @@ from gan_nst.objectives.replay import ReplayBuffer
 
 
 def images(first, count):
-    """`count` images, each filled with a number of its own from `first` on."""
+    """`count` images, each filled with its own number, from `first` on."""
     return torch.arange(first, first + count, dtype=torch.float32).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
 
 
@@ -40,7 +40,7 @@ def test_once_full_half_of_what_it_returns_is_earlier():
         given - got for given, got in zip(range(10, 10 + count), returned, strict=True) if got != given
     ]
     assert abs(len(earlier) / count - 0.5) < 5 * 0.5 / count**0.5
-    assert min(earlier) > 0  # never one that was not given yet
+    assert min(earlier) > 0  # never one that has not been given yet
     # A slot is exchanged with chance 1/2 * 1/10 an image, so an old image is 20 younger ones old on
     # average.
     assert 18 < sum(earlier) / len(earlier) < 22
@@ -153,7 +153,7 @@ def test_it_moves_with_its_module():
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "invalid",
     [
         torch.zeros(3, 1, 4, 4),
         [torch.zeros(1, 4, 4)] * 5,
@@ -162,9 +162,9 @@ def test_it_moves_with_its_module():
     ],
     ids=["no list", "too many", "of two sizes", "no image"],
 )
-def test_an_impossible_state_is_not_restored(odd):
+def test_an_invalid_state_is_not_restored(invalid):
     state = ReplayBuffer(4).state_dict()
-    state["_extra_state"]["images"] = odd
+    state["_extra_state"]["images"] = invalid
     with pytest.raises(ValueError, match="4 images of one size"):
         ReplayBuffer(4).load_state_dict(state)
 

@@ -9,7 +9,7 @@ from gan_nst.tiling.flow import CutDetector, Smoother, optical_flow, warp
 
 
 def texture(height, width, seed):
-    """Something to follow: noise at several sizes, in colour."""
+    """A texture that can be tracked: coloured noise at several scales."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.resize(
@@ -61,9 +61,9 @@ def test_the_estimated_motion_is_the_known_motion(video):
 
 def test_the_warping_error_measures_flicker(video):
     levels = np.random.default_rng(0).permutation(np.arange(0, 56, 4))
-    still = np.full((96, 128, 3), 100, np.uint8)
+    gray = np.full((96, 128, 3), 100, np.uint8)
     flows, seen = [np.zeros((96, 128, 2), np.float32)] * 13, [np.ones((96, 128), bool)] * 13
-    frames = [still + np.uint8(level) for level in levels]
+    frames = [gray + np.uint8(level) for level in levels]
     assert warping_error(frames, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean())
     deep = [frame.astype(np.uint16) * 257 for frame in frames]
     assert warping_error(deep, flows, seen) == pytest.approx(np.abs(np.diff(levels)).mean(), rel=1e-4)
@@ -90,11 +90,11 @@ def test_newly_visible_areas_keep_their_colours(video):
         for one, other, mask in zip(result[1:], translated[1:], video.uncovered, strict=True)
         if mask.any()
     ]
-    elsewhere = np.mean(
+    background = np.mean(
         [np.abs(one.astype(float) - other).mean() for one, other in zip(result, translated, strict=True)]
     )
     assert len(ghosts) > 8
-    assert np.mean(ghosts) < 1.5 < elsewhere
+    assert np.mean(ghosts) < 1.5 < background
 
 
 def test_smoothing_treats_16_bits_like_8(video):

@@ -1,4 +1,4 @@
-"""Resizes fused with their convolutions: the same images, for less work."""
+"""Resizes fused with their convolutions give the same images with less work."""
 
 import pytest
 import torch

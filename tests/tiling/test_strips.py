@@ -1,4 +1,4 @@
-"""Images that do not fit in memory get the translation of the whole image."""
+"""Images that do not fit in memory are translated in strips, as if in one piece."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ from gan_nst.tiling import strips as scratch
 from gan_nst.tiling.segments import fuse_upsampling, run_with_statistics, stages
 from gan_nst.tiling.strips import Moments, Strips, passes, scratch_bytes
 
-# Every way in which a generator can be built, each at least once.
+# Every option of a generator at least once.
 KINDS = {
     "cyclegan": {"upsampling": "resize"},
     "as published": {"upsampling": "transposed"},
@@ -41,7 +41,7 @@ KINDS = {
 
 
 def generator(width=4, blocks=2, **spec):
-    """One whose parts all matter: weights keep activations near 1, including scales and shifts."""
+    """A generator whose parts all matter: the weights, including scales and shifts, keep activations near 1."""
     torch.manual_seed(0)
     network = build({"name": "resnet", "width": width, "blocks": blocks, **spec})
     for name, weight in network.named_parameters():
@@ -53,8 +53,8 @@ def generator(width=4, blocks=2, **spec):
 
 
 def landscape(height, width, seed=0, levels=256):
-    """A strong gradient from top to bottom, noise that grows from left to right: every part has statistics of its
-    own.
+    """A strong gradient from top to bottom, noise that grows from left to right: every part has its own
+    statistics.
     """
     rng = np.random.default_rng(seed)
     down, across = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
@@ -63,7 +63,7 @@ def landscape(height, width, seed=0, levels=256):
     return (values.clip(0, 1) * (levels - 1)).astype(dtype)
 
 
-def whole(network, precision="float32"):
+def in_one_piece(network, precision="float32"):
     return Translator(network, describe(), "cpu", precision)
 
 
@@ -76,11 +76,11 @@ def in_strips(network, rows, image, precision="float32", **options):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(168, 72), (131, 67), (90, 201)])
-def test_strips_give_the_result_of_the_whole_image(kind, size):
+def test_strips_give_the_result_of_one_piece(kind, size):
     network, image = generator(**KINDS[kind]), landscape(*size)
     parts = in_strips(network, 40, image)
     assert parts.fits(*size) == 0
-    expected = whole(network)(image).astype(int)
+    expected = in_one_piece(network)(image).astype(int)
     assert np.ptp(expected) > 100
     assert np.abs(parts(image) - expected).max() <= 1
 
@@ -90,7 +90,7 @@ def test_thin_images_can_be_translated_in_strips(size):
     network, image = generator(start_from="smoothed"), landscape(*size)
     parts = in_strips(network, 40, np.empty((16, 16, 3)))
     assert parts.fits(*size) == 0
-    assert np.abs(parts(image).astype(int) - whole(network)(image)).max() <= 1
+    assert np.abs(parts(image).astype(int) - in_one_piece(network)(image)).max() <= 1
 
 
 @pytest.mark.parametrize("rows", [29, 33, 38, 47, 61, 90])
@@ -99,7 +99,7 @@ def test_strips_may_be_of_any_height(rows):
     parts = in_strips(network, rows, image)
     heights = set(_heights(network, image, parts.memory))
     assert any(152 % height for height in heights)
-    assert np.abs(parts(image).astype(int) - whole(network)(image)).max() <= 1
+    assert np.abs(parts(image).astype(int) - in_one_piece(network)(image)).max() <= 1
 
 
 def _heights(network, image, memory):
@@ -109,28 +109,28 @@ def _heights(network, image, memory):
 
 def test_the_published_width_works_in_strips():
     network, image = generator(width=64, blocks=9), landscape(104, 44)
-    assert np.abs(in_strips(network, 40, image)(image).astype(int) - whole(network)(image)).max() <= 1
+    assert np.abs(in_strips(network, 40, image)(image).astype(int) - in_one_piece(network)(image)).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [0, 17, 200])
 def test_images_of_one_colour_can_be_translated_in_strips(kind, value):
-    """Only rounding varies in them, which no norm may amplify."""
+    """They vary only by rounding, which no norm may amplify."""
     network, image = generator(**KINDS[kind]), np.full((131, 67, 3), value, np.uint8)
-    expected = whole(network)(image).astype(int)
+    expected = in_one_piece(network)(image).astype(int)
     assert np.abs(in_strips(network, 40, image)(image) - expected).max() <= 1
 
 
 def test_statistics_of_single_strips_would_be_visible():
     """The negative control: translating parts separately gives a very different image."""
     network, image = generator(), landscape(168, 72)
-    alone = np.concatenate([whole(network)(part) for part in np.split(image, 4)])
-    assert np.abs(alone.astype(int) - whole(network)(image)).max() > 30
+    alone = np.concatenate([in_one_piece(network)(part) for part in np.split(image, 4)])
+    assert np.abs(alone.astype(int) - in_one_piece(network)(image)).max() > 30
 
 
 def test_sixteen_bit_images_can_be_translated_in_strips():
     network, image = generator(), landscape(140, 60, levels=65536)
-    expected, found = whole(network)(image), in_strips(network, 40, image)(image)
+    expected, found = in_one_piece(network)(image), in_strips(network, 40, image)(image)
     assert found.dtype == np.uint16
     assert np.abs(found.astype(int) - expected).max() <= 65535 * 1e-4
     assert len(np.unique(found)) > 2000
@@ -138,13 +138,13 @@ def test_sixteen_bit_images_can_be_translated_in_strips():
 
 def test_bfloat16_differs_by_its_own_rounding():
     network, image = generator(start_from="image"), landscape(140, 60)
-    exact = whole(network)(image).astype(int)
-    one, parts = whole(network, "bfloat16")(image), in_strips(network, 40, image, "bfloat16")(image)
+    exact = in_one_piece(network)(image).astype(int)
+    one, parts = in_one_piece(network, "bfloat16")(image), in_strips(network, 40, image, "bfloat16")(image)
     rounding = np.abs(one - exact).mean()
     assert 0 < np.abs(parts.astype(int) - one).mean() < 2 * rounding
 
 
-def test_given_statistics_apply_to_strips_like_to_the_whole():
+def test_given_statistics_apply_to_strips_like_to_one_piece():
     network, image = generator(), landscape(140, 60)
     asked = []
 
@@ -152,25 +152,25 @@ def test_given_statistics_apply_to_strips_like_to_the_whole():
         asked.append((name, mean, variance))
         return mean + 0.1, 2 * variance
 
-    expected = whole(network).translate([image], darker)[0].astype(int)
+    expected = in_one_piece(network).translate([image], darker)[0].astype(int)
     of_whole, asked = asked, []
     found = in_strips(network, 40, image).translate([image], darker)[0]
     assert np.abs(found - expected).max() <= 1
-    assert np.abs(expected - whole(network)(image)).max() > 5
+    assert np.abs(expected - in_one_piece(network)(image)).max() > 5
     for (name, mean, variance), (other, *theirs) in zip(asked, of_whole, strict=True):
         assert name == other
         torch.testing.assert_close(mean, theirs[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(variance, theirs[1], rtol=1e-4, atol=1e-6)
 
 
-def test_returning_the_own_statistics_changes_nothing():
+def test_returning_the_statistics_unchanged_has_no_effect():
     network = generator()
     x = torch.rand(2, 3, 24, 32) * 2 - 1
     torch.testing.assert_close(run_with_statistics(network, x, lambda _, *own: own), network(x))
 
 
 @pytest.mark.parametrize("offset", [0, 1000])
-def test_moments_of_strips_are_those_of_the_whole(offset):
+def test_moments_of_strips_are_those_of_one_piece(offset):
     x = torch.randn(1, 5, 37, 11, dtype=torch.float64) * torch.arange(1, 6)[:, None, None] + offset
     x += torch.linspace(-3, 3, 37, dtype=torch.float64)[:, None]
     moments = Moments()
@@ -261,7 +261,7 @@ def test_batches_fit_in_memory(monkeypatch):
         memory=in_strips(network, 40 * 2.5, images[0]).memory,
     )
     assert translator.fits(40, 48) == 2
-    expected, sizes = [whole(network)(image) for image in images], []
+    expected, sizes = [in_one_piece(network)(image) for image in images], []
     monkeypatch.setattr(translator.generator, "forward", _counting(translator.generator.forward, sizes))
     np.testing.assert_array_equal(translator.translate(images), expected)
     assert sizes == [2, 2, 1]
@@ -287,11 +287,11 @@ def published(pretrained_weights, tmp_path_factory):
 
 
 def test_a_published_generator_on_a_photograph(published, test_data):
-    """Shows, with pytest's -s, what bfloat16 costs."""
+    """Prints the error of bfloat16 (run pytest with -s)."""
     image = read_image(sorted((test_data / "photo2hayao" / "testA").iterdir())[0])
-    expected = whole(published)(image).astype(int)
+    expected = in_one_piece(published)(image).astype(int)
     exact = np.abs(in_strips(published, 60, image)(image) - expected)
-    half = whole(published, "bfloat16")(image).astype(int)
+    half = in_one_piece(published, "bfloat16")(image).astype(int)
     differences = {
         "strips": exact,
         "bfloat16": np.abs(half - expected),
@@ -309,7 +309,7 @@ def test_a_published_generator_on_a_photograph(published, test_data):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 @pytest.mark.parametrize("kind", KINDS)
-def test_strips_give_the_result_of_the_whole_image_on_a_gpu(kind):
+def test_strips_give_the_result_of_one_piece_on_a_gpu(kind):
     network, image = generator(**KINDS[kind]), landscape(168, 72)
     memory = in_strips(network, 40, image).memory
     parts = Translator(network, describe(), "cuda", "float32", memory=memory)

@@ -1,4 +1,4 @@
-"""Gradient shares against a naive computation, and that computing them leaves no trace."""
+"""Gradient shares against a naive computation, and that computing them has no side effects."""
 
 import copy
 
@@ -42,7 +42,7 @@ def test_shares_are_those_of_each_terms_own_backward_pass(method, batch):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_run_is_not_touched(method, batch):
+def test_the_run_is_not_affected(method, batch):
     before, keys, state = copy.deepcopy(method.state_dict()), set(batch), torch.get_rng_state()
     gradient_shares(method, 0, batch, "float32", CPU)
     assert set(batch) == keys

@@ -1,4 +1,4 @@
-"""training.on_nonfinite: what is reported about skipped steps, by which process, and when they are too many."""
+"""training.on_nonfinite: what is reported about skipped steps, by which process, and when there are too many."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def to_nan(loss):
 
 
 def with_nan(loss):
-    """Its gradient stays finite, so that the averaged gradient reveals nothing to the other processes."""
+    """The gradient remains finite, so that the averaged gradient reveals nothing to the other processes."""
     return loss + NAN
 
 
@@ -96,7 +96,7 @@ def test_too_many_skipped_steps_end_the_run(tmp_path, log_every, caplog):
 
 
 def test_too_many_skipped_steps_end_the_run_at_a_report_without_one(tmp_path):
-    """Nine of nine are too few to judge, but still count when the tenth step is sound."""
+    """Nine of nine are too few to decide, but count once the tenth step is fine."""
     with pytest.raises(TrainingError, match="9 of the last 10 steps were skipped"):
         skipping(tmp_path, set(range(9)), log_every=9).run(10)
 
@@ -108,19 +108,22 @@ def test_half_of_the_steps_may_be_skipped(tmp_path, log_every):
 
 def test_a_run_that_skips_resumes_bit_exactly(tmp_path):
     bad = {3, 7, 12}
-    whole, first = skipping(tmp_path / "whole", bad), skipping(tmp_path / "first", bad, checkpoint_every=8)
-    for trainer, until in ((whole, 20), (first, 8)):
+    uninterrupted, first = (
+        skipping(tmp_path / "uninterrupted", bad),
+        skipping(tmp_path / "first", bad, checkpoint_every=8),
+    )
+    for trainer, until in ((uninterrupted, 20), (first, 8)):
         torch.manual_seed(1)
         trainer.run(until)
     second = skipping(tmp_path / "second", bad)
     second.restore(checkpoint.load_newest(tmp_path / "first" / "checkpoints")[1])
     second.run(20)
-    for mine, expected in zip(second.method.parameters(), whole.method.parameters(), strict=True):
+    for mine, expected in zip(second.method.parameters(), uninterrupted.method.parameters(), strict=True):
         assert torch.equal(mine, expected)
     sound = make_trainer(tmp_path / "sound")
     torch.manual_seed(1)
     sound.run(20)
-    assert not torch.equal(next(sound.method.parameters()), next(whole.method.parameters()))
+    assert not torch.equal(next(sound.method.parameters()), next(uninterrupted.method.parameters()))
 
 
 def test_the_message_names_a_few_images_and_what_to_do(tmp_path):

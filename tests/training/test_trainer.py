@@ -1,4 +1,4 @@
-"""The loop: a value that is not finite never reaches the weights; averages, clipping and several processes."""
+"""The training loop: non-finite values never reach the weights; averages, clipping and several processes."""
 
 import copy
 import json
@@ -55,8 +55,11 @@ def test_the_toy_learns(tmp_path):
 
 
 def test_resume_continues_the_random_draws_of_the_losses(tmp_path):
-    whole, first = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "first", checkpoint_every=5)
-    for trainer, until in ((whole, 12), (first, 5)):
+    uninterrupted, first = (
+        make_trainer(tmp_path / "uninterrupted"),
+        make_trainer(tmp_path / "first", checkpoint_every=5),
+    )
+    for trainer, until in ((uninterrupted, 12), (first, 5)):
         torch.manual_seed(1)
         trainer.run(until)
     from gan_nst.training import checkpoint
@@ -65,10 +68,12 @@ def test_resume_continues_the_random_draws_of_the_losses(tmp_path):
     exact, careless = (make_trainer(tmp_path / name) for name in ("exact", "careless"))
     exact.restore(copy.deepcopy(payload))
     exact.run(12)
-    assert torch.equal(whole.method.generators["ab"].weight, exact.method.generators["ab"].weight)
+    assert torch.equal(uninterrupted.method.generators["ab"].weight, exact.method.generators["ab"].weight)
     careless.restore({**payload, "random": [{"cpu": torch.Generator().manual_seed(9).get_state()}]})
     careless.run(12)
-    assert not torch.equal(whole.method.generators["ab"].weight, careless.method.generators["ab"].weight)
+    assert not torch.equal(
+        uninterrupted.method.generators["ab"].weight, careless.method.generators["ab"].weight
+    )
 
 
 def test_ema_is_the_written_out_average():
@@ -192,7 +197,7 @@ def _one_of_two(rank, tmp_path):
 @pytest.mark.parametrize(
     ("failure", "message", "saved"),
     [
-        (KeyError("unforeseen"), "unforeseen", 0),  # as a kill: nothing is saved then
+        (KeyError("unforeseen"), "unforeseen", 0),  # like a kill: nothing is saved
         (
             DataError("b/7.png: no such file"),
             "b/7.png: no such file; step 7 is saved, resume with: .*--resume",
@@ -201,16 +206,19 @@ def _one_of_two(rank, tmp_path):
     ],
     ids=["killed before a checkpoint was due", "no more images"],
 )
-def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path, failure, message, saved):
+def test_a_run_resumes_from_its_start_or_from_where_loading_failed(tmp_path, failure, message, saved):
     def breaks(step):
         for number, found in enumerate(batches(step), step):
             if number == 7:
                 raise failure
             yield found
 
-    whole, broken = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "broken", stream=breaks)
+    uninterrupted, broken = (
+        make_trainer(tmp_path / "uninterrupted"),
+        make_trainer(tmp_path / "broken", stream=breaks),
+    )
     torch.manual_seed(1)
-    whole.run(12)
+    uninterrupted.run(12)
     torch.manual_seed(1)
     with pytest.raises(type(failure), match=message):
         broken.run(12)
@@ -218,7 +226,7 @@ def test_a_run_resumes_from_its_very_start_or_from_where_images_failed(tmp_path,
     resumed.restore(checkpoint.load_newest(tmp_path / "broken" / "checkpoints")[1])
     assert resumed.step == saved
     resumed.run(12)
-    assert same_values(resumed.method.state_dict(), whole.method.state_dict())
+    assert same_values(resumed.method.state_dict(), uninterrupted.method.state_dict())
 
 
 def changed(payload, path, value):
