@@ -77,8 +77,8 @@ class Visitor:
 
     def results(self, *uploads, **options):
         """Returns the files that uploads are translated to: (name, bytes)."""
-        well, output = self.translate(*uploads, **options)
-        assert well, output
+        succeeded, output = self.translate(*uploads, **options)
+        assert succeeded, output
         files = output["data"][3]["value"]
         return [
             (file["orig_name"], self.http.get(f"gradio_api/file={file['path']}").content) for file in files

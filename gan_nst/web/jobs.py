@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -78,9 +79,9 @@ def _find(folder: Path) -> Iterator[Path]:
 
 
 def _choices(path: Path) -> list[Choice]:
-    """Returns what a source translates. A folder photo2cartoon in its path says what its domains are called."""
+    """Returns what a source translates. The last folder like photo2cartoon in its path names its domains."""
     title = "/".join(path.absolute().parts[-2 if path.is_file() else -3 :])
-    pair = re.search(r"/([^\W\d_]+)2([^\W\d_]+)/", f"{path.absolute().as_posix()}/")
+    pair = re.search(r".*/([^\W\d_]+)2([^\W\d_]+)/", f"{path.absolute().as_posix()}/")
     names = dict(zip("ab", pair.groups(), strict=True)) if pair else {}
     choices = []
     for direction in list_directions(path):
@@ -131,8 +132,9 @@ class Jobs:
         nobody looked at and what cancelled jobs left.
         """
         for folder in self.folder.iterdir():
-            if folder.stat().st_mtime < time.time() - age:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # an upload's temporary file, renamed by now
+                if folder.stat().st_mtime < time.time() - age:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _translate(self, translator: Translator, upload: Path, options: TranslateOptions) -> Result:
         folder = self.folder / secrets.token_hex(8)
@@ -160,15 +162,12 @@ def preview(photo: Photo) -> Image.Image:
 
 
 def archive(results: Sequence[Result]) -> Path:
-    """Writes a ZIP file of all results and returns its path. Equal names get a number in front.
+    """Writes a ZIP file of all results, uncompressed as images are compressed already, and returns its path.
 
-    Raises DataError if it cannot be written.
+    Equal names get a number in front. Raises DataError if the file cannot be written.
     """
     path = results[0].file.with_name("all.zip")
-    with (
-        writing(Path(path.name), DataError),
-        zipfile.ZipFile(path, "w") as file,
-    ):  # images are compressed already
+    with writing(Path(path.name), DataError), zipfile.ZipFile(path, "w") as file:
         for number, result in enumerate(results, 1):
             name = result.file.name
             while name in file.namelist():

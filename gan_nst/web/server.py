@@ -137,9 +137,9 @@ async def _own_requests_only(host: str, request: Any, call_next: Any) -> Any:
             raise ValueError("by another name of this machine")
         if origin is not None and urlsplit(origin).netloc != asked.netloc:
             raise ValueError("from another site")
-        if "://" in asked.path:
+        if "://" in request.scope["path"]:
             raise ValueError("for a web address")
-        if request.method == "POST" and asked.path != "/gradio_api/upload":
+        if request.method == "POST" and request.scope["path"] != "/gradio_api/upload":
             json.loads(await request.body() or b"{}", object_hook=_check_path)
     except (ValueError, OSError, RuntimeError):
         return PlainTextResponse("not a request of this page, or not an uploaded file\n", 403)

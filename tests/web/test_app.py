@@ -214,8 +214,8 @@ def test_an_unknown_run_is_refused(visitor, generators, images, tmp_path, number
     (upload,) = visitor.upload(images / "plain.png")
     answer = visitor.join("translate", [as_file(upload)], number, 1, "none", 1, "png")
     if answer.status_code == 200:
-        well, output = visitor.outcome()
-        assert not well
+        succeeded, output = visitor.outcome()
+        assert not succeeded
         assert "\n" not in output["error"]
         given = str(number)  # of paths, an error may quote this one only
         assert "/" not in output["error"].replace(given, "")
@@ -238,8 +238,8 @@ def test_an_unknown_run_is_refused(visitor, generators, images, tmp_path, number
 )
 def test_options_that_the_page_does_not_show_are_refused(visitor, images, options):
     (upload,) = visitor.upload(images / "plain.png")
-    well, output = visitor.translate(upload, **options)
-    assert not well
+    succeeded, output = visitor.translate(upload, **options)
+    assert not succeeded
     assert "Traceback" not in str(output)
     assert visitor.results(upload)
 
@@ -261,14 +261,14 @@ def test_a_file_named_to_another_function_is_not_opened(visitor):
 
 
 def test_too_many_images_or_pixels_or_no_image_is_one_line(visitor, images):
-    well, output = visitor.translate()
-    assert (well, output["error"]) == (False, "no image yet; drop one first")
+    succeeded, output = visitor.translate()
+    assert (succeeded, output["error"]) == (False, "no image yet; drop one first")
     (upload,) = visitor.upload(images / "plain.png")
-    well, output = visitor.translate(*[upload] * 21)
-    assert (well, output["error"]) == (False, "21 images; translate at most 20 at a time")
+    succeeded, output = visitor.translate(*[upload] * 21)
+    assert (succeeded, output["error"]) == (False, "21 images; translate at most 20 at a time")
     (upload,) = visitor.upload(("wide.png", png(np.zeros((100, 201, 3), np.uint8))))
-    well, output = visitor.translate(upload)
-    assert not well
+    succeeded, output = visitor.translate(upload)
+    assert not succeeded
     assert output["error"].startswith("wide.png: ")
     assert "\n" not in output["error"]
 
@@ -276,13 +276,13 @@ def test_too_many_images_or_pixels_or_no_image_is_one_line(visitor, images):
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(100)])
 def test_a_broken_image_is_one_line_and_the_others_are_translated(visitor, images, content):
     broken, good = visitor.upload(("broken.png", content), images / "plain.png")
-    well, output = visitor.translate(broken)
-    assert not well
+    succeeded, output = visitor.translate(broken)
+    assert not succeeded
     assert output["error"].startswith("broken.png: ")
     assert "\n" not in output["error"]
     assert "Traceback" not in output["error"]
-    well, output = visitor.translate(broken, good)
-    assert well
+    succeeded, output = visitor.translate(broken, good)
+    assert succeeded
     assert "1 image translated" in output["data"][0]
     assert "not translated: broken.png" in output["data"][0]
     assert len(output["data"][3]["value"]) == 1
@@ -290,8 +290,8 @@ def test_a_broken_image_is_one_line_and_the_others_are_translated(visitor, image
 
 def test_a_file_name_is_never_markup_or_a_path(visitor, images):
     (upload,) = visitor.upload(("../../<img src=x onerror=alert(1)>.png", b"no image"))
-    well, output = visitor.translate(upload)
-    assert not well
+    succeeded, output = visitor.translate(upload)
+    assert not succeeded
     assert "<" not in output["error"]
     assert ".." not in output["error"]
 
@@ -341,6 +341,7 @@ def test_a_missing_generator_reveals_no_folder(visitor, images, tmp_path, caplog
 
 
 def test_runs_and_generators_in_a_folder_are_found_newest_first(tmp_path, images, caplog):
+    tmp_path = tmp_path / "not2these"
     runs = tmp_path / "runs" / "horse2zebra" / "cyclegan"
     for stamp in ("20240101-000000", "20250101-000000"):
         (runs / stamp / "checkpoints").mkdir(parents=True)
@@ -351,7 +352,7 @@ def test_runs_and_generators_in_a_folder_are_found_newest_first(tmp_path, images
     single = write_generator(tmp_path / "runs" / "other.safetensors")
     choices = find_choices([tmp_path / "runs", single, runs / "20240101-000000"])
     assert choices == [
-        Choice(single, "ab", "runs/other.safetensors: a to b"),
+        Choice(single, "ab", "runs/other.safetensors: not to these"),
         *(
             Choice(runs / stamp, direction, f"horse2zebra/cyclegan/{stamp}: {label}")
             for stamp in ("20250101-000000", "20240101-000000")
@@ -447,15 +448,15 @@ def test_a_full_disk_is_one_line(generators, images, monkeypatch):
         uploads = visitor.upload(images / "plain.png", images / "turned.jpg")
         with monkeypatch.context() as full:
             full.setattr("PIL.Image.Image.save", fail)
-            well, output = visitor.translate(uploads[0])
-            assert not well
+            succeeded, output = visitor.translate(uploads[0])
+            assert not succeeded
             assert output["error"].startswith(
                 "plain.png: could not be written (No space left on device); free"
             )
         with monkeypatch.context() as full:
             full.setattr(zipfile.ZipFile, "write", fail)
-            well, output = visitor.translate(*uploads)
-            assert well
+            succeeded, output = visitor.translate(*uploads)
+            assert succeeded
             assert "all.zip: could not be written (No space left on device); free" in output["data"][0]
             assert len(output["data"][3]["value"]) == 2
         assert visitor.results(uploads[0])
@@ -477,8 +478,8 @@ def test_old_uploads_and_results_are_deleted(generators, images, monkeypatch):
     monkeypatch.setattr(page_module, "KEPT", 1)  # seconds
     with visiting(find_choices(generators), LIMITS) as visitor:
         (upload,) = visitor.upload(images / "plain.png")
-        well, _ = visitor.translate(upload)
-        assert well
+        succeeded, _ = visitor.translate(upload)
+        assert succeeded
         deadline = time.monotonic() + 20
         while list(Path(upload).parents[1].rglob("plain.png")):
             assert time.monotonic() < deadline
