@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 
 def outside(page):
-    """Returns what a page would run, or load from elsewhere."""
+    """Returns what a page would execute, or load from other servers."""
     found = [
         tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "base", "form")
     ]

@@ -1,4 +1,4 @@
-"""Hostile folders and names: links that lead out, names that are markup or options, archives."""
+"""Hostile folders and names: links that lead outside, names that are markup or options, archives."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def link_cases() -> Iterator[Case]:
 
 
 def name_cases() -> Iterator[Case]:
-    odd = {
+    names = {
         "lines": "a\nb\r\nc",
         "escapes": "\x1b[2J\x1b]0;x\x07",
         "option": "-rf",
@@ -92,9 +92,9 @@ def name_cases() -> Iterator[Case]:
         "shell": "$(touch x);`touch x`",
         "format": "%s{0}{x!r}",
         "long": "x" * 240,
-        "dots": "a...",  # names that begin with a dot are hidden, and left out
+        "dots": "a...",  # names that begin with a dot are hidden, and skipped
     }
-    for what, name in odd.items():
+    for what, name in names.items():
 
         def rename(work: Path, name: str = name) -> None:
             (work / "photos" / "0.png").rename(work / "photos" / f"{name}.png")
@@ -136,7 +136,7 @@ def name_cases() -> Iterator[Case]:
 
 
 def archive_cases() -> Iterator[Case]:
-    """What `gan-nst data get` must not unpack."""
+    """Archives that `gan-nst data get` must not unpack."""
     for name, content in hostile_archives():
         file = f"archives/{name}"
         run = cli("data", "get", file, "--into", "got")

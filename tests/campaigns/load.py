@@ -2,7 +2,7 @@
 
 The listing, the stamps and the images are faked where the system is asked for them; all that is kept of them is real.
 Memory is what Python and NumPy allocate, counted exactly (tracemalloc, which makes the stages several times slower).
-The last line has the bytes that each file takes; the exit code is 1 when they are more than the design says.
+The last line has the bytes that each file takes; the exit code is 1 if they exceed the bound.
 """
 
 import json

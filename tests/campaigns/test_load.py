@@ -1,4 +1,4 @@
-"""What a training holds of its files grows with them as slowly as the design says; a long run can be read."""
+"""Memory grows with the number of training files within the design's bound; the logs of a long run can be read."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""Measures what a week-long run logs and how soon it is read: python tests/campaigns/week.py [LINES]
+"""Measures the logs of a week-long run and how quickly they are read: python tests/campaigns/week.py [LINES]
 
-The last line says whether all of it was there; the exit code is 1 where it was not, or reading took over a minute.
+The last line reports whether everything was read; the exit code is 1 if not, or if reading took over a minute.
 """
 
 import math
@@ -50,7 +50,7 @@ def write(run: Path, lines: int) -> None:
 
 
 def read_events(run: Path) -> tuple[int, int]:
-    """How many steps of a value TensorBoard finds there, and how many grids."""
+    """How many steps of a value and how many grids TensorBoard finds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(run), {"scalars": 0, "images": 0})

@@ -29,7 +29,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A whole benchmark at toy sizes, run where the project's experiments are, and its file."""
+    """A complete benchmark at toy sizes, run where the project's experiments are, and its file."""
     file = tmp_path_factory.mktemp("bench") / "bench.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""`gan-nst data check` finds what would go wrong in a training, before it starts."""
+"""`gan-nst data check` finds problems before training starts."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from gan_nst.runs.settings import load_settings
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A sound data set: 8 images per domain, 3 each for validation and test."""
+    """A valid data set: 8 images per domain, 3 each for validation and test."""
     monkeypatch.setattr(data_check, "FEW", 4)
     for number, split in enumerate(("trainA", "trainB", "valA", "valB", "testA", "testB")):
         for index in range(8 if split.startswith("train") else 3):
@@ -143,9 +143,9 @@ def test_advice(gan_nst, data, monkeypatch):
     write_image(np.full((40, 40, 3), 9, np.uint8), data / "trainA" / "flat.png")
     write_image(noise(40, 200, seed=5), data / "trainA" / "long.png")
     write_image(noise(40, 40, seed=77), data / "testA" / "alone.png")
-    write_image(noise(40, 40, seed=78), data.parent / "elsewhere.png")
+    write_image(noise(40, 40, seed=78), data.parent / "outside.png")
     (data / "valA" / "0.png").unlink()
-    (data / "valA" / "0.png").symlink_to(data.parent / "elsewhere.png")
+    (data / "valA" / "0.png").symlink_to(data.parent / "outside.png")
     code, _, result = check(gan_nst, data)
     assert code == 0, result["wrong"]
     expected = [
@@ -249,7 +249,7 @@ def test_training_refuses_an_unreadable_folder(gan_nst, data):
 
 def test_files_without_an_image_extension_are_counted(gan_nst, data):
     others = ["trainA/1.heic", "trainA/sub/2.HEIC", "trainA/notes.txt", "trainA/README", "valB/.DS_Store"]
-    others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "beside.txt"]
+    others += ["testB/x.\x1b[2J", *(f"testA/{number}.{number}" for number in range(8)), "other.txt"]
     for name in others:
         (data / name).parent.mkdir(exist_ok=True)
         (data / name).touch()
@@ -331,7 +331,7 @@ def test_a_folder_of_any_name_is_checked(gan_nst, data, name, plain):
 
 @pytest.mark.parametrize("name", ["/", "..", "."])
 def test_a_folder_without_a_name_is_checked(gan_nst, data, monkeypatch, name):
-    """Another folder stands in for it, so that not all of this machine's images are opened."""
+    """Uses another folder in its place, so that not all images of this machine are opened."""
     monkeypatch.setattr("gan_nst.commands.data_check.all_images", lambda folder: all_images(data / "trainA"))
     code, out, err = gan_nst("data", "check", name, "--crop-size", 32)
     assert (code, err) == (0, "")
@@ -353,7 +353,7 @@ def test_the_settings_of_a_domain_apply(gan_nst, datasets):
     result = json.loads(Path("x.json").read_text())
     settings, _, _ = load_settings(Path("experiments/photo2cartoon/cyclegan.yaml"), [])
     assert (result["crop_size"], result["folder"]) == (settings.data.crop_size, "datasets/photo2cartoon")
-    assert (code, err) == (1, ""), out  # the suite's images are smaller than that
+    assert (code, err) == (1, ""), out  # the test suite's images are smaller
 
 
 def test_mistakes_are_reported_in_one_line(gan_nst, data, tmp_path):

@@ -1,4 +1,4 @@
-"""`gan-nst data smooth`, `gan-nst data frames` and `gan-nst import`, as they are typed."""
+"""`gan-nst data smooth`, `gan-nst data frames` and `gan-nst import` on the command line."""
 
 import json
 
@@ -16,7 +16,7 @@ from gan_nst.inference.exported import load_exported
 from gan_nst.networks import build
 
 
-def test_smooth_writes_the_tree_at_the_asked_size(gan_nst, datasets, tmp_path):
+def test_smooth_writes_the_tree_at_the_requested_size(gan_nst, datasets, tmp_path):
     folder = datasets / "photo2cartoon" / "trainB"
     code, out, err = gan_nst("data", "smooth", folder, tmp_path / "out", "--size", 24)
     assert code == 0, err
@@ -93,9 +93,9 @@ def test_import_takes_its_options(gan_nst, datasets, tmp_path):
     network = cyclegan_file(tmp_path / "latest_net_G_B.pth")
     out = tmp_path / "out.safetensors"
     options = ["--load-size", 64, "--crop-size", 48, "--resize", "none", "--licence", "CC BY"]
-    code, told, err = gan_nst("import", tmp_path / "latest_net_G_B.pth", out, *options)
+    code, printed, err = gan_nst("import", tmp_path / "latest_net_G_B.pth", out, *options)
     assert code == 0, err
-    assert f"gan-nst translate {out}" in told
+    assert f"gan-nst translate {out}" in printed
     generator, description = load_exported(out)
     assert description.translation == "ba"
     assert json.loads(description.training_scale.model_dump_json()) == {
@@ -114,10 +114,8 @@ def test_import_takes_its_options(gan_nst, datasets, tmp_path):
     assert (code, load_exported(tmp_path / "ab.safetensors")[1].translation) == (0, "ab"), err
 
 
-@pytest.mark.parametrize("odd", [torch.ones(64, 3, 7, 7).to_sparse(), torch.ones(64, 3, 7, 7) * 1j])
-def test_import_refuses_odd_tensors_in_one_line(gan_nst, tmp_path, odd):
-    torch.save({"conv01_1.weight": odd}, tmp_path / "odd.pth")
-    one_line(
-        gan_nst("import", tmp_path / "odd.pth", tmp_path / "out.safetensors"), "odd.pth", "conv01_1.weight"
-    )
+@pytest.mark.parametrize("unsupported", [torch.ones(64, 3, 7, 7).to_sparse(), torch.ones(64, 3, 7, 7) * 1j])
+def test_import_refuses_unsupported_tensors_in_one_line(gan_nst, tmp_path, unsupported):
+    torch.save({"conv01_1.weight": unsupported}, tmp_path / "x.pth")
+    one_line(gan_nst("import", tmp_path / "x.pth", tmp_path / "out.safetensors"), "x.pth", "conv01_1.weight")
     assert not (tmp_path / "out.safetensors").exists()

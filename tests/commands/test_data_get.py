@@ -351,7 +351,7 @@ def test_ctrl_c_keeps_what_was_received(gan_nst, site, in_project, monkeypatch):
 
 
 @contextlib.contextmanager
-def served_elsewhere(folder, speed):
+def served_separately(folder, speed):
     """The address of the pets on a server in its own process, so that this one has no threads when it forks."""
     (folder / "served").write_bytes(PETS)
     command = [sys.executable, helpers_server.__file__, folder / "served", str(speed)]
@@ -368,10 +368,10 @@ def die_at(number, address):
     left = [number]
 
     def hook(event, arguments):
-        elsewhere = (
+        outside = (
             event == "open" and os.path.isabs(str(arguments[0])) and str(Path.cwd()) not in str(arguments[0])
         )
-        if event in CHANGES and not elsewhere:
+        if event in CHANGES and not outside:
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -382,7 +382,7 @@ def die_at(number, address):
 
 def test_killed_anywhere_the_same_command_resumes(in_project, tmp_path_factory):
     """Before each change of a file: the set is complete or absent, and nothing remains of the first attempt."""
-    with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), 0) as address:
+    with served_separately(tmp_path_factory.mktemp("server"), 0) as address:
         for number in range(1, 500):
             ending = Child(die_at, number, address).wait(60)
             found = {
@@ -406,7 +406,7 @@ def test_killed_anywhere_the_same_command_resumes(in_project, tmp_path_factory):
 
 def test_repeated_kills_do_not_prevent_progress(in_project, tmp_path_factory):
     sizes = [0]
-    with served_elsewhere(tmp_path_factory.mktemp("elsewhere"), len(PETS) / 2) as address:
+    with served_separately(tmp_path_factory.mktemp("server"), len(PETS) / 2) as address:
         for _ in range(20):
             child = Child(package.data_get, address)
             if (ending := child.wait(0.6)).problem is None:

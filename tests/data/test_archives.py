@@ -1,4 +1,4 @@
-"""Honest archives give all of their images, others are refused."""
+"""Valid archives yield all of their images; others are refused."""
 
 import bz2
 import errno
@@ -61,7 +61,7 @@ def take(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_honest_archives_give_their_images(take, kind):
+def test_valid_archives_yield_their_images(take, kind):
     files = data_set("some/where/") | {
         f"trainA/{'long ' * (18 if kind == 'ustar' else 40)}.png": image(7),
         "trainA/π 漢字.JPG": image(8),
@@ -70,7 +70,7 @@ def test_honest_archives_give_their_images(take, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz"])
-def test_odd_but_harmless_names(take, kind):
+def test_unusual_but_harmless_names(take, kind):
     names = [
         "2011-05-26 17:48:57.jpg",
         "a..b.png",
@@ -151,7 +151,7 @@ def test_modes_owners_and_times_are_not_restored(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_truncated_archive_gives_all_or_nothing(tmp_path, kind):
-    """A tar may lack the empty blocks at its end, which hold nothing."""
+    """A tar may lack the empty blocks at its end, which contain nothing."""
     files = data_set(count=1)
     data = KINDS[kind](files)
     given = 0
@@ -171,12 +171,12 @@ def test_a_truncated_archive_gives_all_or_nothing(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "tar", "gz", "xz"])
 def test_a_damaged_archive_gives_its_images_or_a_refusal(tmp_path, kind):
-    """Any other exception, or a file elsewhere, is a defect. Zip and gzip also detect changed images."""
+    """Any other exception, or a file outside the folder, is a defect. Zip and gzip also detect changed images."""
     files = data_set(count=1)
-    whole = np.frombuffer(KINDS[kind](files), np.uint8)
+    intact = np.frombuffer(KINDS[kind](files), np.uint8)
     rng = np.random.default_rng(0)
     for number in range(150):
-        data = whole.copy()
+        data = intact.copy()
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             data[place] = rng.choice([0, 255, 0x2E, 0x2F, data[place] ^ (1 << rng.integers(8))])
         (tmp_path / "archive").write_bytes(data.tobytes())

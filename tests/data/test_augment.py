@@ -39,7 +39,7 @@ def test_a_crop_is_a_part_of_the_image_as_it_is():
 
 
 def even(values, count):
-    """Whether values fall evenly on range(count), to 5 deviations of each share."""
+    """Returns whether values are uniform on range(count), within 5 deviations of each share."""
     shares = np.bincount(values, minlength=count)
     assert len(shares) == count
     assert np.abs(shares - len(values) / count).max() < 5 * (len(values) / count) ** 0.5
@@ -56,7 +56,7 @@ def test_half_are_flipped(places):
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (1, 2)])
 def test_top_left_and_flip_do_not_depend_on_each_other(places, one, other):
-    """albumentations seeds every transform alike when told a seed: then the flip would tell the crop's place."""
+    """albumentations seeds all its transforms equally; the flip would then depend on the crop's place."""
     assert abs(np.corrcoef(places[one], places[other])[0, 1]) < 5 / DRAWS**0.5
     high_one, high_other = (
         places[k] > np.median(places[k]) if k < 2 else places[k] > 0 for k in (one, other)
@@ -125,7 +125,7 @@ def test_extra_augmentations_follow_the_crop_by_their_own_names():
     assert {place(plain(IMAGE, seed))[2] for seed in range(20)} == {False, True}
 
 
-def test_the_image_itself_is_left_as_it_is():
+def test_the_image_itself_is_not_modified():
     image = noise(40, 50)
     before = image.copy()
     augment = augmentation(augmentations=EXTRA)

@@ -1,4 +1,4 @@
-"""The cache: decodes once, follows its files, survives what interrupts it, and changes no pixel."""
+"""The cache decodes once, follows its files, survives interruptions and changes no pixel."""
 
 import fcntl
 import io
@@ -66,7 +66,7 @@ def same(images, files, settings):
 
 
 def touch(path, image):
-    """Replaces an image, surely with another time than before."""
+    """Replaces an image, with a modification time that certainly differs."""
     before = path.stat().st_mtime_ns
     write_image(image, path)
     os.utime(path, ns=(before, before + 1_000_000))
@@ -148,7 +148,7 @@ def test_two_splits_of_one_folder_do_not_evict_each_other(files, settings, decod
     assert sorted(decoded) == [file.name for file in files]
 
 
-def test_images_open_while_the_cache_is_rebuilt_stay_as_they_were(files, settings):
+def test_open_images_do_not_change_while_the_cache_is_rebuilt(files, settings):
     images, _ = open_images(files, settings, "a")
     before = [images[index] for index in range(len(files))]
     touch(files[0], noise(40, 12, 7))
@@ -157,7 +157,7 @@ def test_images_open_while_the_cache_is_rebuilt_stay_as_they_were(files, setting
         np.testing.assert_array_equal(images[index], image)
 
 
-def test_another_size_has_a_cache_of_its_own(tmp_path, files, settings, decoded):
+def test_another_size_has_its_own_cache(tmp_path, files, settings, decoded):
     open_images(files, settings, "a")
     larger = tiny_settings(tmp_path, load_size=11)
     assert same(open_images(files, larger, "a")[0], files, larger)
@@ -230,11 +230,11 @@ def test_broken_files_are_listed_or_skipped(tmp_path, files, caplog, how):
         )
         assert all(str(file) in message for file in (files[1], files[3]))
         assert "\n" not in message
-        whole = [files[0], files[2], files[4]]
+        intact = [files[0], files[2], files[4]]
         caplog.clear()
         images, good = open_images(files, tiny_settings(tmp_path, cache=how, skip_broken=True), "domain a")
-        assert good == whole
-        assert same(images, whole, settings)
+        assert good == intact
+        assert same(images, intact, settings)
         assert len([m for m in caplog.messages if m.startswith("skipped: ")]) == 2
 
 
@@ -314,11 +314,11 @@ def test_a_full_disk_is_reported_and_the_space_given_back(
         images, good = open_images(files, settings, "a")
         assert images.cache is None
         assert good == files
-        told = f"(No space left on device); {remedy}; images are decoded at every access"
-        assert any(f"{folder}: the cache cannot be written {told}" in m for m in caplog.messages)
+        message = f"(No space left on device); {remedy}; images are decoded at every access"
+        assert any(f"{folder}: the cache cannot be written {message}" in m for m in caplog.messages)
     else:
-        told = re.escape(f"(No space left on device); {remedy}, or use data.cache=never")
-        with pytest.raises(DataError, match=told):
+        message = re.escape(f"(No space left on device); {remedy}, or use data.cache=never")
+        with pytest.raises(DataError, match=message):
             open_images(files, settings, "a")
     monkeypatch.undo()
     assert failed
@@ -396,7 +396,7 @@ def test_changing_an_image_changes_nothing_in_the_cache(files, settings):
 
 
 def test_a_broken_file_does_not_rebuild_the_cache(tmp_path, files, settings, decoded):
-    whole = files[0].read_bytes()
+    original = files[0].read_bytes()
     files[0].write_bytes(b"no image")
     lenient = settings.model_copy(update={"skip_broken": True})
     built = []
@@ -405,7 +405,7 @@ def test_a_broken_file_does_not_rebuild_the_cache(tmp_path, files, settings, dec
         built.append(data_file(tmp_path).stat())
     assert built[0] == built[1]
     assert len(decoded) == len(files) + 1  # the broken one is tried again
-    files[0].write_bytes(whole)
+    files[0].write_bytes(original)
     assert same(open_images(files, settings, "a")[0], files, settings)
 
 
@@ -433,7 +433,7 @@ def test_an_image_knows_its_file(tmp_path, files, how):
 
 
 def killed_after(images, files, settings):
-    """Leaves what a process leaves that is killed while it decodes."""
+    """Leaves the files that a process leaves when it is killed while decoding."""
     process = os.fork()
     if process == 0:
         try:
@@ -459,12 +459,12 @@ def test_a_killed_build_leaves_nothing_after_the_next_start(tmp_path, files, set
 
     if before:
         open_images(files[:before], settings, "a")
-    whole = left()
+    original = left()
     killed_after(2, files, settings)
     decoded.clear()
     if before:  # nothing needs decoding
         assert same(open_images(files[:before], settings, "a")[0], files[:before], settings)
-        assert left() == whole
+        assert left() == original
     assert same(open_images(files, settings, "a")[0], files, settings)
     assert len(decoded) == 5 - before
     assert sorted(path.suffix for path in (tmp_path / ".cache").iterdir()) == [".bin", ".lock"]
@@ -538,8 +538,8 @@ def test_a_file_that_changes_during_training_is_an_error_or_does_no_harm(files, 
     else:
         os.utime(files[2], ns=(5, 5))
     what = "vanished" if change == "vanish" else "changed"
-    told = rf"002\.png: {what} since this training began; restore it"
-    with pytest.raises(DataError, match=told) as caught:
+    message = rf"002\.png: {what} since this training began; restore it"
+    with pytest.raises(DataError, match=message) as caught:
         decoded[2]
     assert "\n" not in str(caught.value)
     np.testing.assert_array_equal(cached[2], before)
@@ -620,9 +620,9 @@ def test_data_behind_a_link_is_not_written_to(tmp_path, files, settings):
     path, outside = data_file(tmp_path), tmp_path / "outside"
     path.rename(outside)
     path.symlink_to(outside)
-    whole = outside.read_bytes()
+    original = outside.read_bytes()
     assert same(open_images(files, settings, "a")[0], files, settings)
-    assert outside.read_bytes() == whole
+    assert outside.read_bytes() == original
 
 
 @pytest.mark.parametrize(("make", "cached"), [(os.mkfifo, True), (os.mkdir, False)])
@@ -641,11 +641,11 @@ def test_damaged_entries_change_no_pixel(tmp_path, files, settings):
     path = data_file(tmp_path)
     written = read_entries(path)
     assert len(written) == 5
-    whole = path.read_bytes()
-    for place in range(5 * 10 * 12 * 3, len(whole), 3):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+    original = path.read_bytes()
+    for place in range(5 * 10 * 12 * 3, len(original), 3):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 1 << place % 8]) + original[place + 1 :])
         assert read_entries(path) in ({}, written), place
-        path.write_bytes(whole[:place])
+        path.write_bytes(original[:place])
         assert not read_entries(path), place
 
 

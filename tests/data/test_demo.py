@@ -1,4 +1,4 @@
-"""The demo world: the same for a seed, paired where it says so and nowhere else, and whole or not there."""
+"""The demo world: equal for equal seeds, paired only in the held-out splits, and complete or absent."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def flat(image):
 
 
 def explained(photograph, cartoon):
-    """The share of a photograph's variance that lies between the areas which a cartoon paints in one colour each."""
+    """The share of a photograph's variance between the areas that a cartoon paints in one colour each."""
     inside = flat(cartoon)
     _, area = np.unique(cartoon[inside].astype(int) @ [65536, 256, 1], return_inverse=True)
     values = cv2.blur(photograph, (3, 3))[inside].astype(float)
@@ -50,7 +50,7 @@ def likeness(folder, split):
 
 
 def matched(found):
-    """How much more alike the pairs of the same place are than all others."""
+    """How much more similar the pairs at equal positions are than all others."""
     return found.diagonal().mean() - found[~np.eye(len(found), dtype=bool)].mean()
 
 
@@ -99,7 +99,7 @@ def test_the_training_domains_show_different_scenes(world):
 
 
 def test_the_splits_show_different_scenes(world):
-    """No cartoon is another's but for noise: most flat areas differ."""
+    """No cartoon equals another up to noise: most flat areas differ."""
     cartoons = [
         read_image(p).astype(int) for s in ("train", "val", "test") for p in find_images(world / f"{s}B")
     ]
@@ -234,22 +234,22 @@ def test_other_users_may_read_it(tmp_path):
 
 
 def test_of_two_at_once_one_draws(tmp_path):
-    told = []
+    outcomes = []
 
     def draw():
         try:
             make_demo(tmp_path / "world", size=16, count=3, held_out=1)
-            told.append("drawn")
+            outcomes.append("drawn")
         except DataError as error:
-            told.append(str(error))
+            outcomes.append(str(error))
 
     threads = [Thread(target=draw) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told.count("drawn") == 1
-    assert sum("not empty" in line for line in told) == 2
+    assert outcomes.count("drawn") == 1
+    assert sum("not empty" in line for line in outcomes) == 2
     assert len(find_images(tmp_path / "world")) == 10
     assert os.listdir(tmp_path) == ["world"]
 

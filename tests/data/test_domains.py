@@ -48,7 +48,7 @@ def test_each_layout_is_found(tmp_path, layout):
 
 
 def test_two_folders_anywhere_are_enough(tmp_path):
-    paths = {key: fill(tmp_path / "elsewhere" / key, f"{key}.png") for key in ("a", "b", "test_a", "test_b")}
+    paths = {key: fill(tmp_path / "outside" / key, f"{key}.png") for key in ("a", "b", "test_a", "test_b")}
     found = locate(settings(tmp_path, held_out=0, **paths))
     assert names(found, "training") == {"a": ["a"], "b": ["b"]}
     assert names(found, "test") == {"a": ["test_a"], "b": ["test_b"]}
@@ -92,11 +92,11 @@ def test_adding_images_moves_none_to_another_split(unsplit):
 
 
 def test_the_split_depends_on_names_alone(unsplit, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    fill(elsewhere / "p", *numbered(200))
-    fill(elsewhere / "q", *numbered(150, ".webp"))
+    outside = tmp_path_factory.mktemp("outside")
+    fill(outside / "p", *numbered(200))
+    fill(outside / "q", *numbered(150, ".webp"))
     one = locate(settings(unsplit, held_out=0.2))
-    other = locate(settings(elsewhere, a=elsewhere / "p", b=elsewhere / "q", held_out=0.2))
+    other = locate(settings(outside, a=outside / "p", b=outside / "q", held_out=0.2))
     for split in ("training", "validation", "test"):
         assert names(one, split) == names(other, split)
 

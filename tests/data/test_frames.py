@@ -1,4 +1,4 @@
-"""A video becomes a domain: one frame a scene, no image twice, no black, no blends, no letters and no bars."""
+"""A video becomes a domain: one frame per scene, no duplicates, black frames, blends, titles or bars."""
 
 import re
 import sys
@@ -35,7 +35,7 @@ def shot(index, x=40, y=60):
     return world(index)[y : y + HEIGHT, x : x + WIDTH]
 
 
-def still(index, length=RATE):
+def static(index, length=RATE):
     return [shot(index)] * length
 
 
@@ -44,8 +44,8 @@ def dissolve(one, other, length):
     return [np.round(one + (other.astype(float) - one) * step).astype(np.uint8) for step in steps]
 
 
-def stills(*scenes, length=RATE):
-    return [image for index in scenes for image in still(index, length)]
+def statics(*scenes, length=RATE):
+    return [image for index in scenes for image in static(index, length)]
 
 
 def flat(colour, length=RATE):
@@ -66,12 +66,12 @@ def write_video(path, images, *, rate=RATE, **stream):
 
 
 def away(image, other):
-    """How far two images are apart, a root mean square of 255."""
+    """The root mean square difference of two images, of 255."""
     return np.sqrt(np.square(image.astype(float) - other).mean())
 
 
 def scene_of(path, count=12):
-    """The number of the scene that a frame shows; None when it is none of them as they stand."""
+    """The number of the scene that a frame shows; None if it is none of them unblended."""
     image = cv2.blur(read_image(path), (5, 5))  # codecs halve the resolution of colour
     distances = [away(image, cv2.blur(shot(index), (5, 5))) for index in range(count)]
     return int(np.argmin(distances)) if min(distances) < 5 else None
@@ -82,8 +82,8 @@ def time_of(path):
     return int(hours) * 3600 + int(minutes) * 60 + float(rest)
 
 
-def test_every_scene_gives_one_still_named_by_its_time(tmp_path):
-    video = write_video(tmp_path / "video.mp4", stills(*range(6)))
+def test_every_scene_gives_one_frame_named_by_its_time(tmp_path):
+    video = write_video(tmp_path / "video.mp4", statics(*range(6)))
     found = take_frames(video, tmp_path / "new" / "domain")
     assert found.scenes == len(found.kept) == 6
     assert found.seconds == pytest.approx(6, abs=0.05)
@@ -100,15 +100,15 @@ def test_every_scene_gives_one_still_named_by_its_time(tmp_path):
 
 
 @pytest.mark.parametrize(("every", "count"), [(1.0, 4), (2.0, 2), (4.0, 1)])
-def test_a_long_scene_gives_another_still_every_so_often(tmp_path, every, count):
+def test_a_long_scene_gives_another_frame_every_so_often(tmp_path, every, count):
     pan = [shot(0, x=n * 96 // 107) for n in range(107)]  # nearly 4.5 seconds
-    found = take_frames(write_video(tmp_path / "pan.mp4", pan + still(1, 11)), tmp_path / "out", every=every)
+    found = take_frames(write_video(tmp_path / "pan.mp4", pan + static(1, 11)), tmp_path / "out", every=every)
     assert found.scenes == 2
     assert len(found.kept) + found.near_duplicates == count + 1
     assert found.near_duplicates <= 1
 
 
-def test_the_still_is_taken_where_the_camera_rests(tmp_path):
+def test_the_frame_is_taken_where_the_camera_rests(tmp_path):
     move = [shot(0, x=4 * n) for n in range(12)]
     video = write_video(
         tmp_path / "video.mp4", move + [move[-1]] * 10 + [shot(0, x=44 + 4 * n) for n in range(12)]
@@ -117,29 +117,29 @@ def test_the_still_is_taken_where_the_camera_rests(tmp_path):
     assert 11 <= time_of(kept) * RATE <= 22
 
 
-def test_a_shot_that_returns_or_stands_still_is_kept_once(tmp_path):
-    video = still(0) + still(1) + still(0) + still(2, 5 * RATE) + still(1)
+def test_a_shot_that_returns_or_does_not_move_is_kept_once(tmp_path):
+    video = static(0) + static(1) + static(0) + static(2, 5 * RATE) + static(1)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out")
     assert [scene_of(path) for path in found.kept] == [0, 1, 2]
     assert found.scenes == 5
-    assert found.near_duplicates == 4  # 0 and 1 again, and the standing shot's second and third
+    assert found.near_duplicates == 4  # 0 and 1 again, and the second and third of the static shot
 
 
 @pytest.mark.parametrize("level", [255, 0])
 def test_a_flash_is_not_a_cut(tmp_path, level):
-    video = still(0) + flat(level, 2) + still(0)
+    video = static(0) + flat(level, 2) + static(0)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out", every=9)
     assert (found.scenes, len(found.kept), found.near_duplicates) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("length", [8, 24, 48])
 @pytest.mark.parametrize("way", ["dissolve", "through black"])
-def test_no_still_is_half_blended(tmp_path, length, way):
-    video = still(0)
+def test_no_frame_is_half_blended(tmp_path, length, way):
+    video = static(0)
     for index in (1, 2, 3):
         if way == "through black":
             video += dissolve(video[-1], flat(0)[0], length) + flat(0, 6)
-        video += dissolve(video[-1], shot(index), length) + still(index)
+        video += dissolve(video[-1], shot(index), length) + static(index)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out", every=0.5)
     assert [scene_of(path) for path in found.kept] == [0, 1, 2, 3]
     assert found.scenes == 4
@@ -147,7 +147,7 @@ def test_no_still_is_half_blended(tmp_path, length, way):
 
 
 def test_black_and_blank_are_dropped_and_are_no_scenes(tmp_path):
-    video = flat(0, 30) + still(0) + flat((30, 90, 200), 30) + still(1) + flat(255, 30)
+    video = flat(0, 30) + static(0) + flat((30, 90, 200), 30) + static(1) + flat(255, 30)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out")
     assert [scene_of(path) for path in found.kept] == [0, 1]
     assert (found.scenes, found.blank) == (2, 3)
@@ -167,7 +167,7 @@ def test_titles_and_rolling_credits_are_dropped(tmp_path):
     assert found.near_duplicates == found.blank == 0
 
 
-def test_black_that_stands_still_takes_no_scene_its_place(tmp_path):
+def test_a_black_scene_does_not_displace_others(tmp_path):
     video = [shot(0, x=3 * n) for n in range(24)]
     video += dissolve(video[-1], flat(0)[0], 8) + flat(0)
     found = take_frames(write_video(tmp_path / "video.mp4", video), tmp_path / "out", every=9)
@@ -226,7 +226,7 @@ def test_an_image_with_letters_in_it_is_not_credits():
     ("left", "top", "right", "bottom"), [(0, 24, 0, 24), (32, 0, 32, 0), (0, 20, 0, 26), (4, 0, 0, 0)]
 )
 def test_dark_bars_are_cropped(tmp_path, left, top, right, bottom):
-    images = stills(*range(4), length=12)
+    images = statics(*range(4), length=12)
     framed = [cv2.copyMakeBorder(p, top, bottom, left, right, cv2.BORDER_CONSTANT) for p in images]
     found = take_frames(write_video(tmp_path / "video.mp4", framed), tmp_path / "out", size=None)
     for cropped, bar in zip(found.bars, (left, top, right, bottom), strict=True):
@@ -248,7 +248,7 @@ def test_a_night_is_not_a_bar(tmp_path):
 @pytest.mark.parametrize("aspect", [Fraction(4, 3), Fraction(3, 4)])
 def test_pixels_become_square(tmp_path, aspect):
     wide, high = (round(WIDTH / aspect), HEIGHT) if aspect > 1 else (WIDTH, round(HEIGHT * aspect))
-    squeezed = [cv2.resize(p, (wide, high), interpolation=cv2.INTER_AREA) for p in still(0)]
+    squeezed = [cv2.resize(p, (wide, high), interpolation=cv2.INTER_AREA) for p in static(0)]
     found = take_frames(
         write_video(tmp_path / "video.mp4", squeezed, aspect=aspect), tmp_path / "out", size=None
     )
@@ -257,9 +257,9 @@ def test_pixels_become_square(tmp_path, aspect):
 
 
 @pytest.mark.parametrize("turned", [90, -90, 180])
-def test_a_video_is_turned_as_it_says(tmp_path, turned):
+def test_a_video_is_rotated_by_its_tag(tmp_path, turned):
     video = write_video(
-        tmp_path / "video.mp4", [np.rot90(p, -turned // 90).copy() for p in still(0)], turn=turned
+        tmp_path / "video.mp4", [np.rot90(p, -turned // 90).copy() for p in static(0)], turn=turned
     )
     assert scene_of(take_frames(video, tmp_path / "out").kept[0]) == 0
 
@@ -268,12 +268,12 @@ def test_a_video_is_turned_as_it_says(tmp_path, turned):
     ("size", "shape"), [(48, (48, 64)), (96, (96, 128)), (500, (96, 128)), (None, (96, 128))]
 )
 def test_the_shorter_side_has_the_size_and_nothing_is_enlarged(tmp_path, size, shape):
-    found = take_frames(write_video(tmp_path / "video.mp4", still(0)), tmp_path / "out", size=size)
+    found = take_frames(write_video(tmp_path / "video.mp4", static(0)), tmp_path / "out", size=size)
     assert read_image(found.kept[0]).shape[:2] == found.shape == shape
 
 
-def test_colours_come_out_as_they_went_in(tmp_path):
-    found = take_frames(write_video(tmp_path / "video.mp4", still(3)), tmp_path / "out")
+def test_colours_do_not_change(tmp_path):
+    found = take_frames(write_video(tmp_path / "video.mp4", static(3)), tmp_path / "out")
     assert np.abs(read_image(found.kept[0]).astype(float).mean((0, 1)) - shot(3).mean((0, 1))).max() < 2
 
 
@@ -293,8 +293,8 @@ def test_high_definition_has_its_own_colours_where_the_video_does_not_say(tmp_pa
 
 
 def test_several_videos_make_one_domain_without_what_it_has(tmp_path):
-    first = write_video(tmp_path / "one.mp4", still(0) + still(1))
-    second = write_video(tmp_path / "two.mp4", still(1) + still(2))
+    first = write_video(tmp_path / "one.mp4", static(0) + static(1))
+    second = write_video(tmp_path / "two.mp4", static(1) + static(2))
     take_frames(first, tmp_path / "out")
     before = {path: path.read_bytes() for path in find_images(tmp_path / "out")}
     found = take_frames(second, tmp_path / "out")
@@ -306,19 +306,19 @@ def test_several_videos_make_one_domain_without_what_it_has(tmp_path):
 
 
 def test_frames_of_two_videos_of_one_name_are_not_mixed(tmp_path):
-    video = write_video(tmp_path / "video.mp4", still(0) + still(1))
+    video = write_video(tmp_path / "video.mp4", static(0) + static(1))
     take_frames(video, tmp_path / "out")
     before = {path: path.read_bytes() for path in find_images(tmp_path / "out")}
     with pytest.raises(DataError, match=r"already has frames of video \(video-00-00-00\.\d+\.png\)"):
         take_frames(video, tmp_path / "out", size=32)
     assert {path: path.read_bytes() for path in find_images(tmp_path / "out")} == before
-    longer = write_video(tmp_path / "video-2.mp4", still(2))  # begins like the other
+    longer = write_video(tmp_path / "video-2.mp4", static(2))  # begins like the other
     assert len(take_frames(longer, tmp_path / "out").kept) == 1
 
 
 def test_a_video_that_breaks_off_gives_what_it_has(tmp_path, caplog):
-    whole = write_video(tmp_path / "whole.mkv", stills(*range(8)))
-    data = whole.read_bytes()
+    intact = write_video(tmp_path / "intact.mkv", statics(*range(8)))
+    data = intact.read_bytes()
     (tmp_path / "part.mkv").write_bytes(data[: len(data) // 2])
     found = take_frames(tmp_path / "part.mkv", tmp_path / "out")
     assert 2 <= len(found.kept) < 8
@@ -326,25 +326,25 @@ def test_a_video_that_breaks_off_gives_what_it_has(tmp_path, caplog):
     assert found.seconds == pytest.approx(4, abs=1)
     assert "part.mkv: ends early, after 00:00:0" in caplog.text
     caplog.clear()
-    take_frames(whole, tmp_path / "whole")
+    take_frames(intact, tmp_path / "complete")
     assert not caplog.text
 
 
 @pytest.mark.parametrize(("name", "codec"), [("video.mp4", "libx264"), ("video.avi", "mpeg4")])
-def test_damage_inside_a_video_is_passed_over(tmp_path, caplog, name, codec):
-    video = write_video(tmp_path / name, stills(*range(8)), codec=codec)
+def test_damage_inside_a_video_is_skipped(tmp_path, caplog, name, codec):
+    video = write_video(tmp_path / name, statics(*range(8)), codec=codec)
     data = bytearray(video.read_bytes())
     middle, length = len(data) // 2, len(data) // 12
     data[middle : middle + length] = bytes(length)
     video.write_bytes(data)
     kept = [scene_of(path) for path in take_frames(video, tmp_path / "out").kept]
-    assert None not in kept  # nothing smeared
+    assert None not in kept  # no smeared frames
     assert {0, 1, 7} <= set(kept)
     assert re.search(rf"{name}: \d+ damaged frames were skipped", caplog.text)
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("none.mp4", None, "no such video"),
         ("noise.mp4", b"\x00\x01video" * 500, r"not a readable video \(.+\)"),
@@ -352,10 +352,10 @@ def test_damage_inside_a_video_is_passed_over(tmp_path, caplog, name, codec):
         ("words.txt", b"words " * 500, "has no video track"),
     ],
 )
-def test_a_file_that_is_not_a_video_is_reported_in_one_line(tmp_path, name, data, told):
+def test_a_file_that_is_not_a_video_is_reported_in_one_line(tmp_path, name, data, message):
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=rf"{name}: {told}$"):
+    with pytest.raises(DataError, match=rf"{name}: {message}$"):
         take_frames(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -384,19 +384,19 @@ def test_without_pyav_one_line_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0.0}, {"every": float("nan")}, {"size": 0}])
-def test_numbers_that_make_no_sense_are_refused(tmp_path, wrong):
+def test_invalid_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(DataError, match="both must be above 0"):
         take_frames(tmp_path / "video.mp4", tmp_path / "out", **wrong)
 
 
 def test_a_file_is_not_a_folder(tmp_path):
-    video = write_video(tmp_path / "video.mp4", still(0))
+    video = write_video(tmp_path / "video.mp4", static(0))
     with pytest.raises(DataError, match="not a folder"):
         take_frames(video, video)
 
 
 def test_an_interrupt_leaves_complete_files(tmp_path, monkeypatch):
-    video = write_video(tmp_path / "video.mp4", stills(*range(4)))
+    video = write_video(tmp_path / "video.mp4", statics(*range(4)))
 
     def interrupted(image, path):
         if find_images(tmp_path / "out"):
@@ -421,7 +421,7 @@ def test_progress_goes_by_the_seconds_of_the_video_and_ends_before_warnings(tmp_
     monkeypatch.setattr(video_module, "track", track)
     monkeypatch.setattr(frames, "write_image", lambda *_: events.append("written"))
     monkeypatch.setattr(video_module.log, "warning", lambda _: events.append("warned"))
-    video = write_video(tmp_path / "video.mkv", stills(*range(8)))
+    video = write_video(tmp_path / "video.mkv", statics(*range(8)))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     take_frames(video, tmp_path / "out")
     assert [event for event in events if isinstance(event, int)] == list(range(8))

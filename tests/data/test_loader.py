@@ -1,4 +1,4 @@
-"""Batches are a function of the step: whatever the workers, the processes and the start."""
+"""Batches are a function of the step, independent of workers, processes and the first step."""
 
 import itertools
 import multiprocessing
@@ -17,7 +17,7 @@ from gan_nst.core.errors import DataError, SettingsError
 from gan_nst.data.batches import Batches, Samples, image_index
 from gan_nst.data.domains import Stream
 
-# Newer Pythons warn of forking beside threads; torch's loader forks.
+# Newer Pythons warn about forking a process with threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -93,8 +93,8 @@ def test_a_stream_shows_the_images_of_its_domain_in_the_order_of_its_draws():
     }
     drawn = samples(seed=4, images=numbered)
     for draw in range(40):
-        shown = {key: int(x[0, 0, 0]) for key, x in drawn[draw].items()}
-        assert shown == {
+        numbers = {key: int(x[0, 0, 0]) for key, x in drawn[draw].items()}
+        assert numbers == {
             "real_a": image_index(4, "real_a", draw, 7),
             "real_b": 100 + image_index(4, "real_b", draw, 5),
         }
@@ -109,9 +109,9 @@ def test_an_image_drawn_again_is_cropped_differently():
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 1), (3, 2)])
 def test_from_step_k_on_batches_are_those_of_the_stream_from_the_start(batch_size, accumulation):
     batches = Batches(samples(), batch_size, accumulation)
-    whole = steps(batches, 0, 9)
-    assert all(equal(x, y) for x, y in zip(steps(batches, 4, 5), whole[4:], strict=True))
-    assert not any(equal(x, y) for x, y in itertools.combinations(whole, 2))
+    complete = steps(batches, 0, 9)
+    assert all(equal(x, y) for x, y in zip(steps(batches, 4, 5), complete[4:], strict=True))
+    assert not any(equal(x, y) for x, y in itertools.combinations(complete, 2))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -123,18 +123,18 @@ def test_workers_change_nothing(accumulation):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_processes_see_what_one_with_twice_the_batch_sees(accumulation):
-    whole = steps(Batches(samples(), 2, accumulation), 0, 5)
+    complete = steps(Batches(samples(), 2, accumulation), 0, 5)
     ranks = [steps(Batches(samples(), 1, accumulation, rank=r, processes=2), 0, 5) for r in range(2)]
     for step in range(5):
         for micro_batch in range(accumulation):
             shares = [rank[step][micro_batch] for rank in ranks]
-            assert equal(joined(shares), [whole[step][micro_batch]])
+            assert equal(joined(shares), [complete[step][micro_batch]])
 
 
 def test_accumulated_micro_batches_are_one_batch():
-    parts, whole = steps(Batches(samples(), 2, 2), 0, 5), steps(Batches(samples(), 4), 0, 5)
+    parts, complete = steps(Batches(samples(), 2, 2), 0, 5), steps(Batches(samples(), 4), 0, 5)
     assert {len(step) for step in parts} == {2}
-    assert all(equal(joined(x), y) for x, y in zip(parts, whole, strict=True))
+    assert all(equal(joined(x), y) for x, y in zip(parts, complete, strict=True))
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "processes"), [(1, 1, 1), (2, 3, 1), (3, 2, 4)])
@@ -175,12 +175,12 @@ def test_the_files_of_a_step_are_those_whose_images_it_shows(batch_size, accumul
     streams = {**STREAMS, "again": Stream("b", tied_to="real_b")}
     batches = Batches(samples(images=flat, streams=streams), batch_size, accumulation, rank=rank, processes=2)
     for step, micro_batches in enumerate(steps(batches, 3, 4), 3):
-        shown = {
+        expected = {
             key: [f"{int((x[0, 0, 0] + 1) * 127.5 + 0.5)}.png" for batch in micro_batches for x in batch[key]]
             for key in streams
         }
-        assert {key: [file.name for file in files] for key, files in batches.files(step).items()} == shown
-        assert shown["again"] == shown["real_b"]
+        assert {key: [file.name for file in files] for key, files in batches.files(step).items()} == expected
+        assert expected["again"] == expected["real_b"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -194,7 +194,7 @@ def test_loading_leaves_torchs_random_state_alone(workers):
 
 
 class Broken:
-    """Images one of which fails when it is taken."""
+    """Images, one of which fails when it is read."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -242,10 +242,12 @@ def test_a_wrong_augmentation_is_reported_in_one_line(workers):
 
 @pytest.mark.parametrize("fault", [partial(os._exit, 9), lambda: os.kill(os.getpid(), signal.SIGKILL)])
 def test_processes_that_die_again_and_again_are_reported_with_their_images(caplog, fault):
-    told = r"a loader process died 3 times in a row \(.*\), loading 2\.png; resume, with fewer data\.workers"
-    # Any batch before it would begin the count anew.
+    message = (
+        r"a loader process died 3 times in a row \(.*\), loading 2\.png; resume, with fewer data\.workers"
+    )
+    # Any batch before it would restart the count.
     first = next(draw for draw in range(4) if image_index(0, "real_a", draw, 4) == 2)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         steps(batches_of(fault, 1), first, 1)
     assert "\n" not in str(caught.value)
     assert len([m for m in caplog.messages if "restarting the loader processes" in m]) == 2
@@ -297,7 +299,7 @@ def test_a_dying_process_interrupts_no_step():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Torch waits for a process that hangs no longer than a moment."""
+    """Makes torch wait only briefly for a process that hangs."""
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
 
@@ -310,8 +312,8 @@ def hang():
 def test_a_stalled_process_is_reported_with_its_images(impatient, workers):
     broken = samples(streams={"real_a": Stream("a")}, images={("a", "image"): Broken(hang)})
     began = time.monotonic()
-    told = r"no batch within 1 s \(data\.timeout\), loading 2\.png"
-    with pytest.raises(DataError, match=told) as caught:
+    message = r"no batch within 1 s \(data\.timeout\), loading 2\.png"
+    with pytest.raises(DataError, match=message) as caught:
         steps(Batches(broken, 1, workers=workers, timeout=1.0), 0, 4)
     assert time.monotonic() - began < 20
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Which image a draw is: each once a round, in an order that depends on seed, stream and round alone."""
+"""The image of each draw: every image once per round, in an order that depends only on seed, stream and round."""
 
 import pytest
 
@@ -63,5 +63,5 @@ def test_mix_depends_on_every_part_and_gives_a_seed():
 
 
 def test_mix_is_the_same_on_every_machine():
-    """A number written down: another would give every resumed run other images than it was promised."""
+    """A recorded number: with another, every resumed run would get other images than promised."""
     assert mix(0, "real_a", 0) == 7954472497141484916

@@ -22,7 +22,7 @@ def edges_of(image):
 
 
 def near_edges(image):
-    """Where an edge lies within two pixels, by a loop."""
+    """Where there is an edge within two pixels, by a loop."""
     edges, near = edges_of(image), np.zeros(image.shape[:2], bool)
     for row, column in zip(*edges.nonzero(), strict=True):
         near[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = True
@@ -115,7 +115,7 @@ def test_negatives_differ_from_positives(size, share, contrast):
         assert share < changed.mean() < 0.75, number
         assert np.abs(smoothed[changed].astype(int) - image[changed]).mean() > contrast, number
         steps = [np.abs(np.diff(x.astype(int), axis=1)).max() for x in (image, smoothed)]
-        assert steps[1] < steps[0], number  # no step is as steep as the steepest was
+        assert steps[1] < steps[0], number  # no step is as steep as the steepest one before
 
 
 def test_it_is_the_same_every_time():

@@ -19,7 +19,7 @@ from gan_nst.images.arrays import resize_image
 from gan_nst.images.files import read_image, write_image
 from gan_nst.methods.cartoongan import CartoonGan
 
-# Newer Pythons warn of forking beside threads; torch's loader forks.
+# Newer Pythons warn about forking a process with threads; torch's loader forks.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
@@ -55,7 +55,7 @@ def data_files(tmp_path):
     return sorted((tmp_path / ".cache").glob("*.bin"))
 
 
-def test_a_view_has_a_cache_of_its_own(tmp_path, files, settings):
+def test_a_view_has_its_own_cache(tmp_path, files, settings):
     plain, _ = open_view(files, settings, "image")
     (first,) = data_files(tmp_path)
     smoothed, good = open_view(files, settings)
@@ -104,7 +104,7 @@ def test_without_a_cache_a_view_is_the_same(tmp_path, files, settings):
 
 
 @pytest.mark.parametrize("how", ["auto", "never"])
-def test_views_leave_out_the_same_broken_files(files, settings, how):
+def test_views_skip_the_same_broken_files(files, settings, how):
     files[1].write_bytes(b"no image")
     write_image(noise(20, 60), files[3])  # smaller than the crop
     settings = settings.model_copy(update={"cache": how})
@@ -138,12 +138,12 @@ def to_image(x):
 
 
 def places(files, settings, crop):
-    """Where a crop lies: (file, row, column, flipped), all of them."""
+    """All positions of a crop: (file, row, column, flipped)."""
     side, found = settings.crop_size, []
     for number, file in enumerate(files):
-        whole = resize_image(read_image(file), settings.load_size, settings.resize)
-        for row, column in np.ndindex(whole.shape[0] - side + 1, whole.shape[1] - side + 1):
-            part = whole[row : row + side, column : column + side]
+        image = resize_image(read_image(file), settings.load_size, settings.resize)
+        for row, column in np.ndindex(image.shape[0] - side + 1, image.shape[1] - side + 1):
+            part = image[row : row + side, column : column + side]
             found += [(number, row, column, False)] if np.array_equal(part, crop) else []
             found += [(number, row, column, True)] if np.array_equal(part[:, ::-1], crop) else []
     return found
@@ -156,8 +156,8 @@ def test_a_sample_is_a_crop_of_a_cartoon_and_of_the_smoothed_cartoon(files, sett
         assert batch.keys() == {"real_a", "real_b", "b_smoothed"}
         for cartoon, smoothed in zip(batch["real_b"], batch["b_smoothed"], strict=True):
             ((number, row, column, flipped),) = places(files, settings, to_image(cartoon))
-            whole = smooth_edges(resize_image(read_image(files[number]), 32, settings.resize))
-            part = whole[row : row + 24, column : column + 24]
+            image = smooth_edges(resize_image(read_image(files[number]), 32, settings.resize))
+            part = image[row : row + 24, column : column + 24]
             np.testing.assert_array_equal(to_image(smoothed), part[:, ::-1] if flipped else part)
             seen.add((number, row, column, flipped))
     assert len(seen) > 15
@@ -165,7 +165,7 @@ def test_a_sample_is_a_crop_of_a_cartoon_and_of_the_smoothed_cartoon(files, sett
     assert {number for number, *_ in seen} == set(range(5))
 
 
-def test_untied_they_would_part(files, settings):
+def test_without_tied_streams_they_would_differ(files, settings):
     """Negative control."""
     streams = {**CartoonGan.streams, "b_smoothed": Stream("b", "smoothed")}
     tied, untied = drawn(files, settings), drawn(files, settings, streams)

@@ -111,8 +111,8 @@ def test_the_previews_are_before_and_after(visitor):
     smooth = coordinates(60, 90) * 2
     (upload,) = visitor.upload(("smooth.png", png(smooth[..., ::-1])))
     _, output = visitor.translate(upload, strength=0)
-    shown = [visitor.http.get(f"gradio_api/file={image['path']}").content for image in output["data"][1]]
-    before, after = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), int) for content in shown)
+    contents = [visitor.http.get(f"gradio_api/file={image['path']}").content for image in output["data"][1]]
+    before, after = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), int) for content in contents)
     assert np.abs(before - smooth).mean() < 4
     assert np.array_equal(before, after)
 
@@ -151,15 +151,15 @@ def test_a_preview_is_small_over_white_and_8_bits():
     deep = np.full((2000, 4000, 3), 65535 // 2, np.uint16)
     alpha = np.zeros((2000, 4000), np.uint16)
     alpha[:, 2000:] = 65535
-    shown = preview(Photo(deep, alpha, exif=b"secret"))
-    assert (shown.size, shown.mode, shown.info) == ((1600, 800), "RGB", {})
-    pixels = np.asarray(shown)
+    image = preview(Photo(deep, alpha, exif=b"secret"))
+    assert (image.size, image.mode, image.info) == ((1600, 800), "RGB", {})
+    pixels = np.asarray(image)
     assert set(pixels[:, :790].ravel()) == {255}
     assert set(pixels[:, 810:].ravel()) == {127}
     assert preview(Photo(np.zeros((1, 5000, 3), np.uint8))).size == (1600, 1)
 
 
-def test_the_page_loads_nothing_from_elsewhere(visitor):
+def test_the_page_loads_nothing_from_other_servers(visitor):
     page = visitor.http.get("")
     assert page.headers["content-security-policy"].startswith("default-src 'self'")
     assert visitor.config["analytics_enabled"] is False
@@ -314,7 +314,7 @@ def test_requests_from_other_sites_are_refused(visitor, headers):
 # Parts
 
 
-def test_translators_are_loaded_once_and_few_stay_in_memory(tmp_path, monkeypatch):
+def test_translators_are_loaded_once_and_few_are_kept_in_memory(tmp_path, monkeypatch):
     loaded = []
 
     def load(path, options):

@@ -49,7 +49,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, freshly opened. In the end it has loaded nothing from elsewhere, and its console is empty."""
+    """The page, freshly opened. It must load nothing from other servers and leave the console empty."""
     browser.requested.clear()
     browser.console.clear()
     browser.resize(1200, 900)
@@ -62,7 +62,7 @@ def page(browser, address):
 
 @pytest.fixture
 def photo(tmp_path, request):
-    """A real photograph if one is available, else noise."""
+    """A real photograph if one is available, otherwise noise."""
     try:
         return find_images(request.getfixturevalue("test_data") / "photo2hayao" / "testA")[0]
     except pytest.skip.Exception:
