@@ -146,6 +146,7 @@ PreserveColor = Literal["none", "luma", "statistics"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Resize = Literal["short_side", "squash", "none"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
+FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
 ExportPrecision = Literal["float32", "float16", "int8"]
 
 
@@ -319,10 +320,8 @@ class EvaluateOptions(Results, Computing):
     protocol: Literal["clean", "legacy"] | None = option(
         None, "how images are resized: like clean-fid, or like pytorch-fid (default: the run's, or clean)"
     )
-    features: str = option(
-        "auto",
-        "auto (the best available here), inception, inception-768, inception-192, inception-64 or random",
-        metavar="NAME",
+    features: Literal["auto", FeatureName] = option(
+        "auto", "network that images are compared by; auto: the best available here"
     )
     weights: Path | None = option(None, "Inception weights, instead of searching for them", metavar="FILE")
     download: bool = option(False, "download weights that are not found locally")

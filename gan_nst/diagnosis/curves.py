@@ -168,26 +168,27 @@ def _at(series: Series | None, steps: Values) -> Values:
 
 def measures(history: History) -> dict[str, dict[str, Series]]:
     """The measures by their names, then by translation: {"diversity": {"ab": ..., "ba": ...}, ...}."""
-    found: dict[str, dict[str, Series]] = {}
-    for (translation, name), series in _pairs(history, "measure"):
-        found.setdefault(name, {})[translation] = series
-    return found
+    return _nested(((name, of), series) for (of, name), series in _parts(history, "measure"))
 
 
 def shares(history: History) -> dict[str, dict[str, Series]]:
     """Each term's share of its role's gradient norm, 0 to 1: {"generator": {"cycle_a": ...}}."""
-    found: dict[str, dict[str, Series]] = {}
-    for (role, term), series in _pairs(history, "gradient_share"):
-        found.setdefault(role, {})[term] = series
-    return found
+    return _nested(_parts(history, "gradient_share"))
 
 
-def _pairs(history: History, group: str) -> Iterator[tuple[list[str], Series]]:
+def _parts(history: History, group: str) -> Iterator[tuple[tuple[str, str], Series]]:
     """The series of a group whose keys have two more parts, with those parts."""
     for key, series in history.series.items():
         first, *parts = key.split("/")
         if first == group and len(parts) == 2:
-            yield parts, series
+            yield (parts[0], parts[1]), series
+
+
+def _nested(keyed: Iterable[tuple[tuple[str, str], Series]]) -> dict[str, dict[str, Series]]:
+    found: dict[str, dict[str, Series]] = {}
+    for (outer, inner), series in keyed:
+        found.setdefault(outer, {})[inner] = series
+    return found
 
 
 def family(term: str) -> str:

@@ -117,14 +117,14 @@ def _panels(histories: Sequence[History]) -> Iterator[tuple[str, Callable[[Axes]
     for title, lines in _lines(histories, partial(_terms, alone=alone)).items():
         yield title, partial(_draw_terms, lines=lines, alone=alone)
     for title, lines in _lines(histories, _learning_rates).items():
-        yield title, partial(_draw_rates, lines=lines)
+        yield title, partial(_draw_lines, lines=lines, bottom=0)
     for name, lines in _lines(histories, _scores).items():
         translation, _, key = name.rpartition("/")
         chosen = " (chosen)" if any(history.score == name for history in histories) else ""
         yield f"validation, {translation}: {label(key)}{chosen}", partial(_draw_score, lines=lines)
     for name, lines in _lines(histories, curves.measures).items():
         title, good = _MEASURES.get(name, (name, None))
-        yield title, partial(_draw_measure, lines=lines, good=good)
+        yield title, partial(_draw_lines, lines=lines, target=good)
     for role, lines in _lines(histories, partial(_shares, alone=alone)).items():
         yield f"{role}: shares of the gradient", partial(_draw_stack if alone else _draw_lines, lines=lines)
 
@@ -198,8 +198,13 @@ def _draw_terms(axes: Axes, lines: _Lines, alone: bool) -> None:
         axes.set_ylim(low, top)
 
 
-def _draw_lines(axes: Axes, lines: _Lines) -> None:
-    """Lines, with a legend of the labels that tell them apart."""
+def _draw_lines(axes: Axes, lines: _Lines, target: float | None = None, bottom: float | None = None) -> None:
+    """Lines, with a legend of the labels that tell them apart.
+
+    target: where to draw a line to compare them with. bottom: where the axis begins.
+    """
+    if target is not None:
+        axes.axhline(target, color="0.6", linewidth=0.8)
     handles = {}
     for line in lines:
         few = np.isfinite(line.series.values).sum() < 20
@@ -210,11 +215,8 @@ def _draw_lines(axes: Axes, lines: _Lines) -> None:
         handles[line.label] = Line2D([], [], color=line.legend_colour, linestyle=line.dash, label=line.label)
     if len(handles) > 1 or (lines[0].legend_colour == lines[0].colour and "" not in handles):
         axes.legend(handles=list(handles.values()), loc="best", ncols=2 if len(handles) > _WIDE else 1)
-
-
-def _draw_rates(axes: Axes, lines: _Lines) -> None:
-    _draw_lines(axes, lines)
-    axes.set_ylim(bottom=0)
+    if bottom is not None:
+        axes.set_ylim(bottom=bottom)
 
 
 def _draw_score(axes: Axes, lines: _Lines) -> None:
@@ -231,13 +233,6 @@ def _draw_score(axes: Axes, lines: _Lines) -> None:
         axes.plot([step], [value], "o", color=line.colour, markersize=7, label=best_label)
     _draw_lines(axes, lines)
     axes.legend(loc="best", handlelength=1)
-
-
-def _draw_measure(axes: Axes, lines: _Lines, good: float | None) -> None:
-    """A measure, with a line at the value to compare it with."""
-    if good is not None:
-        axes.axhline(good, color="0.6", linewidth=0.8)
-    _draw_lines(axes, lines)
 
 
 def _draw_stack(axes: Axes, lines: _Lines) -> None:

@@ -51,15 +51,13 @@ def diagnose(history: History) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.level != "alarm")
 
 
-def describe(findings: Iterable[Finding], history: History | None = None) -> str:
+def describe(findings: Iterable[Finding], history: History) -> str:
     """The findings as lines to print, two each; without any, one line that says so, and how much was examined."""
     lines = []
     for finding in findings:
         lines += [f"{finding.level}, step {finding.step}: {finding.evidence}", f"  try: {finding.advice}"]
     if lines:
         return "\n".join(lines)
-    if history is None:
-        return "Nothing alarming was found."
     groups = ("validation/", "measure/")
     validated = [set(s.steps.tolist()) for key, s in history.series.items() if key.startswith(groups)]
     count = len(set[float]().union(*validated))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,15 +19,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan_nst.core import weights as pretrained
-from gan_nst.core.errors import DataError, SettingsError, WeightsError, counted
+from gan_nst.core.errors import DataError, WeightsError, counted
 from gan_nst.core.files import atomic_write, remove_temporaries
+from gan_nst.core.options import FeatureName
 from gan_nst.images.arrays import ImageArray, to_tensor
 
-FeatureName = Literal["inception", "inception-768", "inception-192", "inception-64", "random"]
 Metric = Literal["frechet", "kernel", "precision", "recall"]
 Protocol = Literal["clean", "legacy"]
 
-FEATURE_NAMES: tuple[str, ...] = get_args(FeatureName)
 DESCRIPTIONS: dict[Protocol, str] = {
     "clean": "anti-aliased bicubic (Pillow) on float values, clipped to 0..255, then (x - 128) / 128",
     "legacy": "bilinear without anti-aliasing (torch) on float values, then 2 x / 255 - 1, as pytorch-fid does",
@@ -83,12 +82,10 @@ def choose(name: str, device: torch.device, weights: Path | None = None, downloa
     """The named feature network; "auto" is the best one available.
 
     weights: a file of Inception weights, instead of looking for one. download: fetches them if they are not found.
-    Raises WeightsError when an explicit request cannot be met, SettingsError for an unknown name.
+    Raises WeightsError when an explicit request cannot be met.
     """
     if name == "auto":
         name = best_available(weights, download)
-    if name not in FEATURE_NAMES:
-        raise SettingsError(f"features: expected auto or one of {', '.join(FEATURE_NAMES)}, got {name!r}")
     if name == "random":
         network = _RandomNetwork()
         content = hashlib.sha256(b"".join(kernel.numpy().tobytes() for kernel in network.kernels))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gan_nst.core.options import FeatureName
 from gan_nst.core.settings import Section
 from gan_nst.evaluation.features import Protocol
 
@@ -16,9 +17,7 @@ class EvaluationSettings(Section):
     images: int = Field(
         100, ge=2, description="at most this many validation images of each domain, evenly spread"
     )
-    features: Literal[
-        "auto", "none", "inception", "inception-768", "inception-192", "inception-64", "random"
-    ] = Field(
+    features: Literal["auto", "none", FeatureName] = Field(
         "auto",
         description="features compared during training; auto: inception if its weights are found (and there is a "
         "GPU, or weights are given), else none if the validation images are paired, else random",

@@ -421,7 +421,7 @@ def test_alarms_come_before_advice(tmp_path):
 
 def test_findings_are_described_line_by_line(tmp_path):
     run = Run().set("measure/ab/diversity", 0.05).share("identity_a", 0.0001)
-    lines = describe(run.found(tmp_path)).splitlines()
+    lines = describe(run.found(tmp_path), run.read(tmp_path)).splitlines()
     assert lines == [
         "alarm, step 3000: The outputs hardly depend on the input: they differ from each other 0.05 (ab) times as much "
         "as the targets do.",
@@ -435,7 +435,6 @@ def test_the_absence_of_findings_says_what_was_examined(tmp_path):
     history = Run(2000).read(tmp_path)
     assert describe([], history) == "Nothing alarming was found over 2000 of 3000 steps and 8 validations."
     assert describe([], Run(250).read(tmp_path)).endswith("1 validation, too few to say much.")
-    assert describe([]) == "Nothing alarming was found."
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ from safetensors.torch import load_file, save
 from torch_fidelity import FeatureExtractorInceptionV3
 
 from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.core.options import EvaluateOptions, FeatureName
 from gan_nst.evaluation import features as module
 from gan_nst.evaluation.distances import frechet_distance
 from gan_nst.evaluation.features import (
     DESCRIPTIONS,
-    FEATURE_NAMES,
     Features,
     choose,
     extract,
@@ -200,7 +201,7 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("name", FEATURE_NAMES)
+@pytest.mark.parametrize("name", get_args(FeatureName))
 def test_only_the_standard_features_have_the_standard_names(name):
     features = Features(name, torch.nn.Identity(), 1, 1, None, "")
     metrics = ("frechet", "kernel", "precision", "recall")
@@ -354,7 +355,7 @@ def test_an_explicit_request_that_cannot_be_met_says_what_to_do():
 @pytest.mark.parametrize("name", ["inception-100", "clip", "", "none"])
 def test_unknown_features_are_refused(name):
     with pytest.raises(SettingsError, match=f"got {name!r}"):
-        choose(name, CPU)
+        EvaluateOptions(features=name)
 
 
 @pytest.mark.usefixtures("unbuilt")

@@ -1,12 +1,14 @@
 """Scores, their intervals and names, and the table they are read from."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from gan_nst.core.options import FeatureName
 from gan_nst.core.scores import Score, is_score, label, more_is_better
-from gan_nst.evaluation.features import FEATURE_NAMES, score_key
+from gan_nst.evaluation.features import score_key
 from gan_nst.evaluation.report import as_text
 
 
@@ -75,7 +77,7 @@ def test_scores_have_readable_names(key):
 def test_every_feature_network_has_its_own_names():
     keys = [
         score_key(name, metric)
-        for name in FEATURE_NAMES
+        for name in get_args(FeatureName)
         for metric in ("frechet", "kernel", "precision", "recall")
     ]
     assert len(set(keys)) == len({label(key) for key in keys}) == len(keys)
