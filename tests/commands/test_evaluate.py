@@ -20,7 +20,6 @@ from gan_nst.commands.train import train
 from gan_nst.core.files import write_file
 from gan_nst.core.options import EvaluateOptions, TrainOptions
 from gan_nst.diagnosis import figure
-from gan_nst.evaluation import report
 from gan_nst.evaluation.comparison import ReferenceSet
 from gan_nst.images.files import find_images, read_image
 from gan_nst.runs import assessment
@@ -270,7 +269,12 @@ def interrupt(monkeypatch, owner, name, call):
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(ReferenceSet, "compare", 3), (report, "render", 1), (figure, "draw", 1), (assessment, "write_file", 1)],
+    [
+        (ReferenceSet, "compare", 3),
+        (assessment, "render", 1),
+        (figure, "draw", 1),
+        (assessment, "write_file", 1),
+    ],
 )
 def test_an_interrupted_evaluation_keeps_the_old_results(gan_nst, run, monkeypatch, owner, name, call):
     before = contents(run)
