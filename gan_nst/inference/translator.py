@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from gan_nst.tiling.strips import (
     Strips,
     pad_to_multiple,
     padded_indices,
-    padding_needed,
+    padded_length,
     transposed_generator,
 )
 
@@ -112,7 +111,7 @@ class Translator:
 
     def fits(self, height: int, width: int) -> int:
         """The best batch size for images of a size; 0 when a single one does not fit in memory."""
-        pixels = math.prod(length + padding_needed(length, self._multiple) for length in (height, width))
+        pixels = padded_length(height, self._multiple) * padded_length(width, self._multiple)
         together = max(1, _BATCH_PIXELS.get(self.device.type, _OTHER_BATCH_PIXELS) // pixels)
         return min(together, int(self.memory / (self._bytes_a_pixel * pixels)))
 
@@ -146,7 +145,7 @@ class Translator:
         source, target, generator = image, canvas, self._resnet()
         if width > height:
             source, target, generator = image.swapaxes(0, 1), canvas.swapaxes(0, 1), self._transposed
-        down, across = padded_indices(source.shape[0], source.shape[1], self._multiple)
+        down, across = (i.numpy() for i in padded_indices(source.shape[0], source.shape[1], self._multiple))
 
         def rows(span: range) -> Tensor:
             return self._floats(source[down[span.start : span.stop]][:, across])[None]

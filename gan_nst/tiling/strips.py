@@ -9,15 +9,13 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence, Set
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_nst.core.errors import DataError
@@ -32,37 +30,34 @@ Report = Callable[[float], None]  # receives the share that is done, 0 to 1
 SMALLEST = 16  # pixels; reflection inside the networks needs more than their padding
 
 
-def padding_needed(length: int, multiple: int) -> int:
-    """The pixels that a side is padded by: to a multiple, and to the networks' minimum."""
-    target = max(length, SMALLEST, 2 * multiple)  # leaves 2 pixels to reflect at the lowest resolution
-    return -(-target // multiple) * multiple - length
+def padded_length(length: int, multiple: int) -> int:
+    """The length of a side padded to a multiple, and to the networks' minimum."""
+    target = cast(int, torch.sym_max(length, max(SMALLEST, 2 * multiple)))  # leaves 2 to reflect at the end
+    return (target + multiple - 1) // multiple * multiple
+
+
+def padded_indices(
+    height: int, width: int, multiple: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The rows and columns of an image that make up the padded one, (h',) and (w',): reflected at the right and bottom,
+    or the last one repeated if either side is too short to reflect.
+
+    Indices are computed, since an exported graph would keep only the branch that its example took.
+    """
+    rows, columns = (torch.arange(padded_length(n, multiple), device=device) for n in (height, width))
+    enough = (rows[-1:] <= 2 * (height - 1)) & (columns[-1:] <= 2 * (width - 1))
+    return _reflect(rows, height - 1, enough), _reflect(columns, width - 1, enough)
+
+
+def _reflect(indices: Tensor, last: int, enough: Tensor) -> Tensor:
+    return torch.where(enough & (indices > last), 2 * last - indices, indices.clamp(max=last))
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Images (n, c, h, w) padded by reflection; images too small to reflect repeat their edge."""
+    """Images (n, c, h, w) padded at the right and bottom; see `padded_indices`."""
     height, width = images.shape[2:]
-    down, right = padding_needed(height, multiple), padding_needed(width, multiple)
-    return (
-        F.pad(images, (0, right, 0, down), mode=_padding_mode(height, width, multiple))
-        if down or right
-        else images
-    )
-
-
-def padded_indices(height: int, width: int, multiple: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The row and column indices of an image that make up its padded version, as `pad_to_multiple` returns it."""
-    mode = _padding_mode(height, width, multiple)
-    return _indices(height, multiple, mode), _indices(width, multiple, mode)
-
-
-def _indices(length: int, multiple: int, mode: str) -> NDArray[np.intp]:
-    at = np.arange(length + padding_needed(length, multiple))
-    return np.where(at < length, at, 2 * (length - 1) - at if mode == "reflect" else length - 1)
-
-
-def _padding_mode(height: int, width: int, multiple: int) -> Literal["reflect", "replicate"]:
-    enough = padding_needed(height, multiple) < height and padding_needed(width, multiple) < width
-    return "reflect" if enough else "replicate"
+    rows, columns = padded_indices(height, width, multiple, images.device)
+    return images.index_select(2, rows).index_select(3, columns)
 
 
 def transposed_generator(generator: ResnetGenerator) -> ResnetGenerator:
@@ -78,7 +73,7 @@ def transposed_generator(generator: ResnetGenerator) -> ResnetGenerator:
 
 
 class ScratchFile:
-    """A tensor (1, c, height, w) in an unnamed file, which vanishes when it is closed or the process ends.
+    """A tensor (1, c, height, w) in an unnamed file, which vanishes with the object or the process.
 
     It is read and written, not mapped, so that the system's cache does not count as this process's memory.
     """
@@ -88,11 +83,12 @@ class ScratchFile:
         self._shape = (0, 0)  # width and channels, set by the first write
         self._dtype = torch.float32
         try:
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (see close)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (see finalize)
         except OSError as error:
             raise DataError(
                 f"{folder}: cannot hold a scratch file ({error.strerror}); give --scratch"
             ) from None
+        weakref.finalize(self, self._file.close)  # frees the disk space
 
     def write(self, rows: range, x: Tensor) -> None:
         """Stores x, (1, c, len(rows), w), as these rows. Raises DataError when the disk is full."""
@@ -119,10 +115,6 @@ class ScratchFile:
             assert got, "rows are written before they are read"
             data = data[got:]
         return pixels.permute(0, 3, 1, 2)
-
-    def close(self) -> None:
-        """Frees the disk space."""
-        self._file.close()
 
     @property
     def _row_bytes(self) -> int:
@@ -216,7 +208,6 @@ class Strips:
         self._device = next(generator.parameters()).device
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
         self._source: Stage | None = None  # whose result the pass starts from; None: the image
-        self._open: list[ScratchFile] = []  # the open ones
         self._result: ScratchFile | None = None
         self._trunk: ScratchFile | None = None
 
@@ -227,20 +218,17 @@ class Strips:
         heights = [self._strip_height(step) for step in self.passes]
         check_space(self._scratch, self.needed)
         total, done = sum(step.cost for step in self.passes) * self.height, 0.0
-        try:
-            for step, height in zip(self.passes, heights, strict=True):
-                for share in self._run(step, height, sink):
-                    done += step.cost * share
-                    if report is not None:
-                        report(done / total)
-        finally:
-            self._close_all(set(self._open))
+        for step, height in zip(self.passes, heights, strict=True):
+            for share in self._run(step, height, sink):
+                done += step.cost * share
+                if report is not None:
+                    report(done / total)
 
     def _run(self, step: Pass, height: int, sink: Sink) -> Iterator[float]:
         """Runs a pass in strips whose results have `height` rows; yields the image rows that each covered."""
         first, last = step.chain[0], step.chain[-1]
-        result = self._open_scratch() if step.kept else None
-        trunk = self._open_scratch() if first.segment.keep else None
+        result = ScratchFile(self._scratch) if step.kept else None
+        trunk = ScratchFile(self._scratch) if first.segment.keep else None
         gathered = Moments()
         total = round(self.height * last.scale)
         for top in range(0, total, height):
@@ -263,18 +251,6 @@ class Strips:
             if first.segment.keep or first.segment.entry.startswith("add"):
                 self._trunk = trunk
             self._source, self._result = last, result
-            self._close_all(set(self._open) - {self._result, self._trunk})
-
-    def _open_scratch(self) -> ScratchFile:
-        store = ScratchFile(self._scratch)
-        self._open.append(store)
-        return store
-
-    def _close_all(self, stores: Set[ScratchFile | None]) -> None:
-        self._open = [store for store in self._open if store not in stores]
-        for store in stores:
-            if store is not None:
-                store.close()
 
     def _compute(self, chain: Sequence[Stage], strip: range) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns a strip of the chain's result before its norm, of the trunk that it keeps, and of the start."""

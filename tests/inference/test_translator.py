@@ -99,13 +99,23 @@ def test_padding_is_added_at_the_right_and_bottom(size, multiple):
     assert padded.max() <= x.max()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (8, 9), (9, 8), (9, 9), (15, 16), (16, 33), (7, 100)])
+@pytest.mark.parametrize("multiple", [2, 4, 8, 16])
+def test_padding_is_torch_s_own(size, multiple):
+    x = torch.rand(1, 3, *size)
+    padded = pad_to_multiple(x, multiple)
+    down, right = (new - old for new, old in zip(padded.shape[2:], size, strict=True))
+    mode = "reflect" if down < size[0] and right < size[1] else "replicate"
+    assert torch.equal(padded, torch.nn.functional.pad(x, (0, right, 0, down), mode=mode))
+
+
 def test_padding_reflects_if_possible_and_skips_what_fits():
     x = torch.arange(18.0).expand(1, 1, 16, 18)
     assert pad_to_multiple(x, 4)[0, 0, 0, -3:].tolist() == [17, 16, 15]
     narrow = torch.arange(3.0).expand(1, 1, 16, 3)
     assert pad_to_multiple(narrow, 4)[0, 0, 0].tolist() == [0, 1, *[2] * 14]
     fitting = torch.rand(2, 3, 16, 32)
-    assert pad_to_multiple(fitting, 8) is fitting
+    assert torch.equal(pad_to_multiple(fitting, 8), fitting)
 
 
 def test_images_of_one_size_are_batched():

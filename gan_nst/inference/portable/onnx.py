@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,11 @@ from torch.export import export as trace
 from gan_nst.core.errors import CheckpointError, SettingsError, reason
 from gan_nst.images.arrays import ImageArray, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, parse_description, to_json
-from gan_nst.networks.norm import InstanceNorm, flat_below
-from gan_nst.tiling.strips import SMALLEST
+from gan_nst.networks.norm import InstanceNorm
+from gan_nst.tiling.strips import pad_to_multiple
 
 _INPUT, _OUTPUT = "images", "translated"
 _OPSET = 20
-_LARGEST = 2**31 - 2**20  # bytes of weights; a single ONNX file holds at most 2 GiB
 
 
 class ImageModel(nn.Module):
@@ -45,8 +44,7 @@ class ImageModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         x = to_float(images) if self.pixels == "uint8" else images * 2 - 1
-        rows, columns = self._padded_indices(height, width, x.device)
-        x = x.index_select(2, rows).index_select(3, columns)
+        x = pad_to_multiple(x, self.multiple)
         y: Tensor = self.generator(x.to(self.compute))
         # Not a slice: whether that is contiguous depends on the size, and tracing would fix the example's answer.
         y = y.to(torch.float32).index_select(2, torch.arange(height, device=y.device))
@@ -54,26 +52,6 @@ class ImageModel(nn.Module):
         if self.pixels == "uint8":
             return to_uint8(y)
         return ((y + 1) / 2).clamp(0, 1)
-
-    def _padded_indices(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The rows and columns of the image that make up the padded one, (h',) and (w',): reflected at the right and
-        bottom, or the last one repeated if either side is too short to reflect.
-
-        Indices are computed, since a branch between two kinds of padding would be fixed by the traced example.
-        """
-        rows, columns = (torch.arange(self._padded_length(n), device=device) for n in (height, width))
-        enough = ((2 * (height - 1) - rows[-1:]) >= 0) & ((2 * (width - 1) - columns[-1:]) >= 0)
-        return _reflect(rows, height, enough), _reflect(columns, width, enough)
-
-    def _padded_length(self, length: int) -> int:
-        target = cast(int, torch.sym_max(length, max(SMALLEST, 2 * self.multiple)))
-        return (target + self.multiple - 1) // self.multiple * self.multiple
-
-
-def _reflect(indices: Tensor, length: int, enough: Tensor) -> Tensor:
-    last = length - 1
-    reflected = torch.where(indices > last, 2 * last - indices, indices)
-    return torch.where(enough, reflected, indices.clamp(max=last)).clamp(min=0)
 
 
 def trace_model(model: ImageModel) -> ExportedProgram:
@@ -109,12 +87,12 @@ def write_onnx(
     calibrated on `examples`. The first convolution and those on the way up stay in float32, as they draw the image: in
     8 bits they cost 11 dB, and they are an eighth of the work.
     """
-    import onnx
-
-    if sum(w.numel() * 4 for w in generator.parameters()) > _LARGEST:
-        raise CheckpointError(f"{path}: an ONNX file holds at most 2 GiB; use --format pt2 or safetensors")
     compute = torch.float16 if description.precision == "float16" else torch.float32
-    whole = ImageModel(_with_onnx_norms(generator, compute), description.pixels, compute)
+    plain = copy.deepcopy(generator).to("cpu", compute).eval()
+    for name, module in generator.named_modules():
+        if isinstance(module, InstanceNorm):
+            plain.set_submodule(name, _PreciseNorm(plain.get_submodule(name)))
+    whole = ImageModel(plain, description.pixels, compute)
     with _silenced():
         program = torch.onnx.export(
             trace_model(whole),
@@ -129,61 +107,30 @@ def write_onnx(
         model = program.model_proto
         if description.precision == "int8":
             model = _quantised(model, description, path, examples)
-    for graph in (model.graph, *model.functions):
-        for part in (*graph.node, *graph.value_info):
-            del part.metadata_props[:]  # the exporter's notes on its own source, two thirds of a small file
-    model.producer_name, model.producer_version = "gan_nst", ""
+    for part in (*model.graph.node, *model.graph.value_info, *(n for f in model.functions for n in f.node)):
+        del part.metadata_props[:]  # the exporter's notes, which name the files of its own source
     del model.metadata_props[:]
     model.metadata_props.add(key=KEY, value=to_json(description))
     path.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(path.read_bytes())
 
 
-class _OnnxNorm(nn.Module):
-    """An instance norm as the one operator that every runtime has for it, in float32.
+class _PreciseNorm(nn.Module):
+    """An instance norm that subtracts the mean twice, as a runtime's long float32 sums lose digits.
 
-    Unlike that operator alone, and like ours, it makes channels of a single value 0.
+    Channels of a single value become 0, as with ours.
     """
 
-    ones: Tensor
-    zeros: Tensor
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, norm: InstanceNorm) -> None:
+    def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        scale, shift = norm.scale, norm.shift
-        self.affine = scale is not None
-        ones = torch.ones(norm.channels)
-        self.register_buffer("ones", ones)
-        self.register_buffer("zeros", torch.zeros(norm.channels))
-        self.register_buffer("scale", (ones if scale is None else scale.detach().float())[:, None, None])
-        self.register_buffer("shift", (0 * ones if shift is None else shift.detach().float())[:, None, None])
-        self.eps = norm.eps
+        self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        full = x.float()
-        mean = full.mean((2, 3), keepdim=True)
-        attributes: dict[str, Any] = {"epsilon": self.eps}
-        y: Tensor = torch.onnx.ops.symbolic(
-            "InstanceNormalization",
-            (full - mean, self.ones, self.zeros),
-            attributes,
-            dtype=torch.float32,
-            shape=x.shape,
-        )
-        share = y.square().mean((2, 3), keepdim=True)  # variance / (variance + eps)
-        y = torch.where(share * self.eps <= (1 - share) * flat_below(mean, self.eps), 0.0, y)
-        return (y * self.scale + self.shift if self.affine else y).to(x.dtype)
-
-
-def _with_onnx_norms(generator: nn.Module, compute: torch.dtype) -> nn.Module:
-    """A copy that computes convolutions in the given type, and each norm as a single operator."""
-    found = copy.deepcopy(generator).to("cpu", compute).eval()
-    for name, module in generator.named_modules():
-        if isinstance(module, InstanceNorm):
-            found.set_submodule(name, _OnnxNorm(module))
-    return found
+        rough = x.float().mean((2, 3), keepdim=True)
+        centred = x.float() - rough
+        rest = centred.mean((2, 3))
+        variance = centred.square().mean((2, 3)) - rest.square()
+        y: Tensor = self.norm(x, (rough[:, :, 0, 0] + rest, variance))
+        return y
 
 
 def _quantised(
@@ -201,14 +148,12 @@ def _quantised(
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._left = iter(examples)
+            batches = (to_tensor(image)[None] for image in examples)
+            self._left = (batch if description.pixels == "uint8" else batch / 255 for batch in batches)
 
         def get_next(self) -> dict[str, Any] | None:
-            image = next(self._left, None)
-            if image is None:
-                return None
-            batch = to_tensor(image)[None]
-            return {_INPUT: (batch if description.pixels == "uint8" else batch / 255).numpy()}
+            batch = next(self._left, None)
+            return None if batch is None else {_INPUT: batch.numpy()}
 
     inner = [
         node.name
@@ -240,14 +185,12 @@ def _quantised(
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Silences the exporter's and quantiser's messages on every logger."""
-    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(before)
+        logging.disable(logging.NOTSET)
 
 
 class OnnxGenerator(nn.Module):
@@ -295,10 +238,7 @@ class OnnxGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.description.pixels == "uint8":
             return to_float(self.run(to_uint8(x.float()))).to(x.device)
-        y = self.run((x.float() + 1) / 2)
-        if not y.isfinite().all():
-            raise CheckpointError(f"{self._path}: made values that are not finite")
-        return y.to(x.device) * 2 - 1
+        return self.run((x.float() + 1) / 2).to(x.device) * 2 - 1
 
 
 def _read(path: Path) -> tuple[bytes, PortableDescription]:
