@@ -2,23 +2,27 @@
 
 import copy
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError, writing
-from gan_nst.core.files import atomic_write, remove_temporaries
+from gan_nst.core.files import atomic_write, check_writable, remove_temporaries
 from gan_nst.core.options import ExportFormat, ExportOptions, ExportPrecision
 from gan_nst.data.demo import draw_cartoon, draw_photograph, make_scene
 from gan_nst.data.domains import DataSettings, locate
 from gan_nst.images.arrays import ImageArray, resize_image, to_image, to_tensor
 from gan_nst.images.files import LOOKED_FOR, find_images, read_image
-from gan_nst.inference.exported import Description, PortableDescription, load_exported, serialize
+from gan_nst.inference.exported import (
+    Description,
+    PortableDescription,
+    TrainingScale,
+    load_exported,
+    serialize,
+)
 from gan_nst.inference.portable.check import Agreement, compare
 from gan_nst.inference.portable.onnx import ImageModel, OnnxGenerator, require_packages, write_onnx
 from gan_nst.inference.portable.program import run_program, write_program
@@ -64,10 +68,14 @@ def export(
         )
     plain = Description(**description.model_dump(include=set(Description.model_fields)))
     described = PortableDescription(**plain.model_dump(), pixels=pixels, precision=precision)
-    images = _Images(source, described)
-    examples = images.calibration(options.calibrate) if precision == "int8" else []
+    (data, domain), scale = _training_data(source, plain), plain.training_scale
+    examples: list[ImageArray] = []
+    if precision == "int8" and options.calibrate is not None:
+        examples = _folder_images(options.calibrate, scale, _CALIBRATED)
+    elif precision == "int8":
+        examples = _domain_images(data, "training", domain, scale, _CALIBRATED)
     translator = Translator(fuse_upsampling(copy.deepcopy(generator)), plain, "cpu", "float32")
-    real = images.real()
+    real = _domain_images(data, "test", domain, scale, _COMPARED)
     remove_temporaries(output.parent, {output.name})
     with writing(output), atomic_write(output, sync=True) as unfinished:
         run = _write(generator, plain, described, to, unfinished, examples)
@@ -94,7 +102,7 @@ def export(
 
 
 def _check_options(source: Path, output: Path, options: ExportOptions) -> None:
-    to, precision, folder = options.format, options.precision, output.parent
+    to, precision = options.format, options.precision
     if precision not in PRECISIONS[to]:
         known = "; ".join(f"{name}: {', '.join(kinds)}" for name, kinds in PRECISIONS.items())
         raise SettingsError(f"--format {to} --precision {precision}: not available; choose one of {known}")
@@ -104,12 +112,9 @@ def _check_options(source: Path, output: Path, options: ExportOptions) -> None:
         raise SettingsError("--pixels: a safetensors file holds only weights; omit it")
     if options.calibrate is not None and precision != "int8":
         raise SettingsError(f"--calibrate: only int8 is calibrated, not {precision}; omit it")
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder")
     if output.is_dir():
-        raise CheckpointError(f"{output}: is a folder; give a file's name")
-    if not os.access(folder, os.W_OK):
-        raise CheckpointError(f"{folder}: not writable")
+        raise SettingsError(f"{output}: is a folder; give a file's name")
+    check_writable(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise SettingsError(f"{output}: is the source itself; give another name")
     if to == "onnx":
@@ -141,73 +146,58 @@ def _write(
     return run
 
 
-class _Images:
-    """Images of a generator's input domain: of its run, or of the demo world where those are not available."""
-
-    def __init__(self, source: Path, description: Description) -> None:
-        self._scale = description.training_scale
-        self._domain = description.translation[0]
-        self._data: DataSettings | None = None
-        payload = _payload(source)
-        if payload is not None:
-            translation: dict[str, Any] = payload["translations"].get(description.translation, {})
-            self._domain = translation.get("source", self._domain)
-            with suppress(CheckpointError):
-                self._data = saved_settings(payload, source).data
-
-    def real(self) -> list[ImageArray]:
-        """A few that no calibration has seen."""
-        return self._of_run("test", _COMPARED) or self._drawn("test", _COMPARED)
-
-    def calibration(self, folder: Path | None) -> list[ImageArray]:
-        """Those of a folder, or of the training. Raises DataError when the folder has none."""
-        if folder is None:
-            found = self._of_run("training", _CALIBRATED)
-            log.info(f"calibrating on {'the training' if found else 'the demo world'}'s images")
-            return found or self._drawn(f"train-{self._domain}", _CALIBRATED)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
-        found = self._read(find_images(folder), _CALIBRATED)
-        if not found:
-            raise DataError(f"{folder}: no readable images (looked for {LOOKED_FOR})")
-        return found
-
-    def _of_run(self, split: str, count: int) -> list[ImageArray]:
-        if self._data is None:
-            return []
-        try:
-            return self._read(getattr(locate(self._data), split)[self._domain].files, count)
-        except (GanNstError, KeyError):  # the run's data may be gone
-            return []
-
-    def _read(self, files: Sequence[Path], count: int) -> list[ImageArray]:
-        """Up to `count`, spread over the files, at the scale of the training."""
-        found = []
-        for file in files[:: max(1, len(files) // count)][:count]:
-            try:
-                image = read_image(file)
-            except DataError as error:
-                log.warning(f"{error}; skipped")
-                continue
-            size = min(self._scale.load_size, _LARGEST_SIDE, *image.shape[:2])
-            found.append(resize_image(image, size, "short_side"))
-        return found
-
-    def _drawn(self, split: str, count: int) -> list[ImageArray]:
-        size = min(max(self._scale.load_size, 32), _LARGEST_SIDE)
-        scenes = [make_scene(0, split, number) for number in range(count)]
-        if self._domain == "a":
-            return [draw_photograph(scene, size, number) for number, scene in enumerate(scenes)]
-        return [draw_cartoon(scene, size) for scene in scenes]
-
-
-def _payload(source: Path) -> dict[str, Any] | None:
-    """The checkpoint of the run that a generator is from, if there is a readable one."""
-    if source.suffix == ".pt":
-        return checkpoint.load(source)
+def _training_data(source: Path, description: Description) -> tuple[DataSettings | None, str]:
+    """The settings of the data that a generator was trained on, if its run can be read, and its input domain."""
+    domain = description.translation[0]
     try:
-        return checkpoint.load_newest(
-            find_run(source.parent if source.is_file() else source) / "checkpoints"
-        )[1]
+        if source.suffix == ".pt":
+            payload = checkpoint.load(source)
+        else:
+            run = find_run(source.parent if source.is_file() else source)
+            payload = checkpoint.load_newest(run / "checkpoints")[1]
+        domain = payload["translations"].get(description.translation, {}).get("source", domain)
+        return saved_settings(payload, source).data, domain
     except CheckpointError:  # the generator is available all the same
-        return None
+        return None, domain
+
+
+def _domain_images(
+    data: DataSettings | None, split: str, domain: str, scale: TrainingScale, count: int
+) -> list[ImageArray]:
+    """Images of a split of the run's data or, where there are none, of the demo world."""
+    found: list[ImageArray] = []
+    if data is not None:
+        with suppress(GanNstError, KeyError):  # the run's data may be gone
+            found = _read(getattr(locate(data), split)[domain].files, scale, count)
+    if split == "training":
+        log.info(f"calibrating on {'the training' if found else 'the demo world'}'s images")
+    if found:
+        return found
+    size = min(max(scale.load_size, 32), _LARGEST_SIDE)
+    scenes = [make_scene(0, f"train-{domain}" if split == "training" else split, n) for n in range(count)]
+    if domain == "a":
+        return [draw_photograph(scene, size, number) for number, scene in enumerate(scenes)]
+    return [draw_cartoon(scene, size) for scene in scenes]
+
+
+def _folder_images(folder: Path, scale: TrainingScale, count: int) -> list[ImageArray]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = _read(find_images(folder), scale, count)
+    if not found:
+        raise DataError(f"{folder}: no readable images (looked for {LOOKED_FOR})")
+    return found
+
+
+def _read(files: Sequence[Path], scale: TrainingScale, count: int) -> list[ImageArray]:
+    """Up to `count` images, spread over the files, at the scale of the training."""
+    found = []
+    for file in files[:: max(1, len(files) // count)][:count]:
+        try:
+            image = read_image(file)
+        except DataError as error:
+            log.warning(f"{error}; skipped")
+            continue
+        size = min(scale.load_size, _LARGEST_SIDE, *image.shape[:2])
+        found.append(resize_image(image, size, "short_side"))
+    return found

@@ -107,8 +107,8 @@ def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tm
     run, out = tmp_path / "run", tmp_path / "ba.safetensors"
     assert gan_nst("train", CONFIG, *tiny, "training.steps=1", "--output", run)[0] == 0
     seen = []
-    real = command._Images.real
-    monkeypatch.setattr(command._Images, "real", lambda self: seen.append(real(self)) or seen[-1])
+    compare = command.compare
+    monkeypatch.setattr(command, "compare", lambda *given: seen.append(given[2]) or compare(*given))
     options = ["--format", "safetensors", "--direction", "ba", "--precision", "float16"]
     code, _, err = gan_nst("export", run, *options, "--output", out)
     assert code == 0, err
@@ -176,7 +176,7 @@ def test_a_generator_that_overflows_float16_is_refused(gan_nst, tmp_path):
         ("x.safetensors", ["--format", "safetensors", "--precision", "int8"], ["not available"]),
         ("x.pt", ["--format", "pt2"], ["x.pt", "give it that suffix"]),
         ("x.onnx", ["--format", "pt2"], ["x.onnx", ".pt2"]),
-        ("none/x.onnx", ["--format", "onnx"], ["none", "no such folder"]),
+        ("none/x.onnx", ["--format", "onnx"], ["x.onnx", "its folder does not exist"]),
         ("folder.onnx", ["--format", "onnx"], ["folder.onnx", "is a folder"]),
         ("x.onnx", ["--format", "onnx", "--calibrate", "."], ["--calibrate", "float32"]),
         ("x.onnx", ["--format", "onnx", "--direction", "ba"], ["translates ab, not ba"]),
