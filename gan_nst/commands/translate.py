@@ -9,8 +9,8 @@ from gan_nst.core.errors import DataError, SettingsError, counted, one_line
 from gan_nst.core.options import TranslateOptions, flag
 from gan_nst.images.video_writer import VIDEO_SUFFIXES
 from gan_nst.inference.folder import Outcome, translate_folder
-from gan_nst.inference.outputs import is_finished
-from gan_nst.inference.video import VideoOutcome, is_video, names_a_video, translate_video
+from gan_nst.inference.outputs import is_finished, names_a_file
+from gan_nst.inference.video import VideoOutcome, is_video, translate_video
 from gan_nst.runs.generators import load_translator
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _check_options(source: Path, output: Path, options: TranslateOptions, typed:
         raise SettingsError(f"{source}: --frames: for a folder of images, and this is not one; omit it")
     if not source.is_dir():
         refuse("for a folder of images, and a video keeps its own times; omit it", "fps")
-    if names_a_video(output):
+    if names_a_file(output):
         refuse(
             f"for images, and {output} is a video, whose quality is --crf; omit it",
             "format",
@@ -103,7 +103,7 @@ def _check_video(source: Path, output: Path, options: TranslateOptions, processe
         raise SettingsError(
             f"{source}: a video is translated by one process, not by {processes}; omit torchrun"
         )
-    if options.resume and not names_a_video(output):
+    if options.resume and not names_a_file(output):
         raise SettingsError(
             f"{output}: --resume: frames of a video cannot be resumed, as each depends on those before; omit it, and "
             "give an empty folder, or --start"

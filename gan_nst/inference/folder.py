@@ -8,7 +8,7 @@ import errno
 import logging
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -16,22 +16,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import DataError, GanNstError, counted
+from gan_nst.core.files import remove_temporaries
 from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.core.threads import cpus
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, Pixels, read_photo, write_photo
-from gan_nst.inference.outputs import (
-    is_finished,
-    outputs_among_inputs,
-    plan_outputs,
-    remove_unfinished,
-)
+from gan_nst.inference.outputs import is_finished, outputs_among_inputs, plan_outputs
 from gan_nst.inference.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -44,7 +40,6 @@ _LARGEST_BATCH = 32
 _READ_AHEAD = 32 * 2**20  # bytes for each thread; a single 12-megapixel photograph fills it
 _WRITE_BEHIND = 64 * 2**20
 _MOST_AHEAD = 64  # items submitted for reading, however small they are
-_SMALLEST = 2**20  # bytes that any image counts for, so that the number of small ones is bounded too
 _FAR = 2.0  # times larger or smaller than the training scale
 
 
@@ -91,7 +86,9 @@ def translate_folder(
         cause = "--resume" if options.resume else "a second process"
         raise DataError(f"{output}: {cause} would mistake outputs there for inputs; give another folder")
     own = dict(islice(targets.items(), number, None, processes))
-    remove_unfinished(own.values())
+    names = {target.name for target in own.values()}
+    for folder in {target.parent for target in own.values()}:  # what a killed process left
+        remove_temporaries(folder, names)
     wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
     outcome = Outcome(finished=len(own) - len(wanted))
     # For a single image the translator itself draws a progress bar where it takes long.
@@ -131,28 +128,6 @@ def batches(
     yield from waiting.values()
 
 
-class Budget:
-    """A semaphore of bytes: work starts while any are left, and may exceed them by what it then turns out to take."""
-
-    def __init__(self, size: int) -> None:
-        self._left: float = size
-        self._changed = threading.Condition()
-
-    def wait(self) -> None:
-        """Returns when any bytes are left."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left > 0)
-
-    def take(self, size: int) -> None:
-        with self._changed:
-            self._left -= size
-
-    def give_back(self, size: float) -> None:
-        with self._changed:
-            self._left += size
-            self._changed.notify_all()
-
-
 def read_ahead(
     read: Callable[[T], R], items: Iterable[T], size: Callable[[R], int], threads: int, limit: int
 ) -> Generator[R, None, None]:
@@ -161,18 +136,26 @@ def read_ahead(
     No thread starts on an item while results of `limit` bytes, measured by `size`, wait for the caller. An exception
     of `read` is raised here. Closing the generator ends the threads once they finish the items at hand.
     """
-    budget, done, left = Budget(limit), SimpleQueue[Future[R]](), iter(items)
+    done, left, changed = SimpleQueue[Future[R]](), iter(items), threading.Condition()
+    waiting: float = 0
 
     def work(item: T) -> R:
-        budget.wait()
+        with changed:
+            changed.wait_for(lambda: waiting < limit)
         result = read(item)
-        budget.take(size(result))
+        count(size(result))
         return result
+
+    def count(size: float) -> None:
+        nonlocal waiting
+        with changed:
+            waiting += size
+            changed.notify_all()
 
     pool = ThreadPoolExecutor(threads, "reader")
 
-    def submit(count: int) -> int:
-        futures = [pool.submit(work, item) for item in islice(left, count)]
+    def submit(number: int) -> int:
+        futures = [pool.submit(work, item) for item in islice(left, number)]
         for future in futures:
             future.add_done_callback(done.put)
         return len(futures)
@@ -181,12 +164,12 @@ def read_ahead(
         pending = submit(_MOST_AHEAD)
         while pending:
             result = done.get().result()
-            budget.give_back(size(result))
+            count(-size(result))
             pending += submit(1) - 1
             yield result
             del result  # or it is kept while the next one is awaited
     finally:
-        budget.give_back(math.inf)  # wakes the threads that wait
+        count(-math.inf)  # wakes the threads that wait
         pool.shutdown(cancel_futures=True)
 
 
@@ -202,7 +185,14 @@ class _Job:
     def size(self) -> int:
         """Bytes held."""
         parts = (self.photo.pixels, self.photo.alpha, self.prepared)
-        return max(_SMALLEST, sum({id(part): part.nbytes for part in parts if part is not None}.values()))
+        return sum({id(part): part.nbytes for part in parts if part is not None}.values())
+
+
+class _Failure(NamedTuple):
+    """Why an image could not be translated, in one line."""
+
+    line: str
+    disk_full: bool = False
 
 
 class _FolderTranslation:
@@ -220,29 +210,33 @@ class _FolderTranslation:
         self._outcome, self._report = outcome, report
         # Images far from the training scale, and how many times larger they are.
         self._far: dict[Path, float] = {}
-        self._recording = threading.Lock()
+        self._writing: deque[tuple[Future[Path | _Failure], int]] = deque()  # and the bytes each one holds
         self._disk_full = False
 
     def run(self) -> None:
         # On the CPU the network needs the cores; beside a GPU they are free for the files.
         threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, cpus() // 2))
-        self._writing = Budget(threads * _WRITE_BEHIND)
-        self._writers = ThreadPoolExecutor(threads, "writer")
+        writers = ThreadPoolExecutor(threads, "writer")
         jobs = read_ahead(
-            self._read, self._targets, lambda job: job.size if job else 0, threads, threads * _READ_AHEAD
+            self._read,
+            self._targets,
+            lambda job: job.size if isinstance(job, _Job) else 0,
+            threads,
+            threads * _READ_AHEAD,
         )
         try:
             with closing(jobs):
                 for batch in batches(self._readable(jobs), lambda job: job.prepared, self._translator.fits):
-                    self._translate(batch)
+                    self._record_written(threads * _WRITE_BEHIND)
                     if self._disk_full:
                         break
-            self._writers.shutdown()
+                    self._translate(batch, writers)
+            self._record_written(0)
         except KeyboardInterrupt:
             log.info(f"{self._progress}; resume with --resume")
             raise
         finally:
-            self._writers.shutdown(cancel_futures=True)
+            writers.shutdown(cancel_futures=True)
         self._outcome.untried = len(self._targets) - self._tried
         if self._outcome.untried:
             log.error(
@@ -250,67 +244,64 @@ class _FolderTranslation:
             )
         self._warn_of_scale()
 
-    def _read(self, path: Path) -> _Job | None:
+    def _read(self, path: Path) -> _Job | _Failure:
         try:
             photo = read_photo(path, self._options.max_pixels)
             return _Job(path, photo, prepare(photo, self._options))
         except Exception as error:
-            self._record_failure(_failure(path, error))
-            return None
+            return _failure(path, error)
 
-    def _readable(self, jobs: Iterable[_Job | None]) -> Iterator[_Job]:
+    def _readable(self, jobs: Iterable[_Job | _Failure]) -> Iterator[_Job]:
         for job in jobs:
-            if job is not None:
-                scale = self._translator.scale_of(*job.prepared.shape[:2])
-                if not 1 / _FAR <= scale <= _FAR:
-                    self._far[job.path] = scale
-                yield job
+            if isinstance(job, _Failure):
+                self._record(job)
+                continue
+            scale = self._translator.scale_of(*job.prepared.shape[:2])
+            if not 1 / _FAR <= scale <= _FAR:
+                self._far[job.path] = scale
+            yield job
 
-    def _translate(self, batch: list[_Job]) -> None:
+    def _translate(self, batch: list[_Job], writers: ThreadPoolExecutor) -> None:
         """Passes a batch through the network and on to the writers; image by image where together they fail."""
-        self._writing.wait()
-        failure: str | None = None
+        failure: _Failure | None = None
         try:
             outputs = self._translator.translate([job.prepared for job in batch])
         except Exception as error:  # not kept: its traceback holds the memory that ran out
             failure = _failure(batch[0].path, error)
         if failure is None:
             for job, output in zip(batch, outputs, strict=True):
-                size = job.size + output.nbytes
-                self._writing.take(size)
-                self._writers.submit(self._write, job, output, size)
+                writing = writers.submit(self._write, job, output)
+                self._writing.append((writing, job.size + output.nbytes))
         elif len(batch) > 1:
             for job in batch:
-                self._translate([job])
+                self._translate([job], writers)
         else:
-            self._record_failure(failure)
+            self._record(failure)
 
-    def _write(self, job: _Job, translated: Pixels, size: int) -> None:
+    def _write(self, job: _Job, translated: Pixels) -> Path | _Failure:
         target = self._targets[job.path]
         try:
-            if self._disk_full:
-                return
-            photo = complete(job.photo, translated, self._options)
-            write_photo(photo, target, self._options)
+            write_photo(complete(job.photo, translated, self._options), target, self._options)
+            return target
         except Exception as error:
-            self._record_failure(
-                _failure(job.path, error), disk_full=any(map(_is_full_disk, _with_causes(error)))
-            )
-        else:
-            with self._recording:
-                self._outcome.written.append(target)
-                self._show_progress()
-        finally:
-            self._writing.give_back(size)
+            return _failure(job.path, error)
 
-    def _record_failure(self, line: str, *, disk_full: bool = False) -> None:
-        with self._recording:
-            if self._disk_full:
-                return
-            self._disk_full = disk_full
-            self._outcome.failures.append(line)
-            log.error(f"skipped: {line}")
-            self._show_progress()
+    def _record_written(self, limit: int) -> None:
+        """Records what was written, and waits until less than `limit` bytes, or nothing, are left to write."""
+        while self._writing and (
+            self._writing[0][0].done() or sum(held for _, held in self._writing) >= limit
+        ):
+            self._record(self._writing.popleft()[0].result())
+
+    def _record(self, result: Path | _Failure) -> None:
+        if isinstance(result, Path):
+            self._outcome.written.append(result)
+        elif not self._disk_full:
+            self._disk_full = result.disk_full
+            self._outcome.failures.append(result.line)
+            log.error(f"skipped: {result.line}")
+        if self._report is not None:
+            self._report(self._tried / len(self._targets))
 
     @property
     def _tried(self) -> int:
@@ -319,10 +310,6 @@ class _FolderTranslation:
     @property
     def _progress(self) -> str:
         return f"{len(self._outcome.written)} of {len(self._targets)} images translated"
-
-    def _show_progress(self) -> None:
-        if self._report is not None:
-            self._report(self._tried / len(self._targets))
 
     def _warn_of_scale(self) -> None:
         known = self._translator.description.training_scale
@@ -337,19 +324,19 @@ class _FolderTranslation:
         )
 
 
-def _failure(path: Path, error: Exception) -> str:
-    """Why an image could not be translated, in one line. Even an unforeseen exception fails this image alone."""
-    if any(map(is_out_of_memory, _with_causes(error))):
-        return f"{path}: not enough memory; give less --memory, or --scale 0.5"
+def _failure(path: Path, error: Exception) -> _Failure:
+    """Even an unforeseen exception fails this image alone."""
+    causes = list(_with_causes(error))
+    if any(map(is_out_of_memory, causes)):
+        return _Failure(f"{path}: not enough memory; give less --memory, or --scale 0.5")
     if not isinstance(error, GanNstError):
         log.debug(f"{path}: traceback", exc_info=error)
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-        return f"{path}: could not be translated ({detail})"
-    return str(error) if path.name in str(error) else f"{path}: {error}"  # the translator does not know names
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        line = f"{path}: could not be translated ({detail})"
+    else:  # the translator does not know names
+        line = str(error) if path.name in str(error) else f"{path}: {error}"
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return _Failure(line, any(isinstance(cause, OSError) and cause.errno in full for cause in causes))
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gan_nst.core.errors import DataError, SettingsError, cannot_write
-from gan_nst.core.files import remove_temporaries
 from gan_nst.core.options import Naming
-from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
+from gan_nst.images.files import LOOKED_FOR, find_images
 from gan_nst.images.photo import FORMATS
 
 _SUFFIXES: dict[str, list[str]] = {}  # of each format, the usual suffix first
@@ -16,20 +15,12 @@ for _suffix, _name in FORMATS.items():
     _SUFFIXES.setdefault(_name.lower(), []).append(_suffix)
 
 
-def output_name(path: Path, naming: Naming) -> Path:
-    """The usual output name: a/b.jpg becomes a/b_cartoon.png."""
-    return path.with_name(path.stem + naming.suffix + _ending(path, naming))
-
-
-def _long_name(path: Path, naming: Naming) -> Path:
-    """The name for images whose usual output names collide: a/b.jpg becomes a/b.jpg_cartoon.png."""
-    return path.with_name(path.name + naming.suffix + _ending(path, naming))
-
-
-def _ending(path: Path, naming: Naming) -> str:
-    if naming.format == "same":
-        return path.suffix if path.suffix.lower() in FORMATS else ".png"
-    return _SUFFIXES[naming.format or "png"][0]
+def output_name(path: Path, naming: Naming, *, long: bool = False) -> Path:
+    """The output's name: a/b.jpg becomes a/b_cartoon.png. long: a/b.jpg_cartoon.png, where others would share it."""
+    ending = _SUFFIXES[naming.format or "png"][0] if naming.format != "same" else path.suffix
+    if ending.lower() not in FORMATS:
+        ending = ".png"
+    return path.with_name((path.name if long else path.stem) + naming.suffix + ending)
 
 
 def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[Path, Path]:
@@ -40,7 +31,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir() and (names_an_image(output) or _has_a_suffix(output)):
+    if not source.is_dir() and names_a_file(output):
         _check_file_name(output, naming)
         make_folder(output.parent)
         return _refuse_overwriting({source: output})
@@ -54,8 +45,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[
     targets: dict[Path, Path] = {}
     taken: set[Path] = set()
     for file, path in zip(files, relative, strict=True):
-        plain = output_name(path, naming)
-        target = output / (plain if shared[plain] == 1 else _long_name(path, naming))
+        target = output / output_name(path, naming, long=shared[output_name(path, naming)] > 1)
         while target in taken:  # a.jpg next to a.png becomes a.jpg.png, which may be another input's name
             target = target.with_name(target.name + target.suffix)
         taken.add(target)
@@ -79,9 +69,9 @@ def _resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def names_an_image(output: Path) -> bool:
-    """Whether an output names an image file rather than a folder."""
-    return output.suffix.lower() in image_suffixes() | FORMATS.keys() and not output.is_dir()
+def names_a_file(output: Path) -> bool:
+    """Whether an output names a file rather than a folder."""
+    return bool(output.suffix) and not output.is_dir()
 
 
 def outputs_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
@@ -100,20 +90,6 @@ def is_finished(source: Path, target: Path) -> bool:
         return done.st_size > 0 and done.st_mtime_ns >= source.stat().st_mtime_ns
     except OSError:
         return False
-
-
-def remove_unfinished(targets: Iterable[Path]) -> None:
-    """Removes the partial files that a killed process left for these outputs."""
-    names: dict[Path, set[str]] = {}
-    for target in targets:
-        names.setdefault(target.parent, set()).add(target.name)
-    for folder, own in names.items():
-        remove_temporaries(folder, own)
-
-
-def _has_a_suffix(output: Path) -> bool:
-    """Whether an output looks like a file name, with a mistyped or unknown format."""
-    return 3 <= len(output.suffix) <= 5 and output.suffix[1:].isalpha() and not output.is_dir()
 
 
 def _check_file_name(output: Path, naming: Naming) -> None:

@@ -1,8 +1,7 @@
 """Translates a video, keeping its sound, frame times and format, and reducing flicker."""
 
+import glob
 import logging
-import os
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -17,11 +16,11 @@ from gan_nst.core.errors import DataError, counted
 from gan_nst.core.options import Naming, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.images.finish import complete, prepare
-from gan_nst.images.photo import FORMATS, Photo, write_photo
+from gan_nst.images.photo import Photo, write_photo
 from gan_nst.images.video import Footage, FrameFolder, Shot
 from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
 from gan_nst.inference.folder import Outcome, read_ahead
-from gan_nst.inference.outputs import inputs, make_folder, output_name, plan_outputs
+from gan_nst.inference.outputs import inputs, make_folder, names_a_file, output_name, plan_outputs
 from gan_nst.inference.translator import Translator
 from gan_nst.networks.resnet import ResnetGenerator
 from gan_nst.tiling.flow import CutDetector, Smoother
@@ -170,7 +169,7 @@ def _sink(
     video: Footage | FrameFolder, output: Path, options: TranslateOptions, outcome: VideoOutcome
 ) -> Iterator[Callable[[Shot, Photo], None]]:
     """A context whose value is called with each shot and its translation, in order, to write them."""
-    if names_a_video(output):
+    if names_a_file(output):
         clip = Clip(video.video, options.start, options.end) if isinstance(video, Footage) else None
         if clip is not None and output.exists() and output.samefile(clip.video.path):
             raise DataError(f"{output}: would overwrite the input; give another name")
@@ -212,13 +211,8 @@ def _source(source: Path, output: Path, options: TranslateOptions) -> Footage | 
         options.fps,
         *part,
         largest=options.max_pixels,
-        same=names_a_video(output),
+        same=names_a_file(output),
     )
-
-
-def names_a_video(output: Path) -> bool:
-    """Whether an output is a video rather than a folder. VideoWriter refuses unknown suffixes."""
-    return bool(output.suffix) and not output.is_dir()
 
 
 def _make_empty(folder: Path, naming: Naming) -> None:
@@ -228,14 +222,9 @@ def _make_empty(folder: Path, naming: Naming) -> None:
             f"{folder}: is a file; give a folder for frames, or a name ending in one of {' '.join(VIDEO_SUFFIXES)}"
         )
     make_folder(folder)
-    ending = "|".join(map(re.escape, FORMATS))
-    frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?({ending})", re.I)
-    try:
-        earlier = next(filter(frame.fullmatch, sorted(os.listdir(folder))), None)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+    earlier = min(folder.glob("[0-9]" * 6 + f"*{glob.escape(naming.suffix)}.*"), default=None)
     if earlier is not None:
-        raise DataError(f"{folder}: already has frames ({earlier}); remove them or give another folder")
+        raise DataError(f"{folder}: already has frames ({earlier.name}); remove them or give another folder")
 
 
 def _last_norm(translator: Translator) -> str:

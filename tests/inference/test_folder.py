@@ -139,6 +139,16 @@ def test_images_far_from_the_training_scale_cause_a_warning(tmp_path, caplog):
     assert "near 40 pixels" in message
 
 
+def test_only_what_a_killed_process_left_of_the_outputs_is_removed(tmp_path, shift):
+    source, output = fill(tmp_path / "in", "a.png"), tmp_path / "out"
+    left = [".a.png.part", ".b.png.0123abcd.part", "a.png.0123abcd.part"]
+    output.mkdir()
+    for name in (".a.png.0123abcd.part", *left):
+        (output / name).touch()
+    translate_folder(shift, source, output)
+    assert sorted(os.listdir(output)) == sorted(["a.png", *left])
+
+
 def test_no_hidden_leftovers(tmp_path, shift):
     translate_folder(shift, fill(tmp_path / "in", "a.png", "b.png"), tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.png"]
@@ -394,7 +404,6 @@ def test_the_images_held_in_memory_are_bounded(tmp_path, monkeypatch, side):
     held, most, lock = set(), 0, threading.Lock()
     monkeypatch.setattr(folder, "_READ_AHEAD", 3 * 3000)
     monkeypatch.setattr(folder, "_WRITE_BEHIND", 3 * 6000)
-    monkeypatch.setattr(folder, "_SMALLEST", 0)
     monkeypatch.setattr("gan_nst.inference.folder._BATCH_PIXELS", 1000)
 
     class Slow(Shift):
