@@ -68,34 +68,27 @@ def translate_as_typed(
 
 
 def _check_options(source: Path, output: Path, options: TranslateOptions, typed: Collection[str]) -> None:
-    not_a_video = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
-
-    def refuse(why: str, *names: str) -> None:
-        if idle := [flag(name) for name in names if name in typed]:
-            raise SettingsError(f"{source}: {', '.join(idle)}: {why}")
-
-    if not wants_video(source, output, options.frames):
-        refuse(not_a_video, "crf", "fps")
-        remedy = "add --frames if its images are frames" if source.is_dir() else "omit it"
-        refuse(f"for a video, and this is not one; {remedy}", "every", "start", "end", "window", "smooth")
-        return
+    video, into_video = wants_video(source, output, options.frames), names_a_file(output)
     if options.frames and not source.is_dir():
         raise SettingsError(f"{source}: --frames: for a folder of images, and this is not one; omit it")
-    if not source.is_dir():
-        refuse("for a folder of images, and a video keeps its own times; omit it", "fps")
-    if names_a_file(output):
-        refuse(
-            f"for images, and {output} is a video, whose quality is --crf; omit it",
-            "format",
-            "suffix",
-            "quality",
-            "chroma",
-        )
-        return
-    refuse(not_a_video, "crf")
-    if not {"start", "end"} & set(typed):  # which count frames by it
-        refuse(not_a_video, "fps")
-    _check_video(source, output, options)
+    no_video_out = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
+    remedy = "add --frames if its images are frames" if source.is_dir() else "omit it"
+    no_video_in = f"for a video, and this is not one; {remedy}"
+    video_out = f"for images, and {output} is a video, whose quality is --crf; omit it"
+    own_times = "for a folder of images, and a video keeps its own times; omit it"
+    part = {"start", "end"} & set(typed)  # which count frames by --fps
+    for without_effect, names, why in (
+        (not video or not into_video, ("crf",), no_video_out),
+        (video and not source.is_dir(), ("fps",), own_times),
+        (not video or not (into_video or part), ("fps",), no_video_out),
+        (not video, ("every", "start", "end", "window", "smooth"), no_video_in),
+        (video and into_video, ("format", "suffix", "quality", "chroma"), video_out),
+    ):
+        idle = ", ".join(flag(name) for name in names if name in typed)
+        if without_effect and idle:
+            raise SettingsError(f"{source}: {idle}: {why}")
+    if video and not into_video:
+        _check_video(source, output, options)
 
 
 def _check_video(source: Path, output: Path, options: TranslateOptions, processes: int = 1) -> None:
@@ -112,11 +105,11 @@ def _check_video(source: Path, output: Path, options: TranslateOptions, processe
 
 def _summary(outcome: Outcome, output: Path, share: tuple[int, int]) -> str:
     parts = [f"{counted(len(outcome.written), 'image')} translated into {output}"]
-    if outcome.finished:
-        parts.append(f"{outcome.finished} already finished")
-    if outcome.failures:
-        parts.append(f"{len(outcome.failures)} failed")
-    if outcome.untried:
-        parts.append(f"{outcome.untried} not attempted")
+    others = {
+        "already finished": outcome.finished,
+        "failed": len(outcome.failures),
+        "not attempted": outcome.untried,
+    }
+    parts += [f"{count} {what}" for what, count in others.items() if count]
     number, count = share
     return (f"process {number + 1} of {count}: " if count > 1 else "") + ", ".join(parts)
