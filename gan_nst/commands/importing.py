@@ -4,11 +4,12 @@ import logging
 import shlex
 from pathlib import Path
 
-from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError, cannot_write
+from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError
 from gan_nst.core.options import ImportOptions
 from gan_nst.core.weights import load
 from gan_nst.inference.exported import Description, TrainingScale, build_generator, export
 from gan_nst.inference.foreign import EXPECTED, recognise
+from gan_nst.inference.outputs import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,7 @@ def import_generator(
         licence=options.licence,
     )
     generator = build_generator(description, foreign.weights, source)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(cannot_write(output.parent, error, "could not be created")) from None
+    make_folder(output.parent)
     export(generator, description, output)
     width, blocks = foreign.network["width"], foreign.network["blocks"]
     log.info(f"{source}: {foreign.layout.name}, width {width}, {blocks} blocks")

@@ -92,23 +92,14 @@ def stages(generator: ResnetGenerator) -> list[Stage]:
     return found
 
 
-def run(generator: ResnetGenerator, images: Tensor, normalise: Callable[[Stage, Tensor], Tensor]) -> Tensor:
-    """Returns `generator(images)`, with `normalise` in place of its instance norms."""
+def run_with_statistics(generator: ResnetGenerator, images: Tensor, statistics: Statistics) -> Tensor:
+    """Returns `generator(images)`, normalised by what `statistics` returns."""
     x, trunk, start = images, None, generator.start(images)
     for stage in stages(generator):
         x, trunk = stage.segment(x, trunk, start)
         if stage.segment.norm is not None:
-            x = normalise(stage, x)
+            x = stage.normalise(x, statistics(stage.name, *moments(x)))
     return generator.finish(x, start)
-
-
-def run_with_statistics(generator: ResnetGenerator, images: Tensor, statistics: Statistics) -> Tensor:
-    """Returns `generator(images)`, normalised by what `statistics` returns."""
-
-    def normalise(stage: Stage, x: Tensor) -> Tensor:
-        return stage.normalise(x, statistics(stage.name, *moments(x)))
-
-    return run(generator, images, normalise)
 
 
 def bytes_a_pixel(chain: Iterable[Stage]) -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 from gan_nst.commands.importing import import_generator
 from gan_nst.commands.translate import translate
 from gan_nst.core import weights as pretrained
-from gan_nst.core.errors import CheckpointError, GanNstError, SettingsError, WeightsError
+from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError, WeightsError
 from gan_nst.core.options import ImportOptions, TranslateOptions, TranslatorOptions
 from gan_nst.images.files import read_image, write_image
 from gan_nst.inference.exported import TrainingScale, load_exported
@@ -167,7 +167,7 @@ def test_an_existing_output_is_not_overwritten(source, output):
 
 def test_an_output_in_a_missing_folder_is_reported(source, output):
     output.parent.write_text("a file")
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(DataError) as raised:
         import_generator(source, output)
     assert str(raised.value).startswith(f"{output.parent}: ")
 
