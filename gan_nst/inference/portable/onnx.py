@@ -18,7 +18,7 @@ from torch.export import export as trace
 from gan_nst.core.errors import CheckpointError, SettingsError, reason
 from gan_nst.images.arrays import ImageArray, to_float, to_tensor, to_uint8
 from gan_nst.inference.exported import KEY, PortableDescription, parse_description, to_json
-from gan_nst.networks.norm import InstanceNorm
+from gan_nst.networks.norm import InstanceNorm, flat_below
 from gan_nst.tiling.strips import pad_to_multiple
 
 _INPUT, _OUTPUT = "images", "translated"
@@ -91,7 +91,7 @@ def write_onnx(
     plain = copy.deepcopy(generator).to("cpu", compute).eval()
     for name, module in generator.named_modules():
         if isinstance(module, InstanceNorm):
-            plain.set_submodule(name, _PreciseNorm(plain.get_submodule(name)))
+            plain.set_submodule(name, _OnnxNorm(module))
     whole = ImageModel(plain, description.pixels, compute)
     with _silenced():
         program = torch.onnx.export(
@@ -114,23 +114,34 @@ def write_onnx(
     path.write_bytes(model.SerializeToString())
 
 
-class _PreciseNorm(nn.Module):
-    """An instance norm that subtracts the mean twice, as a runtime's long float32 sums lose digits.
+class _OnnxNorm(nn.Module):
+    """An instance norm as the one operator that every runtime has for it, in float32.
 
-    Channels of a single value become 0, as with ours.
+    Unlike that operator alone, and like ours, it makes channels of a single value 0.
     """
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: InstanceNorm) -> None:
         super().__init__()
         self.norm = norm
+        self.ones = nn.Parameter(torch.ones(norm.channels), requires_grad=False)
+        self.zeros = nn.Parameter(torch.zeros(norm.channels), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rough = x.float().mean((2, 3), keepdim=True)
-        centred = x.float() - rough
-        rest = centred.mean((2, 3))
-        variance = centred.square().mean((2, 3)) - rest.square()
-        y: Tensor = self.norm(x, (rough[:, :, 0, 0] + rest, variance))
-        return y
+        full, eps = x.float(), self.norm.eps
+        mean = full.mean((2, 3), keepdim=True)
+        attributes: dict[str, Any] = {"epsilon": eps}
+        y: Tensor = torch.onnx.ops.symbolic(
+            "InstanceNormalization",
+            (full - mean, self.ones, self.zeros),
+            attributes,
+            dtype=torch.float32,
+            shape=x.shape,
+        )
+        share = y.square().mean((2, 3), keepdim=True)  # variance / (variance + eps)
+        y = torch.where(share * eps <= (1 - share) * flat_below(mean, eps), 0.0, y)
+        if self.norm.scale is not None and self.norm.shift is not None:
+            y = y * self.norm.scale[:, None, None] + self.norm.shift[:, None, None]
+        return y.to(x.dtype)
 
 
 def _quantised(
