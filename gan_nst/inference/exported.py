@@ -1,8 +1,7 @@
 """Exported generators: one safetensors file with the weights and a description of how to use them."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -86,16 +85,13 @@ def export(generator: nn.Module, description: Description, path: Path) -> None:
 
 def load_exported(path: Path) -> tuple[nn.Module, Description]:
     """Loads the generator in a file, on the CPU and frozen, and its description. Raises CheckpointError."""
-    with _opened(path) as file:
-        description = _described(file, path)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    description, weights = _read(path, weights=True)
     return build_generator(description, weights, path), description
 
 
 def read_description(path: Path) -> Description:
     """Reads the description of an exported generator without its weights. Raises CheckpointError."""
-    with _opened(path) as file:
-        return _described(file, path)
+    return _read(path, weights=False)[0]
 
 
 def build_generator(description: Description, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -128,23 +124,18 @@ def build_generator(description: Description, weights: Mapping[str, Tensor], pat
     return generator.requires_grad_(False).eval()
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The open safetensors file. Raises CheckpointError for any other file and for read errors."""
+def _read(path: Path, *, weights: bool) -> tuple[Description, dict[str, Tensor]]:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: not a file")
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in (file.keys() if weights else ())}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         why = shorten(reason(error))
         raise CheckpointError(f"{path}: not a readable safetensors file ({why})") from None
-
-
-def _described(file: Any, path: Path) -> Description:
-    text = (file.metadata() or {}).get(KEY)
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not an exported gan_nst generator")
-    return parse_description(Description, text, path)
+    return parse_description(Description, text, path), tensors
