@@ -20,14 +20,13 @@ from typing import NamedTuple, TypeVar
 
 from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import DataError, GanNstError, counted
-from gan_nst.core.files import remove_temporaries
 from gan_nst.core.options import Finish, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.core.threads import cpus
 from gan_nst.images.arrays import ImageArray
 from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, Pixels, read_photo, write_photo
-from gan_nst.inference.outputs import is_finished, outputs_among_inputs, plan_outputs
+from gan_nst.inference.outputs import is_finished, outputs_among_inputs, plan_outputs, remove_unfinished
 from gan_nst.inference.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -86,9 +85,7 @@ def translate_folder(
         cause = "--resume" if options.resume else "a second process"
         raise DataError(f"{output}: {cause} would mistake outputs there for inputs; give another folder")
     own = dict(islice(targets.items(), number, None, processes))
-    names = {target.name for target in own.values()}
-    for folder in {target.parent for target in own.values()}:  # what a killed process left
-        remove_temporaries(folder, names)
+    remove_unfinished(own.values())
     wanted = {file: own[file] for file in own if not (options.resume and is_finished(file, own[file]))}
     outcome = Outcome(finished=len(own) - len(wanted))
     # For a single image the translator itself draws a progress bar where it takes long.

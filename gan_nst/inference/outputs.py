@@ -1,13 +1,15 @@
 """Plans which image becomes which output file, and checks what earlier runs left there."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from gan_nst.core.errors import DataError, SettingsError, cannot_write
+from gan_nst.core.files import remove_temporaries
 from gan_nst.core.options import Naming
-from gan_nst.images.files import LOOKED_FOR, find_images
+from gan_nst.images.files import LOOKED_FOR, find_images, image_suffixes
 from gan_nst.images.photo import FORMATS
 
 _SUFFIXES: dict[str, list[str]] = {}  # of each format, the usual suffix first
@@ -31,7 +33,7 @@ def plan_outputs(source: Path, output: Path, naming: Naming = Naming()) -> dict[
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if not source.is_dir() and names_a_file(output):
+    if not source.is_dir() and names_an_image(output):
         _check_file_name(output, naming)
         make_folder(output.parent)
         return _refuse_overwriting({source: output})
@@ -70,8 +72,14 @@ def _resolved(path: Path) -> Path:
 
 
 def names_a_file(output: Path) -> bool:
-    """Whether an output names a file rather than a folder."""
+    """Whether an output for a video names a file rather than a folder."""
     return bool(output.suffix) and not output.is_dir()
+
+
+def names_an_image(output: Path) -> bool:
+    """Whether an output for an image names a file, be its format unknown or mistyped, rather than a folder."""
+    known = output.suffix.lower() in image_suffixes() | FORMATS.keys()
+    return (known or re.fullmatch(r"\.[^\W\d_]{2,4}", output.suffix) is not None) and not output.is_dir()
 
 
 def outputs_among_inputs(source: Path, output: Path, targets: Iterable[Path]) -> bool:
@@ -90,6 +98,13 @@ def is_finished(source: Path, target: Path) -> bool:
         return done.st_size > 0 and done.st_mtime_ns >= source.stat().st_mtime_ns
     except OSError:
         return False
+
+
+def remove_unfinished(targets: Collection[Path]) -> None:
+    """Removes the partial files that a killed process left for these outputs."""
+    names = {target.name for target in targets}
+    for folder in {target.parent for target in targets}:
+        remove_temporaries(folder, names)
 
 
 def _check_file_name(output: Path, naming: Naming) -> None:
