@@ -91,7 +91,11 @@ COMMANDS = {
     "evaluate": Command(
         "measure how good a run, a generator or a folder of images is",
         "gan_nst.commands.evaluate:evaluate",
-        {"source": _argument("RUN|FILE.safetensors", "what to judge", nargs="?", default=None)},
+        {
+            "source": _argument(
+                "RUN|FILE.safetensors", "run or generator to evaluate", nargs="?", default=None
+            )
+        },
         o.EvaluateOptions,
     ),
     "import": Command(
@@ -110,7 +114,10 @@ COMMANDS = {
     "export": Command(
         "write a generator to a file that other programs run, and verify it",
         "gan_nst.commands.export:export",
-        {"source": _GENERATOR, "--output": _argument("FILE", "with the format's suffix", required=True)},
+        {
+            "source": _GENERATOR,
+            "--output": _argument("FILE", "new file, with the format's suffix", required=True),
+        },
         o.ExportOptions,
         description="Writes a generator to a file that other programs run, for images of any size from 1x1, runs the "
         "file, and compares it with `translate`: in float32 no value may differ by more than 1/255. Available are "
@@ -121,7 +128,7 @@ COMMANDS = {
         "draw the curves of runs, and diagnose them",
         "gan_nst.commands.curves:curves",
         {
-            "runs": _argument("RUN", "drawn into one figure", nargs="+"),
+            "runs": _argument("RUN", "runs to draw into one figure", nargs="+"),
             "--output": _argument("FILE.png", "default: curves.png in the first run"),
         },
     ),
@@ -180,7 +187,7 @@ COMMANDS = {
         "gan_nst.commands.data:data_frames",
         {
             "video": _argument("VIDEO", "video file"),
-            "folder": _argument("DIR", "folder for the frames; it may hold others"),
+            "folder": _argument("DIR", "folder for the frames; it may contain others"),
         },
         o.FramesOptions,
     ),
@@ -189,7 +196,7 @@ COMMANDS = {
         "gan_nst.commands.data:data_smooth",
         {
             "images": _argument("DIR", "image or folder"),
-            "output": _argument("OUT", "folder; the same tree, as PNG"),
+            "output": _argument("OUT", "output folder, with the same tree, as PNG"),
         },
         o.SmoothOptions,
     ),

@@ -108,10 +108,12 @@ class Reference(nn.Module):
     ) -> None:
         super().__init__()
         self.ab, self.ba = generator(width, blocks), generator(width, blocks)
-        self.judges = nn.ModuleDict({domain: discriminator(discriminator_width, layers) for domain in "ab"})
+        self.discriminators = nn.ModuleDict(
+            {domain: discriminator(discriminator_width, layers) for domain in "ab"}
+        )
         generators = [*self.ab.parameters(), *self.ba.parameters()]
         self.generator_adam = torch.optim.Adam(generators, 2e-4, (0.5, 0.999))
-        self.judge_adam = torch.optim.Adam(self.judges.parameters(), 2e-4, (0.5, 0.999))
+        self.discriminator_adam = torch.optim.Adam(self.discriminators.parameters(), 2e-4, (0.5, 0.999))
         self.pools = {domain: Pool(pool, random.Random(seed)) for seed, domain in enumerate("ab")}
         self.cycle, self.identity = cycle, identity
 
@@ -122,10 +124,10 @@ class Reference(nn.Module):
         fake_a = self.ba(real_b)
         reconstructed_b = self.ab(fake_a)
         identity_b, identity_a = self.ab(real_b), self.ba(real_a)
-        self.judges.requires_grad_(False)
+        self.discriminators.requires_grad_(False)
         terms = {
-            "adversarial_ab": (self.judges["b"](fake_b) - 1).pow(2).mean(),
-            "adversarial_ba": (self.judges["a"](fake_a) - 1).pow(2).mean(),
+            "adversarial_ab": (self.discriminators["b"](fake_b) - 1).pow(2).mean(),
+            "adversarial_ba": (self.discriminators["a"](fake_a) - 1).pow(2).mean(),
             "cycle_a": self.cycle * (reconstructed_a - real_a).abs().mean(),
             "cycle_b": self.cycle * (reconstructed_b - real_b).abs().mean(),
             "identity_a": self.identity * (identity_a - real_a).abs().mean(),
@@ -134,12 +136,12 @@ class Reference(nn.Module):
         self.generator_adam.zero_grad()
         sum(terms.values(), torch.zeros(())).backward()
         self.generator_adam.step()
-        self.judges.requires_grad_(True)
-        self.judge_adam.zero_grad()
+        self.discriminators.requires_grad_(True)
+        self.discriminator_adam.zero_grad()
         for domain, real, fake in (("a", real_a, fake_a), ("b", real_b, fake_b)):
-            judge, fake = self.judges[domain], self.pools[domain](fake.detach())
-            loss = 0.5 * ((judge(real) - 1).pow(2).mean() + judge(fake).pow(2).mean())
+            network, fake = self.discriminators[domain], self.pools[domain](fake.detach())
+            loss = 0.5 * ((network(real) - 1).pow(2).mean() + network(fake).pow(2).mean())
             loss.backward()
             terms[f"discriminator_{domain}"] = loss
-        self.judge_adam.step()
+        self.discriminator_adam.step()
         return {name: term.item() for name, term in terms.items()}

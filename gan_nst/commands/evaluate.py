@@ -27,7 +27,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges a run or a generator on its test split, or a folder of images against another; returns the scores.
 
-    source: a run, whose last and best checkpoints are judged, and which gets `evaluation.json` and `report.html`; or
+    source: a run, whose last and best checkpoints are evaluated, and which gets `evaluation.json` and `report.html`; or
     a checkpoint or an exported generator; None for `options.images`. With `options.data` or `options.direction`,
     nothing is written into the run. Raises GanNstError, one line, for every mistake in what was given.
     """

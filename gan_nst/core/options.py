@@ -183,7 +183,7 @@ class Finish(Options):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the translation is the output as it is."""
+        """Whether the output is the unchanged translation."""
         return self.preserve_color == "none" and self.strength == 1 and self.scale == 1
 
 
@@ -215,7 +215,7 @@ class TranslatorOptions(Computing, Direction):
     group = "large images"
     memory: int = option(
         3 * 2**29,
-        "what the network may use; larger images are translated in parts, with the same result",
+        "memory for the network; larger images are translated in parts, with the same result",
         BYTES,
         "SIZE",
     )
@@ -228,8 +228,8 @@ class TranslatorOptions(Computing, Direction):
 class VideoOptions(Options):
     """How a video is translated and written.
 
-    start, end: the part to translate, in seconds. fps: frames a second of a video made from a folder. smooth: how much
-    of a frame comes from those before, moved along.
+    start, end: the part to translate, in seconds. fps: frames per second of a video made from a folder. smooth: how
+    much of a frame comes from the previous ones, moved along.
     """
 
     group = "videos"
@@ -238,10 +238,12 @@ class VideoOptions(Options):
     start: float = option(0.0, "begin at this time, for example 1:30, 90 or 2s", MOMENT, "TIME")
     end: float = option(math.inf, "stop at this time", MOMENT, "TIME")
     frames: bool = option(False, "a folder's images are the frames of a video")
-    fps: Fraction = option(Fraction(25), "of a video made from a folder", FRAME_RATE)
-    window: int = option(8, "frames that share statistics, against flicker; 1: none do", POSITIVE, "N")
+    fps: Fraction = option(Fraction(25), "frame rate of a video made from a folder", FRAME_RATE)
+    window: int = option(
+        8, "frames that share statistics, to reduce flicker; 1 turns this off", POSITIVE, "N"
+    )
     # 0.7 takes about half of the flicker.
-    smooth: float = option(0.0, "follow motion from frame to frame, against flicker", SMOOTHING, flag=0.7)
+    smooth: float = option(0.0, "blend frames along the motion, to reduce flicker", SMOOTHING, flag=0.7)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,7 +258,7 @@ class TranslateOptions(VideoOptions, TranslatorOptions, Finish, Encoding, Naming
     """How images, folders and videos are translated."""
 
     group = "files"
-    resume: bool = option(False, "skip images whose output exists and is no older")
+    resume: bool = option(False, "skip images whose output exists and is not older")
     max_pixels: int = option(512_000_000, "refuse larger images; 600M is 600 million", PIXELS, "N")
 
 
@@ -275,10 +277,10 @@ class TrainOptions(Options):
 
 @dataclass(frozen=True)
 class ExportOptions(Direction):
-    """What file a generator is exported to."""
+    """The file that a generator is exported to."""
 
-    format: ExportFormat = option(MISSING, "of the file", kw_only=True)
-    precision: ExportPrecision = option("float32", "of the weights")
+    format: ExportFormat = option(MISSING, "file format", kw_only=True)
+    precision: ExportPrecision = option("float32", "precision of the weights")
     pixels: Literal["uint8", "float"] = option(
         "uint8", "RGB images in and out, (n, 3, h, w): 0 to 255, or float32 of 0 to 1"
     )
@@ -291,13 +293,13 @@ class ExportOptions(Direction):
 
 @dataclass(frozen=True)
 class ImportOptions(Options):
-    """What the imported file says about its generator."""
+    """The description of an imported generator."""
 
     direction: str | None = option(None, "default: ba for *_net_G_B, otherwise ab", metavar="ab|ba")
     load_size: int | None = option(None, "scale it was trained at", POSITIVE, "PIXELS")
     crop_size: int | None = option(None, "side of its training crops", POSITIVE, "PIXELS")
     resize: Resize | None = option(None, "how its training images were resized")
-    licence: str | None = option(None, "of the weights, recorded in the file", metavar="TEXT")
+    licence: str | None = option(None, "licence of the weights, recorded in the file", metavar="TEXT")
 
 
 @dataclass(frozen=True)
@@ -313,8 +315,8 @@ class Results(Options):
 class EvaluateOptions(Results, Computing):
     """What is compared with what, and by which protocol."""
 
-    images: Path | None = option(None, "instead of a run: images to judge", metavar="FOLDER")
-    reference: Path | None = option(None, "and images they should look like", metavar="FOLDER")
+    images: Path | None = option(None, "images to evaluate, instead of a run", metavar="FOLDER")
+    reference: Path | None = option(None, "images that they should look like", metavar="FOLDER")
     data: Path | None = option(None, "data set with test images (default: the run's)", metavar="DIR")
     direction: str | None = option(None, "default: every direction of the run or file", metavar="ab|ba")
     protocol: Literal["clean", "legacy"] | None = option(
@@ -344,9 +346,9 @@ class AppOptions(Computing):
     host: str = option(
         "127.0.0.1", "address to serve at; 0.0.0.0 admits everybody who can reach this machine"
     )
-    port: int = option(7860, "0: any free one", PORT)
-    max_upload: int = option(50, "of one image's file", POSITIVE, "MB")
-    max_pixels: int = option(64_000_000, "of one image; 100M is 100 million", PIXELS, "N")
+    port: int = option(7860, "port to serve at; 0: any free one", PORT)
+    max_upload: int = option(50, "limit for an image file", POSITIVE, "MB")
+    max_pixels: int = option(64_000_000, "limit for an image; 100M is 100 million", PIXELS, "N")
 
 
 @dataclass(frozen=True)
@@ -354,7 +356,7 @@ class CheckOptions(Results):
     """What a data set is checked for."""
 
     domain: str | None = option(None, "instead of DIR: datasets/DOMAIN, as its training would read it")
-    method: str = option("cyclegan", "whose settings apply")
+    method: str = option("cyclegan", "method whose settings apply")
     crop_size: int | None = option(
         None, "report images smaller than this (default: as trained)", POSITIVE, "PIXELS"
     )
@@ -367,7 +369,7 @@ class DemoOptions(Options):
     domain: str | None = option(
         None, "instead of DIR: datasets/DOMAIN, at the size its training loads, unless it has images"
     )
-    method: str = option("cyclegan", "whose settings determine that size")
+    method: str = option("cyclegan", "method whose settings determine that size")
     size: int = option(256, "side of the images in pixels", POSITIVE)
     count: int = option(400, "training images in each domain", POSITIVE)
     seed: int = option(0, "another seed draws other scenes", NATURAL)

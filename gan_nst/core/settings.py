@@ -206,6 +206,6 @@ def _explain(model: type[Section], error: ValidationError) -> str:
 def _did_you_mean(model: type[Section], path: str) -> str:
     known = [name for name, _ in setting_paths(model)]
     last = path.rpartition(".")[2]
-    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
-    close = difflib.get_close_matches(path, elsewhere, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
+    namesakes = [name for name in known if name.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(path, namesakes, 1, 0) or difflib.get_close_matches(path, known, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""

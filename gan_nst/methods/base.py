@@ -86,7 +86,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self._augmentations = settings.differentiable_augmentation
 
-    def judge(self, discriminator: nn.Module, *images: Tensor) -> Sequence[Tensor]:
+    def score(self, discriminator: nn.Module, *images: Tensor) -> Sequence[Tensor]:
         """Returns a discriminator's scores for several inputs of shape (n, 3, h, w), augmented, in one pass."""
         return together(discriminator, *(augment(x, self._augmentations) for x in images))
 

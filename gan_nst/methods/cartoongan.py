@@ -112,7 +112,7 @@ class CartoonGan(Method):
     def generator_losses(self, batch: Batch) -> Losses:
         """The generator's part of the edge-promoting adversarial loss (equation 3), and the content term."""
         fake = self.generators["ab"](batch["real_a"])
-        (scores,) = self.judge(self.discriminators["b"], fake)
+        (scores,) = self.score(self.discriminators["b"], fake)
         return {
             "adversarial": self.adversarial(scores, True),
             "content": self._content(fake, batch["real_a"]),
@@ -122,7 +122,7 @@ class CartoonGan(Method):
         """The edge-promoting adversarial loss (equation 3): cartoons against smoothed cartoons and translations."""
         fake = self.generators["ab"](batch["real_a"]).detach()
         images = batch["real_b"], batch["b_smoothed"], fake
-        real_scores, smoothed_scores, fake_scores = self.judge(self.discriminators["b"], *images)
+        real_scores, smoothed_scores, fake_scores = self.score(self.discriminators["b"], *images)
         return {
             "discriminator_real": self.adversarial(real_scores, True),
             "discriminator_smoothed": self.adversarial(smoothed_scores, False),

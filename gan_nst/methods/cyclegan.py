@@ -96,8 +96,8 @@ class CycleGan(Method):
         fake_a, reconstructed_a, *identity_a = together(ba, real_b, fake_b, *([real_a] if identity else []))
         reconstructed_b = ab(fake_a)
         batch["fake_a"], batch["fake_b"] = fake_a.detach(), fake_b.detach()
-        (scores_a,) = self.judge(self.discriminators["a"], fake_a)
-        (scores_b,) = self.judge(self.discriminators["b"], fake_b)
+        (scores_a,) = self.score(self.discriminators["a"], fake_a)
+        (scores_b,) = self.score(self.discriminators["b"], fake_b)
         losses = {
             "adversarial_ab": self.adversarial(scores_b, True),
             "adversarial_ba": self.adversarial(scores_a, True),
@@ -111,11 +111,11 @@ class CycleGan(Method):
 
     def discriminator_losses(self, batch: Batch) -> Losses:
         """Half the sum of the real and the fake term, so that the discriminators learn more slowly (section 7.1)."""
-        return {f"discriminator_{domain}": self._judge(domain, batch) for domain in ("a", "b")}
+        return {f"discriminator_{domain}": self._discriminator_loss(domain, batch) for domain in ("a", "b")}
 
-    def _judge(self, domain: str, batch: Batch) -> Tensor:
+    def _discriminator_loss(self, domain: str, batch: Batch) -> Tensor:
         pooled = self.replays[domain](batch[f"fake_{domain}"])
-        real, fake = self.judge(self.discriminators[domain], batch[f"real_{domain}"], pooled)
+        real, fake = self.score(self.discriminators[domain], batch[f"real_{domain}"], pooled)
         return 0.5 * (self.adversarial(real, True) + self.adversarial(fake, False))
 
 

@@ -1,4 +1,4 @@
-"""The discriminator of CartoonGAN (Chen et al. 2018, CVPR, section 3.1), which judges edges, not whole images."""
+"""The discriminator of CartoonGAN (Chen et al. 2018, CVPR, section 3.1), which scores edges, not whole images."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ class CartoonDiscriminatorSpec(Section):
     name: Literal["cartoon"] = "cartoon"
     width: int = Field(32, ge=1, le=1024, description="channels of the first layer")
     downsamplings: int = Field(
-        2, ge=0, le=5, description="stride-2 layers; 2 judge patches of 37x37 pixels, 1 of 17x17"
+        2, ge=0, le=5, description="stride-2 layers; 2 score patches of 37x37 pixels, 1 of 17x17"
     )
 
 

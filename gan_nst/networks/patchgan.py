@@ -19,7 +19,7 @@ class PatchGanSpec(Section):
         64, ge=1, le=1024, description="channels of the first layer; doubled every layer, up to eight times"
     )
     layers: int = Field(
-        3, ge=1, le=8, description="stride-2 layers; 3 judge patches of 70x70 pixels, 2 of 34x34"
+        3, ge=1, le=8, description="stride-2 layers; 3 score patches of 70x70 pixels, 2 of 34x34"
     )
 
 

@@ -1,6 +1,6 @@
 """A run folder as a library: where it is, its settings, what it was trained on, and its generators.
 
 Doors: `folder.new_run`, `find_run`; `settings.load_settings`, `resume_settings`; `prepare.prepare` (everything that a
-training needs, opened and checked); `generators.load_translator`; `subjects.open_subjects` (what is judged);
+training needs, opened and checked); `generators.load_translator`; `subjects.open_subjects` (what is evaluated);
 `validation.Validation` (scores in the training loop); `assessment.evaluate_run` (scores on the test split).
 """

@@ -53,7 +53,7 @@ _SCALES = {
 def evaluate_run(
     run: Path, subjects: Mapping[str, Subject], split: HeldOut, metrics: Metrics
 ) -> dict[str, Any]:
-    """Judges a run's translations, and replaces the results of its last evaluation, once all of them are complete."""
+    """Evaluates a run's translations, and replaces the previous results once all new ones are complete."""
     with evaluating_in(run) as staged:
         evaluation, sheets = evaluate_subjects(subjects, split, metrics, staged / "translated")
         findings = _write_report(run, staged, evaluation, sheets)
@@ -118,13 +118,13 @@ def _assess(
 ) -> tuple[dict[str, Any], dict[str, Sheet]]:
     """The scores of a translation, and sheets of its best, median and worst images.
 
-    Also judged, as what it must beat: the untouched input, and the best per-channel colour map.
+    The untouched input and the best per-channel colour map are scored as well, as baselines.
     """
     source, target = subject.source, subject.target
     split = _usable(split, source, target)
     reference_set = ReferenceSet(metrics, Repeatable(lambda: (image for _, image in split.stream(target))))
 
-    def judged(images: Iterable[tuple[Path, ImageArray]]) -> Comparison:
+    def compared(images: Iterable[tuple[Path, ImageArray]]) -> Comparison:
         truth = (lambda path: split.counterpart(target, path)) if split.paired else None
         return reference_set.compare(images, lambda path: split.read(source, path), truth)
 
@@ -134,7 +134,7 @@ def _assess(
         if id(translator) not in found:
             stream = track(list(split.files(source)), f"evaluating {name}, {which}")
             outputs = translate_stream(translator, ((path, split.read(source, path)) for path in stream))
-            found[id(translator)] = judged(_kept(outputs, output if translator is exported else None))
+            found[id(translator)] = compared(_kept(outputs, output if translator is exported else None))
     count = len(split.folders[source].files)
     result: dict[str, Any] = {
         "generated": count,
@@ -145,11 +145,11 @@ def _assess(
     for which, translator in subject.translators.items():
         step = {"step": subject.steps[which]} if which in subject.steps else {}
         result[which] = step | found[id(translator)].plain()
-    result["untouched"] = judged(split.stream(source)).plain()
+    result["untouched"] = compared(split.stream(source)).plain()
     if split.training:
         maps = [colour_statistics(_spread(split.training[domain])) for domain in (source, target)]
         mapped = ((path, map_colours(image, *maps)) for path, image in split.stream(source))
-        result["colour_map"] = judged(mapped).plain()
+        result["colour_map"] = compared(mapped).plain()
     result["noise_floor"] = reference_set.noise_floor
     result["warnings"] = reference_set.warnings(count)
     return result, {} if output is None else _sheets(name, subject, split, found[id(exported)])
@@ -241,7 +241,7 @@ def _write_report(run: Path, staged: Path, evaluation: Mapping[str, Any], sheets
     history: History | None = None
     try:
         history = read_run(run)
-    except DataError as error:  # a run can be judged without its curves
+    except DataError as error:  # a run can be evaluated without its curves
         log.warning(f"no curves in the report: {error}")
     findings = [] if history is None else diagnose(history)
     training = {} if history is None else {"training": _training_time(history)}

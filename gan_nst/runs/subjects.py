@@ -1,4 +1,4 @@
-"""What is judged: the generators of a run or a file, and the test images they have never seen."""
+"""What is evaluated: the generators of a run or a file, and test images they have never seen."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ class HeldOut:
     """Test images by domain, at the scale of the training.
 
     paired: whether the two folders hold the same scenes under the same names. training: the images a colour map is
-    fitted on; empty where they are not at hand.
+    fitted on; empty if they are not available.
     """
 
     folders: Mapping[str, Folder]
@@ -68,9 +68,9 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Subject:
-    """A translation to be judged: its domains, and its generator at several steps, for example "best" and "last".
+    """A translation to be evaluated: its domains, and its generator at several steps, for example "best" and "last".
 
-    exported: the one whose images are shown and kept.
+    exported: the step whose images are shown and kept.
     """
 
     source: str
@@ -140,7 +140,7 @@ def subjects_of(
     for name, translation in payload["translations"].items():
         last = _translator(payload, name, run, device, precision)
         translators = {"last": last}
-        if best is not None:  # the same checkpoint is judged once
+        if best is not None:  # the same checkpoint is evaluated once
             same = best["step"] == payload["step"]
             translators["best"] = last if same else _translator(best, name, run, device, precision)
         exported = export if export in translators else "last"
@@ -188,5 +188,5 @@ def _best(run: Path, payload: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         return checkpoint.load(path)
     except CheckpointError as error:
-        log.warning(f"{error}; judging only the last checkpoint")
+        log.warning(f"{error}; evaluating only the last checkpoint")
         return None

@@ -91,7 +91,7 @@ class Validation:
         for name, translation in self._translations.items():
             inputs, targets = self._images[translation.source], self._images[translation.target]
             outputs = self._translators[name].translate(_as_images(inputs))
-            for key, score in self._judge(outputs, translation).items():
+            for key, score in self._compare(outputs, translation).items():
                 scalars[f"validation/{name}/{key}"] = score.value
                 if score.low is not None and score.high is not None:
                     scalars[f"validation/{name}/{key}/low"] = score.low
@@ -104,7 +104,7 @@ class Validation:
         scalars["speed/validation_seconds"] = time.perf_counter() - began
         return IntervalResult(scalars, "best" if is_best else None)
 
-    def _judge(self, outputs: list[ImageArray], translation: Translation) -> dict[str, Score]:
+    def _compare(self, outputs: list[ImageArray], translation: Translation) -> dict[str, Score]:
         scores: dict[str, Score] = {}
         features = self._prepared.features
         if features is not None:

@@ -17,8 +17,8 @@ def test_the_compared_networks_are_equal():
     for ours, theirs in (
         (method.generators["ab"], reference.ab),
         (method.generators["ba"], reference.ba),
-        (method.discriminators["a"], reference.judges["a"]),
-        (method.discriminators["b"], reference.judges["b"]),
+        (method.discriminators["a"], reference.discriminators["a"]),
+        (method.discriminators["b"], reference.discriminators["b"]),
     ):
         assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
 

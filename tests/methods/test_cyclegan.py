@@ -79,8 +79,8 @@ def reference_of(method, s):
     pairs = [
         (method.generators["ab"], reference.ab),
         (method.generators["ba"], reference.ba),
-        (method.discriminators["a"], reference.judges["a"]),
-        (method.discriminators["b"], reference.judges["b"]),
+        (method.discriminators["a"], reference.discriminators["a"]),
+        (method.discriminators["b"], reference.discriminators["b"]),
     ]
     for ours, theirs in pairs:
         theirs.double()
@@ -97,7 +97,7 @@ def test_training_equals_the_plain_loop(tmp_path):
     reference, pairs = reference_of(method, s)
     start = [p.clone() for ours, _ in pairs for p in ours.parameters()]
     for step, batch in enumerate(batches()):
-        for optimizer in (reference.generator_adam, reference.judge_adam):
+        for optimizer in (reference.generator_adam, reference.discriminator_adam):
             optimizer.param_groups[0]["lr"] = learning_rate(s, PLAN, step)
         expected = reference.step(batch["real_a"], batch["real_b"])
         trainer.train_step([batch])
@@ -123,7 +123,7 @@ def test_the_comparison_detects_a_difference(tmp_path, change):
     trainer = make_trainer(method, tmp_path)
     reference, pairs = reference_of(method, settings())
     for step, batch in enumerate(batches()):
-        for optimizer in (reference.generator_adam, reference.judge_adam):
+        for optimizer in (reference.generator_adam, reference.discriminator_adam):
             optimizer.param_groups[0]["lr"] = learning_rate(settings(), PLAN, step)
         reference.step(batch["real_a"], batch["real_b"])
         trainer.train_step([batch])

@@ -91,7 +91,7 @@ def test_it_computes_what_they_compute():
 )
 def test_the_stated_sizes_of_the_patches_are_those_it_has(downsamplings, patch):
     description = CartoonDiscriminatorSpec.model_fields["downsamplings"].description
-    assert re.findall(rf"{downsamplings} (?:judge patches )?of (\d+)x", description) == [str(patch)]
+    assert re.findall(rf"{downsamplings} (?:score patches )?of (\d+)x", description) == [str(patch)]
 
 
 @pytest.mark.parametrize(("downsamplings", "patch"), [(2, 37), (1, 17)])

@@ -159,9 +159,9 @@ class Normed(Toy):
 
     def updates(self, step):
         (generator,) = super().updates(step)
-        return [generator, Update("discriminator", self.judged, self.clip)]
+        return [generator, Update("discriminator", self.discriminator_losses, self.clip)]
 
-    def judged(self, batch):
+    def discriminator_losses(self, batch):
         x = batch["x"] * (NAN if self.step_count in self.bad else 1)
         return {"fake": self.discriminators["b"](x).square().mean()}
 
