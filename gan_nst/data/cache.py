@@ -242,7 +242,8 @@ def read_entries(cache: Path) -> dict[str, Entry]:
             rows = np.frombuffer(archive.read("entries"), np.int64).reshape(-1, len(Entry._fields))
         if (rows[:, 2:5] < 1).any():
             raise ValueError("an image has no pixels")
-        return dict(zip(paths, map(Entry._make, rows.tolist()), strict=True))
+        entries = (Entry(*row.tolist()) for row in rows)  # never all rows as Python's lists
+        return dict(zip(paths, entries, strict=True))
     except Exception as error:  # a foreign file can make zipfile raise anything
         log.warning(f"{cache}: not a cache, or damaged ({reason(error)}); its images are decoded again")
         return {}
