@@ -1,4 +1,4 @@
-"""`gan-nst curves`: what a run's curves look like and what they say."""
+"""`gan-nst curves`: draws the curves of runs, and diagnoses them."""
 
 import logging
 from collections.abc import Sequence

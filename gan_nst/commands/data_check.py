@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def data_check(folder: Path | str | None = None, options: CheckOptions = CheckOptions()) -> dict[str, Any]:
-    """Opens every image of a data set, logs the findings, and returns them; "ok" says whether nothing is wrong.
+    """Opens every image of a data set, logs the findings, and returns them; "ok" is true if nothing is wrong.
 
     folder: a data set in any layout that training reads, or a plain folder of images; without one, the data set of
     `options.domain`. The crop size defaults to that of the settings, or of the full recipe. Raises GanNstError when

@@ -1,4 +1,4 @@
-"""`gan-nst data get`: turns an archive from elsewhere into a data set that training reads."""
+"""`gan-nst data get`: turns a downloaded or local archive into a data set for training."""
 
 import logging
 import os

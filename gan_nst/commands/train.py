@@ -312,8 +312,8 @@ def _finish(run: Path, prepared: Prepared) -> None:
 
 @contextlib.contextmanager
 def _explained(trainer: Trainer, run: Path | None = None) -> Iterator[None]:
-    """Turns what torch raises when memory runs out into one line that says what takes less: first what a run may resume
-    with, as it changes no result.
+    """Turns what torch raises when memory runs out into one line that says what needs less: first the settings that
+    a run may be resumed with, since they change no result.
 
     run: the folder that holds a checkpoint to resume from.
     """

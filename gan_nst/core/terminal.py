@@ -81,7 +81,7 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None] | None]:
     """Shows a bar with the time left on standard error. Yields a function to call with the share done, 0 to 1, or
-    None if bars are not shown or another one is active.
+    None if bars are disabled or another one is active.
     """
     global _active
     if not progress_shown() or _active:

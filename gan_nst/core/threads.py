@@ -24,7 +24,7 @@ def cpus() -> int:
 
 def configure_threads() -> None:
     """Sets how the threads of torch, which must not be imported yet, wait for each other, and, under a control group's
-    quota, how many there are, unless the environment already says so.
+    quota, how many there are, unless the environment already sets them.
 
     For the program only: importing the package leaves the environment alone. Results do not depend on how threads wait.
     """

@@ -1,4 +1,4 @@
-"""Unpacks the images of an archive that came from elsewhere, and arranges them as a data set.
+"""Unpacks the images of an untrusted archive, and arranges them as a data set.
 
 Extraction is done here rather than by `TarFile.extractall(filter="data")`, as that filter covers tars alone and accepts
 links within the folder: one check of names and kinds serves both formats.

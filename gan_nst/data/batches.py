@@ -83,7 +83,7 @@ class Augmentation:
 
     def __call__(self, image: ImageArray, seed: int) -> ImageArray:
         """The augmented crop, a function of the image and the seed: RGB uint8 (crop_size, crop_size, 3)."""
-        # One generator for all steps: with one each, seeded alike, every step's first draw would be the same number.
+        # One generator for all steps: with one each, seeded equally, every step's first draw would be the same number.
         self._pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         try:
             result: ImageArray = self._pipeline(image=image)["image"]

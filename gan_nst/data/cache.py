@@ -129,7 +129,7 @@ def open_images(
 ) -> tuple[Images, Folder]:
     """A folder's images, each decoded once to see that it can be, and the folder without the unusable ones.
 
-    what: names the set in progress bars and messages; each set has a cache of its own. Raises DataError with a list of
+    what: names the set in progress bars and messages; each set has its own cache. Raises DataError with a list of
     the files that are broken or smaller than the crop, unless `skip_broken` skips them.
     """
     entries, problems = dict[str, Entry](), dict[str, str]()
@@ -141,7 +141,7 @@ def open_images(
             line = cannot_write(cache.parent, error, "the cache cannot be written")
             if settings.cache != "auto":
                 raise DataError(f"{line}, or use data.cache=never") from None
-            log.warning(f"{line}; images are decoded at every access (data.cache=FOLDER caches elsewhere)")
+            log.warning(f"{line}; images are decoded at every access (data.cache=FOLDER uses another folder)")
             cache = None
     if cache is None:
         decoded = _decode_all(folder, folder.paths, settings, "image", f"checking {what}", problems)

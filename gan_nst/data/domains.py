@@ -69,7 +69,7 @@ class DataSettings(Section):
     @field_validator("domain")
     @classmethod
     def _check_name(cls, domain: str) -> str:
-        """Data sets and runs are written to folders of this name, which must not lead elsewhere."""
+        """Data sets and runs are written to folders of this name, which must not lead outside."""
         path = PurePath(domain)
         if path.is_absolute() or ".." in path.parts or not path.name or one_line(domain) != domain:
             raise ValueError("expected a folder name without .. or control characters")
@@ -134,7 +134,7 @@ class DataSet:
     def pairs(self, split: Literal["validation", "test"]) -> list[tuple[Path, Path]]:
         """A split's images of the same name in both domains if every image has a counterpart, otherwise nothing.
 
-        A split held out from training has no pairs: two folders numbered alike would give false ones.
+        A split held out from training has no pairs: two folders with the same numbering would give false ones.
         """
         return (
             [] if split in self.held_out else pairs(self.validation if split == "validation" else self.test)
@@ -293,7 +293,7 @@ def _with_images(folder: Folder) -> Folder:
 def _hold_out(folder: Folder, share: float, number: int) -> tuple[Folder, Folder]:
     """Splits a folder by the hash of each name, so that adding images moves none from one part to the other."""
     held_out = [_position(number, name) < share for name in folder.names]
-    if all(held_out):  # of very few images the last stays for training
+    if all(held_out):  # the last of very few images is kept for training
         held_out = [False] * len(held_out)
     return folder.select(not out for out in held_out), replace(folder.select(held_out), missed=Missed())
 

@@ -64,10 +64,10 @@ Bars = tuple[int, int, int, int]  # pixels at the left, top, right and bottom
 _WIDTH, _HEIGHT = 64, 36  # of the thumbnails that stand for frames: a moving figure changes them little
 _REACH = 6  # frames examined on either side of one: a quarter of a second of video
 _BLEND = 5.0  # difference across the reach that half of a half-blended frame has
-_LINEAR = 0.2  # how far a blend may lie from its ends' average, in their difference; others: 0.3 to 0.5
+_LINEAR = 0.2  # how far a blend may be from its ends' average, in their difference; others: 0.3 to 0.5
 _DARK, _FLAT = 36, 16  # black: 98 % of a thumbnail below this level; blank: 96 % within so many levels
 _ALIKE = 10.0  # root mean square difference of two signatures below which two frames are the same image
-_BAR = 24  # bars stay below this level: black plus what a codec adds
+_BAR = 24  # the maximum level of bars: black plus what a codec adds
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _look(reader: "Video", bars: Bars) -> Iterator[_Look]:
 
 
 def _classify(before: list[_Look], after: list[_Look]) -> _Look:
-    """The last look of `before`, judged by those before and after it."""
+    """The last look of `before`, classified by those before and after it."""
     now, before = before[-1], before[:-1]
     cut = is_cut(now.change, [look.change for look in before + after])
     if cut:  # after a flash the image is the same as before
@@ -240,7 +240,7 @@ def _choose(looks: Iterator[_Look], every: float) -> Iterator[tuple[_Look, bool]
 
 
 def _square_pixels(reader: "Video", frame: "VideoFrame", bars: Bars) -> ImageArray:
-    """A frame as it is shown: its pixels square, upright, without bars."""
+    """A frame as displayed: with square pixels, upright and without bars."""
     left, top, right, bottom = bars
     image = reader.rgb(frame, reader.width, reader.height)
     image = image[top : reader.height - bottom, left : reader.width - right]

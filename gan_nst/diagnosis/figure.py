@@ -199,7 +199,7 @@ def _draw_terms(axes: Axes, lines: _Lines, alone: bool) -> None:
 
 
 def _draw_lines(axes: Axes, lines: _Lines, target: float | None = None, bottom: float | None = None) -> None:
-    """Lines, with a legend of the labels that tell them apart.
+    """Lines, with a legend of the labels that distinguish them.
 
     target: where to draw a line to compare them with. bottom: where the axis begins.
     """

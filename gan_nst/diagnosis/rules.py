@@ -68,7 +68,7 @@ def describe(findings: Iterable[Finding], history: History) -> str:
     )
 
 
-# Least-squares loss: 0.25 is chance. 10 sound runs on demo images, photo2hayao and monet2photo never fell below
+# Least-squares loss: 0.25 is chance. 10 healthy runs on demo images, photo2hayao and monet2photo never fell below
 # 0.17; one with cycle_weight 200, whose generators could not move, ended at 0.02 to 0.04.
 _SATURATED = 0.05
 # Terms that may be low: smoothed edges are easy to recognise, translations are not.
@@ -77,16 +77,16 @@ _SUSTAINED = 0.8  # share of the last quarter's points that are below
 _FEWEST_POINTS = 5
 
 # A spike, in means over at least so many steps, since single steps say nothing: so many times the median of the
-# points before it, more of their spread (of logarithms) than chance has, and beyond what the term ever was. Seven sound
-# runs reached 4.4 times. Of 1680 simulated runs of ten sound terms 3 showed one; of 240 whose terms vary by a factor of
+# points before it, more of their spread (of logarithms) than chance has, and beyond what the term ever was. Seven good
+# runs reached 4.4 times. Of 1680 simulated runs of ten good terms 3 showed one; of 240 whose terms vary by a factor of
 # 2.2 from point to point, 18.
 _SPIKE_STEPS, _SPIKE_POINTS = 10, 20
 _SPIKE, _SPIKE_SPREADS, _SPIKE_BEYOND = 10.0, 6.0, 3.0
 _GUESSING = 0.7  # a discriminator whose loss rises to that alone recovers from having been too good
 
-# Of its median in the first quarter, in the last one; sound runs kept 73 % and more.
+# Of its median in the first quarter, in the last one; healthy runs kept 73 % and more.
 _VANISHED = 0.01
-# Spread of a discriminator's loss, of its median; sound runs, whose images differ, had 1.4 % and more.
+# Spread of a discriminator's loss, of its median; healthy runs, whose images differ, had 1.4 % and more.
 _CONSTANT = 0.001
 
 
@@ -252,7 +252,7 @@ _EARLY = 0.1
 # Generators that start from the image return it at first and may take long to leave it.
 _EARLY_FOR_NOTHING = 0.25
 
-# Measured on 24 images, of 16 sound translators and 4 trained ones with transposed convolutions.
+# Measured on 24 images, of 16 good translators and 4 trained ones with transposed convolutions.
 _COLLAPSED = 0.3  # sound: 0.91 to 1.12; the untouched input: at least 0.45; a constant image: 0
 _UNCHANGED = 0.01  # 2.5 gray levels; sound: 0.18 on the demo, 0.05 on photo2hayao, 0.02 on monet2photo
 _INVERTED = -0.2  # sound: 0.66 to 0.99; negatives: -1

@@ -78,11 +78,11 @@ def kernel_score(x: Tensor, y: Tensor) -> tuple[Score, KernelDistance]:
     """KID with the interval that its own subsets give.
 
     A mean over m of n images, drawn without replacement, deviates by (1 / m - 1 / n) times their variance, that over
-    all n by 1 / n (Politis and Romano 1994); here of two sets, taken to spread alike.
+    all n by 1 / n (Politis and Romano 1994); here of two sets that are assumed to have equal variance.
     """
     found = kernel_distance(x, y)
-    whole = 1 / len(x) + 1 / len(y)
-    error = found.deviation * math.sqrt(whole / (2 / found.subset_size - whole))
+    full = 1 / len(x) + 1 / len(y)
+    error = found.deviation * math.sqrt(full / (2 / found.subset_size - full))
     return Score.with_error(found.mean, error), found
 
 

@@ -1,6 +1,6 @@
 """The report of a run: one HTML page without scripts or outside files, to read in any browser and to print.
 
-Here is what it says; what it looks like is in report.html.j2. `as_text` is its table of scores for a terminal.
+This module prepares the content; report.html.j2 is the layout. `as_text` is its table of scores for a terminal.
 """
 
 import base64

@@ -99,15 +99,15 @@ def build_generator(description: Description, weights: Mapping[str, Tensor], pat
 
     Raises CheckpointError when description and weights do not match.
     """
-    odd = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
-    if odd is not None:
+    unsupported = next((name for name, weight in weights.items() if not weight.is_floating_point()), None)
+    if unsupported is not None:
         raise CheckpointError(
-            f"{path}: {format_value(odd)} has type {weights[odd].dtype}; floating point is expected"
+            f"{path}: {format_value(unsupported)} has type {weights[unsupported].dtype}; floating point is expected"
         )
     try:
         with torch.device("meta"):  # so that a description larger than the file takes no memory
             generator = build(description.network)
-        # Copied to memory of their own in one layout for all files: rounding depends on both.
+        # Copied to separate memory in one layout for all files: rounding depends on both.
         plain = {
             name: w.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             for name, w in weights.items()

@@ -131,7 +131,7 @@ def read_ahead(
     """Yields `read(item)` for every item, computed in threads ahead of the caller; with one thread in order.
 
     No thread starts on an item while results of `limit` bytes, measured by `size`, wait for the caller. An exception
-    of `read` is raised here. Closing the generator ends the threads once they finish the items at hand.
+    of `read` is raised here. Closing the generator ends the threads once they finish their current items.
     """
     done, left, changed = SimpleQueue[Future[R]](), iter(items), threading.Condition()
     waiting: float = 0
@@ -211,7 +211,7 @@ class _FolderTranslation:
         self._disk_full = False
 
     def run(self) -> None:
-        # On the CPU the network needs the cores; beside a GPU they are free for the files.
+        # On the CPU the network needs the cores; with a GPU they are free for the files.
         threads = 1 if self._translator.device.type == "cpu" else max(1, min(8, cpus() // 2))
         writers = ThreadPoolExecutor(threads, "writer")
         jobs = read_ahead(

@@ -1,7 +1,7 @@
 """Differentiable augmentation keeps discriminators from memorising small data sets (Zhao et al. 2020,
 arXiv:2006.10738).
 
-Real and translated images are augmented alike, and the generator's gradient passes through, so that the augmentation
+Real and translated images are augmented equally, and the generator's gradient passes through, so that the augmentation
 does not leak into its images.
 """
 

@@ -104,7 +104,7 @@ def feature_cache(data: DataSettings) -> Path | None:
 
 @contextmanager
 def _alone(path: Path, refusal: str) -> Iterator[None]:
-    """Holds the lock in a file within the context. A killed process no longer holds it, though its file stays.
+    """Holds the lock in a file within the context. A killed process no longer holds it, though its file remains.
 
     Raises CheckpointError, with `refusal` when another process holds it.
     """

@@ -68,7 +68,7 @@ class Prepared:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What every checkpoint says about its run, as plain data."""
+        """The description of the run in every checkpoint, as plain data."""
         generators = self.method.generators
         return {
             "method": self.settings.method_name,

@@ -69,7 +69,7 @@ class Validation:
             )
             for name, t in self._translations.items()
         }
-        # Only scores that were measured alike are compared.
+        # Only scores that were measured in the same way are compared.
         self._measured_by = f"{', '.join(str(len(images)) for images in self._images.values())} images"
         self._real = {}
         if prepared.features is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 def session(device_type: str) -> Iterator[None]:
     """Joins the processes that torchrun started, within the context.
 
-    Without a GPU the group stays until the process ends: gloo sometimes aborts a process that takes it down, and
+    Without a GPU the group exists until the process ends: gloo sometimes aborts a process that takes it down, and
     torchrun then ends the others, which may still be evaluating.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -126,7 +126,7 @@ class Guard:
     def _read(self) -> tuple[int, Failure | None]:
         """Returns how many steps were skipped, and the first failure of all processes. Raises if the run stops."""
         skipped, own = self.take()
-        if not skipped:  # in all processes alike
+        if not skipped:  # in all processes
             return 0, None
         if own and self._images_of:
             streams = self._images_of(own.step).values()

@@ -112,7 +112,7 @@ class Monitor:
 
 
 def is_selected(number: int) -> bool:
-    """Whether to include that one of many repeated outputs, counted from 0, so that reading all of them stays quick."""
+    """Whether to include that one of many repeated outputs, counted from 0, so that reading all of them is quick."""
     return number % (1 << max(0, number.bit_length() - _ALL.bit_length() + 1)) == 0
 
 

@@ -21,7 +21,7 @@ def make_optimizer(role: Role) -> torch.optim.Adam:
 
 
 def restore_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Loads the saved moments, each in its weight's layout. Betas and the like stay as the settings have them.
+    """Loads the saved moments, each in its weight's layout. Betas and the like remain those of the settings.
 
     A fused step pairs moments and weights by their order in memory, which may differ in a checkpoint of another device
     or an older version. Raises an exception if the state does not belong to the weights.

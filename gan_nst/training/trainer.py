@@ -193,7 +193,7 @@ class Trainer:
             states = payload["random"]
             if distributed.rank() < len(states):
                 _set_random_state(states[distributed.rank()], self.device)
-        except Exception as error:  # an odd state can make torch raise anything
+        except Exception as error:  # a malformed state can make torch raise anything
             raise CheckpointError(
                 f"{self._checkpoints}: the checkpoint does not fit the settings: {shorten(str(error))}"
             ) from None
@@ -326,7 +326,7 @@ def gradient_shares(
     over the sum of all terms' norms.
 
     It takes a forward pass, and a backward pass for every term, on a copy of the method: gradients, replay buffers
-    and random states of the run stay as they are.
+    and random states of the run do not change.
     """
     trial = copy.deepcopy(method)
     generators = set(trial.generators.parameters())

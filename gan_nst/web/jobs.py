@@ -101,7 +101,7 @@ class Result(NamedTuple):
 class Jobs:
     """Translates uploads one image at a time, even when several visitors ask.
 
-    folder: where results are written, each in a folder of its own.
+    folder: where results are written, each in its own folder.
     """
 
     def __init__(self, choices: Sequence[Choice], folder: Path) -> None:
@@ -141,12 +141,12 @@ class Jobs:
         outcome = translate_folder(translator, upload, folder, options)
         if outcome.failures:
             raise DataError(outcome.failures[0])
-        previews = folder / "previews"  # a folder of their own: the result may have any name
+        previews = folder / "previews"  # a separate folder: the result may have any name
         result = Result(outcome.written[0], previews / "before.webp", previews / "after.webp")
         with writing(result.file, DataError):
             previews.mkdir()
-            for photo, shown in ((upload, result.before), (result.file, result.after)):
-                preview(read_photo(photo, options.max_pixels)).save(shown, quality=90)
+            for photo, path in ((upload, result.before), (result.file, result.after)):
+                preview(read_photo(photo, options.max_pixels)).save(path, quality=90)
         return result
 
 

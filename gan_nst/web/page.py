@@ -90,7 +90,7 @@ def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
                 view = {
                     compare: results[0][1:],
                     gallery: gr.Gallery(images, visible=len(images) > 1),
-                    shown: results,
+                    current_results: results,
                 }
         if not results:
             problem = failures[0] if len(failures) == 1 else "none of these images could be translated"
@@ -106,12 +106,12 @@ def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
                 lines.append(f"- {html.escape(str(error))}")
         yield {status: "\n\n".join(lines), downloads: gr.File(written, visible=True), **view}
 
-    def compare_chosen(shown: list[Result], event: gr.SelectData) -> tuple[Path, Path]:
-        return shown[event.index].before, shown[event.index].after
+    def compare_chosen(current_results: list[Result], event: gr.SelectData) -> tuple[Path, Path]:
+        return current_results[event.index].before, current_results[event.index].after
 
     with gr.Blocks(title="Translate images", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown("# Translate images" + (f"\n\nwith `{labels[0]}`" if len(labels) == 1 else ""))
-        shown = gr.State([])
+        current_results = gr.State([])
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 files = gr.File(
@@ -184,13 +184,13 @@ def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
         job = go.click(
             translate,
             [files, run, strength, colours, scale, form],
-            [status, compare, gallery, downloads, shown],
+            [status, compare, gallery, downloads, current_results],
             api_name="translate",
             concurrency_limit=1,
             show_progress="minimal",
             show_progress_on=[status],
         )
         stop.click(lambda: "Cancelled.", None, status, cancels=[job], queue=False, api_visibility="private")
-        gallery.select(compare_chosen, shown, compare, queue=False, api_visibility="private")
+        gallery.select(compare_chosen, current_results, compare, queue=False, api_visibility="private")
     page.queue(max_size=_QUEUE, api_open=False)
     return page

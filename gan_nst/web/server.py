@@ -23,7 +23,7 @@ from gan_nst.web.jobs import Choice, Jobs, find_choices
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# A browser loads nothing from elsewhere.
+# A browser loads nothing from other servers.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
@@ -77,7 +77,7 @@ def serving(choices: Sequence[Choice], options: AppOptions) -> Iterator[tuple[st
 
 
 async def _launch(jobs: Jobs, options: AppOptions, port: int) -> Any:
-    """Returns Gradio's Blocks, which serve the page from a thread of their own."""
+    """Returns Gradio's Blocks, which serve the page from their own thread."""
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -126,7 +126,7 @@ async def _own_requests_only(host: str, request: Any, call_next: Any) -> Any:
     """Refuses requests from other sites, and those that name anything but an uploaded file.
 
     Gradio's CORS check hides an answer from the other site whose request it served, and trusts the Host header, which
-    a site with a name of its own for this machine controls (DNS rebinding). Gradio itself would download a web
+    a site that has its own name for this machine controls (DNS rebinding). Gradio itself would download a web
     address, and a folder among its files would end its deletion of old files.
     """
     from starlette.responses import PlainTextResponse

@@ -84,7 +84,7 @@ def write_onnx(
 
     float16: convolutions compute in float16, norms in float32. int8: the convolutions on the way down and in the
     residual blocks compute in 8 bits, with a scale for each channel of the weights and one for each layer's input,
-    calibrated on `examples`. The first convolution and those on the way up stay in float32, as they draw the image: in
+    calibrated on `examples`. The first convolution and those on the way up remain float32, as they draw the image: in
     8 bits they cost 11 dB, and they are an eighth of the work.
     """
     compute = torch.float16 if description.precision == "float16" else torch.float32
@@ -92,10 +92,10 @@ def write_onnx(
     for name, module in generator.named_modules():
         if isinstance(module, InstanceNorm):
             plain.set_submodule(name, _OnnxNorm(module))
-    whole = ImageModel(plain, description.pixels, compute)
+    image_model = ImageModel(plain, description.pixels, compute)
     with _silenced():
         program = torch.onnx.export(
-            trace_model(whole),
+            trace_model(image_model),
             dynamo=True,
             opset_version=_OPSET,
             input_names=[_INPUT],

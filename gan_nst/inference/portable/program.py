@@ -1,6 +1,6 @@
 """PyTorch programs, .pt2: written and checked with torch.export, read back as plain weights.
 
-torch.export.load executes parts of a file: pickles, expressions, function names. So a file from elsewhere is never
+torch.export.load executes parts of a file: pickles, expressions, function names. So an untrusted file is never
 loaded with it; only the description and the weights are read, and our own network is built from them.
 """
 
