@@ -24,7 +24,9 @@ def curves(runs: Sequence[Path | str], output: Path | str | None = None) -> dict
     histories = [read_run(Path(run).resolve()) for run in runs]
     target = Path(runs[0], "curves.png") if output is None else Path(output)
     if target.suffix.lower() not in (".png", ".svg"):
-        raise SettingsError(f"{target}: the figure is written as .png or .svg; give --output such a name")
+        raise SettingsError(
+            f"{target}: figures are written as .png or .svg; give --output one of these suffixes"
+        )
     image = draw(histories, format="svg" if target.suffix.lower() == ".svg" else "png")
     write_file(target, image)
     found = {}

@@ -70,12 +70,12 @@ def translate_as_typed(
 def _check_options(source: Path, output: Path, options: TranslateOptions, typed: Collection[str]) -> None:
     video, into_video = wants_video(source, output, options.frames), names_a_file(output)
     if options.frames and not source.is_dir():
-        raise SettingsError(f"{source}: --frames: for a folder of images, and this is not one; omit it")
-    no_video_out = f"for a video, and {output} is not one; name one, such as out.mp4, or omit it"
+        raise SettingsError(f"{source}: --frames: only for a folder of images; omit it")
+    no_video_out = f"only for videos, but {output} is not one; give a name such as out.mp4, or omit it"
     remedy = "add --frames if its images are frames" if source.is_dir() else "omit it"
-    no_video_in = f"for a video, and this is not one; {remedy}"
-    video_out = f"for images, and {output} is a video, whose quality is --crf; omit it"
-    own_times = "for a folder of images, and a video keeps its own times; omit it"
+    no_video_in = f"only for videos; {remedy}"
+    video_out = f"only for images, but {output} is a video, whose quality is --crf; omit it"
+    own_times = "only for a folder of images, as a video keeps its own times; omit it"
     part = {"start", "end"} & set(typed)  # which count frames by --fps
     for without_effect, names, why in (
         (not video or not into_video, ("crf",), no_video_out),

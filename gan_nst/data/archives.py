@@ -98,7 +98,7 @@ def _members(archive: Path, largest: int) -> Iterator[_Member]:
             raise ArchiveRefused(f"it contains more than {format_size(largest)}; allow more with --max-size")
         if total > plausible:
             raise ArchiveRefused(
-                f"it expands to more than {_MAX_RATIO} times its size, like a bomb; unpack it yourself"
+                f"it expands to more than {_MAX_RATIO} times its size, like a decompression bomb; unpack it yourself"
             )
 
     with open(archive, "rb") as file:

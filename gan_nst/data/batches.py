@@ -189,7 +189,7 @@ class Batches:
                         f"step {step}: a loader process died {deaths} times in a row ({line}), loading "
                         f"{self._listed(step)}; resume, with fewer data.workers if memory is short"
                     ) from None
-                log.warning(f"step {step}: {line}; restarting the loader processes, which changes no batch")
+                log.warning(f"step {step}: {line}; restarting the loader processes; no batch changes")
             finally:
                 if self._workers and batches is not None:  # else they live as long as an error's traceback
                     batches._shutdown_workers()  # type: ignore[attr-defined]

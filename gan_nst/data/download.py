@@ -181,6 +181,6 @@ class _Redirects(HTTPRedirectHandler):
         if urlsplit(newurl).scheme not in ("https", urlsplit(req.full_url).scheme):
             fp.close()
             raise DataError(
-                f"{req.full_url}: redirects to {newurl}, which is less safe; give that address if you trust it"
+                f"{req.full_url}: redirects to {newurl}, which is less secure; give that address if you trust it"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -152,7 +152,7 @@ def test_frames_with_too_many_pixels_are_refused(translate, clip, tmp_path):
             "in",
             "out",
             "--smooth --every 2",
-            "--every, --smooth: for a video, and this is not one; add --frames if",
+            "--every, --smooth: only for videos; add --frames if",
         ),
         ("in/0.png", "out", "--smooth", "omit it"),
         ("in", "out", "--crf 18", "such as out.mp4"),
