@@ -1,4 +1,4 @@
-"""What to measure first on a new GPU, within 15 minutes: `python -m gan_nst.bench.gpu_check OUT [part ...]`.
+"""The first measurements on a new GPU, within 15 minutes: `python -m gan_nst.bench.gpu_check OUT [part ...]`.
 
 Parts, in this order: convolutions, eager, translate, generator, compiled. Each prints its figures in one line; a
 failure ends only its own part. OUT gets found.json, and kernels.txt with the profiler's tables. Without a GPU the sizes

@@ -81,7 +81,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured on. Sides are in pixels; width and blocks are the published generator's.
+    """The sizes to measure with. Sides are in pixels; width and blocks are the published generator's.
 
     step: crops of CycleGAN's step. image, images: side and number of the loaded and translated images.
     """

@@ -1,4 +1,4 @@
-"""What every other folder builds on; it knows no image and no network.
+"""The basis of all other folders, independent of images and networks.
 
 `errors` (the errors, and the formatters that messages share), `settings` (YAML and overrides to validated sections),
 `options` (what commands take), `files` (atomic writes), `legacy` (names in old files), `device` (device, precision,

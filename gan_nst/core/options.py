@@ -1,4 +1,4 @@
-"""What a user can set besides a run's settings: every option once, with its type, default and help.
+"""The command line's options, each declared once with its type, default and help.
 
 The command line is built from these classes (gan_nst.cli), the public functions take them, and inner layers take the
 groups they need: `TranslateOptions` is a `Finish`, an `Encoding`, a `Naming`, a `TranslatorOptions` and a
@@ -152,7 +152,7 @@ ExportPrecision = Literal["float32", "float16", "int8"]
 
 @dataclass(frozen=True)
 class Naming(Options):
-    """What outputs are called. format "same": the input's, or png where that is not written; None: the format that the
+    """The names of outputs. format "same": the input's, or png where that is not written; None: the format that the
     output's name says, or png.
     """
 
@@ -313,7 +313,7 @@ class Results(Options):
 
 @dataclass(frozen=True)
 class EvaluateOptions(Results, Computing):
-    """What is compared with what, and by which protocol."""
+    """The images to compare, and the protocol."""
 
     images: Path | None = option(None, "images to evaluate, instead of a run", metavar="FOLDER")
     reference: Path | None = option(None, "images that they should look like", metavar="FOLDER")
@@ -331,7 +331,7 @@ class EvaluateOptions(Results, Computing):
 
 @dataclass(frozen=True)
 class BenchOptions(Results, Device):
-    """What is measured."""
+    """The measurements to make."""
 
     rounds: int = option(5, "timed steps of each kind; slow ones take 3", POSITIVE)
     compiled: bool | None = option(
@@ -353,7 +353,7 @@ class AppOptions(Computing):
 
 @dataclass(frozen=True)
 class CheckOptions(Results):
-    """What a data set is checked for."""
+    """The settings that a data set is checked against."""
 
     domain: str | None = option(None, "instead of DIR: datasets/DOMAIN, as its training would read it")
     method: str = option("cyclegan", "method whose settings apply")
@@ -364,7 +364,7 @@ class CheckOptions(Results):
 
 @dataclass(frozen=True)
 class DemoOptions(Options):
-    """What demo data set is drawn."""
+    """The demo data set to draw."""
 
     domain: str | None = option(
         None, "instead of DIR: datasets/DOMAIN, at the size its training loads, unless it has images"

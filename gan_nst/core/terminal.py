@@ -1,4 +1,4 @@
-"""What the terminal gets and sends: log messages, progress bars, and the signals that stop a run."""
+"""Terminal input and output: log messages, progress bars, and the signals that stop a run."""
 
 import logging
 import os

@@ -48,7 +48,7 @@ _PATIENCE = 1.0  # seconds to wait for the lock before saying so
 
 
 class Entry(NamedTuple):
-    """What is known of an image file.
+    """The known facts about an image file.
 
     size, time: in bytes and nanoseconds, when it was decoded; a change of either makes the entry stale. side: the
     shorter side before resizing. height, width: the decoded image's. offset, checksum: of its pixels in the cache.

@@ -80,7 +80,7 @@ SPLITS = ("training", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of one file. problem: why it cannot be read, in one line; then the later facts are empty.
+    """The facts about one file. problem: why it cannot be read, in one line; then the later facts are empty.
 
     digest: of the pixels. mean: RGB, 0 to 255. spread: the standard deviation of the gray values. outside: reached
     through a link that leads out of its folder. flat: of a single colour, or nearly. gray: and not flat. elongated: a
@@ -223,7 +223,7 @@ _LEAKS = (("test", "training"), ("test", "validation"), ("validation", "training
 
 
 def find_problems(checked: Checked, crop_size: int) -> tuple[list[str], list[str]]:
-    """What is wrong with a data set that is trained on in square crops, and what could be better.
+    """The problems of a data set for training on square crops, and advice.
 
     One line each, the most severe first. crop_size: in pixels.
     """
@@ -282,7 +282,7 @@ def _in_both_domains(checked: Checked) -> list[str]:
 
 
 def _training_images(checked: Checked) -> list[str]:
-    """What to say of the numbers and colours of the training images."""
+    """Findings about the numbers and colours of the training images."""
     lines = []
     training = {key[1]: readable(images) for key, images in checked.images.items() if key[0] == "training"}
     counts = {domain: len(images) for domain, images in training.items()}

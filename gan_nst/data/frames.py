@@ -72,7 +72,7 @@ _BAR = 24  # the maximum level of bars: black plus what a codec adds
 
 @dataclass(frozen=True)
 class Frames:
-    """What was taken from a video.
+    """The frames taken from a video.
 
     kept: the files written, by time; `shape` is their height and width in pixels.
     scenes: how many show something, so not black or fades.
@@ -248,7 +248,7 @@ def _square_pixels(reader: "Video", frame: "VideoFrame", bars: Bars) -> ImageArr
 
 
 def _signature(image: ImageArray) -> Field:
-    """What a frame is compared by, of shape (768,): so blurred that a pan by a hundredth changes little."""
+    """A signature to compare frames by, of shape (768,), so blurred that a pan by a hundredth changes little."""
     return cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
 
 

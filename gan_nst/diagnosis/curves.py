@@ -1,4 +1,4 @@
-"""What a run logged, read from its folder: every value over the steps, and which values belong together."""
+"""Reads the history of a run from its folder: every value over the steps, and which values belong together."""
 
 import json
 from array import array
@@ -58,7 +58,7 @@ class Validation(Series):
 
 @dataclass(frozen=True)
 class History:
-    """What a run logged.
+    """The logged history of a run.
 
     name: the run folder's. steps: the planned length, or the last step logged when none was planned.
     score: the chosen one, like "ab/error"; None when the run has none. series: by key, like "generator/cycle_a".

@@ -30,7 +30,7 @@ _FREQUENCIES = (
 
 @dataclass(frozen=True)
 class Measures:
-    """What a set of outputs reveals about its generator.
+    """Measures of a generator from a set of its outputs.
 
     diversity: how much the outputs differ from each other, as a share of how much the targets do; about 1 is
         good, 0 means always the same image. nan for fewer than two outputs or targets, or identical targets.

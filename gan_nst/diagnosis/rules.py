@@ -1,4 +1,4 @@
-"""What a run's history shows to have gone wrong, with one thing to try against each finding.
+"""Finds what went wrong in a run from its history, with one thing to try for each finding.
 
 No finding rests on one noisy point: what is measured at validations must show at the last two, what is logged must show
 over the last quarter of the steps. The exception is a value that is not finite.
@@ -241,7 +241,7 @@ def _finite(values: Values) -> Values:
 
 
 def _spread(values: Values) -> float:
-    """Of the middle half of the values, relative to their median."""
+    """The spread of the middle half of the values, relative to their median."""
     low, middle, high = np.quantile(np.abs(values), [0.25, 0.5, 0.75])
     return float((high - low) / middle)
 

@@ -25,7 +25,7 @@ Lookup = Callable[[Path], ImageArray]
 
 @dataclass(frozen=True)
 class Metrics:
-    """What images are compared by. cache: a folder for the features of reference sets, or None."""
+    """The metrics to compare images by. cache: a folder for the features of reference sets, or None."""
 
     features: Features
     lpips: Lpips | None

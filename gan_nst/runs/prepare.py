@@ -1,4 +1,4 @@
-"""What a run is made of, opened and checked before it begins: its data, its settings and its method."""
+"""Opens and checks everything a run needs before it begins: its data, its settings and its method."""
 
 import logging
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ _COMPARED = 20  # images of a view that are compared with the images themselves
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is made of; its settings have every `auto` and the length resolved.
+    """Everything a run needs; its settings have every `auto` and the length resolved.
 
     features: the network whose features validation compares, if any. until: the last step of this session. growth: the
     computation of the last step over that of the first, which a warm-up makes smaller.

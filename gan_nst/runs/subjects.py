@@ -83,7 +83,7 @@ class Subject:
 def open_subjects(
     source: Path, data: Path | None, device: torch.device, precision: str
 ) -> tuple[dict[str, Subject], HeldOut, RunSettings | None]:
-    """What a run, a checkpoint or an exported generator translates, by name; the test split, that of the data set in
+    """The translations of a run, checkpoint or exported generator, by name; the test split, that of the data set in
     the folder `data` or else the run's own; and the settings of the run, which an exported generator does not have.
 
     precision: "auto" is that of the run, so that every machine finds the same numbers. Raises SettingsError where there

@@ -138,7 +138,7 @@ def _write(path: Path, payload: dict[str, Any]) -> None:
 
 
 def _advice(folder: Path) -> str:
-    """What to do once there is room for a checkpoint."""
+    """How to continue once there is space for a checkpoint again."""
     newest = next(iter(newest_first(folder)), None)
     if newest is None:
         return "then start again"

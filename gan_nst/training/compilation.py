@@ -1,4 +1,4 @@
-"""What a run will cost: its operations, whether compiling pays, and a forecast from its first steps."""
+"""Estimates the cost of a run: its operations, whether compiling pays off, and a forecast from its first steps."""
 
 import copy
 import logging

@@ -188,7 +188,7 @@ def test_a_folder_that_is_filled_meanwhile_is_kept(gan_nst, in_project, monkeypa
 
 
 def problem_with(name, data, folder):
-    """What is wrong with how an archive is refused: it should take one line that names it, and leave nothing."""
+    """Describes how a refusal is wrong: it must be one line that names the archive, and leave nothing."""
     (folder / name).write_bytes(data)
     try:
         package.data_get(name, package.GetOptions(into="into"))

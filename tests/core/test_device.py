@@ -1,4 +1,4 @@
-"""What is said about the machine that results came from."""
+"""The description of the machine that produced the results."""
 
 import json
 import os

@@ -54,7 +54,7 @@ def test_groups_are_passed_on_unchanged():
 
 
 def read(kind, text):
-    """What text becomes as the value of an option --value."""
+    """The value that a text becomes for an option --value."""
     one = options.option(None, "help", kind)
     group = make_dataclass("Group", [("value", object, one)], bases=(options.Options,), frozen=True)
     return group(text).value

@@ -259,7 +259,7 @@ def test_a_damaged_note_starts_again(site, target, note):
 
 
 def test_a_disk_that_fills_up(site, target):
-    """What the system wrote before it reported the full disk counts."""
+    """The bytes that were written before the disk was full are kept."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:

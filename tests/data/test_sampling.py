@@ -27,7 +27,7 @@ def test_orders_differ_between_rounds_streams_and_seeds():
 
 
 def test_pairs_of_two_streams_are_random():
-    """Of equally many images, a pair of the same place comes up once a round on average."""
+    """With equally many images, a pair of equal positions comes up once per round on average."""
     count, rounds = 50, 200
     a, b = (draws(0, stream, 0, count * rounds, count) for stream in ("real_a", "real_b"))
     meetings = sum(x == y for x, y in zip(a, b, strict=True))

@@ -107,7 +107,7 @@ def test_the_smallest_images_are_accepted(size):
 
 @pytest.mark.parametrize(("size", "share", "contrast"), [(64, 0.3, 15), (256, 0.1, 15)])
 def test_negatives_differ_from_positives(size, share, contrast):
-    """Of every drawn cartoon at least this share of pixels, and by this much of 255 on average over them."""
+    """At least this share of every drawn cartoon's pixels, by this much of 255 on average."""
     for number in range(8):
         image = cartoon(number, size)
         smoothed = smooth_edges(image)

@@ -239,7 +239,7 @@ def test_one_validation_is_not_enough_for_a_finding(tmp_path):
 
 
 def test_noise_without_intervals_rarely_looks_like_a_trend(tmp_path):
-    """Of 80 runs whose score is noise hardly one seems to improve or to worsen."""
+    """Hardly any of 80 runs whose score is noise seems to improve or worsen."""
     found = 0
     for seed in range(80):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: run with `pytest -m gpu`."""
+"""Tests that need a GPU: run with `pytest -m gpu`."""
 
 import json
 
