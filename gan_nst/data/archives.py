@@ -25,10 +25,7 @@ from gan_nst.images.files import image_suffixes
 
 log = logging.getLogger(__name__)
 
-_MAX_RATIO, _SMALL = (
-    100,
-    64 << 20,
-)  # what comes out may be 100 times the archive, or 64 MiB; images hardly compress
+_MAX_RATIO, _SMALL = 100, 64 << 20  # images hardly compress: 100 times the archive, or 64 MiB, is a bomb
 _MAX_DEPTH = 16  # folders in a name
 _CHUNK = 1 << 20  # bytes; longer headers, which are read into memory, are refused
 # The system's errors that an archive can cause, and None for those of the libraries, which have no number.
