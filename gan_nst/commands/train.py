@@ -261,7 +261,7 @@ def _fixed_images(prepared: Prepared, splits: Sequence[Mapping[str, Folder]]) ->
 
 
 def _finish(run: Path, prepared: Prepared) -> None:
-    """Judges the last and the best checkpoint on the test split, exports every translation, draws
+    """Evaluates the last and the best checkpoint on the test split, exports every translation, draws
     `samples/final.png`, and logs what to do next.
     """
     settings, data_set = prepared.settings, prepared.data_set

@@ -66,7 +66,7 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
         with atomic_write(path, sync=True) as temporary:
             _write(temporary, {"format": FORMAT, **payload})
             if keep_as is not None:  # first: the checkpoint's notes may name it
-                with atomic_write(folder / f"{keep_as}.pt") as kept_file:
+                with atomic_write(folder / f"{keep_as}.pt", sync=True) as kept_file:
                     try:
                         os.link(temporary, kept_file)
                     except OSError:  # the system has no links
