@@ -1,4 +1,4 @@
-"""One file a command, and in it the public Python function that the command line calls.
+"""One file per command, with the public Python function of that name. `app` is gan_nst.web.server.
 
 Doors: `train.train`, `translate.translate`, `evaluate.evaluate`, `export.export`, `importing.import_generator`,
 `curves.curves`, `bench.benchmark`, `data_check.data_check`, `data_get.data_get`, `data.data_demo`, `data_frames` and

@@ -1,4 +1,4 @@
-"""`gan-nst data demo`, `data frames` and `data smooth`: making data sets, and looking at their views."""
+"""`gan-nst data demo`, `data frames` and `data smooth`: making data sets, and seeing what smoothing makes of one."""
 
 import logging
 from pathlib import Path

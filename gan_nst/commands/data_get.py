@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from gan_nst.core.errors import DataError, SettingsError, cannot_write, counted, one_line
 from gan_nst.core.options import GetOptions
-from gan_nst.core.weights import digest
+from gan_nst.core.pretrained import digest
 from gan_nst.data.archives import ArchiveRefused, arrange, unpack
 from gan_nst.data.domains import DataSettings
 from gan_nst.data.download import KNOWN, describe_known, download

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def evaluate(
     source: Path | str | None = None, options: EvaluateOptions = EvaluateOptions()
 ) -> dict[str, Any]:
-    """Judges a run or a generator on its test split, or a folder of images against another; returns the scores.
+    """Evaluates a run or a generator on its test split, or a folder of images against another; returns the scores.
 
     source: a run, whose last and best checkpoints are evaluated, and which gets `evaluation.json` and `report.html`; or
     a checkpoint or an exported generator; None for `options.images`. With `options.data` or `options.direction`,
@@ -83,7 +83,7 @@ def _evaluate(source: Path, options: EvaluateOptions, device: torch.device) -> d
 
 
 def _compare(images: Path, reference: Path, metrics: Metrics) -> dict[str, Any]:
-    """Judges one folder of images against another, without any model."""
+    """Compares one folder of images against another, without any model."""
     files = {}
     for folder in (images, reference):
         if not folder.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gan_nst.core.errors import CheckpointError, SettingsError, WeightsError
 from gan_nst.core.options import ImportOptions
-from gan_nst.core.weights import load
+from gan_nst.core.pretrained import load
 from gan_nst.inference.exported import Description, TrainingScale, build_generator, export
 from gan_nst.inference.foreign import EXPECTED, recognise
 from gan_nst.inference.outputs import make_folder

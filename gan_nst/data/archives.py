@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Self, cast
 
 from gan_nst.core.errors import DataError, cannot_write, counted, format_size, listed
-from gan_nst.core.weights import digest
+from gan_nst.core.pretrained import digest
 from gan_nst.data.domains import DOMAINS, layouts
 from gan_nst.images.files import image_suffixes
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.core.errors import DataError, WeightsError, counted
 from gan_nst.core.files import atomic_write, remove_temporaries
 from gan_nst.core.options import FeatureName

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.images.arrays import ImageArray, to_float, to_tensor
 from gan_nst.networks.features import SQUEEZENET
 

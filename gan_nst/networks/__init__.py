@@ -1,4 +1,4 @@
-"""Every nn.Module of the project. `build` makes any of them from plain data.
+"""The networks of generators and discriminators, which `build` makes from plain data, and frozen networks.
 
 `resnet` (generators in segments), `patchgan` and `cartoon` (discriminators), `norm` (the instance norm), `features`
 (frozen networks for content losses).

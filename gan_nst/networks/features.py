@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
+from gan_nst.core.pretrained import Pretrained
 from gan_nst.core.settings import Section
-from gan_nst.core.weights import Pretrained
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A run folder as a library: where it is, its settings, what it was trained on, and its generators.
+"""What commands and the page need of a run folder: where it is, its settings, its data and its generators.
 
 Doors: `folder.new_run`, `find_run`; `settings.load_settings`, `resume_settings`; `prepare.prepare` (everything that a
 training needs, opened and checked); `generators.load_translator`; `subjects.open_subjects` (what is evaluated);

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan_nst.commands.importing import import_generator
 from gan_nst.commands.translate import translate
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.core.errors import CheckpointError, DataError, GanNstError, SettingsError, WeightsError
 from gan_nst.core.options import ImportOptions, TranslateOptions, TranslatorOptions
 from gan_nst.images.files import read_image, write_image

@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers_data import Bomb
 
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.core.errors import WeightsError
-from gan_nst.core.weights import Pretrained
+from gan_nst.core.pretrained import Pretrained
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -361,7 +361,7 @@ def test_unknown_features_are_refused(name):
 @pytest.mark.usefixtures("unbuilt")
 def test_missing_weights_are_downloaded_on_request(files, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("gan_nst.core.weights.fetch", lambda wanted: asked.append(wanted))
+    monkeypatch.setattr("gan_nst.core.pretrained.fetch", lambda wanted: asked.append(wanted))
     choose("inception-64", CPU, files["part"], download=True)
     choose("random", CPU, download=True)
     assert not asked, "where a file is given, and for random features, nothing is"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from gan_nst.core import weights as pretrained
+from gan_nst.core import pretrained
 from gan_nst.core.errors import SettingsError, WeightsError
 from gan_nst.images.arrays import resize_image, to_float, to_tensor
 from gan_nst.images.files import find_images, read_image
