@@ -170,7 +170,7 @@ def _domain_images(
         with suppress(GanNstError, KeyError):  # the run's data may be gone
             found = _read(getattr(locate(data), split)[domain].files, scale, count)
     if split == "training":
-        log.info(f"calibrating on {'the training' if found else 'the demo world'}'s images")
+        log.info(f"calibrating on {'the training' if found else 'demo'} images")
     if found:
         return found
     size = min(max(scale.load_size, 32), _LARGEST_SIDE)

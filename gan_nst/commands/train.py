@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_nst.core.device import (
     choose_device,
+    choose_precision,
     is_out_of_memory,
     local_rank,
     tune_convolutions,
@@ -136,7 +137,7 @@ def _rehearse(prepared: Prepared, first: int) -> None:
     trainer = _trainer(prepared, Path(), compiled=False)
     trainer.step = max((settings.training.steps or 1) - 1, 0)  # any warm-up is over by then
     forecast, estimate = Forecast(prepared.device, first, prepared.until), None
-    with _explained(trainer):
+    with _explained(trainer, settings):
         for step, micro_batches in enumerate(prepared.batches(first), first + 1):
             if estimate or step > prepared.until:
                 break
@@ -161,7 +162,7 @@ def _train_in(run: Path, prepared: Prepared, payload: dict[str, Any] | None) -> 
     if settings.compile == "always":
         log.info("compiling the networks at the first step, which takes a minute or two")
     torch.manual_seed(mix(settings.seed, "training", distributed.rank()))
-    with _explained(trainer, run):
+    with _explained(trainer, settings, run):
         if payload is not None:
             trainer.restore(payload)
         trainer.interval_actions = _intervals(trainer, prepared, run)
@@ -231,7 +232,7 @@ def _watching(trainer: Trainer, prepared: Prepared, run: Path) -> Callable[[int]
     warned: set[str] = set()
 
     def watch(step: int) -> None:
-        # Events and curves are read from their beginning each time: of many looks, fewer and fewer take part.
+        # Events and curves are read from their beginning each time, so a longer run does this more rarely.
         selected = is_selected(step // trainer.settings.sample_every)
         with skip_on_failure(f"step {step}: no sample grid"):
             grid = sample_grid(trainer.ema.networks, trainer.method.translations(), images, trainer.device)
@@ -311,7 +312,7 @@ def _finish(run: Path, prepared: Prepared) -> None:
 
 
 @contextlib.contextmanager
-def _explained(trainer: Trainer, run: Path | None = None) -> Iterator[None]:
+def _explained(trainer: Trainer, settings: RunSettings, run: Path | None = None) -> Iterator[None]:
     """Turns what torch raises when memory runs out into one line that says what needs less: first the settings that
     a run may be resumed with, since they change no result.
 
@@ -322,12 +323,23 @@ def _explained(trainer: Trainer, run: Path | None = None) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
+        training, device = settings.training, trainer.device
+        same = [] if training.activation_checkpointing else ["training.activation_checkpointing=true"]
+        same += ["data.workers=0"] if settings.data.workers and device.type == "cpu" else []
         newest = [] if run is None else checkpoint.newest_first(run / "checkpoints")
         remedy = (
             f"{newest[0]} is intact; resume with: gan-nst train --resume {run}" if newest else "start with"
         )
+        less = []
+        if training.batch_size > 1:
+            size = 1 if training.batch_size % 2 else training.batch_size // 2
+            accumulation = training.accumulation * training.batch_size // size
+            less.append(f"training.batch_size={size} training.accumulation={accumulation}")
+        if settings.precision == "float32" and choose_precision("auto", device) == "bfloat16":
+            less.append("precision=bfloat16")
+        less.append(f"a data.crop_size below {settings.data.crop_size}")
         raise TrainingError(
-            f"out of memory on {trainer.device} after step {trainer.step}: {remedy} "
-            "training.activation_checkpointing=true data.workers=0; or start a new run with a smaller "
-            "training.batch_size and a larger training.accumulation, precision=bfloat16 or a smaller data.crop_size"
+            f"out of memory on {device} after step {trainer.step}: {remedy}"
+            f"{' ' + ' '.join(same) if same else ', once other programs leave more of it'}; or start a new run with "
+            f"{' or '.join(less)}"
         ) from None

@@ -79,8 +79,8 @@ def load(path: Path) -> dict[str, Tensor]:
     """Returns the tensors in a file by name, on the CPU, without running code from it. Raises WeightsError."""
     try:
         weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        if not all(isinstance(name, str) for name in weights):
-            raise ValueError("names that are not text")
+        if not all(isinstance(name, str) and torch.is_tensor(weight) for name, weight in weights.items()):
+            raise ValueError(f"expected tensors by name, found {', '.join(map(str, weights))}")
         broken = next((name for name, weight in weights.items() if not weight.isfinite().all()), None)
     except pickle.UnpicklingError:
         raise WeightsError(f"{path}: contains more than plain tensors and was not loaded") from None

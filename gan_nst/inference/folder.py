@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 
 from gan_nst.core.device import is_out_of_memory
 from gan_nst.core.errors import DataError, GanNstError, counted
-from gan_nst.core.options import Finish, TranslateOptions
+from gan_nst.core.options import TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.core.threads import cpus
 from gan_nst.images.arrays import ImageArray
@@ -39,6 +39,7 @@ _LARGEST_BATCH = 32
 _READ_AHEAD = 32 * 2**20  # bytes for each thread; a single 12-megapixel photograph fills it
 _WRITE_BEHIND = 64 * 2**20
 _MOST_AHEAD = 64  # items submitted for reading, however small they are
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FAR = 2.0  # times larger or smaller than the training scale
 
 
@@ -59,11 +60,6 @@ class Outcome:
     def trouble(self) -> str:
         """A summary of the failures, for the user."""
         return f"{counted(len(self.failures), 'image')} could not be translated"
-
-
-def translate_photo(translator: Translator, photo: Photo, finish: Finish) -> Photo:
-    """Returns the translated photo, with the size, type, alpha and EXIF of the original."""
-    return complete(photo, translator.translate([prepare(photo, finish)])[0], finish)
 
 
 def translate_folder(
@@ -186,7 +182,7 @@ class _Job:
 
 
 class _Failure(NamedTuple):
-    """Why an image could not be translated, in one line."""
+    """Why an image could not be translated, in one line. disk_full: its output did not fit on the disk."""
 
     line: str
     disk_full: bool = False
@@ -281,7 +277,8 @@ class _FolderTranslation:
             write_photo(complete(job.photo, translated, self._options), target, self._options)
             return target
         except Exception as error:
-            return _failure(job.path, error)
+            full = any(getattr(cause, "errno", None) in _DISK_FULL for cause in _with_causes(error))
+            return _failure(job.path, error)._replace(disk_full=full)
 
     def _record_written(self, limit: int) -> None:
         """Records what was written, and waits until less than `limit` bytes, or nothing, are left to write."""
@@ -323,8 +320,7 @@ class _FolderTranslation:
 
 def _failure(path: Path, error: Exception) -> _Failure:
     """Even an unforeseen exception fails this image alone."""
-    causes = list(_with_causes(error))
-    if any(map(is_out_of_memory, causes)):
+    if any(map(is_out_of_memory, _with_causes(error))):
         return _Failure(f"{path}: not enough memory; give less --memory, or --scale 0.5")
     if not isinstance(error, GanNstError):
         log.debug(f"{path}: traceback", exc_info=error)
@@ -332,8 +328,7 @@ def _failure(path: Path, error: Exception) -> _Failure:
         line = f"{path}: could not be translated ({detail})"
     else:  # the translator does not know names
         line = str(error) if path.name in str(error) else f"{path}: {error}"
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return _Failure(line, any(isinstance(cause, OSError) and cause.errno in full for cause in causes))
+    return _Failure(line)
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -77,7 +77,7 @@ def names_a_file(output: Path) -> bool:
 
 
 def names_an_image(output: Path) -> bool:
-    """Whether an output for an image names a file, be its format unknown or mistyped, rather than a folder."""
+    """Whether an output for an image names a file rather than a folder, even if its format is unknown or mistyped."""
     known = output.suffix.lower() in image_suffixes() | FORMATS.keys()
     return (known or re.fullmatch(r"\.[^\W\d_]{2,4}", output.suffix) is not None) and not output.is_dir()
 
@@ -102,9 +102,11 @@ def is_finished(source: Path, target: Path) -> bool:
 
 def remove_unfinished(targets: Collection[Path]) -> None:
     """Removes the partial files that a killed process left for these outputs."""
-    names = {target.name for target in targets}
-    for folder in {target.parent for target in targets}:
-        remove_temporaries(folder, names)
+    names: dict[Path, set[str]] = {}
+    for target in targets:  # by folder: the same name elsewhere may be another process's
+        names.setdefault(target.parent, set()).add(target.name)
+    for folder, own in names.items():
+        remove_temporaries(folder, own)
 
 
 def _check_file_name(output: Path, naming: Naming) -> None:

@@ -1,7 +1,8 @@
 """Translates a video, keeping its sound, frame times and format, and reducing flicker."""
 
-import glob
 import logging
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from gan_nst.core.errors import DataError, counted
 from gan_nst.core.options import Naming, TranslateOptions
 from gan_nst.core.terminal import progress_bar
 from gan_nst.images.finish import complete, prepare
-from gan_nst.images.photo import Photo, write_photo
+from gan_nst.images.photo import FORMATS, Photo, write_photo
 from gan_nst.images.video import Footage, FrameFolder, Shot
 from gan_nst.images.video_writer import VIDEO_SUFFIXES, Clip, VideoWriter
 from gan_nst.inference.folder import Outcome, read_ahead
@@ -222,9 +223,10 @@ def _make_empty(folder: Path, naming: Naming) -> None:
             f"{folder}: is a file; give a folder for frames, or a name ending in one of {' '.join(VIDEO_SUFFIXES)}"
         )
     make_folder(folder)
-    earlier = min(folder.glob("[0-9]" * 6 + f"*{glob.escape(naming.suffix)}.*"), default=None)
+    frame = re.compile(rf"\d{{6,}}({re.escape(naming.suffix)})?\.({'|'.join(s[1:] for s in FORMATS)})", re.I)
+    earlier = min(filter(frame.fullmatch, os.listdir(folder)), default=None)
     if earlier is not None:
-        raise DataError(f"{folder}: already has frames ({earlier.name}); remove them or give another folder")
+        raise DataError(f"{folder}: already has frames ({earlier}); remove them or give another folder")
 
 
 def _last_norm(translator: Translator) -> str:

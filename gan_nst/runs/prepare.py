@@ -17,6 +17,7 @@ from gan_nst.data.demo import make_demo
 from gan_nst.data.domains import DOMAINS, DataSet, DataSettings, Folder, fingerprint, has_images, locate
 from gan_nst.data.smoothing import SOFT, share_smoothed
 from gan_nst.evaluation.features import Features, choose
+from gan_nst.images.files import read_image
 from gan_nst.methods import base
 from gan_nst.runs.generators import load_weights
 from gan_nst.runs.settings import RunSettings, resolve, resolve_evaluation
@@ -43,6 +44,19 @@ def draw_if_missing(data: DataSettings) -> bool:
         if not has_images(data):  # another run has drawn them in the meantime
             raise
     return True
+
+
+def refuse_small_demo(data: DataSettings) -> None:
+    """Raises DataError if the demo was drawn for a smaller job, for example on a machine without a GPU."""
+    folder = data.root / data.domain
+    drawn = folder / "trainA" / "photo-00000.png"
+    if data.a is not None or data.domain != DEMO_DOMAIN or data.upscale or not drawn.exists():
+        return
+    if (size := min(read_image(drawn).shape[:2])) < data.crop_size:
+        raise DataError(
+            f"{folder}: its demo images were drawn at {size} pixels, data.crop_size is {data.crop_size}; "
+            "remove the folder, and they will be drawn again"
+        )
 
 
 _COMPARED = 20  # images of a view that are compared with the images themselves
@@ -93,6 +107,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     """
     if distributed.rank() == 0:
         draw_if_missing(settings.data)
+        refuse_small_demo(settings.data)
     distributed.gather(None)  # the other processes wait for the images
     data_set, images = open_data(settings, saved)
     training = settings.training

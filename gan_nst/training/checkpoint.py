@@ -1,6 +1,5 @@
 """Checkpoints: one file each, written atomically, and read without running code from it."""
 
-import contextlib
 import logging
 import os
 import pickle
@@ -74,8 +73,10 @@ def save(folder: Path, payload: dict[str, Any], kept: int, keep_as: str | None =
     except OSError as error:
         raise CheckpointError(f"{cannot_write(path, error)}; {_advice(folder)}") from None
     for old in newest_first(folder)[kept:]:
-        with contextlib.suppress(OSError):
-            old.unlink()
+        try:
+            old.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning(f"{old}: could not be removed ({reason(error)}); it is no longer needed")
     return path
 
 
@@ -89,6 +90,8 @@ def load(path: Path) -> dict[str, Any]:
     """Returns the content of a checkpoint, on the CPU, with every part of its type. Raises CheckpointError if it is
     damaged or of another format.
     """
+    if not path.is_file():  # a pipe would block
+        raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such checkpoint'}")
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch does not compare the checksums that it writes
@@ -122,7 +125,7 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]]:
         try:
             return path, load(path)
         except CheckpointError as error:
-            log.warning(f"{error}; trying the checkpoint before it")
+            log.warning(f"{error}; falling back to the previous checkpoint")
     return paths[-1], load(paths[-1])
 
 

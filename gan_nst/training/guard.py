@@ -33,7 +33,7 @@ class Failure:
 
     def __str__(self) -> str:
         images = f", with the images {', '.join(dict.fromkeys(self.images))}" if self.images else ""
-        return f"step {self.step + 1}: {' and '.join(self.terms)} not finite{images}"
+        return f"step {self.step + 1}: {', '.join(self.terms)} not finite{images}"
 
 
 class Guard:
@@ -43,16 +43,22 @@ class Guard:
     the device but `raise_if_stopped`, `report` and `take`.
 
     stops: whether it stays closed, which ends the run when it is read; if not, the next step opens it. checkpoints: the
-    run's folder of them. images_of: finds a step's images again.
+    run's folder of them. images_of: finds a step's images again. remedies: what a new run could change.
     """
 
     def __init__(
-        self, device: torch.device, stops: bool, checkpoints: Path, images_of: ImagesOf | None = None
+        self,
+        device: torch.device,
+        stops: bool,
+        checkpoints: Path,
+        images_of: ImagesOf | None = None,
+        remedies: Sequence[str] = ("a lower learning rate",),
     ) -> None:
         self.closed = torch.zeros((), device=device)
         self._stops = stops
         self._checkpoints = checkpoints
         self._images_of = images_of
+        self._remedies = remedies
         self._skipped = torch.zeros((), device=device)
         # By the names of values, the first time that some of them were not finite: the step, from 1, and which.
         self._first: dict[tuple[str, ...], Tensor] = {}
@@ -100,7 +106,7 @@ class Guard:
         if total >= _FEWEST_STEPS and bad > _LARGEST_SHARE * total:
             raise TrainingError(
                 f"{bad} of the last {total} steps were skipped; training on would achieve next to nothing. "
-                f"{self._advice('To')}"
+                f"Instead, {self._new_run()}"
             )
         self._recent = (0, 0) if total >= _FEWEST_STEPS else (total, bad)
         return {"skipped/steps": float(skipped)}
@@ -134,18 +140,15 @@ class Guard:
         failure = _merged([found for found in distributed.gather(own) if found])
         if self._stops:
             resume = f"gan-nst train --resume {self._checkpoints.parent} training.on_nonfinite=skip"
-            advice = self._advice(f"To skip such steps: {resume}; or")
-            raise TrainingError(f"{failure}; it never reached the weights. {advice}")
+            newest = checkpoint.newest_first(self._checkpoints)
+            before = f"{newest[0]} is from before. " if newest else ""
+            raise TrainingError(
+                f"{failure}; it never reached the weights. {before}To skip such steps: {resume}; or {self._new_run()}"
+            )
         return skipped, failure
 
-    def _advice(self, beginning: str) -> str:
-        """From which checkpoint to resume, and what to change. Images are finite; weights or gradients grew."""
-        newest = checkpoint.newest_first(self._checkpoints)
-        return (
-            (f"{newest[0]} is from before. " if newest else "")
-            + f"{beginning} start a new run with training.init_from={self._checkpoints.parent} and a lower learning "
-            "rate, training.gradient_clip=1 or precision=float32"
-        )
+    def _new_run(self) -> str:
+        return f"start a new run with training.init_from={self._checkpoints.parent} and {' or '.join(self._remedies)}"
 
 
 def _merged(failures: Sequence[Failure]) -> Failure:

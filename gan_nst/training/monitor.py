@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ALL = 64  # so many are all selected, and half as many of every doubling after them
+_ALL_UP_TO = 64  # the first ones are all selected, after them half as many of every doubling
 
 
 class Monitor:
@@ -113,7 +113,7 @@ class Monitor:
 
 def is_selected(number: int) -> bool:
     """Whether to include that one of many repeated outputs, counted from 0, so that reading all of them is quick."""
-    return number % (1 << max(0, number.bit_length() - _ALL.bit_length() + 1)) == 0
+    return number % (1 << max(0, number.bit_length() - _ALL_UP_TO.bit_length() + 1)) == 0
 
 
 def _bar(start: int, until: int) -> "tuple[Progress, TaskID]":

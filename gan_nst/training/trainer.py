@@ -84,7 +84,11 @@ class Trainer:
         self.roles = method.roles()
         self.optimizers = {name: make_optimizer(role) for name, role in self.roles.items()}
         self.ema = Ema(method.generators, settings.ema)
-        self.guard = Guard(device, settings.on_nonfinite == "stop", checkpoints, images_of)
+        # Images are finite; weights or gradients grew.
+        remedies = ["a lower learning rate"]
+        remedies += [] if settings.gradient_clip is not None else ["training.gradient_clip=1"]
+        remedies += [] if precision == "float32" else ["precision=float32"]
+        self.guard = Guard(device, settings.on_nonfinite == "stop", checkpoints, images_of, remedies)
         # Running statistics, for example, which a forward pass changes.
         self._buffers = [buffer for role in self.roles.values() for buffer in role.networks.buffers()]
         self.means = Means()  # of "<role>/<term>" and "gradient_norm/<role>", since the last log

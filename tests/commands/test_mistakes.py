@@ -341,7 +341,7 @@ def test_a_start_removes_what_a_killed_process_left(gan_nst, tiny, in_project):
 
 def test_demo_images_drawn_for_a_smaller_job(gan_nst, tiny):
     where = [*tiny, "data.upscale=false", "data.load_size=64", "data.crop_size=48"]
-    one_line(gan_nst("train", CONFIG, *where), "32 pixels are smaller than data.crop_size=48")
+    one_line(gan_nst("train", CONFIG, *where), "drawn at 32 pixels", "remove the folder")
 
 
 def test_demo(gan_nst, tmp_path):

@@ -16,9 +16,10 @@ from gan_nst.core.errors import DataError
 from gan_nst.core.options import TranslateOptions
 from gan_nst.images.arrays import to_image, to_uint8
 from gan_nst.images.files import find_images, read_image, write_image
+from gan_nst.images.finish import complete, prepare
 from gan_nst.images.photo import Photo, read_photo, write_photo
 from gan_nst.inference import folder
-from gan_nst.inference.folder import translate_folder, translate_photo
+from gan_nst.inference.folder import translate_folder
 
 
 def fill(root, *names, size=(20, 24)):
@@ -176,7 +177,8 @@ def test_a_photo_is_translated_as_its_file_is(tmp_path, shift):
     write_photo(Photo(noise(20, 24), alpha=noise(20, 24, seed=1)[..., 0]), source)
     options = TranslateOptions(strength=0.5)
     translate_folder(shift, source, tmp_path / "out.png", options)
-    photo = translate_photo(shift, read_photo(source), options)
+    photo = read_photo(source)
+    photo = complete(photo, shift.translate([prepare(photo, options)])[0], options)
     written = read_photo(tmp_path / "out.png")
     np.testing.assert_array_equal(photo.pixels, written.pixels)
     np.testing.assert_array_equal(photo.alpha, written.alpha)

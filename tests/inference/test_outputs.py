@@ -183,7 +183,7 @@ def test_an_output_is_finished_if_it_exists_and_is_not_older(tmp_path):
 def test_only_our_own_temporary_files_are_removed(tmp_path):
     left = [".a.png.part", ".b.png.0123abcd.part", "a.png", "a.png.0123abcd.part", "c/.a.png.0123abcd.part"]
     fill(tmp_path, ".a.png.0123abcd.part", *left)
-    remove_unfinished([tmp_path / "a.png", tmp_path / "none" / "x.png"])
+    remove_unfinished([tmp_path / "a.png", tmp_path / "c" / "b.png", tmp_path / "none" / "x.png"])
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert found == left
 

@@ -54,7 +54,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_previous_one(tmp_path, ca
     assert path.name == "step-0000001.pt"
     assert loaded["step"] == 1
     assert "step-0000002.pt" in caplog.text
-    assert "trying the checkpoint before it" in caplog.text
+    assert "falling back to the previous checkpoint" in caplog.text
 
 
 def test_missing_and_damaged_checkpoints_are_reported(tmp_path):
@@ -130,7 +130,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, room):
     assert old.read_bytes() == before
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
+def test_an_old_checkpoint_that_cannot_be_removed_is_only_a_warning(tmp_path, monkeypatch, caplog):
     """Its folder may be append-only; if the disk became read-only, the next write fails."""
     real = Path.unlink
 
@@ -143,6 +143,10 @@ def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(tmp_path, monkey
     for step in (1, 2, 3, 4):
         checkpoint.save(tmp_path, payload(step), kept=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000001.pt", "step-0000004.pt"]
+    assert len(caplog.messages) == 3
+    assert caplog.messages[0] == (
+        f"{tmp_path / 'step-0000001.pt'}: could not be removed (Operation not permitted); it is no longer needed"
+    )
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -235,6 +239,11 @@ def test_a_broken_pickle_is_refused(tmp_path, code):
     path = checkpoint.save(tmp_path, payload(1), kept=2)
     repacked(path, lambda name, content: code if name.endswith("data.pkl") else content)
     refusal(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "step-0000001.pt")
+    assert "not a file" in refusal(tmp_path / "step-0000001.pt")
 
 
 def test_tensors_keep_their_layout(tmp_path):

@@ -23,6 +23,7 @@ from gan_nst.tiling.strips import pad_to_multiple
 
 _INPUT, _OUTPUT = "images", "translated"
 _OPSET = 20
+_LARGEST = 2**31 - 2**20  # bytes of weights; a single ONNX file holds at most 2 GiB
 
 
 class ImageModel(nn.Module):
@@ -87,6 +88,8 @@ def write_onnx(
     calibrated on `examples`. The first convolution and those on the way up remain float32, as they draw the image: in
     8 bits they cost 11 dB, and they are an eighth of the work.
     """
+    if sum(weight.numel() * 4 for weight in generator.parameters()) > _LARGEST:
+        raise CheckpointError(f"{path}: an ONNX file holds at most 2 GiB; use --format pt2 or safetensors")
     compute = torch.float16 if description.precision == "float16" else torch.float32
     plain = copy.deepcopy(generator).to("cpu", compute).eval()
     for name, module in generator.named_modules():
@@ -196,12 +199,13 @@ def _quantised(
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Silences the exporter's and quantiser's messages on every logger."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 class OnnxGenerator(nn.Module):
@@ -249,7 +253,10 @@ class OnnxGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.description.pixels == "uint8":
             return to_float(self.run(to_uint8(x.float()))).to(x.device)
-        return self.run((x.float() + 1) / 2).to(x.device) * 2 - 1
+        y = self.run((x.float() + 1) / 2)
+        if not y.isfinite().all():
+            raise CheckpointError(f"{self._path}: produced values that are not finite")
+        return y.to(x.device) * 2 - 1
 
 
 def _read(path: Path) -> tuple[bytes, PortableDescription]:
