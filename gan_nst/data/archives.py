@@ -26,6 +26,7 @@ from gan_nst.images.files import image_suffixes
 log = logging.getLogger(__name__)
 
 _MAX_RATIO, _SMALL = 100, 64 << 20  # images hardly compress: 100 times the archive, or 64 MiB, is a bomb
+_MAX_MEMBERS = 1_000_000
 _MAX_DEPTH = 16  # folders in a name
 _CHUNK = 1 << 20  # bytes; longer headers, which are read into memory, are refused
 # The system's errors that an archive can cause, and None for those of the libraries, which have no number.
@@ -48,7 +49,9 @@ def unpack(archive: Path, folder: Path, *, largest: int, called: str, sha256: st
     try:
         if sha256 and (found := digest(archive)) != sha256:
             raise ArchiveRefused(f"its SHA-256 is {found}, expected {sha256}; it is a different file")
-        for name, problem, opened in _members(archive, largest):
+        for number, (name, problem, opened) in enumerate(_members(archive, largest), 1):
+            if number > _MAX_MEMBERS:
+                raise ArchiveRefused(f"more than {_MAX_MEMBERS} members; unpack it yourself if you trust it")
             path = PurePosixPath(name)
             if _leads_out(name):
                 problem = "a name that leads out of the folder, or is too deeply nested"
@@ -121,6 +124,7 @@ def _tar_members(archive: Path, check: Callable[[int], None]) -> Iterator[_Membe
     try:
         with tarfile.open(archive, tarinfo=_TarInfo) as packed:
             for member in packed:
+                packed.members = []  # type: ignore[attr-defined] # it would keep all of them in memory
                 check(packed.offset)
                 problem = None
                 if member.size < 0 or member.issparse() or not (member.isreg() or member.isdir()):

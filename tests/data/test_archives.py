@@ -238,6 +238,28 @@ def test_a_page_instead_of_an_archive(take, page):
         take(page)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_too_many_members(take, monkeypatch, kind):
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 11)
+    with pytest.raises(ArchiveRefused, match="more than 11 members"):
+        take(KINDS[kind](data_set()))
+
+
+@pytest.mark.parametrize("kind", ["tar", "gz"])
+def test_memory_does_not_grow_with_the_members_of_a_tar(tmp_path, kind):
+    def peak(count):
+        (tmp_path / "archive").write_bytes(KINDS[kind]({f"{number}.txt": b"" for number in range(count)}))
+        tracemalloc.start()
+        unpack(tmp_path / "archive", tmp_path / "out", largest=1 << 30, called="archive")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    # Pathlib interns names, for which the interpreter's own table grows at times.
+    assert min(peak(3000) for _ in range(3)) < peak(300) + 200_000
+
+
 BOMBS = ["zip-bomb.zip", "zip-bz2.zip", "tar-bomb.tar.gz", "tar-bomb.tar.bz2", "tar-bomb.tar.xz"]
 BOMBS += ["tar-bomb-header.tar.gz", "tar-bomb-name.tar.gz"]
 
