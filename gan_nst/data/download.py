@@ -11,7 +11,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -27,6 +27,7 @@ from gan_nst.core.version import __version__
 log = logging.getLogger(__name__)
 
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry
+_PROGRESS = 1 << 20  # bytes received over one connection that earn all retries again
 _TIMEOUT = 30.0  # seconds without an answer
 _CHUNK = 1 << 18
 
@@ -107,7 +108,9 @@ def download(url: str, target: Path, *, largest: int) -> None:
     url: http or https. largest: bytes that are accepted. Raises DataError if the server does not provide the file, it
     has changed since the earlier call, or it cannot be written.
     """
-    for wait in (*_WAITS, None):
+    failures = 0
+    while True:
+        before = _size(target)
         try:
             _receive(url, target, largest)
             return
@@ -118,13 +121,26 @@ def download(url: str, target: Path, *, largest: int) -> None:
                     target.unlink(missing_ok=True)
             cause = getattr(error, "reason", None)  # of a URLError
             problem = reason(cause if isinstance(cause, Exception) else error)
-            if wait is None or isinstance(error, (URLError, ValueError)):  # not in the middle of a transfer
-                advice = "try again later, or download it by other means and give its path"
-                if _size(target):
-                    advice = f"{format_size(_size(target))} are kept in {target.parent}; run the same command to resume"
-                raise DataError(f"{url}: {problem}; {advice}") from None
-        log.info(f"{url}: {problem}; retrying in {wait:.0f} s")
-        time.sleep(wait)
+            permanent = _is_permanent(error, _size(target))
+        if _size(target) - before >= _PROGRESS:
+            failures = 0
+        if permanent or failures == len(_WAITS):
+            advice = "try again later, or download it by other means and give its path"
+            if _size(target):
+                advice = f"{format_size(_size(target))} are kept in {target.parent}; run the same command to resume"
+            raise DataError(f"{url}: {problem}; {advice}")
+        log.info(f"{url}: {problem}; retrying in {_WAITS[failures]:.0f} s")
+        time.sleep(_WAITS[failures])
+        failures += 1
+
+
+def _is_permanent(error: Exception, received: int) -> bool:
+    """Whether retrying would not help. received: bytes of the file that are there."""
+    if isinstance(error, HTTPError):
+        return error.code < 500 and error.code not in (408, 429)  # a timeout, too many requests
+    if isinstance(error, URLError):  # no connection, which may return if there was one before
+        return not received
+    return isinstance(error, (ValueError, InvalidURL))
 
 
 def _receive(url: str, target: Path, largest: int) -> None:

@@ -2,6 +2,7 @@
 
 import resource
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
 from helpers_server import Fault, serving
@@ -97,6 +98,12 @@ def test_the_next_call_resumes(site, target):
     assert site.requests[-1] == ("/x.zip", "bytes=5000-")
 
 
+def test_progress_earns_further_retries(site, target, monkeypatch):
+    monkeypatch.setattr(module, "_PROGRESS", 5000)
+    site.faults = [Fault(after=5000)] * 15
+    assert get(site, target) == DATA
+
+
 @pytest.mark.parametrize("mark", [None, "weak"])
 def test_without_a_version_it_starts_again(site, target, mark):
     site.mark = mark
@@ -152,15 +159,43 @@ def test_a_wrong_length(site, target):
     assert not target.exists()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 429, 451, 500, 503])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 451])
 def test_a_server_that_refuses_is_not_asked_again(site, target, status):
     site.faults = [Fault(status=status)]
     assert "or download it by other means and give its path" in refused(site, target, f"HTTP Error {status}")
     assert len(site.requests) == 1
 
 
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(site, target, status):
+    site.faults = [Fault(status=status)] * 4
+    assert get(site, target) == DATA
+    target.unlink()
+    site.faults = [Fault(status=status)] * 5
+    refused(site, target, f"HTTP Error {status}")
+
+
+def test_a_lost_connection_is_tried_again_only_after_the_first_bytes(site, target, monkeypatch):
+    real, opened = module.build_opener, []
+
+    def unreachable(*handlers):
+        opened.append(1)
+        if len(opened) in (2, 3):
+            raise URLError(OSError("Network is unreachable"))
+        return real(*handlers)
+
+    monkeypatch.setattr(module, "build_opener", unreachable)
+    site.faults = [Fault(after=5000)]
+    assert get(site, target) == DATA
+    assert len(opened) == 4
+    target.unlink()
+    opened[:] = [1]
+    refused(site, target, "Network is unreachable", "by other means")
+    assert len(opened) == 2
+
+
 def test_a_server_that_refuses_to_resume_costs_nothing(site, target):
-    site.faults = [Fault(after=5000), Fault(status=503)]
+    site.faults = [Fault(after=5000), *[Fault(status=503)] * 4]
     refused(site, target, "HTTP Error 503", "5 kB are kept")
     assert get(site, target) == DATA
     assert site.requests[-1] == ("/x.zip", "bytes=5000-")
