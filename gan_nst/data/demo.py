@@ -255,9 +255,9 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
     """Writes the demo data set: trainA and trainB (unpaired), and testA/testB, valA/valB (pairs of the same name).
 
     count: images in each training domain. held_out: pairs in each held-out split. The images are PNG, `size` x `size`
-    pixels. The folder appears complete or not at all. Leftovers of a process that was killed are removed; of two
-    processes drawing at once the second waits. Raises DataError when `folder` is not empty, is the current one, or
-    cannot be written.
+    pixels. The folder appears complete or not at all, unless it has hidden files or is the current one: then the drawn
+    folders are moved in one by one. Leftovers of a process that was killed are removed; of two processes drawing at
+    once the second waits. Raises DataError when `folder` is not empty or cannot be written.
     """
     place = Path(os.path.realpath(folder))  # it may be a link to another disk
     building = place.with_name(f".{place.name}.part")
@@ -266,14 +266,15 @@ def make_demo(folder: Path, size: int = 256, count: int = 400, seed: int = 0, he
         place.parent.mkdir(parents=True, exist_ok=True)
         with lock:
             try:
-                if place.exists() and (any(place.iterdir()) or place.samefile(".")):
-                    raise DataError(
-                        f"{folder}: not empty (hidden files count), or the current folder; give a new one, or remove "
-                        "it first"
-                    )
+                if place.exists() and any(not entry.name.startswith(".") for entry in place.iterdir()):
+                    raise DataError(f"{folder}: not empty; give a new folder, or remove this one first")
                 shutil.rmtree(building, ignore_errors=True)
                 _draw_all(building, size, count, seed, held_out)
-                os.replace(building, place)
+                if place.exists() and (any(place.iterdir()) or place.samefile(".")):
+                    for entry in building.iterdir():
+                        entry.rename(place / entry.name)
+                else:
+                    os.replace(building, place)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
                 with suppress(OSError):

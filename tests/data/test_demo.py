@@ -198,12 +198,23 @@ def test_a_folder_with_something_in_it_is_refused_untouched(tmp_path):
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
-def test_the_current_folder_is_refused(tmp_path, monkeypatch):
-    """Replaced, it would leave its shell in a deleted folder."""
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    """Its shell would be left in a deleted folder."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="or the current folder; give a new one"):
-        make_demo(Path("."), size=16, count=1, held_out=1)
-    assert os.listdir(tmp_path) == []
+    before = tmp_path.stat().st_ino
+    make_demo(Path("."), size=16, count=1, held_out=1)
+    assert tmp_path.stat().st_ino == before
+    assert len(find_images(tmp_path)) == 6
+
+
+def test_hidden_files_do_not_fill_a_folder(tmp_path):
+    (tmp_path / "world").mkdir()
+    for name in (".gitkeep", ".DS_Store"):
+        (tmp_path / "world" / name).write_text("kept")
+    make_demo(tmp_path / "world", size=16, count=1, held_out=1)
+    assert len(find_images(tmp_path / "world")) == 6
+    assert all((tmp_path / "world" / name).read_text() == "kept" for name in (".gitkeep", ".DS_Store"))
+    assert os.listdir(tmp_path) == ["world"]
 
 
 @pytest.mark.parametrize("name", ["file", "file/world"])
