@@ -67,11 +67,14 @@ def data_get(source: str | Path, options: GetOptions = GetOptions()) -> Path:
     log.info(
         f"{folder}: " + ", ".join(f"{counted(count, 'image')} in {name}" for name, count in counts.items())
     )
-    parent, name = shlex.quote(str(folder.parent)), shlex.quote(folder.name)
-    log.info(
-        f"next: gan-nst data check {shlex.quote(str(folder))}, then "
-        f"gan-nst train --domain {name} --method cyclegan data.root={parent}"
-    )
+    if missing := [name for name in ("trainA", "trainB") if name not in counts]:
+        log.warning(f"{folder}: no {' and no '.join(missing)}: usable for evaluation, but not for training")
+    else:
+        parent, name = shlex.quote(str(folder.parent)), shlex.quote(folder.name)
+        log.info(
+            f"next: gan-nst data check {shlex.quote(str(folder))}, then "
+            f"gan-nst train --domain {name} --method cyclegan data.root={parent}"
+        )
     if known:
         log.info(f"a: {known.a}; b: {known.b}; from {known.source}, whose terms apply")
     return folder

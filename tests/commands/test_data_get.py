@@ -282,6 +282,18 @@ def test_two_plain_folders(gan_nst, in_project):
     assert "cats became trainA and dogs became trainB, by name" in out
 
 
+@pytest.mark.parametrize(
+    ("splits", "missing"),
+    [(("testA", "testB"), "no trainA and no trainB"), (("trainA", "testA", "testB"), "no trainB")],
+)
+def test_a_set_without_training_images_is_reported(gan_nst, in_project, splits, missing):
+    (in_project / "pets.zip").write_bytes(zip_of(data_set(splits=splits)))
+    code, out, err = gan_nst("data", "get", "pets.zip")
+    assert code == 0
+    assert f"datasets/pets: {missing}: usable for evaluation, but not for training" in err
+    assert "gan-nst train" not in out
+
+
 def test_sizes_and_sums(gan_nst, site, in_project):
     (in_project / "pets.zip").write_bytes(PETS)
     one_line(gan_nst("data", "get", "pets.zip", "--max-size", "0.5k"), "pets.zip: it contains more than 512")
