@@ -321,7 +321,8 @@ def _repeated(checked: Checked) -> list[str]:
         )
     for group in checked.duplicates:
         a, b = (_within(group, "training", domain) for domain in DOMAINS)
-        if a and b and len({image.digest for image in group}) == len(group):
+        all_differ = len({image.digest for image in group}) == len(group)
+        if a and b and all_differ:
             across.append(_pair(a[0], b[0]))
     return lines + _listed(
         f"training: {counted(len(across), 'image')} of a with a near-duplicate in b", across
