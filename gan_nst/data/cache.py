@@ -82,7 +82,7 @@ class Images:
         self._folder, self._settings, self._view, self._entries = folder, settings, view, entries
         self.cache = cache
         self._file: int | None = None
-        self._warned = False
+        self.warns = True  # about the first damaged image
         if cache is not None:
             with suppress(FileNotFoundError):  # removed before a loader process has opened it
                 self._file = os.open(cache, os.O_RDONLY)
@@ -99,12 +99,12 @@ class Images:
                 pixels = os.pread(self._file, entry.height * entry.width * 3, entry.offset)
                 if zlib.crc32(pixels) == entry.checksum:
                     return np.frombuffer(bytearray(pixels), np.uint8).reshape(entry.height, entry.width, 3)
-            if not self._warned:
+            if self.warns:
                 log.warning(
-                    f"{self.cache}: damaged (found at {file}); damaged images are decoded at every access; "
-                    "delete the file and resume to rebuild it"
+                    f"{self.cache}: damaged, or rebuilt by another run (found at {file}); such images are decoded at "
+                    "every access; delete the file and resume to rebuild it"
                 )
-            self._warned = True
+            self.warns = False
         try:
             return _decode(file, self._settings, self._view)[0]
         finally:  # that the file has changed matters more than why it cannot be decoded
@@ -181,7 +181,8 @@ def _update(
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Makes the cache hold every image of the folder that can be decoded; their entries, and why the others cannot be.
 
-    Only new and changed images are decoded; the others are copied from the old file. Raises OSError when the cache
+    Only new and changed images are decoded; the others are copied from the old file, including those that only a run
+    with another held_out asks for. Ctrl-C while decoding keeps the images decoded so far. Raises OSError when the cache
     cannot be written, which then is as it was.
     """
     cache.parent.mkdir(parents=True, exist_ok=True)
@@ -194,12 +195,10 @@ def _update(
     with held:
         remove_temporaries(cache.parent, {cache.name})  # of a process that was killed
         cached = read_entries(cache)
-        if settings.cache == "auto" and not cached:
-            _check_space(cache.parent, len(folder.paths), settings)
         entries = {
             path: cached[path]
-            for path in track(folder.paths, f"looking through {what}")
-            if path in cached and _stamp(folder.root / path) == cached[path][:2]
+            for path in track(list(cached), f"looking through {what}")
+            if _stamp(folder.root / path) == cached[path][:2]
         }
         problems: dict[str, str] = {}
         missing = [path for path in folder.paths if path not in entries]
@@ -207,19 +206,32 @@ def _update(
         first = next(decoded, None)
         if first is None:  # there is nothing to add
             return entries, problems
-        kept = folder.select(path in entries for path in folder.paths)
-        rows = np.array([entries[path] for path in kept.paths], np.int64)
-        old = Images(kept, settings, view, rows, cache if cached else None)
-        copied = ((path, entries[path], old[index]) for index, path in enumerate(kept.paths))
-        with atomic_write(cache, sync=True) as unfinished, open(unfinished, "w+b") as file:
-            for path, entry, image in chain(copied, [first], decoded):
-                pixels = image.tobytes()
-                entries[path] = entry._replace(offset=file.tell(), checksum=zlib.crc32(pixels))
-                file.write(pixels)
-            with zipfile.ZipFile(file, "a") as archive:
-                archive.writestr("paths", b"\0".join(map(os.fsencode, entries)))
-                archive.writestr("entries", np.array(list(entries.values()), np.int64).tobytes())
-        return entries, problems
+        if settings.cache == "auto":
+            _check_space(cache.parent, len(entries) + len(missing), settings)
+        rows = np.array(list(entries.values()), np.int64)
+        old = Images(Folder(folder.root, tuple(entries)), settings, view, rows, cache if cached else None)
+        old.warns = False  # a damaged image is decoded for the new file
+        copied = ((path, entry, old[index]) for index, (path, entry) in enumerate(entries.items()))
+        written: dict[str, Entry] = {}
+        interrupt: KeyboardInterrupt | None = None
+        with atomic_write(cache, sync=True) as unfinished, open(unfinished, "wb") as file:
+            try:
+                for path, entry, image in chain(copied, [first], decoded):
+                    (height, width), pixels, offset = image.shape[:2], image.tobytes(), file.tell()
+                    file.write(pixels)
+                    written[path] = entry._replace(
+                        height=height, width=width, offset=offset, checksum=zlib.crc32(pixels)
+                    )
+            except KeyboardInterrupt as error:
+                if len(written) < len(entries):
+                    raise  # the old file has more
+                interrupt = error
+            with zipfile.ZipFile(file, "w") as archive:  # "a" would search the pixels for an archive
+                archive.writestr("paths", b"\0".join(map(os.fsencode, written)))
+                archive.writestr("entries", np.array(list(written.values()), np.int64).tobytes())
+        if interrupt is not None:
+            raise interrupt
+        return written, problems
 
 
 def _check_space(folder: Path, count: int, settings: DataSettings) -> None:
