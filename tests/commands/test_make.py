@@ -51,6 +51,9 @@ def make(project, *arguments, timeout=120):
 @pytest.fixture(scope="module")
 def trained(project):
     """The output of `make train`, and its run."""
+    images = project / "datasets" / "photo2cartoon"
+    images.mkdir(parents=True)
+    (images / ".DS_Store").touch()  # Finder leaves one in any folder
     code, out, err = make(project, "train", "DOMAIN=photo2cartoon", f"ARGS={SMALL}")
     assert code == 0, err
     latest = project / "runs" / "photo2cartoon" / "cyclegan" / "latest"
