@@ -67,12 +67,13 @@ def test_an_address(gan_nst, site, in_project):
 
 
 def test_a_local_archive_is_kept(gan_nst, in_project):
-    (in_project / "my pets.tar.gz").write_bytes(tar_of(data_set(), gzip.compress))
+    archive = tar_of(data_set(), gzip.compress)
+    (in_project / "my pets.tar.gz").write_bytes(archive)
     code, out, err = gan_nst("data", "get", "my pets.tar.gz")
     assert (code, err) == (0, "")
     assert "gan-nst train --domain 'my pets' --method cyclegan data.root=datasets" in out
     assert files_below(in_project) == {
-        "my pets.tar.gz": tar_of(data_set(), gzip.compress),
+        "my pets.tar.gz": archive,
         **under("datasets/my pets", data_set()),
     }
 
