@@ -26,6 +26,7 @@ from gan_nst.runs.generators import FILES, list_directions, load_translator
 log = logging.getLogger(__name__)
 
 MAX_IMAGES = 20  # at a time
+KEPT = 24 * 3600  # seconds until results are deleted, and uploads that nobody uses
 _IN_MEMORY = 3  # translators
 _PREVIEW = 1600  # pixels at most of a preview's longer side
 
@@ -122,19 +123,23 @@ class Jobs:
             log.error(str(error))
             raise CheckpointError(f"{label}: cannot be loaded; choose another run") from None
         except GanNstError as error:
-            raise DataError(re.sub(re.escape(str(self.folder)) + r"/([^/\s]+/)*", "", str(error))) from None
+            message = re.sub(re.escape(str(self.folder)) + r"/([^/\s]+/)*", "", str(error))
+            raise DataError(_with_a_visitors_remedy(message)) from None
         except Exception as error:  # not enough memory to load it, for example
             log.error(f"{upload.name}: {type(error).__name__}: {reason(error)}")
             raise DataError(f"{upload.name}: could not be translated ({type(error).__name__})") from None
 
-    def delete_old(self, age: float) -> None:
-        """Deletes uploads and results of an age in seconds, also those that Gradio's deletion misses: previews that
-        nobody looked at and what cancelled jobs left.
-        """
-        for folder in self.folder.iterdir():
-            with suppress(FileNotFoundError):  # an upload's temporary file, renamed by now
-                if folder.stat().st_mtime < time.time() - age:
-                    shutil.rmtree(folder, ignore_errors=True)
+    def delete_old(self) -> None:
+        """Deletes what is a day old: results, uploads that nobody has used since, and leftovers of cancelled jobs."""
+        for entry in self.folder.iterdir():
+            with suppress(OSError):  # an upload's temporary file, renamed by now, for example
+                newest = max(path.stat().st_mtime for path in (entry, *entry.rglob("*")))
+                if newest > time.time() - KEPT:
+                    continue
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
 
     def _translate(self, translator: Translator, upload: Path, options: TranslateOptions) -> Result:
         folder = self.folder / secrets.token_hex(8)
@@ -148,6 +153,12 @@ class Jobs:
             for photo, path in ((upload, result.before), (result.file, result.after)):
                 preview(read_photo(photo, options.max_pixels)).save(path, quality=90)
         return result
+
+
+def _with_a_visitors_remedy(message: str) -> str:
+    """Returns a message with a remedy that the page offers in place of an option of the command line."""
+    remedy = "upload a smaller image" if "--max-pixels" in message else "lower the working size, under More"
+    return re.sub(r"; [^;:]*--(memory|max-pixels)\b[^;:]*$", f"; {remedy}", message)
 
 
 def preview(photo: Photo) -> Image.Image:

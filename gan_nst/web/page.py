@@ -11,7 +11,6 @@ from gan_nst.core.errors import GanNstError, counted
 from gan_nst.core.options import AppOptions, ImageFormat, PreserveColor, TranslateOptions
 from gan_nst.web.jobs import MAX_IMAGES, Jobs, Result, archive
 
-KEPT = 24 * 3600  # seconds until uploads and results are deleted
 _QUEUE = 20  # translations that may wait
 _COLOURS = [
     ("as translated", "none"),
@@ -57,7 +56,6 @@ def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
         form: ImageFormat,
     ) -> Iterator[dict[Any, Any]]:
         """Translates uploads. Each update shows the results so far."""
-        jobs.delete_old(KEPT)
         results: list[Result] = []
         failures: list[str] = []
         view: dict[Any, Any] = {}
@@ -109,7 +107,7 @@ def make_page(jobs: Jobs, options: AppOptions) -> gr.Blocks:
     def compare_chosen(current_results: list[Result], event: gr.SelectData) -> tuple[Path, Path]:
         return current_results[event.index].before, current_results[event.index].after
 
-    with gr.Blocks(title="Translate images", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+    with gr.Blocks(title="Translate images", analytics_enabled=False) as page:
         gr.Markdown("# Translate images" + (f"\n\nwith `{labels[0]}`" if len(labels) == 1 else ""))
         current_results = gr.State([])
         with gr.Row():

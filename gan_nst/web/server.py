@@ -1,6 +1,7 @@
 """Serves the page with Gradio's own server, limits and temporary files, and adds the checks Gradio lacks."""
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
@@ -22,7 +23,8 @@ from gan_nst.web.jobs import Choice, Jobs, find_choices
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SWEEP_EVERY = 600  # seconds
+_LARGEST_REQUEST = 1_000_000  # bytes, uploads aside
 # A browser loads nothing from other servers.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
@@ -36,7 +38,7 @@ def app(runs: Sequence[Path | str], options: AppOptions = AppOptions()) -> None:
     choices = find_choices(runs)
     with stop_on_signals() as stopped, serving(choices, options) as (address, server):
         log.info(f"{len(choices)} to choose from; open {address} in a browser (press Ctrl-C to stop)")
-        if options.host not in _LOOPBACK:
+        if not _is_loopback(options.host):
             log.warning(f"anyone who can reach {options.host} can use this page; it has no password")
         while not stopped and server.is_alive():
             server.join(0.2)
@@ -70,9 +72,19 @@ def serving(choices: Sequence[Choice], options: AppOptions) -> Iterator[tuple[st
         jobs = Jobs(choices, Path(folder).resolve())
         # Without a running event loop, Gradio makes one for every lock and closes none.
         page = asyncio.run(_launch(jobs, options, port))
+        ended = threading.Event()
+
+        def sweep() -> None:
+            while not ended.wait(_SWEEP_EVERY):
+                jobs.delete_old()
+
+        sweeper = threading.Thread(target=sweep)
+        sweeper.start()
         try:
             yield page.local_url, page.server.thread
         finally:
+            ended.set()
+            sweeper.join()
             page.close(verbose=False)
 
 
@@ -122,36 +134,50 @@ def _free_port(host: str, port: int) -> int:
         ) from None
 
 
+def _is_loopback(host: str | None) -> bool:
+    """Whether a name or address reaches this machine from itself only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
 async def _own_requests_only(host: str, request: Any, call_next: Any) -> Any:
-    """Refuses requests from other sites, and those that name anything but an uploaded file.
+    """Refuses requests from other sites, large ones, and those that name anything but an uploaded file.
 
     Gradio's CORS check hides an answer from the other site whose request it served, and trusts the Host header, which
     a site that has its own name for this machine controls (DNS rebinding). Gradio itself would download a web
-    address, and a folder among its files would end its deletion of old files.
+    address, and reads requests of any size.
     """
-    from starlette.responses import PlainTextResponse
+    from starlette.responses import JSONResponse
 
     try:
         asked, origin = request.url, request.headers.get("origin")
-        if host in _LOOPBACK and asked.hostname not in _LOOPBACK:
+        if _is_loopback(host) and not _is_loopback(asked.hostname):
             raise ValueError("by another name of this machine")
         if origin is not None and urlsplit(origin).netloc != asked.netloc:
             raise ValueError("from another site")
         if "://" in request.scope["path"]:
             raise ValueError("for a web address")
         if request.method == "POST" and request.scope["path"] != "/gradio_api/upload":
-            json.loads(await request.body() or b"{}", object_hook=_check_path)
+            size = int(request.headers.get("content-length", _LARGEST_REQUEST + 1))
+            if size > _LARGEST_REQUEST or "transfer-encoding" in request.headers:
+                raise ValueError("large, or of unknown size")
+            json.loads(await request.body() or b"{}", object_hook=_keep_upload)
     except (ValueError, OSError, RuntimeError):
-        return PlainTextResponse("not a request of this page, or not an uploaded file\n", 403)
+        # The page shows the detail.
+        detail = "not a request of this page, or its files were deleted after a day; upload them again"
+        return JSONResponse({"detail": detail}, 403)
     answer = await call_next(request)
     answer.headers["content-security-policy"] = _POLICY
     return answer
 
 
-def _check_path(value: dict[str, Any]) -> dict[str, Any]:
-    """Raises ValueError if a part of a request names a file that is not in Gradio's folder."""
+def _keep_upload(value: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the file that a part of a request names for another day. Raises ValueError if it is not an upload."""
     if "path" in value:
         file = Path(str(value["path"])).resolve()
         if not file.is_relative_to(os.environ["GRADIO_TEMP_DIR"]) or not file.is_file():
             raise ValueError("not an uploaded file")
+        os.utime(file)
     return value

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -29,9 +30,10 @@ from gan_nst.core.errors import CheckpointError, DataError, SettingsError
 from gan_nst.core.options import AppOptions, TranslateOptions
 from gan_nst.images.files import write_image
 from gan_nst.images.photo import Photo
+from gan_nst.inference.translator import Translator
 from gan_nst.runs.generators import load_translator
 from gan_nst.web import jobs as jobs_module
-from gan_nst.web import page as page_module
+from gan_nst.web import server as server_module
 from gan_nst.web.jobs import Choice, Jobs, Result, archive, find_choices, preview
 from gan_nst.web.server import serving
 
@@ -311,6 +313,31 @@ def test_requests_from_other_sites_are_refused(visitor, headers):
     assert visitor.http.get("config", headers=own).status_code == 200
 
 
+def test_a_page_at_another_loopback_address_refuses_other_names(generators):
+    with visiting(find_choices(generators), replace(LIMITS, host="127.0.0.2")) as visitor:
+        assert "127.0.0.2" in visitor.address
+        assert visitor.http.get("config").status_code == 200
+        assert visitor.http.get("config", headers={"host": "evil.example:7860"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "Content-Length: 10000000000",
+        "Content-Length: x",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 2\r\nTransfer-Encoding: chunked",
+        "X: y",
+    ],
+)
+def test_a_request_that_is_large_or_of_unknown_size_is_refused_unread(visitor, size):
+    address = urlsplit(visitor.address)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        head = f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: {address.netloc}\r\n{size}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(100).split()[1] in (b"400", b"403")
+
+
 # Parts
 
 
@@ -421,6 +448,34 @@ def test_an_abandoned_job_does_not_block_others(visitor, images):
     assert visitor.results(uploads[0])
 
 
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower the working size, under More"),
+        (
+            DataError("is 90 pixels wide and needs 9 GiB; raise --memory"),
+            "lower the working size, under More",
+        ),
+        (None, "upload a smaller image"),
+    ],
+)
+def test_a_remedy_is_one_that_visitors_have(generators, tmp_path, monkeypatch, failure, remedy):
+    def fail(*_):
+        raise failure
+
+    upload = tmp_path / "one.png"
+    write_image(noise(20, 20), upload)
+    jobs = Jobs(find_choices(generators), tmp_path)
+    options = TranslateOptions(device="cpu", precision="float32")
+    if failure is None:
+        options = replace(options, max_pixels=399)
+    else:
+        monkeypatch.setattr(Translator, "translate", fail)
+    with pytest.raises(DataError, match=rf"^one\.png: [^;]*; {remedy}$") as caught:
+        jobs.translate(upload, 0, options)
+    assert "--" not in str(caught.value)
+
+
 def test_an_unexpected_error_is_one_line_without_folders(generators, tmp_path, caplog, monkeypatch):
     def fail(*_):
         raise errors.pop()
@@ -475,29 +530,48 @@ def test_temporary_files_are_deleted_at_the_end(generators, images, monkeypatch)
 
 
 def test_old_uploads_and_results_are_deleted(generators, images, monkeypatch):
-    monkeypatch.setattr(page_module, "KEPT", 1)  # seconds
+    monkeypatch.setattr(jobs_module, "KEPT", 1)  # seconds
+    monkeypatch.setattr(server_module, "_SWEEP_EVERY", 0.2)
     with visiting(find_choices(generators), LIMITS) as visitor:
         (upload,) = visitor.upload(images / "plain.png")
         succeeded, _ = visitor.translate(upload)
         assert succeeded
         deadline = time.monotonic() + 20
-        while list(Path(upload).parents[1].rglob("plain.png")):
+        while list(Path(upload).parents[1].iterdir()):  # previews too, without another request
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
 
-def test_what_gradio_misses_is_deleted_with_the_next_job(visitor, images):
-    uploads = visitor.upload(images / "plain.png", images / "turned.jpg")
-    visitor.results(*uploads)
-    folder = Path(uploads[0]).parents[1]
-    old = [path.parents[1] for path in folder.glob("*/previews/before.webp")]
-    assert len(old) >= 2
-    for path in old:
+def test_what_was_used_or_written_within_a_day_is_kept(tmp_path):
+    yesterday = time.time() - 25 * 3600
+    for name, ages in (("unused", ()), ("used", ("x.png",)), ("filled", (".",))):
+        (tmp_path / name / "previews").mkdir(parents=True)
+        (tmp_path / name / "x.png").touch()
+        for path in (tmp_path / name, *(tmp_path / name).iterdir()):
+            os.utime(path, (yesterday, yesterday))
+        for recent in ages:
+            os.utime(tmp_path / name / recent)
+    (tmp_path / "cancelled-upload").touch()
+    os.utime(tmp_path / "cancelled-upload", (yesterday, yesterday))
+    Jobs([], tmp_path).delete_old()
+    assert {path.name for path in tmp_path.iterdir()} == {"used", "filled"}
+
+
+def test_an_upload_is_kept_for_a_day_after_each_use(visitor, images):
+    (upload,) = map(Path, visitor.upload(images / "plain.png"))
+    for path in (upload, upload.parent):
         os.utime(path, (0, 0))
-    (upload,) = visitor.upload(("other.png", png(noise(20, 20))))
-    visitor.results(upload)
-    assert not any(path.exists() for path in old)
-    assert list(folder.glob("*/previews/before.webp"))
+    assert visitor.results(str(upload))
+    Jobs([], upload.parents[1]).delete_old()
+    assert upload.exists()
+
+
+def test_an_upload_that_was_deleted_is_reported_to_the_page(visitor, images):
+    (upload,) = visitor.upload(images / "turned.jpg")
+    Path(upload).unlink()
+    answer = visitor.join("translate", [as_file(upload)], 0, 1, "none", 1, "png")
+    assert answer.status_code == 403
+    assert answer.json()["detail"].endswith("its files were deleted after a day; upload them again")
 
 
 # The command
@@ -520,12 +594,15 @@ def test_a_missing_gradio_is_one_line(gan_nst, generators, monkeypatch):
     one_line(gan_nst("app", generators[0]), 'pip install "gan_nst[app]"')
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_and_leaves_nothing(generators, tmp_path, number, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "host"),
+    [(signal.SIGINT, "0.0.0.0"), (signal.SIGTERM, "0.0.0.0"), (signal.SIGTERM, "127.0.0.2")],
+)
+def test_a_signal_stops_it_and_leaves_nothing(generators, tmp_path, number, host, monkeypatch):
     monkeypatch.setitem(__import__("helpers_runs").ENVIRONMENT, "TMPDIR", str(tmp_path))
-    process = start("app", generators[0], "--port", 0, "--device", "cpu", "--host", "0.0.0.0")
+    process = start("app", generators[0], "--port", 0, "--device", "cpu", "--host", host)
     line = process.stdout.readline()
-    assert "open http://localhost:" in line, finish(process)
+    assert "open http://" in line, finish(process)
     address = line.split("open ")[1].split()[0].replace("localhost", "127.0.0.1")
     visitor = Visitor(address)
     visitor.upload(("one.png", png(noise(20, 20))))
@@ -534,8 +611,8 @@ def test_a_signal_stops_it_and_leaves_nothing(generators, tmp_path, number, monk
         code, out, err = finish(process, timeout=30)
     visitor.http.close()
     assert (code, out.strip()) == (0, "stopped"), err
-    assert err.count("\n") == 1
-    assert "anyone who can reach" in err
+    assert err.count("\n") == (host == "0.0.0.0")
+    assert ("anyone who can reach" in err) == (host == "0.0.0.0")
     assert not list(tmp_path.glob("gan_nst-app-*"))
 
 
