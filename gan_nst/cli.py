@@ -7,6 +7,7 @@ a command calls, so that help is quick.
 import argparse
 import json
 import math
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ def _argument(metavar: str, help: str, **how: Any) -> Argument:
 
 def _print(text: str | None) -> None:
     if text is not None:
-        print(text)
+        print(text, flush=True)
 
 
 def _report_failures(outcome: Any) -> int:
@@ -234,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("gan-nst: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the flush at exit fails, and the exit code is 120
         return 141
 
 
