@@ -6,6 +6,7 @@ import os
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from gan_nst.core.device import (
     choose_device,
     choose_precision,
     describe_machine,
+    is_out_of_memory,
     tune_convolutions,
 )
 from gan_nst.core.errors import TrainingError
@@ -123,7 +125,10 @@ def benchmark(
             ):
                 result[name] = values
                 log.info(as_text(name, values))
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError, OSError) as error:
+        # Linux kills the process that measures memory when none is left.
+        if not is_out_of_memory(error) and not isinstance(error, BrokenProcessPool):
+            raise
         raise TrainingError(
             f"out of memory on {device}; is another program using it? A configured step needs less with a smaller "
             "training.batch_size or data.crop_size"

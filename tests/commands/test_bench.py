@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -183,12 +184,29 @@ def test_the_command_prints_each_part_and_writes_the_file(gan_nst, monkeypatch, 
     assert given[1][3] is None
 
 
-def test_out_of_memory_is_one_line(gan_nst, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmany lines"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you"),
+        BrokenProcessPool("A process in the process pool was terminated abruptly"),
+    ],
+)
+def test_out_of_memory_is_one_line(gan_nst, monkeypatch, error):
     def measure(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmany lines")
+        raise error
 
     monkeypatch.setattr(bench, "_measure", measure)
     one_line(gan_nst("bench"), "out of memory")
+
+
+def test_another_error_is_not_mistaken_for_too_little_memory(monkeypatch):
+    def measure(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(bench, "_measure", measure)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        benchmark(options=BenchOptions(device="cpu"))
 
 
 @pytest.mark.gpu
