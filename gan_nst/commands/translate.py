@@ -72,21 +72,29 @@ def _check_options(source: Path, output: Path, options: TranslateOptions, typed:
     if options.frames and not source.is_dir():
         raise SettingsError(f"{source}: --frames: only for a folder of images; omit it")
     no_video_out = f"only for videos, but {output} is not one; give a name such as out.mp4, or omit it"
-    remedy = "add --frames if its images are frames" if source.is_dir() else "omit it"
-    no_video_in = f"only for videos; {remedy}"
-    video_out = f"only for images, but {output} is a video, whose quality is --crf; omit it"
-    own_times = "only for a folder of images, as a video keeps its own times; omit it"
     part = {"start", "end"} & set(typed)  # which count frames by --fps
-    for without_effect, names, why in (
+    for idle, names, why in (
         (not video or not into_video, ("crf",), no_video_out),
-        (video and not source.is_dir(), ("fps",), own_times),
+        (
+            video and not source.is_dir(),
+            ("fps",),
+            "only for a folder of images, as a video keeps its own times; omit it",
+        ),
         (not video or not (into_video or part), ("fps",), no_video_out),
-        (not video, ("every", "start", "end", "window", "smooth"), no_video_in),
-        (video and into_video, ("format", "suffix", "quality", "chroma"), video_out),
+        (
+            not video,
+            ("every", "start", "end", "window", "smooth"),
+            "only for videos; " + ("add --frames if its images are frames" if source.is_dir() else "omit it"),
+        ),
+        (
+            video and into_video,
+            ("format", "suffix", "quality", "chroma"),
+            f"only for images, but {output} is a video, whose quality is --crf; omit it",
+        ),
     ):
-        idle = ", ".join(flag(name) for name in names if name in typed)
-        if without_effect and idle:
-            raise SettingsError(f"{source}: {idle}: {why}")
+        flags = ", ".join(flag(name) for name in names if name in typed)
+        if idle and flags:
+            raise SettingsError(f"{source}: {flags}: {why}")
     if video and not into_video:
         _check_video(source, output, options)
 
