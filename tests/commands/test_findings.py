@@ -17,6 +17,7 @@ from gan_nst.images.files import find_images, read_image, write_image
 from gan_nst.methods.cyclegan import CycleGan
 from gan_nst.networks.patchgan import PatchGan
 from gan_nst.networks.resnet import ResnetGenerator
+from gan_nst.training.monitor import Monitor
 
 QUICK = ["training.log_every=2", "training.checkpoint_every=1000", "training.sample_every=1000"]
 
@@ -70,6 +71,19 @@ def test_an_alarm_is_reported_once_during_training(findings, monkeypatch, caplog
     assert caplog.messages.index(reported[0]) < next(
         number for number, message in enumerate(caplog.messages) if message.startswith("step 8/12 ")
     )
+
+
+def test_of_a_long_run_fewer_grids_reach_the_monitor_and_the_curves_are_read_less(
+    findings, monkeypatch, tmp_path
+):
+    grids, readings = [], []
+    monkeypatch.setattr("gan_nst.training.monitor._ALL_UP_TO", 4)
+    monkeypatch.setattr(Monitor, "image", lambda self, step, *_: grids.append(step))
+    monkeypatch.setattr("gan_nst.commands.train.read_run", lambda run: readings.append(run) or read_run(run))
+    findings("training.steps=32", "training.sample_every=2", "evaluation.every=1000")
+    assert grids == [2, 4, 6, 8, 12, 16, 24, 32]
+    assert len(readings) == len(grids)
+    assert len(list((tmp_path / "run" / "samples").glob("step-*.png"))) == 16
 
 
 def test_an_inverting_generator_is_detected(findings, monkeypatch):
