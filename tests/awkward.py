@@ -42,15 +42,13 @@ from PIL import Image
 
 HEIGHT, WIDTH = 18, 26
 _y, _x = np.mgrid[:HEIGHT, :WIDTH] / np.array([HEIGHT - 1, WIDTH - 1])[:, None, None]
-VALUES = np.stack(
-    [0.1 + 0.8 * _x, 0.15 + 0.7 * _y, 0.5 + 0.4 * (_x - _y)], -1
-)  # smooth, with four different corners
+# Smooth, with four different corners.
+VALUES = np.stack([0.1 + 0.8 * _x, 0.15 + 0.7 * _y, 0.5 + 0.4 * (_x - _y)], -1)
 RGB = np.rint(VALUES * 255).astype(np.uint8)
 RGB16 = np.rint(VALUES * 65535).astype(np.uint16)
 GRAY, GRAY16 = RGB[..., 0], RGB16[..., 0]
-ALPHA = np.rint(np.clip(1.4 * _y - 0.2, 0, 1) * 255).astype(
-    np.uint8
-)  # with rows entirely transparent and entirely opaque
+# With rows entirely transparent and entirely opaque.
+ALPHA = np.rint(np.clip(1.4 * _y - 0.2, 0, 1) * 255).astype(np.uint8)
 ALPHA16 = np.rint(np.clip(1.4 * _y - 0.2, 0, 1) * 65535).astype(np.uint16)
 
 

@@ -158,9 +158,8 @@ def _hostile_tars():
         "tar-sparse-pax.tar",
         _before(_pax(sparse) + _header(b"0", 512) + b"9\n1\n".ljust(512, b"\0"), plain),
     )
-    holes = (b"%d\n" % MIB + b"999\n" * 2 * MIB).ljust(
-        8 * MIB + 512, b"\0"
-    )  # each becomes a number in memory
+    # Each becomes a number in memory.
+    holes = (b"%d\n" % MIB + b"999\n" * 2 * MIB).ljust(8 * MIB + 512, b"\0")
     yield (
         "tar-bomb-sparse.tar.gz",
         _before(_pax(sparse) + _header(b"0", len(holes)) + holes, plain, gzip.compress),

@@ -458,9 +458,8 @@ def make(out, corpus, tree, shared, cases, only=None):
             began = time.monotonic()
             code, told, err = package.run(words, environment)
             times[name] = time.monotonic() - began
-            err = re.sub(
-                r"^usage: .*?^(gan-nst.*: error: )", r"\1", err, flags=re.M | re.S
-            )  # its text is in --help
+            # The usage is in --help.
+            err = re.sub(r"^usage: .*?^(gan-nst.*: error: )", r"\1", err, flags=re.M | re.S)
             plain = [masked(hide(text, folder, corpus, tree, shared)) for text in (told, err)]
             record[name] = {"line": masked(line), "exit": code, "out": plain[0], "err": plain[1]}
             found = record[name]["files"] = describe_folder(folder / target, arrays)

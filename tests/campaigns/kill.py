@@ -150,9 +150,8 @@ def _two_resume_one_run(training: Job, name: str) -> str | None:
     run = newest_run(place)
     children = [training.resume(place), training.resume(place)]
     endings = [child.wait(_SECONDS) for child in children]
-    problem = _one_refused(
-        training, run, endings, ([0, 2], [0, 0])
-    )  # the first may have finished when the second starts
+    # The first may have finished when the second starts.
+    problem = _one_refused(training, run, endings, ([0, 2], [0, 0]))
     clear(place)
     return problem
 

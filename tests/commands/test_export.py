@@ -120,9 +120,8 @@ def test_a_run_is_exported_and_compared_on_its_own_test_images(gan_nst, tiny, tm
     wanted = load_translator(run, TranslatorOptions(direction="ba")).generator.state_dict()
     stem = "segments.stem.convolution.weight"
     assert torch.equal(loaded.state_dict()[stem], wanted[stem].half().float())
-    assert {image.shape for image in seen[0]} == {
-        (32, 32, 3)
-    }  # of the test split; the drawn ones have 36 pixels
+    # Images of the test split; the drawn ones have 36 pixels.
+    assert {image.shape for image in seen[0]} == {(32, 32, 3)}
 
 
 def test_a_file_that_disagrees_with_the_translator_is_not_written(gan_nst, source, tmp_path, monkeypatch):

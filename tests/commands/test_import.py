@@ -31,9 +31,8 @@ def cyclegan(w=2):
     generator = torch.Generator().manual_seed(0)
     weights = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in named.items()}
     for name, shape in named.items():
-        channels = (
-            shape[1] if name in ("model.16", "model.19") else shape[0]
-        )  # weights of transposed convolutions
+        # Transposed convolutions have the output channels second.
+        channels = shape[1] if name in ("model.16", "model.19") else shape[0]
         weights[f"{name}.bias"] = torch.randn(channels, generator=generator)
     return weights
 

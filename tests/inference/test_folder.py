@@ -215,9 +215,8 @@ def test_resume_skips_what_is_finished(tmp_path, shift):
     assert contents(output).items() >= before.items()
     assert (output / "a.png").stat().st_mtime_ns == stamp
     assert sorted(os.listdir(output)) == ["a.png", "b.png", "c.png", "d.png"]
-    assert (
-        len(translate_folder(shift, source, output).written) == 4
-    )  # without --resume, all are translated again
+    # Without --resume, all are translated again.
+    assert len(translate_folder(shift, source, output).written) == 4
 
 
 def test_resume_among_the_inputs_is_refused(tmp_path, shift):
@@ -302,11 +301,8 @@ def test_an_image_that_exceeds_the_memory_is_reported_and_the_rest_translated(tm
     source = fill(tmp_path / "in", "a.png", "b.png", "c.png")
     fill(source, "large.png", size=(64, 64))
     outcome = translate_folder(translator(Scarce(2 * 24 * 24, error)), source, tmp_path / "out")
-    assert tree(tmp_path / "out") == {
-        "a.png",
-        "b.png",
-        "c.png",
-    }  # three together were too many, but not one by one
+    # Three together were too many, but not one by one.
+    assert tree(tmp_path / "out") == {"a.png", "b.png", "c.png"}
     assert outcome.failures == [
         f"{source / 'large.png'}: not enough memory; give less --memory, or --scale 0.5"
     ]
@@ -432,9 +428,8 @@ def test_the_images_held_in_memory_are_bounded(tmp_path, monkeypatch, side):
     for number in range(300):
         (source / f"{number}.png").touch()
     assert len(translate_folder(translator(Slow()), source, tmp_path / "out").written) == 300
-    assert (
-        most <= 10
-    )  # three wait to be translated and three to be written, and one of each is being processed
+    # Three wait to be translated and three to be written, and one of each is being processed.
+    assert most <= 10
 
 
 def test_images_of_one_size_are_translated_together(tmp_path):

@@ -101,7 +101,7 @@ def test_padding_is_added_at_the_right_and_bottom(size, multiple):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (8, 9), (9, 8), (9, 9), (15, 16), (16, 33), (7, 100)])
 @pytest.mark.parametrize("multiple", [2, 4, 8, 16])
-def test_padding_is_torch_s_own(size, multiple):
+def test_padding_equals_torchs_pad(size, multiple):
     x = torch.rand(1, 3, *size)
     padded = pad_to_multiple(x, multiple)
     down, right = (new - old for new, old in zip(padded.shape[2:], size, strict=True))

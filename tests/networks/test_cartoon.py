@@ -198,9 +198,8 @@ def test_the_generator_computes_what_the_published_one_computes(upsampling, affi
 def test_the_generators_defaults_are_the_published_ones():
     spec = CartoonGanSettings().generator
     assert (spec.width, spec.blocks, spec.downsamplings, spec.convolutions) == (64, 8, 2, 2)
-    assert (
-        build({"name": "resnet", "width": 2, "blocks": 1}).spec.convolutions == 1
-    )  # CycleGAN's is unchanged
+    # CycleGAN's is unchanged.
+    assert build({"name": "resnet", "width": 2, "blocks": 1}).spec.convolutions == 1
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])

@@ -14,9 +14,8 @@ STEPS = 120
 @pytest.fixture(scope="module")
 def arguments(datasets):
     changes = ["training.checkpoint_every=25", "training.sample_every=1000", f"training.steps={STEPS}"]
-    images = (
-        datasets / "photo2cartoon"
-    )  # its training images alone: a test split would be evaluated every time
+    # The training images alone: a test split would be evaluated every time.
+    images = datasets / "photo2cartoon"
     where = [f"data.root={datasets}", f"data.a={images / 'trainA'}", f"data.b={images / 'trainB'}"]
     return [CONFIG, *where, "data.held_out=0", *TINY, *changes]
 

@@ -199,9 +199,8 @@ def test_the_guard_remembers_the_first_failure_and_counts_all(tmp_path):
             guard.check(
                 step, ("g/x", "g/y", "gradient_norm/g"), torch.tensor([1.0, NAN if step % 2 else 1.0, 1.0])
             )
-            guard.check(
-                step, ("d/x", "gradient_norm/d"), torch.tensor([NAN, NAN])
-            )  # in even steps only, it is the first
+            # In even steps only, it is the first.
+            guard.check(step, ("d/x", "gradient_norm/d"), torch.tensor([NAN, NAN]))
         skipped, failure = guard.take()
         assert skipped == 40 - start
         assert (failure.step, failure.terms) == (start, (term,))

@@ -278,9 +278,8 @@ def test_counting_operations_leaves_the_method_as_it_was():
 
 
 def test_a_forecast_ignores_the_first_steps(monkeypatch):
-    clock = iter(
-        [100.0, 100.5, 101.0, 109.0, 109.5]
-    )  # after steps 11 to 15: 0.5 seconds each, except for a hiccup
+    # After steps 11 to 15: 0.5 seconds each, except for a hiccup.
+    clock = iter([100.0, 100.5, 101.0, 109.0, 109.5])
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(forecast, "peak_memory", lambda device: 3 * 2**29)
     watching = Forecast(CPU, 10, 1000, growth=1.0)
@@ -298,9 +297,8 @@ def test_a_forecast_during_warm_up_covers_the_steps_after_it(monkeypatch):
 
 
 def test_the_time_left_ignores_the_first_step(monkeypatch, tmp_path, caplog):
-    clock = iter(
-        [0.0, 100.0, 110.0]
-    )  # the start, the end of the first step (which compiles), ten steps later
+    # The start, the end of the first step (which compiles), ten steps later.
+    clock = iter([0.0, 100.0, 110.0])
     monkeypatch.setattr(monitor.time, "perf_counter", lambda: next(clock))
     caplog.set_level(logging.INFO)
     watching = monitor.Monitor(tmp_path, 0, 61)

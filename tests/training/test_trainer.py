@@ -22,10 +22,8 @@ from gan_nst.training.trainer import IntervalAction
     [
         (lambda loss: loss * float("nan"), "generator/bad"),
         (lambda loss: loss * float("inf"), "generator/bad"),
-        (
-            lambda loss: (loss * 0).sqrt(),
-            "gradient_norm/generator",
-        ),  # 0, but its gradient is infinite times zero
+        # 0, but its gradient is infinite times zero.
+        (lambda loss: (loss * 0).sqrt(), "gradient_norm/generator"),
     ],
 )
 def test_a_value_that_is_not_finite_never_reaches_the_weights(tmp_path, spoil, named):
