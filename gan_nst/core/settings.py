@@ -93,9 +93,12 @@ def read_overrides(model: type[Section], overrides: list[str]) -> dict[str, Any]
                 raise SettingsError(
                     f"{shorten(path)}: {format_value(text)} is not valid YAML: {error}"
                 ) from None
-        for key in reversed(keys):
-            value = {key: value}
-        data = merge(data, value)
+        nested = data
+        for key in keys[:-1]:
+            nested = nested.setdefault(key, {})
+            if not isinstance(nested, dict):
+                raise SettingsError(f"{shorten(path)}: {shorten(key)} was already given a value")
+        nested[keys[-1]] = value
     return data
 
 

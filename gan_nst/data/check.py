@@ -297,6 +297,9 @@ def _training_images(checked: Checked) -> list[str]:
     if shares and max(shares) > 0.9 and min(shares) < 0.5:
         text = f"domain {shares[max(shares)]} is gray, the other is in colour"
         lines.append(f"{text}: translating back has to invent the colours")
+    for key, images in checked.images.items():
+        if 0.05 < (share := gray_share(images)) < 0.5:
+            lines.append(f"{part_name(key)}: {share:.0%} of the images are gray, the others are in colour")
     return lines
 
 

@@ -142,7 +142,7 @@ def prepare(settings: RunSettings, device: torch.device, saved: Mapping[str, Any
     settings, features = _prepare_validation(settings, device, data_set, method, saved is not None)
     until = min(steps, settings.training.stop_at or steps)
     log.info(
-        f"{len(images['a'])} images of domain a, {len(images['b'])} of domain b; {steps} steps in "
+        f"{len(images['a'])} images of domain a, {len(images['b'])} of domain b; {counted(steps, 'step')} in "
         f"{settings.precision} on {device}, {counted(threads, 'thread')}"
         + (f", to step {until}" if until < steps else "")
     )

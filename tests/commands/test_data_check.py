@@ -162,6 +162,14 @@ def test_advice(gan_nst, data, monkeypatch):
     assert result["paired"] == ["validation"]
 
 
+def test_a_few_gray_images_are_reported(gan_nst, data):
+    for index in range(2):
+        gray = np.repeat(noise(40, 40, seed=1000 + index)[..., :1], 3, 2)
+        write_image(gray, data / "trainB" / f"gray{index}.png")
+    advice = check(gan_nst, data)[2]["advice"]
+    only(advice, "domain b, training: 20% of the images are gray, the others are in colour")
+
+
 def test_unbalanced_domains_are_reported(gan_nst, data):
     for index in range(40):
         write_image(noise(40, 40, seed=2000 + index), data / "trainB" / f"more{index}.png")

@@ -207,6 +207,11 @@ def test_a_malformed_override_is_refused_in_one_line(override):
     assert "\n" not in str(caught.value)
 
 
+def test_a_section_given_a_value_cannot_also_be_given_parts():
+    with pytest.raises(SettingsError, match=r"data\.flip: data was already given a value"):
+        read_overrides(MODEL, ["data=3", "data.flip=1"])
+
+
 def test_settings_are_frozen_and_survive_plain_data():
     settings = validate(MODEL, {"data": {"a": "001", "b": "002"}, "method": {"generator": {"width": 8}}})
     assert at(settings, "data.a") == Path("001")
