@@ -142,9 +142,9 @@ class ReferenceSet:
             )
         if features.name == "random":
             found.append(
-                "the features come from a network with random weights, not from Inception (--download fetches it): the "
-                "distance sees colours, contrast and edges but not content; it can rank a run's checkpoints, but it is "
-                "not an FID"
+                "the features come from a network with random weights, not from Inception (fetched by gan-nst evaluate "
+                "--download): the distance sees colours, contrast and edges but not content; it can rank a run's "
+                "checkpoints, but it is not an FID"
             )
         return found
 

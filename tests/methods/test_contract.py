@@ -1,5 +1,9 @@
 """The contract of methods, tested for every file in the folder."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 from helpers_methods import PLAN, STEPS, endless, make_method, make_trainer, micro_batches, same, state
@@ -103,22 +107,23 @@ def test_accumulation_is_more_than_the_last_micro_batch(name, tmp_path):
 
 @pytest.mark.parametrize("augmented", [(), EVERY_AUGMENTATION])
 def test_resume_is_bit_exact(name, tmp_path, augmented):
-    uninterrupted = make_trainer(
-        name, tmp_path / "uninterrupted", endless(name), augmented, checkpoint_every=4
-    )
-    uninterrupted.run(9)
-    assert same(state(uninterrupted), state(resumed(name, tmp_path, augmented=augmented)))
+    assert same(uninterrupted(name, augmented), state(resumed(name, tmp_path, augmented=augmented)))
 
 
 @pytest.mark.parametrize("forgotten", ["optimizers", "state", "ema", "random"])
 def test_resume_needs_every_part_of_the_checkpoint(name, tmp_path, forgotten):
     """Negative controls: without one part of the saved state the resumed run differs."""
     augmented = EVERY_AUGMENTATION if forgotten == "random" else ()
-    uninterrupted = make_trainer(
-        name, tmp_path / "uninterrupted", endless(name), augmented, checkpoint_every=4
-    )
-    uninterrupted.run(9)
-    assert not same(state(uninterrupted), state(resumed(name, tmp_path, forgotten, augmented)))
+    assert not same(uninterrupted(name, augmented), state(resumed(name, tmp_path, forgotten, augmented)))
+
+
+@functools.cache
+def uninterrupted(name, augmented):
+    """The state after nine steps in one piece."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(name, Path(folder), endless(name), augmented, checkpoint_every=4)
+        trainer.run(9)
+        return state(trainer)
 
 
 def resumed(name, tmp_path, forgotten=None, augmented=()):

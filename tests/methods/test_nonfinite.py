@@ -120,7 +120,9 @@ def snapshot(trainer):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_a_loss_that_is_not_finite_moves_nothing(name, tmp_path, step, dtype):
     trainer = started(name, tmp_path, step, on_nonfinite="skip", **in_type(name, dtype))
-    for (number, role, term), value in itertools.product(terms(trainer), VALUES):
+    # The guard sees float32 under autocast, so that bfloat16 adds nothing to which of the values is met.
+    pairs = itertools.product(terms(trainer), VALUES) if dtype == "float64" else with_values(terms(trainer))
+    for (number, role, term), value in pairs:
         poison_loss(trainer, number, term, value)
         check_skipped(trainer, number, [images_like(trainer)], role, f"{role}/{term}")
         cure(trainer)
@@ -177,11 +179,11 @@ def test_images_that_are_not_finite_are_not_kept(name, tmp_path, dtype):
 
         hook = network.register_forward_hook(spoil)
         before = snapshot(trainer)
-        for _ in range(4):  # more than the buffers hold
+        for _ in range(2):  # of two images each, more than the buffers hold
             trainer.train_step([images_like(trainer)])
         hook.remove()
         assert moved(before, snapshot(trainer)) <= {"replays"}
-        assert trainer.guard.take()[0] == 4
+        assert trainer.guard.take()[0] == 2
 
 
 def test_one_bad_micro_batch_spoils_the_step(name, tmp_path):
